@@ -1,0 +1,78 @@
+"""What the algorithm asks of a model family. B batch, C H W latent, T tokens, D width."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+Conditioning = dict[str, Tensor]
+"""Everything the denoiser is conditioned on, by name; the first axis of each tensor is the batch."""
+
+
+def take(conditioning: Conditioning, rows: Sequence[int] | Tensor) -> Conditioning:
+    """Rows of every tensor: what is duplicated for winner and loser is duplicated for all of them."""
+    index = torch.as_tensor(rows, dtype=torch.long)
+    return {name: tensor[index.to(tensor.device)] for name, tensor in conditioning.items()}
+
+
+def join(*parts: Conditioning) -> Conditioning:
+    """Batches one after the other."""
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+class Solver(Protocol):
+    """A diffusers scheduler with its timesteps set."""
+
+    timesteps: Tensor
+    init_noise_sigma: Any
+
+    def scale_model_input(self, sample: Tensor, timestep: Any) -> Tensor: ...
+
+    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **kwargs: Any) -> Any: ...
+
+
+class Backbone(Protocol):
+    """One loaded model."""
+
+    denoiser: nn.Module
+    device: torch.device
+    num_train_timesteps: int
+    lora_targets: tuple[str, ...]
+
+    def latent_shape(self, size: tuple[int, int] | None) -> tuple[int, int, int]:
+        """C, H, W of the latents of an image of `size` (height, width in pixels; None: the model's own)."""
+        ...
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """Conditioning of a batch of prompts, float32."""
+        ...
+
+    def noisy(self, latents_BCHW: Tensor, noise_BCHW: Tensor, timesteps_B: Tensor) -> Tensor: ...
+
+    def target(self, latents_BCHW: Tensor, noise_BCHW: Tensor, timesteps_B: Tensor) -> Tensor:
+        """What the denoiser is to predict: noise, velocity, or flow."""
+        ...
+
+    def predict(self, noisy_BCHW: Tensor, timesteps_B: Tensor, conditioning: Conditioning) -> Tensor: ...
+
+    def solver(self, name: str, steps: int) -> Solver: ...
+
+    def decode(self, latents_BCHW: Tensor) -> Tensor:
+        """Images as uint8, B H W 3."""
+        ...
+
+    def save_lora(self, folder: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Path:
+        """Write a LoRA that the family's own diffusers pipeline loads; return the file."""
+        ...
+
+    def load_lora(self, folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Weights (peft's names) and LoraConfig values of a LoRA that `save_lora` or diffusers wrote."""
+        ...
+
+    def save_merged(self, lora_folder: Path, folder: Path) -> None:
+        """Write the whole pipeline with a LoRA folded into its weights. Use a fresh backbone: it is altered."""
+        ...

@@ -1,0 +1,248 @@
+"""What a run is asked to do. Knows no tensor and computes nothing; wrong values never get in.
+
+Defaults are those that were found to work on the starter model (docs/decisions.md);
+`LoopSettings.preset("paper")` has the paper's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA_VERSION: Final = 1
+MAX_PROMPT_CHARS = 2000
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+class Config(BaseModel):
+    """Frozen; a key it does not know is an error, never ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARS)]
+
+
+class ModelRef(Config):
+    """A text-to-image model: a local diffusers folder, or a hub id with a pinned revision."""
+
+    source: str
+    revision: str | None = None
+
+    def checked(self) -> ModelRef:
+        """Raise ValueError where the source can be seen to be unusable; return self otherwise."""
+        # os.path, since pathlib raises on names that are too long.
+        if self.source and os.path.isfile(os.path.join(self.source, "model_index.json")):
+            return self
+        if os.path.exists(self.source):
+            raise ValueError(
+                f"{self.source} is not a diffusers model: it has no model_index.json. "
+                "Give the folder that `save_pretrained` wrote."
+            )
+        if HUB_ID.fullmatch(self.source) and ".." not in self.source:
+            if self.revision is None:
+                raise ValueError(
+                    f"No model folder at {self.source}; as a hub id it needs a revision (a commit hash)."
+                )
+            return self
+        raise ValueError(f"No model at {self.source!r}. Give a folder with a model_index.json or a hub id.")
+
+
+class Lora(Config):
+    rank: int = Field(8, ge=1, le=1024)
+    alpha: int | None = None
+    """Scale of the update is alpha / rank; None means alpha = rank."""
+    targets: tuple[str, ...] | None = None
+    """Names of modules to adapt; None takes the backbone family's own list."""
+
+
+class Sampling(Config):
+    solver: Literal["dpm++", "ddim", "ddpm"] = "dpm++"
+    steps: int = Field(20, ge=1, le=1000)
+    guidance: float = Field(5.0, ge=0)
+    """Classifier-free guidance scale; 1 or less draws without guidance."""
+    chunk: int = Field(32, ge=1)
+    """Images drawn together. Part of the request, because bits change with the batch size."""
+    size: tuple[int, int] | None = None
+    """Height and width in pixels; None takes the model's own."""
+
+
+class Scoring(Config):
+    """How the judge turns denoising errors into an implicit reward."""
+
+    draws: int = Field(10, ge=2)
+    """K: (timestep, noise) draws a prompt, shared by its candidates, timesteps stratified."""
+    average: Literal["normalised", "mean"] = "normalised"
+    """`normalised`: each draw is divided by its own spread within prompts; `mean`: the paper's plain mean."""
+    timesteps: tuple[float, float] = (0.0, 1.0)
+    """Share of the timestep range that draws are taken from, 0 the least noise."""
+    reference: Literal["base", "parent"] = "base"
+    """`base`: the pretrained model; `parent`: the adapter the judge was trained from."""
+    bank_seed: int = 0
+
+    @model_validator(mode="after")
+    def _range(self) -> Scoring:
+        low, high = self.timesteps
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"timesteps must be 0 <= low < high <= 1, got {self.timesteps}.")
+        return self
+
+
+class Loss(Config):
+    beta: float = Field(2000.0, gt=0)
+    """Strength of the pull to the reference. Errors are means over latent dimensions and the margin has
+    the factor 1/2 (the convention in which the paper's 5000 is quoted)."""
+    winner_penalty: float = Field(0.0, ge=0)
+    """lambda of `margin - lambda * beta/2 * max(0, -gain(winner))`: ground the winner loses."""
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    """Share of labels taken to be wrong (conservative DPO)."""
+
+
+class Mixup(Config):
+    self_fraction: float = Field(0.25, ge=0, le=1)
+    """Share of self pairs among the pairs drawn (the paper's alpha)."""
+
+
+class Optimisation(Config):
+    steps: int = Field(200, ge=1)
+    batch_pairs: int = Field(16, ge=1)
+    """Pairs in one optimiser step, over all processes and accumulated micro-batches."""
+    micro_batch_pairs: int = Field(16, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
+    warmup_steps: int = Field(10, ge=0)
+    empty_prompt_share: float = Field(0.1, ge=0, le=1)
+    """Share of pairs trained without their prompt, so that guidance's empty branch moves as well."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    noise_seed: int = 0
+
+
+class Monitoring(Config):
+    """What is measured after training, and when a round is not accepted."""
+
+    prompts: tuple[Prompt, ...] = ()
+    """Prompts of the images that diversity and saturation are measured on; none: both are left out."""
+    per_prompt: int = Field(4, ge=2)
+    noise_seed: int = 1_000_003
+    preview_prompts: int = Field(4, ge=0)
+    """So many of `prompts` are drawn at step 0 and at every checkpoint."""
+    min_judge_accuracy: float = Field(0.5, ge=0, le=1)
+    """The gate closes when the upper end of the judge's interval is below this."""
+    min_diversity_ratio: float = Field(0.75, ge=0)
+    max_saturation_ratio: float = Field(1.35, ge=1)
+    """The gate closes outside [1 / this, this]."""
+
+
+class _Request(Config):
+    schema_version: Literal[1] = SCHEMA_VERSION
+    model: ModelRef
+    round: int = Field(0, ge=0)
+
+
+class ProposeRequest(_Request):
+    """Draw candidates for prompts; with `scoring`, judge them and rank self pairs."""
+
+    kind: Literal["propose"] = "propose"
+    adapter: str | None = None
+    """sha256 of the policy's adapter, which lies in inputs/adapters/; None draws from the base model."""
+    reference_adapter: str | None = None
+    """sha256 of the reference to score against; None is the base model."""
+    prompts: tuple[Prompt, ...] = Field(min_length=1)
+    num_candidates: int = Field(8, ge=2)
+    noise_seed: int = 0
+    sampling: Sampling = Sampling()
+    scoring: Scoring | None = None
+    beta: float = Field(2000.0, gt=0)
+    """Scale of the implicit reward; the beta that the adapter was trained with."""
+
+    @model_validator(mode="after")
+    def _judge(self) -> ProposeRequest:
+        if self.scoring is not None and self.adapter == self.reference_adapter:
+            raise ValueError(
+                "A policy scored against itself rewards every image with 0. Give another reference."
+            )
+        return self
+
+
+class TrainRequest(_Request):
+    """Optimise one adapter on pairs.jsonl, then measure it and decide whether it is accepted."""
+
+    kind: Literal["train"] = "train"
+    parent_adapter: str | None = None
+    """sha256 of the adapter to start from, and, with reference `parent`, to be measured against."""
+    reference: Literal["parent", "base"] = "parent"
+    lora: Lora = Lora()
+    loss: Loss = Loss()
+    mixup: Mixup = Mixup()
+    optimisation: Optimisation = Optimisation()
+    scoring: Scoring = Scoring()
+    sampling: Sampling = Sampling()
+    monitoring: Monitoring = Monitoring()
+    checkpoint_every: int = Field(25, ge=1)
+
+
+class EvaluateRequest(_Request):
+    """Measure one adapter: judge accuracy on the held-out pairs of pairs.jsonl, diversity, saturation."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    adapter: str | None = None
+    beta: float = Field(2000.0, gt=0)
+    scoring: Scoring = Scoring()
+    sampling: Sampling = Sampling()
+    monitoring: Monitoring = Monitoring()
+
+
+class ExportRequest(_Request):
+    """Write the adapter for other tools, with a model card."""
+
+    kind: Literal["export"] = "export"
+    adapter: str
+    title: str = "A model aligned with SAIL"
+    facts: dict[str, str | int | float | bool | None] = {}
+    """Figures for the model card: human and self pairs, agreement, gate, hashes of data."""
+    merged: bool = False
+    """Also write the whole pipeline with the adapter merged into its weights."""
+
+
+Request = Annotated[
+    ProposeRequest | TrainRequest | EvaluateRequest | ExportRequest, Field(discriminator="kind")
+]
+Kind = Literal["propose", "train", "evaluate", "export"]
+
+
+class LoopSettings(Config):
+    """One project's settings for the whole loop."""
+
+    prompts_per_round: int = Field(64, ge=1)
+    num_candidates: int = Field(8, ge=2)
+    held_out_every: int = Field(5, ge=2)
+    """Every so many human pairs one is held out, for the judge to be measured on."""
+    min_human_pairs: int = Field(8, ge=2)
+    """Fewer winner-loser pairs than this are too few to train."""
+    keep_self_pairs: float = Field(1.0, gt=0, le=1)
+    """Share of the ranked self pairs that goes to review; the least certain are dropped."""
+    monitor_prompts: int = Field(16, ge=0)
+    reference: Literal["parent", "base"] = "parent"
+    lora: Lora = Lora()
+    loss: Loss = Loss()
+    mixup: Mixup = Mixup()
+    optimisation: Optimisation = Optimisation()
+    scoring: Scoring = Scoring()
+    sampling: Sampling = Sampling()
+    monitoring: Monitoring = Monitoring()
+    noise_seed: int = 0
+
+    @classmethod
+    def preset(cls, name: Literal["default", "paper"]) -> LoopSettings:
+        """`paper`: what arXiv 2602.05380 states for SD1.5; what it leaves open is as in `default`."""
+        if name == "default":
+            return cls()
+        return cls(
+            prompts_per_round=10_000,
+            loss=Loss(beta=5000),
+            scoring=Scoring(average="mean"),
+            sampling=Sampling(solver="ddpm", steps=50, guidance=7.5),
+            optimisation=Optimisation(batch_pairs=128),
+        )

@@ -1,0 +1,81 @@
+"""An export run: the adapter for other tools, with a model card. Knows no optimiser."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+from sail import __version__, backbones
+from sail.config import ExportRequest
+from sail.runfolder import ADAPTER_FILE, Progress, RunFolder, publish, publish_text, sha256_file
+
+
+def export(folder: RunFolder, request: ExportRequest, progress: Progress) -> dict[str, object]:
+    """Write export/: the LoRA for diffusers, the model card, and on request the merged pipeline."""
+    began = time.monotonic()
+    progress.stage("export", 3 if request.merged else 2)
+    out = folder.path / "export"
+    source = folder.adapter_input(request.adapter)
+    (out / "lora").mkdir(parents=True, exist_ok=True)
+    publish(out / "lora" / ADAPTER_FILE, lambda beside: shutil.copyfile(source / ADAPTER_FILE, beside) and None)
+    progress.advance()
+    if request.merged:
+        _write_merged(request, source, out / "merged")
+        progress.advance()
+    publish_text(out / "README.md", model_card(request))
+    progress.advance()
+    files = sorted(path for path in out.rglob("*") if path.is_file())
+    return {
+        "files": [
+            {"path": str(path.relative_to(folder.path)), "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+            for path in files
+        ],
+        "seconds": round(time.monotonic() - began, 2),
+    }
+
+
+def _write_merged(request: ExportRequest, adapter: Path, target: Path) -> None:
+    building = target.with_name(f".{target.name}.new")
+    shutil.rmtree(building, ignore_errors=True)
+    backbones.load(request.model).save_merged(adapter, building)
+    shutil.rmtree(target, ignore_errors=True)
+    building.replace(target)
+
+
+def model_card(request: ExportRequest) -> str:
+    """What it is, how to use it, and every figure that is known about it."""
+    facts = "\n".join(f"| {name} | {_shown(value)} |" for name, value in request.facts.items())
+    base = request.model.source + (f" at {request.model.revision}" if request.model.revision else "")
+    return f"""---
+tags: [lora, text-to-image, diffusers, preference-alignment, sail]
+---
+
+# {request.title}
+
+A LoRA for `{base}`, aligned with one person's or one team's taste by SAIL {__version__}
+(arXiv 2602.05380): Diffusion-DPO on human choices, then rounds in which the model
+annotates its own images and learns from them mixed with the human ones.
+
+```python
+from diffusers import StableDiffusionPipeline
+
+pipeline = StableDiffusionPipeline.from_pretrained("{request.model.source}")
+pipeline.load_lora_weights("lora")  # the folder beside this file
+```
+
+| what | figure |
+|---|---|
+| round | {request.round} |
+| sha256 of the adapter | `{request.adapter}` |
+{facts}
+
+It repeats the preferences of the people who labelled; they are a sample of nobody else.
+"""
+
+
+def _shown(value: str | int | float | bool | None) -> str:
+    if value is None:
+        return "not measured"
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,47 @@
+"""Diffusion-DPO loss: pure functions of errors. P pairs; 2P is winners, then losers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sail.config import Loss
+
+
+class PairLoss(NamedTuple):
+    """Per pair, shape (P,): nothing is averaged yet."""
+
+    loss_P: Tensor
+    margin_P: Tensor
+    winner_gain_P: Tensor
+    loser_gain_P: Tensor
+
+
+def denoising_error(prediction_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
+    """Squared error of each image, averaged over latent dimensions: (B,), dimensionless."""
+    return (prediction_BCHW - target_BCHW).float().pow(2).flatten(1).mean(1)
+
+
+def diffusion_dpo(policy_error_2P: Tensor, reference_error_2P: Tensor, config: Loss) -> PairLoss:
+    """-log sigmoid of each pair's margin; the mean over pairs is the caller's, outside the sigmoid.
+
+    margin = beta/2 * (gain(winner) - gain(loser)) with gain = reference error - policy error
+    (Diffusion-DPO eq. 14, errors as means). `winner_penalty` takes from the margin what the winner lost.
+    """
+    assert policy_error_2P.ndim == 1 and policy_error_2P.shape == reference_error_2P.shape
+    winner_gain_P, loser_gain_P = (reference_error_2P - policy_error_2P).chunk(2)
+    margin_P = 0.5 * config.beta * (winner_gain_P - loser_gain_P)
+    guarded_P = margin_P - config.winner_penalty * 0.5 * config.beta * F.relu(-winner_gain_P)
+    smoothing = config.label_smoothing
+    loss_P = -(1 - smoothing) * F.logsigmoid(guarded_P) - smoothing * F.logsigmoid(-guarded_P)
+    return PairLoss(loss_P, margin_P, winner_gain_P, loser_gain_P)
+
+
+def stratified_timesteps(count: int, num_train_timesteps: int, generator: torch.Generator) -> Tensor:
+    """`count` timesteps, one from each equal slice of the range, in random order: (count,) int64."""
+    slices = torch.randperm(count, generator=generator)
+    position = (slices + torch.rand(count, generator=generator)) / count
+    return (position * num_train_timesteps).long().clamp(max=num_train_timesteps - 1)

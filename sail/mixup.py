@@ -1,0 +1,93 @@
+"""Seed pairs and self pairs -> batches of a fixed composition. Knows indices, never tensors."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+from sail.records import Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixupPlan:
+    """What a self fraction means before anything is trained."""
+
+    human_pairs: int
+    """Unique human pairs to learn from."""
+    self_pairs: int
+    human_draws: int
+    """How often a human pair is drawn, over the whole run."""
+    self_draws: int
+    batches: int
+
+    @property
+    def human_passes(self) -> float:
+        return self.human_draws / self.human_pairs if self.human_pairs else 0.0
+
+    @property
+    def self_passes(self) -> float:
+        return self.self_draws / self.self_pairs if self.self_pairs else 0.0
+
+
+def effective_fraction(self_fraction: float, *, human_pairs: int, self_pairs: int) -> float:
+    """The share that can be had: 0 without self pairs, 1 without human pairs."""
+    if human_pairs + self_pairs == 0:
+        raise ValueError("There is no pair to train on. Label some pairs first.")
+    if self_pairs == 0:
+        return 0.0
+    return 1.0 if human_pairs == 0 else self_fraction
+
+
+def self_draws_among(first: int, self_fraction: float) -> int:
+    """Of the first n pairs drawn, how many are self pairs: floor(n * alpha + 1/2)."""
+    return math.floor(first * self_fraction + 0.5)
+
+
+def plan(
+    self_fraction: float, *, human_pairs: int, self_pairs: int, steps: int, batch_pairs: int
+) -> MixupPlan:
+    """Draws and passes over each side for `steps` batches of `batch_pairs`."""
+    fraction = effective_fraction(self_fraction, human_pairs=human_pairs, self_pairs=self_pairs)
+    self_draws = self_draws_among(steps * batch_pairs, fraction)
+    return MixupPlan(
+        human_pairs=human_pairs,
+        self_pairs=self_pairs,
+        human_draws=steps * batch_pairs - self_draws,
+        self_draws=self_draws,
+        batches=steps,
+    )
+
+
+class Mixer:
+    """The n-th pair drawn, as a pure function of n: a resumed run needs no state.
+
+    The composition holds over the stream of pairs, so batches smaller than 1 / alpha mix as well.
+    Each side is reshuffled at every pass over it.
+    """
+
+    def __init__(self, *, human_pairs: int, self_pairs: int, self_fraction: float, noise_seed: int) -> None:
+        self._count: dict[Source, int] = {"human": human_pairs, "self": self_pairs}
+        self._fraction = effective_fraction(self_fraction, human_pairs=human_pairs, self_pairs=self_pairs)
+        self._noise_seed = noise_seed
+        self._orders: dict[tuple[Source, int], list[int]] = {}
+
+    def draw(self, n: int) -> tuple[Source, int]:
+        """Side of the n-th pair (from 0) and its index within that side."""
+        before = self_draws_among(n, self._fraction)
+        is_self = self_draws_among(n + 1, self._fraction) > before
+        side: Source = "self" if is_self else "human"
+        turn, position = divmod(before if is_self else n - before, self._count[side])
+        return side, self._order(side, turn)[position]
+
+    def batch(self, step: int, batch_pairs: int) -> list[tuple[Source, int]]:
+        """The pairs of one optimiser step, counted from 0."""
+        return [self.draw(n) for n in range(step * batch_pairs, (step + 1) * batch_pairs)]
+
+    def _order(self, side: Source, turn: int) -> list[int]:
+        if (side, turn) not in self._orders:
+            order = list(range(self._count[side]))
+            random.Random(f"{self._noise_seed}/{side}/{turn}").shuffle(order)
+            self._orders = {key: value for key, value in self._orders.items() if key[0] != side}
+            self._orders[side, turn] = order
+        return self._orders[side, turn]

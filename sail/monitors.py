@@ -1,0 +1,152 @@
+"""Judge accuracy, diversity, saturation, and the gate. Knows no optimiser and no person.
+
+N candidates of a prompt, K draws, H W image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from scipy.stats import binomtest
+from torch import Tensor
+
+from sail.config import Monitoring, Sampling, Scoring
+from sail.policy import Part, Policy
+from sail.records import Interval
+from sail.reward import draw_weights, gains, margin_with_error
+from sail.runfolder import Progress
+from sail.sampling import draw
+
+
+def share(successes: float, n: int) -> Interval:
+    """successes / n with a 95 % Wilson interval."""
+    if n == 0:
+        return Interval(value=None, low=None, high=None, n=0)
+    low, high = binomtest(round(successes), n).proportion_ci(method="wilson")
+    return Interval(value=successes / n, low=float(low), high=float(high), n=n)
+
+
+def judge_accuracy(
+    policy: Policy,
+    pairs: Sequence[tuple[str, Tensor]],
+    scoring: Scoring,
+    *,
+    progress: Progress,
+    reference: Part = "base",
+    beta: float = 1.0,
+) -> Interval:
+    """Share of human pairs whose winner gets the higher implicit reward.
+
+    `pairs` are (prompt, latents of winner and loser: 2 C H W), none of which was trained on.
+    """
+    progress.stage("judge held-out pairs", len(pairs))
+    gains_2K = []
+    for prompt, latents_2CHW in pairs:
+        gains_2K.append(gains(policy, prompt, latents_2CHW, scoring, reference=reference))
+        progress.advance()
+    if not pairs:
+        return share(0, 0)
+    weight_K = draw_weights(gains_2K, scoring)
+    margins = [margin_with_error(gain[0], gain[1], weight_K, beta=beta)[0] for gain in gains_2K]
+    # A margin of exactly 0 is no judgement: it counts half.
+    return share(sum(0.5 if margin == 0 else float(margin > 0) for margin in margins), len(margins))
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What a set of images looks like, all prompts together."""
+
+    diversity: float
+    """Root mean square difference of two images of one prompt, averaged over pairs and prompts, 0 to 1."""
+    saturation: float
+    """Mean of (largest - smallest colour channel), 0 to 1."""
+
+
+def looks(images_of_prompts: Sequence[Tensor]) -> Looks:
+    """`images_of_prompts`: for each prompt uint8 N H W 3."""
+    distances, saturations = [], []
+    for images_NHW3 in images_of_prompts:
+        unit = images_NHW3.float() / 255
+        squared_NN = (unit[:, None] - unit[None]).pow(2).mean((2, 3, 4))
+        upper = torch.triu_indices(len(unit), len(unit), offset=1)
+        distances.append(squared_NN[upper[0], upper[1]].sqrt().mean())
+        saturations.append((unit.amax(-1) - unit.amin(-1)).mean())
+    return Looks(float(torch.stack(distances).mean()), float(torch.stack(saturations).mean()))
+
+
+def draw_images(
+    policy: Policy, part: Part, monitoring: Monitoring, sampling: Sampling, progress: Progress
+) -> list[Tensor]:
+    """Images of the monitored prompts as `part`, on the same noise seeds for every part."""
+    progress.stage(f"draw held-out prompts ({part})", len(monitoring.prompts))
+    images = []
+    with policy.acting_as(part):
+        for drawn in draw(
+            policy,
+            monitoring.prompts,
+            per_prompt=monitoring.per_prompt,
+            noise_seed=monitoring.noise_seed,
+            sampling=sampling,
+        ):
+            images.append(policy.backbone.decode(drawn.latents_NCHW.to(policy.backbone.device)))
+            progress.advance()
+    return images
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the gate decides on."""
+
+    judge_accuracy: Interval
+    diversity_ratio: float | None
+    saturation_ratio: float | None
+
+
+def measure(
+    policy: Policy,
+    held_out: Sequence[tuple[str, Tensor]],
+    *,
+    scoring: Scoring,
+    sampling: Sampling,
+    monitoring: Monitoring,
+    progress: Progress,
+) -> Measured:
+    """Judge accuracy on held-out human pairs; diversity and saturation against base on the same noise seeds."""
+    accuracy = judge_accuracy(policy, held_out, scoring, progress=progress)
+    if not monitoring.prompts:
+        return Measured(accuracy, None, None)
+    base = looks(draw_images(policy, "base", monitoring, sampling, progress))
+    own = looks(draw_images(policy, "policy", monitoring, sampling, progress))
+    return Measured(accuracy, _ratio(own.diversity, base.diversity), _ratio(own.saturation, base.saturation))
+
+
+def _ratio(value: float, base: float) -> float | None:
+    """None where base has nothing of it, as for images that are all grey."""
+    return value / base if base > 1e-6 else None
+
+
+def closed_because(measured: Measured, limits: Monitoring) -> list[str]:
+    """Why the round is not accepted, in sentences; [] where it is."""
+    reasons = []
+    accuracy = measured.judge_accuracy
+    if accuracy.high is not None and accuracy.high < limits.min_judge_accuracy:
+        reasons.append(
+            f"The judge is right on {accuracy.value:.0%} of {accuracy.n} held-out pairs, "
+            f"at best {accuracy.high:.0%}; the gate asks for {limits.min_judge_accuracy:.0%}."
+        )
+    diversity = measured.diversity_ratio
+    if diversity is not None and diversity < limits.min_diversity_ratio:
+        reasons.append(
+            f"Images of one prompt differ {diversity:.2f} times as much as the base model's; "
+            f"the gate asks for {limits.min_diversity_ratio:.2f}."
+        )
+    saturation = measured.saturation_ratio
+    most = limits.max_saturation_ratio
+    if saturation is not None and not 1 / most <= saturation <= most:
+        reasons.append(
+            f"Images are {saturation:.2f} times as saturated as the base model's; "
+            f"the gate allows {1 / most:.2f} to {most:.2f}."
+        )
+    return reasons

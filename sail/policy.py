@@ -1,0 +1,111 @@
+"""One denoiser, three parts to play: base, reference, policy. Knows no pair, loss or sampler.
+
+There is one copy of the base weights: the base is the adapters switched off, the reference a second,
+frozen adapter beside the one that is trained. The only door to peft.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+from sail.backbones import Backbone
+from sail.config import Lora
+from sail.runfolder import ADAPTER_FILE, publish, sha256_file
+
+Part = Literal["base", "reference", "policy"]
+
+
+class Policy:
+    """A backbone with its adapters. Without any adapter all three parts are the base."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+        self._configs: dict[str, LoraConfig] = {}
+
+    def add_trainable(self, lora: Lora, *, noise_seed: int) -> None:
+        """A new policy adapter that changes nothing yet (its B matrices are 0)."""
+        config = LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha or lora.rank,
+            target_modules=list(lora.targets or self.backbone.lora_targets),
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(noise_seed)
+            self._inject("policy", config)
+
+    def load(self, part: Literal["reference", "policy"], folder: Path) -> None:
+        """Read an adapter from `folder`. ValueError where it has a value that is not finite."""
+        weights, metadata = self.backbone.load_lora(folder)
+        bad = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+        if bad:
+            raise ValueError(f"{folder / ADAPTER_FILE} is broken: {bad[0]} has values that are not finite.")
+        rank = next(tensor.shape[0] for name, tensor in weights.items() if ".lora_A." in name)
+        targets = sorted({name.split(".lora_")[0] for name in weights})
+        config = LoraConfig(r=rank, lora_alpha=metadata.get("lora_alpha", rank), target_modules=targets)
+        self._inject(part, config)
+        outcome = set_peft_model_state_dict(self.backbone.denoiser, weights, adapter_name=part)
+        if outcome.unexpected_keys:
+            raise ValueError(f"{folder} does not fit this model: no place for {outcome.unexpected_keys[0]}.")
+
+    def _inject(self, part: str, config: LoraConfig) -> None:
+        with warnings.catch_warnings():
+            # That a second adapter is added is what we want.
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+            inject_adapter_in_model(config, self.backbone.denoiser, adapter_name=part)
+        self._configs[part] = config
+        for name, parameter in self.backbone.denoiser.named_parameters():
+            if f".{part}." in name:
+                # A step of 1e-5 would vanish in bf16.
+                parameter.data = parameter.data.float()
+        self.play("policy")
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The policy adapter's weights by name, in a fixed order."""
+        named = self.backbone.denoiser.named_parameters()
+        return {name: parameter for name, parameter in named if ".lora_" in name and ".policy." in name}
+
+    def play(self, part: Part) -> None:
+        """Have the denoiser act as `part` from now on; only the policy takes gradients."""
+        active = part if part in self._configs else "base"
+        for layer in self._layers():
+            layer.enable_adapters(active != "base")
+            if active != "base":
+                layer.set_adapter(active, inference_mode=active != "policy")
+
+    @contextmanager
+    def acting_as(self, part: Part) -> Iterator[None]:
+        """As `part`, without gradients; as the policy again afterwards."""
+        self.play(part)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.play("policy")
+
+    def _layers(self) -> list[BaseTunerLayer]:
+        return [module for module in self.backbone.denoiser.modules() if isinstance(module, BaseTunerLayer)]
+
+    def weights(self) -> dict[str, Tensor]:
+        """The policy adapter under peft's names."""
+        return get_peft_model_state_dict(self.backbone.denoiser, adapter_name="policy")
+
+    def save(self, folder: Path) -> str:
+        """Publish the policy adapter as `folder`/pytorch_lora_weights.safetensors; return its sha256."""
+        folder.mkdir(parents=True, exist_ok=True)
+        config = self._configs["policy"]
+        metadata = {"r": config.r, "lora_alpha": config.lora_alpha, "target_modules": sorted(config.target_modules)}
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.weights().items()}
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            written = self.backbone.save_lora(Path(scratch), weights, metadata)
+            publish(folder / ADAPTER_FILE, lambda beside: written.replace(beside) and None)
+        return sha256_file(folder / ADAPTER_FILE)

@@ -1,0 +1,143 @@
+"""A propose run: draw candidates, judge them, rank self pairs. Knows no optimiser and no person."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from sail import backbones
+from sail.config import ModelRef, ProposeRequest, Sampling
+from sail.pairing import ranked_self_pairs
+from sail.policy import Part, Policy
+from sail.records import Candidate, CandidateSet
+from sail.reward import draw_weights, gains, implicit_reward, margin_with_error
+from sail.runfolder import ADAPTER_FILE, Progress, RunFolder, publish, publish_json, publish_lines
+from sail.sampling import draw
+
+
+def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> dict[str, object]:
+    """Publish every prompt's candidates as they are done; with scoring, rank one self pair a prompt.
+
+    Prompts that were finished before are kept. Returns what result.json says.
+    """
+    began = time.monotonic()
+    policy = Policy(backbones.load(request.model))
+    if request.adapter:
+        policy.load("policy", folder.adapter_input(request.adapter))
+    if request.reference_adapter:
+        policy.load("reference", folder.adapter_input(request.reference_adapter))
+    reference: Part = "reference" if request.reference_adapter else "base"
+
+    (folder.path / "candidates").mkdir(exist_ok=True)
+    done = frozenset(found.prompt_index for found in folder.candidate_sets())
+    progress.stage("draw and judge" if request.scoring else "draw", len(request.prompts), done=len(done))
+    for drawn in draw(
+        policy,
+        request.prompts,
+        per_prompt=request.num_candidates,
+        noise_seed=request.noise_seed,
+        sampling=request.sampling,
+        skip=done,
+    ):
+        prompt = request.prompts[drawn.prompt_index]
+        tensors = {"latents": drawn.latents_NCHW.contiguous()}
+        if request.scoring:
+            tensors["gains"] = gains(policy, prompt, drawn.latents_NCHW, request.scoring, reference=reference)
+        images = policy.backbone.decode(drawn.latents_NCHW.to(policy.backbone.device))
+        _publish_candidates(folder.path, drawn.prompt_index, prompt, tensors, images)
+        progress.advance()
+        folder.stop_if_asked()
+
+    self_pairs = _rank(folder, request) if request.scoring else 0
+    return {
+        "prompts": len(request.prompts),
+        "candidates": len(request.prompts) * request.num_candidates,
+        "self_pairs": self_pairs,
+        "seconds": round(time.monotonic() - began, 2),
+    }
+
+
+def _publish_candidates(
+    run: Path, prompt_index: int, prompt: str, tensors: dict[str, Tensor], images_NHW3: Tensor
+) -> None:
+    name = f"candidates/{prompt_index:05d}"
+    candidates = []
+    for index, image_HW3 in enumerate(images_NHW3):
+        file = f"{name}-{index}.png"
+        publish(run / file, lambda beside, own=image_HW3: save_png(own, beside))  # type: ignore[misc]
+        candidates.append(Candidate(index=index, image=file))
+    latents = f"{name}.safetensors"
+    publish(run / latents, lambda beside: save_file(tensors, beside))
+    found = CandidateSet(
+        prompt_index=prompt_index, prompt=prompt, latents=latents, candidates=tuple(candidates)
+    )
+    # Last: what it names is there when it is.
+    publish_json(run / f"{name}.json", found.model_dump())
+
+
+def save_png(image_HW3: Tensor, path: Path) -> None:
+    Image.fromarray(image_HW3.numpy()).save(path, format="PNG")
+
+
+def _rank(folder: RunFolder, request: ProposeRequest) -> int:
+    """Rank one pair a prompt over the whole run, because draws are weighted by their spread over all prompts."""
+    assert request.scoring is not None
+    found = folder.candidate_sets()
+    gains_NK = [load_file(folder.path / one.latents)["gains"] for one in found]
+    weight_K = draw_weights(gains_NK, request.scoring)
+    rewards = [implicit_reward(gain_NK, weight_K, beta=request.beta)[0].tolist() for gain_NK in gains_NK]
+
+    def margin_error(prompt: int, winner: int, loser: int) -> float:
+        gain_NK = gains_NK[prompt]
+        return margin_with_error(gain_NK[winner], gain_NK[loser], weight_K, beta=request.beta)[1]
+
+    pairs = ranked_self_pairs([one.prompt for one in found], rewards, margin_error)
+    publish_lines(
+        folder.path / "rewards.jsonl",
+        ({"prompt_index": one.prompt_index, "rewards": own} for one, own in zip(found, rewards, strict=True)),
+    )
+    publish_lines(folder.path / "self_pairs.jsonl", (pair.model_dump() for pair in pairs))
+    return len(pairs)
+
+
+def load_latents(run: Path, file: str, row: int) -> Tensor:
+    """One candidate's final latents: C H W float32."""
+    latents = load_file(run / file)["latents"][row]
+    if not torch.isfinite(latents).all():
+        raise ValueError(f"{run / file} is broken: row {row} has values that are not finite.")
+    return latents
+
+
+def sample_to_folder(
+    model: ModelRef,
+    prompts: Sequence[str],
+    out: Path,
+    *,
+    adapter: Path | None,
+    per_prompt: int,
+    noise_seed: int,
+    sampling: Sampling,
+) -> None:
+    """Draw `per_prompt` images a prompt into `out`, and index.jsonl in the order of prompts, then of images."""
+    if adapter is not None and not (adapter / ADAPTER_FILE).is_file():
+        raise ValueError(f"{adapter} holds no {ADAPTER_FILE}. Give the folder of a LoRA.")
+    policy = Policy(backbones.load(model))
+    if adapter is not None:
+        policy.load("policy", adapter)
+    out.mkdir(parents=True, exist_ok=True)
+    lines = []
+    drawn_prompts = draw(policy, prompts, per_prompt=per_prompt, noise_seed=noise_seed, sampling=sampling)
+    for drawn in tqdm(drawn_prompts, total=len(prompts), desc="draw", disable=None, leave=False):
+        images = policy.backbone.decode(drawn.latents_NCHW.to(policy.backbone.device))
+        for index, image_HW3 in enumerate(images):
+            path = out / f"{drawn.prompt_index:05d}-{index}.png"
+            publish(path, lambda beside, own=image_HW3: save_png(own, beside))  # type: ignore[misc]
+            lines.append({"prompt": prompts[drawn.prompt_index], "noise_seed": noise_seed, "path": str(path)})
+    publish_lines(out / "index.jsonl", lines)

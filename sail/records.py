@@ -1,0 +1,86 @@
+"""What travels between the algorithm and the app. Knows no tensor, no file layout, no database."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+LabelValue = Literal["left", "right", "tie", "both_bad", "skip"]
+Source = Literal["human", "self"]
+Decision = Literal["approve", "flip", "drop"]
+
+
+class Record(BaseModel):
+    """A frozen value; a key it does not know is an error, never ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LatentsRef(Record):
+    """Where one candidate's final latents lie: a safetensors file and the row of its tensor `latents`."""
+
+    file: str
+    row: int = Field(ge=0)
+
+
+class Candidate(Record):
+    """One generated image of a prompt."""
+
+    index: int = Field(ge=0)
+    image: str
+    """Path relative to the run folder."""
+
+
+class CandidateSet(Record):
+    """All candidates of one prompt, as a propose run publishes them: candidates/00012.json."""
+
+    prompt_index: int = Field(ge=0)
+    prompt: str
+    latents: str
+    """A safetensors file relative to the run folder; row i of `latents` belongs to candidate i."""
+    candidates: tuple[Candidate, ...]
+
+
+class SelfPair(Record):
+    """A pair that the model annotated: its best and its worst candidate of one prompt."""
+
+    prompt_index: int
+    prompt: str
+    winner: int
+    loser: int
+    """Indices of candidates within the prompt."""
+    winner_reward: float
+    loser_reward: float
+    margin: float
+    """Winner's implicit reward minus loser's, in nats (the logit of `probability`)."""
+    margin_error: float
+    """Standard error of the margin over the shared draws, in nats."""
+    rank: int = Field(ge=0)
+    """0 is the clearest: pairs are ordered by margin / margin_error, falling."""
+
+    @property
+    def confidence(self) -> float:
+        """Margin in standard errors."""
+        return self.margin / self.margin_error if self.margin_error > 0 else float("inf")
+
+
+class TrainingPair(Record):
+    """A judged pair, ready to be learned from or to be held out."""
+
+    id: str
+    prompt: str
+    winner: LatentsRef
+    loser: LatentsRef
+    source: Source
+    held_out: bool = False
+    """Never trained on; the judge is measured on it."""
+
+
+class Interval(Record):
+    """A share of n, with a 95 % Wilson interval. All three are None where n is 0."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int = Field(ge=0)

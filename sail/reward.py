@@ -1,0 +1,103 @@
+"""Bank of shared draws -> implicit reward and its standard error. Knows no file and no sampler.
+
+N candidates of a prompt, K draws, C H W latent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sail.backbones.base import Conditioning, take
+from sail.config import Scoring
+from sail.loss import denoising_error
+from sail.policy import Part, Policy
+
+MICRO_BATCH = 64
+"""Images the denoiser sees at once while scoring."""
+
+
+@dataclass(frozen=True)
+class Bank:
+    """K draws of one prompt, shared by all its candidates: the reward compares images, not draws."""
+
+    timesteps_K: Tensor
+    noise_KCHW: Tensor
+
+
+def bank_of(prompt: str, shape: tuple[int, int, int], num_train_timesteps: int, scoring: Scoring) -> Bank:
+    """Draw k takes its timestep from the k-th of K equal slices of the range, so k means the same everywhere."""
+    digest = hashlib.sha256(f"bank\n{scoring.bank_seed}\n{prompt}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    low, high = (share * num_train_timesteps for share in scoring.timesteps)
+    position_K = (torch.arange(scoring.draws) + torch.rand(scoring.draws, generator=generator)) / scoring.draws
+    timesteps_K = (low + position_K * (high - low)).long().clamp(0, num_train_timesteps - 1)
+    return Bank(timesteps_K, torch.randn((scoring.draws, *shape), generator=generator))
+
+
+def draw_errors(policy: Policy, part: Part, latents_NCHW: Tensor, conditioning: Conditioning, bank: Bank) -> Tensor:
+    """Denoising error of every candidate under every draw, as `part`: (N, K) on the CPU.
+
+    `conditioning` has one row: the prompt's.
+    """
+    backbone = policy.backbone
+    count, draws = len(latents_NCHW), len(bank.timesteps_K)
+    candidate_B, draw_B = torch.arange(count).repeat_interleave(draws), torch.arange(draws).repeat(count)
+    errors = []
+    with policy.acting_as(part):
+        for candidate_b, draw_b in zip(candidate_B.split(MICRO_BATCH), draw_B.split(MICRO_BATCH), strict=True):
+            latents = latents_NCHW[candidate_b].to(backbone.device)
+            noise = bank.noise_KCHW[draw_b].to(backbone.device)
+            timesteps = bank.timesteps_K[draw_b].to(backbone.device)
+            prediction = backbone.predict(
+                backbone.noisy(latents, noise, timesteps), timesteps, take(conditioning, [0] * len(latents))
+            )
+            errors.append(denoising_error(prediction, backbone.target(latents, noise, timesteps)))
+    return torch.cat(errors).view(count, draws).cpu()
+
+
+def gains(policy: Policy, prompt: str, latents_NCHW: Tensor, scoring: Scoring, *, reference: Part) -> Tensor:
+    """reference error - policy error of every candidate under every draw of the prompt's bank: (N, K)."""
+    backbone = policy.backbone
+    shape = (latents_NCHW.shape[1], latents_NCHW.shape[2], latents_NCHW.shape[3])
+    bank = bank_of(prompt, shape, backbone.num_train_timesteps, scoring)
+    conditioning = backbone.encode_prompts([prompt])
+    reference_NK = draw_errors(policy, reference, latents_NCHW, conditioning, bank)
+    return reference_NK - draw_errors(policy, "policy", latents_NCHW, conditioning, bank)
+
+
+def draw_weights(gains_NK: Sequence[Tensor], scoring: Scoring) -> Tensor:
+    """How much each of the K draws counts: (K,), summing to 1.
+
+    `mean` weighs them alike (the paper). `normalised` divides each by its spread over the candidates of a
+    prompt, pooled over prompts: without it the few draws at the smallest timesteps, whose differences are
+    the largest and mostly noise, decide alone.
+    """
+    draws = gains_NK[0].shape[1]
+    if scoring.average == "mean":
+        return torch.full((draws,), 1 / draws, dtype=torch.float64)
+    variance_GK = torch.stack([gain_NK.double().var(0, unbiased=False) for gain_NK in gains_NK])
+    spread_K = variance_GK.mean(0).sqrt()
+    # A draw on which all candidates are alike says nothing; it must not count without end.
+    weight_K = 1 / spread_K.clamp(min=max(float(spread_K.max()) * 1e-4, 1e-20))
+    return weight_K / weight_K.sum()
+
+
+def implicit_reward(gain_NK: Tensor, weight_K: Tensor, *, beta: float) -> tuple[Tensor, Tensor]:
+    """Reward of N candidates from K shared draws, and its standard error: two (N,) tensors, in nats.
+
+    SAIL eq. 8 with weights for the draws; the factor 1/2 follows Diffusion-DPO. The standard error takes the
+    draws as independent; they are stratified, so it is rather too large than too small.
+    """
+    value_NK = 0.5 * beta * gain_NK.double() * weight_K * len(weight_K)
+    return value_NK.mean(1), value_NK.std(1) / len(weight_K) ** 0.5
+
+
+def margin_with_error(winner_gain_K: Tensor, loser_gain_K: Tensor, weight_K: Tensor, *, beta: float) -> tuple[float, float]:
+    """Difference of two rewards and its standard error. Shared draws cancel much of either's own error."""
+    margin, error = implicit_reward((winner_gain_K - loser_gain_K)[None], weight_K, beta=beta)
+    return float(margin), float(error)

@@ -1,0 +1,202 @@
+"""seed -> propose -> review -> train -> gate: what comes next, and the request that asks for it.
+
+Used by the loop command and by the app. Knows requests and results, never tensors, users or a database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sail.config import MAX_PROMPT_CHARS, LoopSettings, ModelRef, ProposeRequest, TrainRequest
+from sail.records import Interval, Record
+
+StepName = Literal["draw", "label", "train", "propose", "review"]
+
+
+class Round(Record):
+    """One turn of the loop that has been trained: its adapter and what was measured."""
+
+    round: int
+    parent: int | None
+    """The round whose adapter it started from; None is the base model."""
+    adapter: str
+    """Absolute path of a folder that `load_lora_weights` takes."""
+    sha256: str
+    human_pairs: int
+    self_pairs: int
+    self_fraction: float
+    judge_accuracy: Interval
+    diversity_ratio: float | None
+    saturation_ratio: float | None
+    winner_gain: float
+    loser_gain: float
+    accepted: bool
+    reasons: tuple[str, ...] = ()
+    """Why the gate stayed closed; empty where the round was accepted."""
+    seconds: float
+
+    @classmethod
+    def from_result(cls, result: dict[str, Any], *, number: int, parent: int | None, adapter: str) -> Round:
+        """From the result.json of a train run, whose own `adapter` path is relative."""
+        own = {key: result[key] for key in cls.model_fields if key in result}
+        return cls.model_validate({**own, "round": number, "parent": parent, "adapter": adapter})
+
+
+def current(rounds: Iterable[Round]) -> Round | None:
+    """The last accepted round; None is the base model."""
+    accepted = [round_ for round_ in rounds if round_.accepted]
+    return accepted[-1] if accepted else None
+
+
+def is_held_out(ordinal: int, settings: LoopSettings) -> bool:
+    """Whether the pair of that ordinal is kept from training; the answer never changes as pairs are added."""
+    return ordinal % settings.held_out_every == settings.held_out_every // 2
+
+
+def parse_prompts(text: str) -> list[str]:
+    """One prompt a line, without doubles and empty lines. ValueError says which line cannot be used."""
+    prompts: dict[str, None] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        prompt = line.strip()
+        if len(prompt) > MAX_PROMPT_CHARS:
+            raise ValueError(
+                f"Line {number} has {len(prompt):,} characters; "
+                f"a prompt has at most {MAX_PROMPT_CHARS:,}. Shorten it."
+            )
+        if prompt:
+            prompts.setdefault(prompt)
+    if not prompts:
+        raise ValueError("There is no prompt. Write at least one, one a line.")
+    return list(prompts)
+
+
+def split_prompts(prompts: Sequence[str], settings: LoopSettings) -> tuple[list[str], list[str]]:
+    """(prompts to learn from, held-out prompts for monitors and comparisons).
+
+    At most a fifth is held out, but one where there are fewer than five. One prompt alone is both,
+    since something has to be drawn.
+    """
+    count = min(settings.monitor_prompts, max(1, len(prompts) // 5))
+    if len(prompts) == 1 or count == 0:
+        return list(prompts), list(prompts[:count])
+    stride = len(prompts) // count
+    held = set(prompts[stride - 1 :: stride][:count])
+    learned = [prompt for prompt in prompts if prompt not in held]
+    return learned, [prompt for prompt in prompts if prompt in held]
+
+
+def take_prompts(prompts: Sequence[str], used: Sequence[str], count: int) -> list[str]:
+    """`count` prompts, those never used first, then those used longest ago; fewer where there are fewer."""
+    last_use = {prompt: position for position, prompt in enumerate(used)}
+    return sorted(prompts, key=lambda prompt: last_use.get(prompt, -1))[:count]
+
+
+def seed_request(
+    settings: LoopSettings, model: ModelRef, prompts: Sequence[str], *, pairs_per_prompt: int = 1
+) -> ProposeRequest:
+    """Draw two images a pair for people to choose from: candidates 0 and 1 are a pair, 2 and 3, and so on."""
+    return ProposeRequest(
+        model=model,
+        round=0,
+        prompts=tuple(prompts),
+        num_candidates=2 * pairs_per_prompt,
+        noise_seed=settings.noise_seed,
+        sampling=settings.sampling,
+        beta=settings.loss.beta,
+    )
+
+
+def propose_request(
+    settings: LoopSettings,
+    model: ModelRef,
+    prompts: Sequence[str],
+    *,
+    number: int,
+    policy: Round,
+    parent: Round | None,
+) -> ProposeRequest:
+    """Draw candidates with `policy` and have it judge them, for round `number`.
+
+    After a round that was not accepted, `number` is more than one beyond `policy`'s own.
+    `parent` is the round that `policy` started from, for settings that score against it.
+    """
+    against_parent = settings.scoring.reference == "parent" and parent is not None
+    return ProposeRequest(
+        model=model,
+        round=number,
+        adapter=policy.sha256,
+        reference_adapter=parent.sha256 if parent is not None and against_parent else None,
+        prompts=tuple(prompts),
+        num_candidates=settings.num_candidates,
+        # Prompts come back when they run out; another noise seed then gives other images.
+        noise_seed=settings.noise_seed + number,
+        sampling=settings.sampling,
+        scoring=settings.scoring,
+        beta=settings.loss.beta,
+    )
+
+
+def train_request(
+    settings: LoopSettings,
+    model: ModelRef,
+    *,
+    number: int,
+    parent: Round | None,
+    held_out_prompts: Sequence[str],
+) -> TrainRequest:
+    """Train round `number` from `parent`'s adapter, or from the base model."""
+    return TrainRequest(
+        model=model,
+        round=number,
+        parent_adapter=parent.sha256 if parent else None,
+        reference=settings.reference,
+        lora=settings.lora,
+        loss=settings.loss,
+        mixup=settings.mixup,
+        optimisation=settings.optimisation.model_copy(update={"noise_seed": settings.noise_seed + number}),
+        scoring=settings.scoring,
+        sampling=settings.sampling,
+        monitoring=settings.monitoring.model_copy(update={"prompts": tuple(held_out_prompts)}),
+    )
+
+
+def require_enough_pairs(trainable: int, settings: LoopSettings) -> None:
+    """ValueError where there are too few winner-loser pairs to train on."""
+    if trainable < settings.min_human_pairs:
+        raise ValueError(
+            f"Training needs at least {settings.min_human_pairs} pairs with a winner and has {trainable}. "
+            "Label more; ties, skips and pairs where both are bad are kept but do not count."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextStep:
+    """Where the loop stands, for a stepper and for the loop command."""
+
+    name: StepName
+    round: int
+
+
+def next_step(
+    settings: LoopSettings,
+    *,
+    trainable_pairs: int,
+    drawn_pairs: int,
+    rounds: Sequence[Round],
+    proposed: int | None,
+) -> NextStep:
+    """What comes next.
+
+    `trainable_pairs` human pairs with a winner that are not held out, of `drawn_pairs` seed pairs;
+    `proposed` is the round whose candidates are ready and not yet trained on, if any.
+    """
+    if not rounds:
+        if trainable_pairs >= settings.min_human_pairs:
+            return NextStep(name="train", round=0)
+        return NextStep(name="label" if drawn_pairs else "draw", round=0)
+    number = rounds[-1].round + 1
+    if current(rounds) is None:
+        return NextStep(name="train", round=number)
+    return NextStep(name="review" if proposed == number else "propose", round=number)

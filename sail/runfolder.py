@@ -1,0 +1,365 @@
+"""The contract between the app and the algorithm: one folder on disk a run.
+
+Knows how requests, progress, metrics and results are written and read whole; knows nothing of what
+a run computes. Everything that others read is published: written beside, fsynced, renamed, and the
+folder fsynced.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from tqdm import tqdm
+
+from sail.config import Request
+from sail.records import CandidateSet, LatentsRef, SelfPair, TrainingPair
+
+ADAPTER_FILE = "pytorch_lora_weights.safetensors"
+"""The name under which diffusers looks for a LoRA in a folder."""
+
+State = Literal["waiting", "running", "stopped", "interrupted", "failed", "done"]
+_REQUEST: TypeAdapter[Any] = TypeAdapter(Request)
+
+
+class RunBusy(RuntimeError):
+    """Another process holds this run folder."""
+
+
+class Stopped(RuntimeError):
+    """Someone asked for a stop, and the run has written what it needs to go on."""
+
+
+def publish(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` fill a file beside `path`, then put it in place whole, or not at all."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        write(beside)
+        with open(beside, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+
+
+def publish_text(path: Path, text: str) -> None:
+    publish(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def publish_json(path: Path, value: Any) -> None:
+    publish_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def publish_lines(path: Path, values: Iterable[Any]) -> None:
+    publish_text(path, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values))
+
+
+def fsync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_file(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """A hard link where the file system allows one, else a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        return
+    try:
+        os.link(source, target)
+    except OSError:
+        publish(target, lambda beside: shutil.copyfile(source, beside))
+
+
+class Snapshot(BaseModel):
+    """What progress.json says, with the state derived from folder and lock."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: State = "waiting"
+    stage: str = ""
+    step: int = 0
+    total: int = 0
+    per_second: float | None = None
+    seconds_left: float | None = None
+    message: str = ""
+    """Why a run failed or stopped: one sentence for a person."""
+    time: float = 0.0
+    """Unix seconds at which this was written: the heartbeat."""
+
+
+class RunFolder:
+    """One run: a pure function of request.json, pairs.jsonl and inputs/."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path).resolve()
+
+    @classmethod
+    def create(
+        cls,
+        path: Path | str,
+        request: BaseModel,
+        *,
+        pairs: Iterable[TrainingPair] = (),
+        adapters: Mapping[str, Path] | None = None,
+    ) -> RunFolder:
+        """Publish a new run folder whole.
+
+        `pairs` name their latents by absolute path; the files are linked into inputs/ under their hash.
+        `adapters` maps the sha256 of each adapter that the request names to the folder it lies in.
+        """
+        final = Path(path).resolve()
+        if final.exists():
+            raise ValueError(f"{final} exists already. Choose another folder for the new run.")
+        building = final.with_name(f".{final.name}.{os.getpid()}.new")
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir(parents=True)
+        try:
+            cls(building)._fill(request, pairs, adapters or {})
+            os.replace(building, final)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+        fsync_folder(final.parent)
+        return cls(final)
+
+    def _fill(self, request: BaseModel, pairs: Iterable[TrainingPair], adapters: Mapping[str, Path]) -> None:
+        for sha256, source in adapters.items():
+            found = sha256_file(source / ADAPTER_FILE)
+            if found != sha256:
+                raise ValueError(
+                    f"{source / ADAPTER_FILE} was altered: its sha256 is {found[:12]}…, not {sha256[:12]}…. "
+                    "Make an earlier round current and go on from there."
+                )
+            link_or_copy(source / ADAPTER_FILE, self.adapter_input(sha256) / ADAPTER_FILE)
+        linked: dict[str, str] = {}
+        lines = [self._link_pair(pair, linked).model_dump() for pair in pairs]
+        if lines:
+            publish_lines(self.path / "pairs.jsonl", lines)
+        publish_json(self.path / "request.json", request.model_dump(mode="json"))
+        for folder, _, _ in os.walk(self.path):
+            fsync_folder(Path(folder))
+
+    def _link_pair(self, pair: TrainingPair, linked: dict[str, str]) -> TrainingPair:
+        def link(ref: LatentsRef) -> LatentsRef:
+            if ref.file not in linked:
+                name = f"inputs/latents/{sha256_file(Path(ref.file))}.safetensors"
+                link_or_copy(Path(ref.file), self.path / name)
+                linked[ref.file] = name
+            return LatentsRef(file=linked[ref.file], row=ref.row)
+
+        return pair.model_copy(update={"winner": link(pair.winner), "loser": link(pair.loser)})
+
+    # What a run reads
+
+    def request(self) -> Any:
+        """The validated request. ValueError where the folder is no run or the request is not understood."""
+        file = self.path / "request.json"
+        if not file.is_file():
+            raise ValueError(f"{self.path} is not a run folder: it has no request.json.")
+        try:
+            return _REQUEST.validate_json(file.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ValueError(f"{file}: {where}: {first['msg']}.") from error
+
+    def pairs(self) -> list[TrainingPair]:
+        return [TrainingPair.model_validate(line) for line in read_lines(self.path / "pairs.jsonl")]
+
+    def adapter_input(self, sha256: str) -> Path:
+        """Folder of an adapter that the request names."""
+        return self.path / "inputs" / "adapters" / sha256
+
+    # What a run writes
+
+    @contextmanager
+    def lock(self, timeout_s: float = 2.0) -> Iterator[None]:
+        """Hold this folder, or raise RunBusy with who holds it."""
+        lock = FileLock(str(self.path / ".lock"))
+        try:
+            lock.acquire(timeout=timeout_s)
+        except Timeout:
+            holder = self._holder()
+            raise RunBusy(
+                f"{self.path} is being worked on by process {holder.get('pid', '?')} "
+                f"on {holder.get('host', '?')}. Wait for it or stop it first."
+            ) from None
+        try:
+            publish_json(self.path / "holder.json", {"pid": os.getpid(), "host": socket.gethostname()})
+            yield
+        finally:
+            lock.release()
+
+    def _holder(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads((self.path / "holder.json").read_text()))
+        except (OSError, ValueError):
+            return {}
+
+    def is_held(self) -> bool:
+        """Whether a living process on this machine holds the folder."""
+        try:
+            descriptor = os.open(self.path / ".lock", os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            # A shared lock: two who ask at once must not take one another for the run.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def append_metric(self, **values: float | int | str | None) -> None:
+        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Lines of metrics.jsonl; a last line still being written is left out."""
+        return read_lines(self.path / "metrics.jsonl")
+
+    def cut_metrics(self, step: int) -> None:
+        """Forget what came after `step`: a resumed run writes it again."""
+        kept = [line for line in self.metrics() if line.get("step", 0) <= step]
+        publish_lines(self.path / "metrics.jsonl", kept)
+
+    def publish_snapshot(self, snapshot: Snapshot) -> None:
+        publish_json(self.path / "progress.json", snapshot.model_dump())
+
+    def publish_result(self, result: Mapping[str, Any]) -> None:
+        """Written last: its existence means done."""
+        publish_json(self.path / "result.json", dict(result))
+
+    def request_stop(self) -> None:
+        """Ask the run, wherever it is, to write a checkpoint and leave."""
+        (self.path / "stop").touch()
+
+    def clear_stop(self) -> None:
+        (self.path / "stop").unlink(missing_ok=True)
+
+    def stop_if_asked(self) -> None:
+        """Raise Stopped where a stop was asked for. Call it where what was done is safely on disk."""
+        if (self.path / "stop").exists():
+            raise Stopped("Stopped on request. Resume goes on from the last checkpoint.")
+
+    # What others read
+
+    def result(self) -> dict[str, Any] | None:
+        try:
+            return dict(json.loads((self.path / "result.json").read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+
+    def snapshot(self) -> Snapshot:
+        """State, stage, step and time left, derived from result, progress and lock."""
+        try:
+            said = Snapshot.model_validate_json((self.path / "progress.json").read_bytes())
+        except FileNotFoundError:
+            said = Snapshot()
+        if (self.path / "result.json").exists():
+            return said.model_copy(update={"state": "done", "seconds_left": 0.0})
+        if self.is_held():
+            return said.model_copy(update={"state": "running"})
+        if said.state == "running":
+            return said.model_copy(
+                update={
+                    "state": "interrupted",
+                    "message": "The process ended before it was done. Resume goes on.",
+                }
+            )
+        return said
+
+    def log_tail(self, lines: int = 20) -> str:
+        try:
+            text = (self.path / "log.txt").read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def candidate_sets(self, *, skip: Container[int] = ()) -> list[CandidateSet]:
+        """The prompts a propose run has finished so far, in order, without those of the indices in `skip`."""
+        found = sorted((self.path / "candidates").glob("[0-9]*.json"))
+        files = [file for file in found if int(file.stem) not in skip]
+        return [CandidateSet.model_validate_json(file.read_bytes()) for file in files]
+
+    def self_pairs(self) -> list[SelfPair]:
+        """Ranked self pairs, the clearest first; empty until the run is done."""
+        return [SelfPair.model_validate(line) for line in read_lines(self.path / "self_pairs.jsonl")]
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Objects of a .jsonl file; [] where there is none; a last line without its newline is left out."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in text.split("\n")[:-1] if line]
+
+
+class Progress:
+    """The heartbeat of a run: progress.json at most twice a second, and a bar on a terminal."""
+
+    def __init__(self, folder: RunFolder, *, min_interval_s: float = 0.5) -> None:
+        self._folder = folder
+        self._min_interval_s = min_interval_s
+        self._written = 0.0
+        self._bar: tqdm[Any] | None = None
+        self._snapshot = Snapshot(state="running", time=time.time())
+
+    def stage(self, name: str, total: int, *, done: int = 0) -> None:
+        """Begin a stage of `total` steps, of which `done` were done before."""
+        self._close_bar()
+        self._bar = tqdm(total=total, initial=done, desc=name, file=sys.stderr, disable=None, leave=False)
+        self._begun, self._initial = time.monotonic(), done
+        self._snapshot = Snapshot(state="running", stage=name, step=done, total=total)
+        self._write()
+
+    def advance(self, steps: int = 1) -> None:
+        step = self._snapshot.step + steps
+        elapsed = max(time.monotonic() - self._begun, 1e-9)
+        rate = (step - self._initial) / elapsed
+        left = (self._snapshot.total - step) / rate if rate > 0 else None
+        self._snapshot = self._snapshot.model_copy(
+            update={"step": step, "per_second": rate, "seconds_left": left}
+        )
+        if self._bar is not None:
+            self._bar.update(steps)
+        if time.monotonic() - self._written >= self._min_interval_s or step == self._snapshot.total:
+            self._write()
+
+    def end(self, state: State, message: str = "") -> None:
+        self._close_bar()
+        self._snapshot = self._snapshot.model_copy(
+            update={"state": state, "message": message, "seconds_left": None}
+        )
+        self._write()
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        self._folder.publish_snapshot(self._snapshot.model_copy(update={"time": time.time()}))

@@ -1,0 +1,105 @@
+"""Do what a run folder asks for, once, under its lock. Knows which job does what, and nothing of how."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from sail import __version__, backbones
+from sail.config import EvaluateRequest, ExportRequest, ProposeRequest, TrainRequest
+from sail.export import export
+from sail.monitors import closed_because, measure
+from sail.policy import Policy
+from sail.proposing import propose
+from sail.runfolder import Progress, RunFolder, Stopped
+from sail.training import load_pairs, train
+
+Job = Callable[[RunFolder, Any, Progress], dict[str, object]]
+
+
+def evaluate(folder: RunFolder, request: EvaluateRequest, progress: Progress) -> dict[str, object]:
+    """Measure an adapter as a train run does after training."""
+    began = time.monotonic()
+    policy = Policy(backbones.load(request.model))
+    if request.adapter:
+        policy.load("policy", folder.adapter_input(request.adapter))
+    data = load_pairs(folder, policy)
+    measured = measure(
+        policy,
+        [(data.prompts[index], data.latents[index]) for index in data.held_out],
+        scoring=request.scoring,
+        sampling=request.sampling,
+        monitoring=request.monitoring,
+        progress=progress,
+    )
+    reasons = closed_because(measured, request.monitoring)
+    return {
+        "judge_accuracy": measured.judge_accuracy.model_dump(),
+        "diversity_ratio": measured.diversity_ratio,
+        "saturation_ratio": measured.saturation_ratio,
+        "accepted": not reasons,
+        "reasons": reasons,
+        "seconds": round(time.monotonic() - began, 2),
+    }
+
+
+JOBS: dict[type, Job] = {
+    ProposeRequest: propose,
+    TrainRequest: train,
+    EvaluateRequest: evaluate,
+    ExportRequest: export,
+}
+
+
+def execute(folder: RunFolder) -> dict[str, Any]:
+    """Run to the end and publish result.json; a run that is done is left as it is.
+
+    Raises Stopped after a stop that was asked for, and what went wrong otherwise; progress.json says so.
+    """
+    request = folder.request()
+    with folder.lock():
+        done = folder.result()
+        if done is not None:
+            return done
+        folder.clear_stop()
+        progress = Progress(folder)
+        progress.stage("load", 1)
+        try:
+            result = JOBS[type(request)](folder, request, progress)
+        except Stopped as stop:
+            progress.end("stopped", str(stop))
+            raise
+        except BaseException as error:
+            progress.end("failed", one_sentence(error))
+            raise
+        result = {"kind": request.kind, "round": request.round, **result, "made_with": _made_with()}
+        folder.publish_result(result)
+        progress.end("done")
+        return result
+
+
+def one_sentence(error: BaseException) -> str:
+    """What a person is told of an error."""
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
+        return "Memory ran out. Use a smaller micro-batch or chunk, or a smaller model."
+    if isinstance(error, KeyboardInterrupt):
+        return "Interrupted from the keyboard. Resume goes on from the last checkpoint."
+    return str(error) or type(error).__name__
+
+
+def _made_with() -> dict[str, str | int]:
+    """Bits depend on these."""
+    return {
+        "sail": __version__,
+        **{name: version(name) for name in ("torch", "diffusers", "peft", "transformers", "accelerate")},
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+    }

@@ -1,0 +1,95 @@
+"""Prompts -> candidates' final latents, seeded image by image. Knows no reward and no file.
+
+B images of a chunk, C H W latent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sail.backbones.base import Conditioning, join, take
+from sail.config import Sampling
+from sail.policy import Policy
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Candidates of one prompt: final latents, N C H W float32 on the CPU."""
+
+    prompt_index: int
+    latents_NCHW: Tensor
+
+
+def generator_of(noise_seed: int, prompt: str, index: int) -> torch.Generator:
+    """The generator of one image: the same under any adapter, batch size or number of processes."""
+    digest = hashlib.sha256(f"{noise_seed}\n{index}\n{prompt}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def draw(
+    policy: Policy,
+    prompts: Sequence[str],
+    *,
+    per_prompt: int,
+    noise_seed: int,
+    sampling: Sampling,
+    skip: frozenset[int] = frozenset(),
+) -> Iterator[Drawn]:
+    """Candidates prompt by prompt. A chunk is drawn unless all of its prompts are in `skip`.
+
+    Chunks are cut by position alone, so that a resumed run draws the same bits.
+    """
+    chunk_prompts = max(1, sampling.chunk // per_prompt)
+    for first in range(0, len(prompts), chunk_prompts):
+        indices = range(first, min(first + chunk_prompts, len(prompts)))
+        if skip.issuperset(indices):
+            continue
+        latents = _draw_chunk(policy, [prompts[i] for i in indices], per_prompt, noise_seed, sampling)
+        for index, own in zip(indices, latents.split(per_prompt), strict=True):
+            if index not in skip:
+                yield Drawn(index, own.cpu())
+
+
+def _draw_chunk(
+    policy: Policy, prompts: Sequence[str], per_prompt: int, noise_seed: int, sampling: Sampling
+) -> Tensor:
+    shape = policy.backbone.latent_shape(sampling.size)
+    generators = [generator_of(noise_seed, prompt, index) for prompt in prompts for index in range(per_prompt)]
+    noise_BCHW = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+    rows = [row for row in range(len(prompts)) for _ in range(per_prompt)]
+    conditioning = take(policy.backbone.encode_prompts(prompts), rows)
+    return denoise(policy, noise_BCHW, conditioning, generators, sampling)
+
+
+@torch.no_grad()
+def denoise(
+    policy: Policy,
+    noise_BCHW: Tensor,
+    conditioning: Conditioning,
+    generators: list[torch.Generator],
+    sampling: Sampling,
+) -> Tensor:
+    """Final latents (B C H W, float32) from starting noise, with the part that `policy` now plays."""
+    backbone = policy.backbone
+    solver = backbone.solver(sampling.solver, sampling.steps)
+    latents = noise_BCHW.to(backbone.device) * solver.init_noise_sigma
+    guided = sampling.guidance > 1
+    if guided:
+        empty = take(backbone.encode_prompts([""]), [0] * len(latents))
+        conditioning = join(empty, conditioning)
+    # DDIM and DPM-Solver++ take no noise after the first; only the ancestral solver uses the generators.
+    extra = {"generator": generators} if sampling.solver == "ddpm" else {}
+    for timestep in solver.timesteps:
+        both = torch.cat([latents, latents]) if guided else latents
+        both = solver.scale_model_input(both, timestep)
+        prediction = backbone.predict(both, timestep.expand(len(both)), conditioning)
+        if guided:
+            without, with_prompt = prediction.chunk(2)
+            prediction = without + sampling.guidance * (with_prompt - without)
+        latents = solver.step(prediction, timestep, latents, **extra, return_dict=False)[0]
+    return latents.float()

@@ -1,0 +1,320 @@
+"""A train run: optimise one adapter on pairs, measure it, decide. Checkpoints and resumes to the same bytes.
+
+P pairs of a batch, C H W latent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from sail import backbones
+from sail.backbones.base import Conditioning, take
+from sail.config import TrainRequest
+from sail.loss import denoising_error, diffusion_dpo, stratified_timesteps
+from sail.mixup import Mixer
+from sail.monitors import closed_because, measure
+from sail.policy import Part, Policy
+from sail.proposing import load_latents, save_png
+from sail.records import Source, TrainingPair
+from sail.runfolder import Progress, RunFolder, Stopped, publish, publish_json
+from sail.sampling import draw
+
+
+class Diverged(RuntimeError):
+    """Loss or weights are no longer finite; the adapter before stays as it was."""
+
+
+@dataclass(frozen=True)
+class PairData:
+    """All that a step needs of the pairs, in memory: never pixels."""
+
+    latents: list[Tensor]
+    """Winner and loser of each pair: 2 C H W."""
+    prompt_rows: list[int]
+    conditioning: Conditioning
+    """A row for each different prompt, and the empty prompt as the last row."""
+    sides: dict[Source, list[int]]
+    """Indices of the pairs to learn from, by who judged them."""
+    held_out: list[int]
+    prompts: list[str]
+
+
+def load_pairs(folder: RunFolder, policy: Policy) -> PairData:
+    pairs = folder.pairs()
+    prompts = list(dict.fromkeys(pair.prompt for pair in pairs))
+    row_of = {prompt: row for row, prompt in enumerate(prompts)}
+    return PairData(
+        latents=[_both_latents(folder.path, pair) for pair in pairs],
+        prompt_rows=[row_of[pair.prompt] for pair in pairs],
+        conditioning=_encode(policy, [*prompts, ""]),
+        sides={side: _indices(pairs, side) for side in ("human", "self")},
+        held_out=[index for index, pair in enumerate(pairs) if pair.held_out],
+        prompts=[pair.prompt for pair in pairs],
+    )
+
+
+def _both_latents(run: Path, pair: TrainingPair) -> Tensor:
+    return torch.stack([load_latents(run, ref.file, ref.row) for ref in (pair.winner, pair.loser)])
+
+
+def _indices(pairs: list[TrainingPair], side: str) -> list[int]:
+    return [index for index, pair in enumerate(pairs) if pair.source == side and not pair.held_out]
+
+
+def _encode(policy: Policy, prompts: list[str], batch: int = 64) -> Conditioning:
+    parts = [policy.backbone.encode_prompts(prompts[i : i + batch]) for i in range(0, len(prompts), batch)]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[str, object]:
+    """Optimise, save the adapter, measure it and apply the gate. Returns what result.json says."""
+    began = time.monotonic()
+    policy = Policy(backbones.load(request.model))
+    reference = _place_adapters(folder, request, policy)
+    data = load_pairs(folder, policy)
+    trainer = Trainer(folder, request, policy, reference, data)
+    trainer.run(progress)
+    sha256 = policy.save(folder.path / "adapter")
+    trained = time.monotonic()
+
+    measured = measure(
+        policy,
+        [(data.prompts[index], data.latents[index]) for index in data.held_out],
+        scoring=request.scoring,
+        sampling=request.sampling,
+        monitoring=request.monitoring,
+        progress=progress,
+    )
+    reasons = closed_because(measured, request.monitoring)
+    human, self_made = len(data.sides["human"]), len(data.sides["self"])
+    winner_gain, loser_gain = _last_gains(folder)
+    return {
+        "adapter": "adapter",
+        "sha256": sha256,
+        "steps": request.optimisation.steps,
+        "human_pairs": human,
+        "self_pairs": self_made,
+        "self_fraction": request.mixup.self_fraction if human and self_made else float(human == 0),
+        "judge_accuracy": measured.judge_accuracy.model_dump(),
+        "diversity_ratio": measured.diversity_ratio,
+        "saturation_ratio": measured.saturation_ratio,
+        "winner_gain": winner_gain,
+        "loser_gain": loser_gain,
+        "accepted": not reasons,
+        "reasons": reasons,
+        "seconds": round(time.monotonic() - began, 2),
+        "stage_seconds": {
+            "train": round(trained - began, 2),
+            "measure": round(time.monotonic() - trained, 2),
+        },
+    }
+
+
+def _place_adapters(folder: RunFolder, request: TrainRequest, policy: Policy) -> Part:
+    """Load or make the policy adapter, and the frozen reference beside it; say which part is the reference."""
+    if request.parent_adapter is None:
+        policy.add_trainable(request.lora, noise_seed=request.optimisation.noise_seed)
+        return "base"
+    parent = folder.adapter_input(request.parent_adapter)
+    if request.reference == "parent":
+        policy.load("reference", parent)
+    policy.load("policy", parent)
+    return "reference" if request.reference == "parent" else "base"
+
+
+def _last_gains(folder: RunFolder) -> tuple[float, float]:
+    """Mean winner and loser gain over the last quarter of the steps."""
+    lines = folder.metrics()
+    last = lines[-max(1, len(lines) // 4) :]
+    return tuple(sum(line[key] for line in last) / len(last) for key in ("winner_gain", "loser_gain"))  # type: ignore[return-value]
+
+
+class Trainer:
+    """The optimiser's loop. Every draw is a function of the request and the step, so a resume needs no more
+    than weights, optimiser state and the step."""
+
+    def __init__(
+        self, folder: RunFolder, request: TrainRequest, policy: Policy, reference: Part, data: PairData
+    ) -> None:
+        self._folder, self._request, self._policy, self._data = folder, request, policy, data
+        self._reference = reference
+        self._accelerator = Accelerator(
+            cpu=policy.backbone.device.type == "cpu", step_scheduler_with_optimizer=False
+        )
+        self._mixer = Mixer(
+            human_pairs=len(data.sides["human"]),
+            self_pairs=len(data.sides["self"]),
+            self_fraction=request.mixup.self_fraction,
+            noise_seed=request.optimisation.noise_seed,
+        )
+        self._parameters = policy.parameters()
+        self._optimiser = torch.optim.AdamW(
+            self._parameters.values(), lr=request.optimisation.learning_rate, weight_decay=0.0
+        )
+        self._checkpoint = folder.path / "checkpoint" / "state.pt"
+        self._step = 0
+
+    def run(self, progress: Progress) -> None:
+        """From the last checkpoint, if there is one, to the last step."""
+        total = self._request.optimisation.steps
+        self._resume()
+        self._folder.cut_metrics(self._step)
+        progress.stage("train", total, done=self._step)
+        if self._step == 0:
+            self._preview()
+        while self._step < total:
+            began = time.monotonic()
+            metrics = self._optimise()
+            self._step += 1
+            self._folder.append_metric(
+                step=self._step, **metrics, seconds=round(time.monotonic() - began, 4)
+            )
+            progress.advance()
+            if self._step % self._request.checkpoint_every == 0 or self._step == total:
+                self._save()
+                self._preview()
+            try:
+                self._folder.stop_if_asked()
+            except Stopped:
+                self._save()
+                raise
+
+    def _optimise(self) -> dict[str, float]:
+        """One step over the global batch; returns its means."""
+        config = self._request.optimisation
+        for group in self._optimiser.param_groups:
+            group["lr"] = config.learning_rate * min(1.0, (self._step + 1) / max(1, config.warmup_steps))
+        batch = self._batch()
+        totals: dict[str, float] = {}
+        self._optimiser.zero_grad(set_to_none=True)
+        for first in range(0, config.batch_pairs, config.micro_batch_pairs):
+            micro = batch.slice(first, first + config.micro_batch_pairs)
+            for name, value in self._backward(micro, len(micro) / config.batch_pairs).items():
+                totals[name] = totals.get(name, 0.0) + value
+        if not math.isfinite(totals["loss"]):
+            raise Diverged(
+                f"The loss is {totals['loss']} at step {self._step + 1}. Nothing was kept of this run's adapter; "
+                "train again with a lower learning rate."
+            )
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), config.max_grad_norm)
+        self._optimiser.step()
+        return {**totals, "grad_norm": float(norm)}
+
+    def _backward(self, micro: Batch, weight: float) -> dict[str, float]:
+        backbone = self._policy.backbone
+        noisy = backbone.noisy(micro.latents_2P, micro.noise_2P, micro.timesteps_2P)
+        target = backbone.target(micro.latents_2P, micro.noise_2P, micro.timesteps_2P)
+        inputs = (noisy, micro.timesteps_2P, micro.conditioning_2P)
+        with self._policy.acting_as(self._reference):
+            reference_error_2P = denoising_error(backbone.predict(*inputs), target)
+        policy_error_2P = denoising_error(backbone.predict(*inputs), target)
+        pair = diffusion_dpo(policy_error_2P, reference_error_2P, self._request.loss)
+        self._accelerator.backward(pair.loss_P.mean() * weight)
+        means = {
+            "loss": pair.loss_P.mean(),
+            "margin": pair.margin_P.mean(),
+            "winner_gain": pair.winner_gain_P.mean(),
+            "loser_gain": pair.loser_gain_P.mean(),
+            "accuracy": ((pair.margin_P > 0).float() + 0.5 * (pair.margin_P == 0).float()).mean(),
+        }
+        values = torch.stack(list(means.values())).detach() * weight
+        return dict(zip(means, values.tolist(), strict=True))
+
+    def _batch(self) -> Batch:
+        """The pairs of this step with one timestep and one noise for winner and loser."""
+        config, data, backbone = self._request.optimisation, self._data, self._policy.backbone
+        drawn = self._mixer.batch(self._step, config.batch_pairs)
+        pairs = [data.sides[side][index] for side, index in drawn]
+        digest = hashlib.sha256(f"step\n{config.noise_seed}\n{self._step}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        timesteps_P = stratified_timesteps(len(pairs), backbone.num_train_timesteps, generator)
+        noise_P = torch.randn((len(pairs), *data.latents[0].shape[1:]), generator=generator)
+        emptied_P = torch.rand(len(pairs), generator=generator) < config.empty_prompt_share
+        empty_row = len(data.conditioning["prompt_embeds"]) - 1
+        rows = [
+            empty_row if emptied else data.prompt_rows[pair]
+            for pair, emptied in zip(pairs, emptied_P.tolist(), strict=True)
+        ]
+        latents_P2 = torch.stack([data.latents[pair] for pair in pairs])
+        return Batch(latents_P2, noise_P, timesteps_P, rows, data.conditioning, backbone.device)
+
+    def _preview(self) -> None:
+        """Images of the first held-out prompts on fixed noise seeds, as they are at this step."""
+        monitoring = self._request.monitoring
+        prompts = monitoring.prompts[: monitoring.preview_prompts]
+        folder = self._folder.path / "samples" / f"step-{self._step:05d}"
+        if not prompts:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder.parent / "prompts.json").exists():
+            publish_json(folder.parent / "prompts.json", prompts)
+        with self._policy.acting_as("policy"):
+            latents = [
+                drawn.latents_NCHW[0]
+                for drawn in draw(
+                    self._policy,
+                    prompts,
+                    per_prompt=1,
+                    noise_seed=monitoring.noise_seed,
+                    sampling=self._request.sampling,
+                )
+            ]
+        images = self._policy.backbone.decode(torch.stack(latents).to(self._policy.backbone.device))
+        for index, image_HW3 in enumerate(images):
+            publish(folder / f"{index}.png", lambda beside, own=image_HW3: save_png(own, beside))  # type: ignore[misc]
+
+    def _save(self) -> None:
+        state: dict[str, Any] = {
+            "step": self._step,
+            "weights": {name: parameter.detach().cpu() for name, parameter in self._parameters.items()},
+            "optimiser": self._optimiser.state_dict(),
+        }
+        self._checkpoint.parent.mkdir(exist_ok=True)
+        publish(self._checkpoint, lambda beside: torch.save(state, beside))
+
+    def _resume(self) -> None:
+        if not self._checkpoint.exists():
+            return
+        state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                parameter.copy_(state["weights"][name])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._step = int(state["step"])
+
+
+class Batch:
+    """Pairs of one step. Winners come first, then losers; everything else is duplicated for both."""
+
+    def __init__(
+        self,
+        latents_P2: Tensor,
+        noise_P: Tensor,
+        timesteps_P: Tensor,
+        prompt_rows: list[int],
+        conditioning: Conditioning,
+        device: torch.device,
+    ) -> None:
+        self._own = (latents_P2, noise_P, timesteps_P, prompt_rows, conditioning, device)
+        self.latents_2P = torch.cat([latents_P2[:, 0], latents_P2[:, 1]]).to(device)
+        # One noise and one timestep for both: the margin compares images, not draws.
+        self.noise_2P = torch.cat([noise_P, noise_P]).to(device)
+        self.timesteps_2P = torch.cat([timesteps_P, timesteps_P]).to(device)
+        self.conditioning_2P = take(conditioning, [*prompt_rows, *prompt_rows])
+
+    def __len__(self) -> int:
+        return len(self._own[3])
+
+    def slice(self, first: int, last: int) -> Batch:
+        latents_P2, noise_P, timesteps_P, rows, conditioning, device = self._own
+        cut = slice(first, last)
+        return Batch(latents_P2[cut], noise_P[cut], timesteps_P[cut], rows[cut], conditioning, device)

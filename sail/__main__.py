@@ -110,7 +110,12 @@ def loop(
 
 
 def _loop_settings(
-    preset: str, file: Path | None, prompts: int | None, candidates: int | None, steps: int | None, noise_seed: int
+    preset: str,
+    file: Path | None,
+    prompts: int | None,
+    candidates: int | None,
+    steps: int | None,
+    noise_seed: int,
 ) -> LoopSettings:
     if preset not in ("default", "paper"):
         raise ValueError(f"There is no preset {preset!r}. Presets: default, paper.")

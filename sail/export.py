@@ -18,7 +18,9 @@ def export(folder: RunFolder, request: ExportRequest, progress: Progress) -> dic
     out = folder.path / "export"
     source = folder.adapter_input(request.adapter)
     (out / "lora").mkdir(parents=True, exist_ok=True)
-    publish(out / "lora" / ADAPTER_FILE, lambda beside: shutil.copyfile(source / ADAPTER_FILE, beside) and None)
+    publish(
+        out / "lora" / ADAPTER_FILE, lambda beside: shutil.copyfile(source / ADAPTER_FILE, beside) and None
+    )
     progress.advance()
     if request.merged:
         _write_merged(request, source, out / "merged")
@@ -28,7 +30,11 @@ def export(folder: RunFolder, request: ExportRequest, progress: Progress) -> dic
     files = sorted(path for path in out.rglob("*") if path.is_file())
     return {
         "files": [
-            {"path": str(path.relative_to(folder.path)), "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+            {
+                "path": str(path.relative_to(folder.path)),
+                "bytes": path.stat().st_size,
+                "sha256": sha256_file(path),
+            }
             for path in files
         ],
         "seconds": round(time.monotonic() - began, 2),

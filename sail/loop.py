@@ -6,6 +6,7 @@ runs/ (a run folder a stage) and result.json (published after every round).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -73,10 +74,9 @@ class Annotator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._process.stdin is not None
-        try:
+        # It may have left before reading the last line; what it said is on disk.
+        with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
-        except BrokenPipeError:
-            pass  # It left before reading the last line; what it said is on disk.
         try:
             self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -93,8 +93,9 @@ class Annotator:
         except BrokenPipeError:
             line = ""
         if not line:
+            status = self._process.wait()
             raise ValueError(
-                f"The annotator {self._command!r} ended with status {self._process.wait()} at pair {pair.id}. "
+                f"The annotator {self._command!r} ended with status {status} at pair {pair.id}. "
                 "The labels before it are kept: start the same command again to go on."
             )
         return _parse_answer(line, pair.id, self._command)
@@ -149,7 +150,9 @@ class Loop:
         )
         self._used += prompts
         folder = self._run("propose", request)
-        shown = [_shown(folder, found, turn) for turn in range(per_prompt) for found in folder.candidate_sets()]
+        shown = [
+            _shown(folder, found, turn) for turn in range(per_prompt) for found in folder.candidate_sets()
+        ]
         return [_placed(ordinal, pair) for ordinal, pair in enumerate(shown[: self._request.seed_pairs])]
 
     def _labelled(self, pairs: list[ShownPair], command: str) -> list[TrainingPair]:
@@ -190,7 +193,12 @@ class Loop:
         self._used += prompts
         parent = next((round_ for round_ in self._rounds if round_.round == policy.parent), None)
         request = loop_rounds.propose_request(
-            self._settings, self._request.model, prompts, policy=policy, parent=parent, number=len(self._rounds)
+            self._settings,
+            self._request.model,
+            prompts,
+            policy=policy,
+            parent=parent,
+            number=len(self._rounds),
         )
         folder = self._run("propose", request, policy, parent)
         found = {one.prompt_index: one for one in folder.candidate_sets()}
@@ -257,7 +265,9 @@ class Loop:
 def summary(done: Round) -> str:
     """One line a round for a person at a terminal."""
     accuracy = done.judge_accuracy
-    judge = f"judge {accuracy.value:.0%} of {accuracy.n}" if accuracy.value is not None else "judge not measured"
+    judge = (
+        f"judge {accuracy.value:.0%} of {accuracy.n}" if accuracy.value is not None else "judge not measured"
+    )
     verdict = "accepted" if done.accepted else "not accepted: " + " ".join(done.reasons)
     pairs = f"{done.human_pairs} human + {done.self_pairs} self pairs"
     return f"round {done.round}: {pairs}, {judge}, {done.seconds:.0f} s, {verdict}"
@@ -268,7 +278,9 @@ def _claim(out: Path, request: LoopRequest) -> None:
     file = out / "loop.json"
     if file.exists():
         if LoopRequest.model_validate_json(file.read_bytes()) != request:
-            raise ValueError(f"{out} holds a loop with other settings. Choose another --out or repeat its settings.")
+            raise ValueError(
+                f"{out} holds a loop with other settings. Choose another --out or repeat its settings."
+            )
         return
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty and holds no loop. Choose another --out.")

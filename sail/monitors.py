@@ -113,7 +113,7 @@ def measure(
     monitoring: Monitoring,
     progress: Progress,
 ) -> Measured:
-    """Judge accuracy on held-out human pairs; diversity and saturation against base on the same noise seeds."""
+    """Judge accuracy on held-out pairs; diversity and saturation against base on the same noise seeds."""
     accuracy = judge_accuracy(policy, held_out, scoring, progress=progress)
     if not monitoring.prompts:
         return Measured(accuracy, None, None)

@@ -6,6 +6,7 @@ frozen adapter beside the one that is trained. The only door to peft.
 
 from __future__ import annotations
 
+import json
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -103,9 +104,27 @@ class Policy:
         """Publish the policy adapter as `folder`/pytorch_lora_weights.safetensors; return its sha256."""
         folder.mkdir(parents=True, exist_ok=True)
         config = self._configs["policy"]
-        metadata = {"r": config.r, "lora_alpha": config.lora_alpha, "target_modules": sorted(config.target_modules)}
+        metadata = {
+            "r": config.r,
+            "lora_alpha": config.lora_alpha,
+            "target_modules": sorted(config.target_modules),
+        }
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.weights().items()}
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             written = self.backbone.save_lora(Path(scratch), weights, metadata)
-            publish(folder / ADAPTER_FILE, lambda beside: written.replace(beside) and None)
+            content = _canonical(written.read_bytes())
+            publish(folder / ADAPTER_FILE, lambda beside: beside.write_bytes(content) and None)
         return sha256_file(folder / ADAPTER_FILE)
+
+
+def _canonical(safetensors: bytes) -> bytes:
+    """The same file with its header in sorted order.
+
+    safetensors writes metadata in an order of chance, and an adapter is known by the hash of its bytes.
+    """
+    length = int.from_bytes(safetensors[:8], "little")
+    header = json.dumps(
+        json.loads(safetensors[8 : 8 + length]), sort_keys=True, separators=(",", ":")
+    ).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + safetensors[8 + length :]

@@ -87,7 +87,7 @@ def save_png(image_HW3: Tensor, path: Path) -> None:
 
 
 def _rank(folder: RunFolder, request: ProposeRequest) -> int:
-    """Rank one pair a prompt over the whole run, because draws are weighted by their spread over all prompts."""
+    """Rank one pair a prompt over the whole run: draws are weighted by their spread over all prompts."""
     assert request.scoring is not None
     found = folder.candidate_sets()
     gains_NK = [load_file(folder.path / one.latents)["gains"] for one in found]
@@ -125,7 +125,7 @@ def sample_to_folder(
     noise_seed: int,
     sampling: Sampling,
 ) -> None:
-    """Draw `per_prompt` images a prompt into `out`, and index.jsonl in the order of prompts, then of images."""
+    """Draw images into `out`, and index.jsonl in the order of prompts, then of images."""
     if adapter is not None and not (adapter / ADAPTER_FILE).is_file():
         raise ValueError(f"{adapter} holds no {ADAPTER_FILE}. Give the folder of a LoRA.")
     policy = Policy(backbones.load(model))

@@ -30,16 +30,20 @@ class Bank:
 
 
 def bank_of(prompt: str, shape: tuple[int, int, int], num_train_timesteps: int, scoring: Scoring) -> Bank:
-    """Draw k takes its timestep from the k-th of K equal slices of the range, so k means the same everywhere."""
+    """Draw k takes its timestep from the k-th of K equal slices of the range: k means the same everywhere."""
     digest = hashlib.sha256(f"bank\n{scoring.bank_seed}\n{prompt}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     low, high = (share * num_train_timesteps for share in scoring.timesteps)
-    position_K = (torch.arange(scoring.draws) + torch.rand(scoring.draws, generator=generator)) / scoring.draws
+    position_K = (
+        torch.arange(scoring.draws) + torch.rand(scoring.draws, generator=generator)
+    ) / scoring.draws
     timesteps_K = (low + position_K * (high - low)).long().clamp(0, num_train_timesteps - 1)
     return Bank(timesteps_K, torch.randn((scoring.draws, *shape), generator=generator))
 
 
-def draw_errors(policy: Policy, part: Part, latents_NCHW: Tensor, conditioning: Conditioning, bank: Bank) -> Tensor:
+def draw_errors(
+    policy: Policy, part: Part, latents_NCHW: Tensor, conditioning: Conditioning, bank: Bank
+) -> Tensor:
     """Denoising error of every candidate under every draw, as `part`: (N, K) on the CPU.
 
     `conditioning` has one row: the prompt's.
@@ -49,7 +53,9 @@ def draw_errors(policy: Policy, part: Part, latents_NCHW: Tensor, conditioning: 
     candidate_B, draw_B = torch.arange(count).repeat_interleave(draws), torch.arange(draws).repeat(count)
     errors = []
     with policy.acting_as(part):
-        for candidate_b, draw_b in zip(candidate_B.split(MICRO_BATCH), draw_B.split(MICRO_BATCH), strict=True):
+        for candidate_b, draw_b in zip(
+            candidate_B.split(MICRO_BATCH), draw_B.split(MICRO_BATCH), strict=True
+        ):
             latents = latents_NCHW[candidate_b].to(backbone.device)
             noise = bank.noise_KCHW[draw_b].to(backbone.device)
             timesteps = bank.timesteps_K[draw_b].to(backbone.device)
@@ -97,7 +103,9 @@ def implicit_reward(gain_NK: Tensor, weight_K: Tensor, *, beta: float) -> tuple[
     return value_NK.mean(1), value_NK.std(1) / len(weight_K) ** 0.5
 
 
-def margin_with_error(winner_gain_K: Tensor, loser_gain_K: Tensor, weight_K: Tensor, *, beta: float) -> tuple[float, float]:
+def margin_with_error(
+    winner_gain_K: Tensor, loser_gain_K: Tensor, weight_K: Tensor, *, beta: float
+) -> tuple[float, float]:
     """Difference of two rewards and its standard error. Shared draws cancel much of either's own error."""
     margin, error = implicit_reward((winner_gain_K - loser_gain_K)[None], weight_K, beta=beta)
     return float(margin), float(error)

@@ -59,7 +59,9 @@ def _draw_chunk(
     policy: Policy, prompts: Sequence[str], per_prompt: int, noise_seed: int, sampling: Sampling
 ) -> Tensor:
     shape = policy.backbone.latent_shape(sampling.size)
-    generators = [generator_of(noise_seed, prompt, index) for prompt in prompts for index in range(per_prompt)]
+    generators = [
+        generator_of(noise_seed, prompt, index) for prompt in prompts for index in range(per_prompt)
+    ]
     noise_BCHW = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
     rows = [row for row in range(len(prompts)) for _ in range(per_prompt)]
     conditioning = take(policy.backbone.encode_prompts(prompts), rows)

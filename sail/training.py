@@ -120,7 +120,7 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
 
 
 def _place_adapters(folder: RunFolder, request: TrainRequest, policy: Policy) -> Part:
-    """Load or make the policy adapter, and the frozen reference beside it; say which part is the reference."""
+    """Load or make the policy adapter and the frozen reference beside it; return the reference's part."""
     if request.parent_adapter is None:
         policy.add_trainable(request.lora, noise_seed=request.optimisation.noise_seed)
         return "base"
@@ -135,7 +135,7 @@ def _last_gains(folder: RunFolder) -> tuple[float, float]:
     """Mean winner and loser gain over the last quarter of the steps."""
     lines = folder.metrics()
     last = lines[-max(1, len(lines) // 4) :]
-    return tuple(sum(line[key] for line in last) / len(last) for key in ("winner_gain", "loser_gain"))  # type: ignore[return-value]
+    return tuple(sum(line[key] for line in last) / len(last) for key in ("winner_gain", "loser_gain"))
 
 
 class Trainer:
@@ -175,9 +175,7 @@ class Trainer:
             began = time.monotonic()
             metrics = self._optimise()
             self._step += 1
-            self._folder.append_metric(
-                step=self._step, **metrics, seconds=round(time.monotonic() - began, 4)
-            )
+            self._folder.append_metric(step=self._step, **metrics, seconds=round(time.monotonic() - began, 4))
             progress.advance()
             if self._step % self._request.checkpoint_every == 0 or self._step == total:
                 self._save()
@@ -202,8 +200,8 @@ class Trainer:
                 totals[name] = totals.get(name, 0.0) + value
         if not math.isfinite(totals["loss"]):
             raise Diverged(
-                f"The loss is {totals['loss']} at step {self._step + 1}. Nothing was kept of this run's adapter; "
-                "train again with a lower learning rate."
+                f"The loss is {totals['loss']} at step {self._step + 1}. "
+                "This run leaves no adapter; train again with a lower learning rate."
             )
         norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), config.max_grad_norm)
         self._optimiser.step()

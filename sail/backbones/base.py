@@ -74,5 +74,5 @@ class Backbone(Protocol):
         ...
 
     def save_merged(self, lora_folder: Path, folder: Path) -> None:
-        """Write the whole pipeline with a LoRA folded into its weights. Use a fresh backbone: it is altered."""
+        """Write the whole pipeline with a LoRA folded into its weights. The backbone itself is altered."""
         ...

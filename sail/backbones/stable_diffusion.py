@@ -30,7 +30,7 @@ SOLVERS = {"dpm++": DPMSolverMultistepScheduler, "ddim": DDIMScheduler, "ddpm": 
 class StableDiffusion:
     """A loaded Stable Diffusion pipeline, its weights frozen."""
 
-    lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+    lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
 
     def __init__(self, pipeline: StableDiffusionPipeline, device: torch.device) -> None:
         self._pipeline = pipeline
@@ -149,7 +149,9 @@ class StableDiffusion:
         weights, _, metadata = StableDiffusionPipeline.lora_state_dict(
             folder, use_safetensors=True, local_files_only=True, return_lora_metadata=True
         )
-        own = {key.removeprefix("unet."): tensor for key, tensor in weights.items() if key.startswith("unet.")}
+        own = {
+            key.removeprefix("unet."): tensor for key, tensor in weights.items() if key.startswith("unet.")
+        }
         if not own:
             raise ValueError(f"{folder} holds no LoRA of a UNet.")
         return own, {key.removeprefix("unet."): value for key, value in (metadata or {}).items()}

@@ -1,0 +1,226 @@
+"""The command line as a user types it, on a Stable Diffusion of random weights."""
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from tiny_model import build_tiny_model
+from typer.testing import CliRunner, Result
+
+from sail.__main__ import app
+from sail.config import LoopSettings, ModelRef, Optimisation, ProposeRequest, Sampling, Scoring
+from sail.runfolder import ADAPTER_FILE, RunFolder, read_lines, sha256_file
+
+PROMPTS = [
+    f"a {size} {colour} {thing}"
+    for size in ("small", "big")
+    for colour in ("red", "blue")
+    for thing in ("fox", "pizza")
+]
+BRIGHTER = """
+    import json, sys
+    from PIL import Image, ImageStat
+    for line in sys.stdin:
+        pair = json.loads(line)
+        left, right = (sum(ImageStat.Stat(Image.open(pair[side])).mean) for side in ("left", "right"))
+        print(json.dumps({"pair": pair["pair"], "label": "left" if left > right else "right"}), flush=True)
+"""
+
+
+def sail(*arguments: object) -> Result:
+    """The command in this process: importing the libraries anew each time would take most of the test."""
+    return CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("prompts") / "prompts.txt"
+    file.write_text("\n".join(PROMPTS))
+    return file
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("settings") / "settings.json"
+    quick = LoopSettings(
+        prompts_per_round=3,
+        num_candidates=3,
+        min_human_pairs=3,
+        monitor_prompts=1,
+        optimisation=Optimisation(steps=4, batch_pairs=4),
+        scoring=Scoring(draws=3),
+        sampling=Sampling(steps=3),
+    )
+    file.write_text(quick.model_dump_json())
+    return file
+
+
+def annotator(folder: Path, source: str) -> str:
+    file = folder / "annotator.py"
+    file.write_text(textwrap.dedent(source))
+    return f"{sys.executable} {file}"
+
+
+def loop(model, prompts, settings, command: str, out: Path, *more: object) -> Result:
+    return sail(
+        *("loop", "--model", model, "--prompts", prompts, "--annotator", command, "--out", out),
+        *("--seed-pairs", 6, "--rounds", 1, "--settings", settings, *more),
+    )
+
+
+@pytest.fixture(scope="module")
+def looped(model, prompts, settings, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("loop")
+    done = loop(model, prompts, settings, annotator(folder, BRIGHTER), folder / "out")
+    assert done.exit_code == 0, done.stderr
+    return folder / "out"
+
+
+def test_the_loop_writes_a_result_with_every_round_from_0_on(looped):
+    result = json.loads((looped / "result.json").read_text())
+    assert [done["round"] for done in result["rounds"]] == [0, 1]
+    accepted = [done["round"] for done in result["rounds"] if done["accepted"]]
+    assert result["current"] == (accepted[-1] if accepted else None)
+    for done in result["rounds"]:
+        assert Path(done["adapter"]).is_absolute()
+        assert sha256_file(Path(done["adapter"]) / ADAPTER_FILE) == done["sha256"]
+        assert set(done["judge_accuracy"]) == {"value", "low", "high", "n"}
+    first, second = result["rounds"]
+    assert (first["human_pairs"], first["self_pairs"], first["self_fraction"]) == (5, 0, 0)
+    assert (second["human_pairs"], second["self_pairs"], second["self_fraction"]) == (5, 3, 0.25)
+
+
+def test_the_winners_trained_on_are_the_ones_the_annotator_chose(looped):
+    labels = read_lines(looped / "labels.jsonl")
+    assert len(labels) == 6
+    candidates = {one.prompt: one for one in RunFolder(looped / "runs/0000-propose").candidate_sets()}
+    for label, pair in zip(labels, RunFolder(looped / "runs/0001-train").pairs(), strict=True):
+        chosen = candidates[pair.prompt].candidates[pair.winner.row]
+        assert Path(label[label["label"]]).name == Path(chosen.image).name
+
+
+def test_no_prompt_is_used_in_two_rounds_while_fresh_ones_are_left(looped):
+    seed, first = (RunFolder(looped / f"runs/000{number}-propose").request().prompts for number in (0, 2))
+    fresh = set(PROMPTS) - set(seed)
+    assert len(set(seed)) == 6 and fresh & set(first)
+
+
+def test_the_same_command_again_changes_nothing(looped, model, prompts, settings):
+    before = (looped / "result.json").read_text()
+    command = f"{sys.executable} {looped.parent / 'annotator.py'}"
+    done = loop(model, prompts, settings, command, looped)
+    assert done.exit_code == 0 and (looped / "result.json").read_text() == before
+    assert len(read_lines(looped / "labels.jsonl")) == 6
+
+
+def test_another_command_in_the_same_folder_is_refused(looped, model, prompts, settings):
+    done = loop(model, prompts, settings, "true", looped, "--noise-seed", 5)
+    assert done.exit_code == 2 and "other settings" in done.stderr
+
+
+def test_an_annotator_that_dies_loses_nothing_it_said(model, prompts, settings, tmp_path):
+    dies = BRIGHTER.replace(
+        "pair = json.loads(line)", "pair = json.loads(line)\n        if pair['pair'] == '00004': sys.exit(7)"
+    )
+    done = loop(model, prompts, settings, annotator(tmp_path, dies), tmp_path / "out")
+    assert done.exit_code == 2 and "ended with status 7 at pair 00004" in done.stderr
+    assert len(read_lines(tmp_path / "out/labels.jsonl")) == 4
+    again = loop(model, prompts, settings, annotator(tmp_path, BRIGHTER), tmp_path / "out")
+    assert again.exit_code == 0, again.stderr
+    assert [line["pair"] for line in read_lines(tmp_path / "out/labels.jsonl")] == [
+        f"{n:05d}" for n in range(6)
+    ]
+
+
+@pytest.mark.parametrize(
+    "answer", ["nonsense", '{"pair": "00000", "label": "middle"}', '{"pair": "9", "label": "tie"}', "[]"]
+)
+def test_an_answer_that_is_no_label_is_shown_with_what_was_expected(
+    looped, model, prompts, settings, tmp_path, answer
+):
+    # The drawn pairs of another loop: the answer is what is tested, not the drawing.
+    from sail.loop import Annotator, ShownPair
+    from sail.records import LatentsRef
+
+    ref = LatentsRef(file="x", row=0)
+    pair = ShownPair(0, "a fox", tmp_path / "l.png", tmp_path / "r.png", ref, ref)
+    with (
+        Annotator(annotator(tmp_path, f"input(); print({answer!r})")) as program,
+        pytest.raises(ValueError, match=r'It must answer \{"pair": "00000"'),
+    ):
+        program.label(pair)
+
+
+def test_ties_only_are_too_few_pairs_to_train(model, prompts, settings, tmp_path):
+    ties = BRIGHTER.replace('"left" if left > right else "right"', '"tie"')
+    done = loop(model, prompts, settings, annotator(tmp_path, ties), tmp_path / "out")
+    assert done.exit_code == 2 and "at least 3 pairs with a winner and has 0" in done.stderr
+    assert len(read_lines(tmp_path / "out/labels.jsonl")) == 6
+
+
+def test_sample_writes_an_index_in_the_order_of_prompts_then_images(model, looped, tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_text("a big fox\na pizza\n")
+    adapter = json.loads((looped / "result.json").read_text())["rounds"][0]["adapter"]
+    for out, more in (("base", ()), ("aligned", ("--adapter", adapter))):
+        done = sail(
+            *("sample", "--model", model, "--prompts", file, "--per-prompt", 2, "--noise-seed", 3),
+            *("--steps", 3, "--out", tmp_path / out, *more),
+        )
+        assert done.exit_code == 0, done.stderr
+    lines = read_lines(tmp_path / "base/index.jsonl")
+    assert [line["prompt"] for line in lines] == ["a big fox", "a big fox", "a pizza", "a pizza"]
+    assert all(line["noise_seed"] == 3 and Path(line["path"]).is_file() for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--model", "nowhere", "--prompts", "PROMPTS"], "No model at 'nowhere'"),
+        (["--model", "MODEL", "--prompts", "EMPTY"], "There is no prompt"),
+        (["--model", "MODEL", "--prompts", "LONG"], "Line 2 has 10,000 characters"),
+        (["--model", "MODEL", "--prompts", "MISSING"], "cannot be read"),
+        (["--model", "MODEL", "--prompts", "PROMPTS", "--adapter", "nowhere"], "holds no pytorch_lora"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_status_2(model, prompts, tmp_path, arguments, sentence):
+    (tmp_path / "empty.txt").write_text("\n \n")
+    (tmp_path / "long.txt").write_text("a fox\n" + "x" * 10_000)
+    places = {
+        "MODEL": model,
+        "PROMPTS": prompts,
+        "EMPTY": tmp_path / "empty.txt",
+        "LONG": tmp_path / "long.txt",
+        "MISSING": tmp_path / "missing.txt",
+    }
+    done = sail("sample", *(places.get(word, word) for word in arguments), "--out", tmp_path / "out")
+    assert done.exit_code == 2, done.stderr
+    assert sentence in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    done = sail("train", tmp_path)
+    assert done.exit_code == 2 and "is not a run folder" in done.stderr
+
+
+def test_a_run_of_another_kind_is_refused_with_the_right_command(model, tmp_path):
+    request = ProposeRequest(model=ModelRef(source=str(model)), prompts=("a fox",))
+    folder = RunFolder.create(tmp_path / "run", request)
+    done = sail("train", folder.path)
+    assert done.exit_code == 2 and f"python -m sail propose {folder.path}" in done.stderr
+
+
+def test_the_command_line_works_as_a_program_of_its_own(tmp_path):
+    command = [sys.executable, "-m", "sail", "propose", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2 and done.stderr.strip().endswith("it has no request.json.")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,135 @@
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from sail.config import (
+    MAX_PROMPT_CHARS,
+    EvaluateRequest,
+    ExportRequest,
+    LoopSettings,
+    Loss,
+    Mixup,
+    ModelRef,
+    Optimisation,
+    ProposeRequest,
+    Request,
+    Scoring,
+    TrainRequest,
+)
+
+MODEL = ModelRef(source="org/model", revision="0123abc")
+REQUESTS = [
+    ProposeRequest(model=MODEL, prompts=("a fox",), scoring=Scoring(), adapter="aa"),
+    TrainRequest(model=MODEL, parent_adapter="aa"),
+    EvaluateRequest(model=MODEL, adapter="aa"),
+    ExportRequest(model=MODEL, adapter="aa", facts={"human_pairs": 12, "gate": None}),
+]
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: request.kind)
+def test_a_request_survives_json_and_keeps_its_kind(request_):
+    again = TypeAdapter(Request).validate_json(json.dumps(request_.model_dump(mode="json")))
+    assert again == request_ and type(again) is type(request_)
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_a_preset_survives_json(preset):
+    settings = LoopSettings.preset(preset)
+    assert LoopSettings.model_validate_json(settings.model_dump_json()) == settings
+
+
+def test_the_paper_preset_has_the_papers_values():
+    paper = LoopSettings.preset("paper")
+    assert (paper.loss.beta, paper.mixup.self_fraction, paper.num_candidates) == (5000, 0.25, 8)
+    assert (paper.scoring.draws, paper.scoring.average, paper.optimisation.batch_pairs) == (10, "mean", 128)
+    assert (paper.sampling.solver, paper.sampling.steps, paper.sampling.guidance) == ("ddpm", 50, 7.5)
+
+
+def test_an_unknown_key_is_refused_by_name():
+    with pytest.raises(ValidationError, match="self_fracton"):
+        Mixup(self_fracton=0.5)
+
+
+def test_an_unknown_kind_or_schema_version_is_refused():
+    for change in ({"kind": "dream"}, {"schema_version": 2}):
+        with pytest.raises(ValidationError):
+            TypeAdapter(Request).validate_python({**REQUESTS[1].model_dump(), **change})
+
+
+def test_a_config_does_not_change_after_its_birth():
+    with pytest.raises(ValidationError, match="frozen"):
+        Mixup().self_fraction = 0.5
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Mixup(self_fraction=1.01),
+        lambda: Mixup(self_fraction=float("nan")),
+        lambda: Loss(beta=0),
+        lambda: Loss(label_smoothing=0.5),
+        lambda: Optimisation(learning_rate=float("inf")),
+        lambda: Scoring(timesteps=(0.5, 0.5)),
+        lambda: Scoring(timesteps=(0.5, 1.5)),
+        lambda: ProposeRequest(model=MODEL, prompts=()),
+        lambda: ProposeRequest(model=MODEL, prompts=("",)),
+        lambda: ProposeRequest(model=MODEL, prompts=("x" * (MAX_PROMPT_CHARS + 1),)),
+        lambda: ProposeRequest(model=MODEL, prompts=("a fox",), num_candidates=1),
+    ],
+)
+def test_a_wrong_value_never_gets_in(wrong):
+    with pytest.raises(ValidationError):
+        wrong()
+
+
+@pytest.mark.parametrize("adapter", [None, "aa"])
+def test_a_policy_is_not_scored_against_itself(adapter):
+    with pytest.raises(ValidationError, match="scored against itself"):
+        ProposeRequest(
+            model=MODEL, prompts=("a fox",), scoring=Scoring(), adapter=adapter, reference_adapter=adapter
+        )
+
+
+def test_seed_pairs_need_no_adapter_since_nothing_is_scored():
+    assert ProposeRequest(model=MODEL, prompts=("a fox",)).scoring is None
+
+
+def test_a_diffusers_folder_is_a_model(tmp_path: Path):
+    (tmp_path / "model_index.json").write_text("{}")
+    model = ModelRef(source=str(tmp_path))
+    assert model.checked() is model
+
+
+def test_a_hub_id_with_a_pinned_revision_is_a_model():
+    assert MODEL.checked() is MODEL
+
+
+def test_a_hub_id_without_a_revision_is_refused():
+    with pytest.raises(ValueError, match="needs a revision"):
+        ModelRef(source="org/model").checked()
+
+
+def test_a_folder_that_is_no_model_is_refused_by_name(tmp_path: Path):
+    with pytest.raises(ValueError, match=f"{tmp_path} is not a diffusers model"):
+        ModelRef(source=str(tmp_path)).checked()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "",
+        "no/such/folder",
+        "https://host/org/model",
+        "../../no/such/model",
+        "org/..",
+        "org/model;rm",
+        "a\0b",
+        "x" * 10_000,
+    ],
+)
+def test_a_source_that_is_neither_folder_nor_hub_id_gets_one_sentence(source):
+    with pytest.raises(ValueError, match="No model at") as error:
+        ModelRef(source=source, revision="0123abc").checked()
+    assert "\n" not in str(error.value)

@@ -1,0 +1,424 @@
+"""The engine on a Stable Diffusion of random weights: real diffusers, transformers and peft at tiny size."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
+from tiny_model import build_tiny_model
+
+from sail import backbones
+from sail.config import (
+    ExportRequest,
+    Lora,
+    ModelRef,
+    Monitoring,
+    Optimisation,
+    ProposeRequest,
+    Sampling,
+    Scoring,
+    TrainRequest,
+)
+from sail.monitors import looks, share
+from sail.policy import Policy
+from sail.records import LatentsRef, TrainingPair
+from sail.runfolder import ADAPTER_FILE, RunFolder, Stopped, sha256_file
+from sail.running import execute
+from sail.sampling import draw
+
+PROMPTS = ("a red fox", "a blue fox", "a small pizza", "a big pizza")
+QUICK = Sampling(steps=3, chunk=6)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def model(tiny_model) -> ModelRef:
+    return ModelRef(source=str(tiny_model))
+
+
+@pytest.fixture(scope="session")
+def proposed(model, tmp_path_factory) -> RunFolder:
+    """Four prompts of two candidates from the base model."""
+    request = ProposeRequest(model=model, prompts=PROMPTS, num_candidates=2, sampling=QUICK)
+    folder = RunFolder.create(tmp_path_factory.mktemp("runs") / "0000-propose", request)
+    execute(folder)
+    return folder
+
+
+def human_pairs(proposed: RunFolder) -> list[TrainingPair]:
+    return [
+        TrainingPair(
+            id=f"human-{found.prompt_index}",
+            prompt=found.prompt,
+            winner=LatentsRef(file=str(proposed.path / found.latents), row=0),
+            loser=LatentsRef(file=str(proposed.path / found.latents), row=1),
+            source="human",
+            held_out=found.prompt_index == 3,
+        )
+        for found in proposed.candidate_sets()
+    ]
+
+
+def train_request(model: ModelRef, **changes) -> TrainRequest:
+    steps = changes.pop("steps", 6)
+    rate = changes.pop("learning_rate", 1e-2)
+    return TrainRequest(
+        model=model,
+        lora=Lora(rank=2),
+        optimisation=Optimisation(steps=steps, batch_pairs=4, micro_batch_pairs=3, learning_rate=rate),
+        scoring=Scoring(draws=3),
+        sampling=QUICK,
+        monitoring=Monitoring(prompts=("a fox", "a pizza"), per_prompt=2, preview_prompts=1),
+        checkpoint_every=2,
+        **changes,
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(model, proposed, tmp_path_factory) -> RunFolder:
+    folder = RunFolder.create(
+        tmp_path_factory.mktemp("trained") / "0001-train", train_request(model), pairs=human_pairs(proposed)
+    )
+    execute(folder)
+    return folder
+
+
+def policy_of(model: ModelRef, adapter: Path | None = None) -> Policy:
+    policy = Policy(backbones.load(model))
+    if adapter:
+        policy.load("policy", adapter)
+    return policy
+
+
+def drawn_latents(policy: Policy, prompts=PROMPTS, **changes) -> torch.Tensor:
+    options = {"per_prompt": 2, "noise_seed": 0, "sampling": QUICK, **changes}
+    return torch.cat([drawn.latents_NCHW for drawn in draw(policy, prompts, **options)])
+
+
+# Backbone
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_our_sampler_draws_what_the_plain_pipeline_draws(tmp_path, prediction_type):
+    folder = build_tiny_model(tmp_path / "model", prediction_type=prediction_type)
+    policy = policy_of(ModelRef(source=str(folder)))
+    sampling = Sampling(steps=5, guidance=4.0)
+    ours = drawn_latents(policy, ("a red fox",), per_prompt=2, sampling=sampling)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    from sail.sampling import generator_of
+
+    noise = torch.stack([torch.randn(4, 8, 8, generator=generator_of(0, "a red fox", i)) for i in range(2)])
+    theirs = pipeline(
+        ["a red fox"] * 2, num_inference_steps=5, guidance_scale=4.0, latents=noise, output_type="latent"
+    ).images
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_the_target_follows_the_prediction_type(tmp_path):
+    latents, noise, timesteps = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8), torch.tensor([10, 900])
+    for kind in ("epsilon", "v_prediction"):
+        backbone = backbones.load(
+            ModelRef(source=str(build_tiny_model(tmp_path / kind, prediction_type=kind)))
+        )
+        target = backbone.target(latents, noise, timesteps)
+        noisy = backbone.noisy(latents, noise, timesteps)
+        if kind == "epsilon":
+            assert torch.equal(target, noise)
+        else:
+            # x_t = a x + s e and v = a e - s x give back x = a x_t - s v for every t.
+            scale = (backbone.noisy(torch.ones(2, 1, 1, 1), torch.zeros(2, 1, 1, 1), timesteps)).view(
+                2, 1, 1, 1
+            )
+            sigma = (1 - scale**2).sqrt()
+            assert torch.allclose(scale * noisy - sigma * target, latents, atol=1e-5)
+
+
+def test_a_model_of_an_unknown_family_is_refused_by_name(tmp_path):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "PixArtAlphaPipeline"}')
+    with pytest.raises(ValueError, match="PixArtAlphaPipeline"):
+        backbones.load(ModelRef(source=str(tmp_path)))
+
+
+# Sampling
+
+
+def test_images_do_not_depend_on_which_prompts_are_drawn_with_them(model):
+    policy = policy_of(model)
+    together = drawn_latents(policy, PROMPTS)
+    alone = drawn_latents(policy, PROMPTS[2:3])
+    assert torch.allclose(together[4:6], alone, atol=1e-5)
+
+
+def test_images_of_one_prompt_differ_by_index_and_by_noise_seed(model):
+    policy = policy_of(model)
+    first, second = drawn_latents(policy, PROMPTS[:1])
+    other = drawn_latents(policy, PROMPTS[:1], noise_seed=1)[0]
+    assert not torch.allclose(first, second, atol=1e-2)
+    assert not torch.allclose(first, other, atol=1e-2)
+
+
+def test_a_resumed_propose_run_draws_only_what_is_missing_and_the_same_bits(proposed, tmp_path):
+    request = proposed.request()
+    folder = RunFolder.create(tmp_path / "again", request)
+    execute(folder)
+    before = (folder.path / "candidates/00002-1.png").read_bytes()
+    kept = (folder.path / "candidates/00000.json").stat().st_mtime_ns
+    for name in ("result.json", "candidates/00002.json", "candidates/00002-1.png"):
+        (folder.path / name).unlink()
+    execute(folder)
+    assert (folder.path / "candidates/00002-1.png").read_bytes() == before
+    assert (folder.path / "candidates/00000.json").stat().st_mtime_ns == kept
+
+
+# Policy
+
+
+def test_a_new_adapter_changes_nothing_and_the_parts_differ_once_it_is_trained(model, trained):
+    fresh = policy_of(model)
+    base = drawn_latents(fresh)
+    fresh.add_trainable(Lora(rank=2), noise_seed=0)
+    assert torch.equal(drawn_latents(fresh), base)
+    aligned = policy_of(model, trained.path / "adapter")
+    aligned.load("reference", trained.path / "adapter")
+    assert not torch.allclose(drawn_latents(aligned), base, atol=1e-3)
+    with aligned.acting_as("base"):
+        assert torch.equal(drawn_latents(aligned), base)
+    with aligned.acting_as("reference"):
+        as_reference = drawn_latents(aligned)
+    assert torch.equal(as_reference, drawn_latents(aligned))
+
+
+def test_only_the_policy_adapter_takes_gradients(model, trained):
+    policy = policy_of(model, trained.path / "adapter")
+    policy.load("reference", trained.path / "adapter")
+    with policy.acting_as("reference"):
+        pass
+    trainable = [name for name, p in policy.backbone.denoiser.named_parameters() if p.requires_grad]
+    assert trainable == list(policy.parameters())
+    assert all(".policy." in name for name in trainable)
+
+
+def test_an_adapter_with_a_value_that_is_not_finite_is_refused(model, trained, tmp_path):
+    weights = load_file(trained.path / "adapter" / ADAPTER_FILE)
+    next(iter(weights.values())).view(-1)[0] = float("nan")
+    save_file(weights, tmp_path / ADAPTER_FILE)
+    with pytest.raises(ValueError, match="not finite"):
+        policy_of(model, tmp_path)
+
+
+def test_an_adapter_with_a_scale_of_its_own_keeps_it_when_read_back(model, tmp_path):
+    policy = policy_of(model)
+    policy.add_trainable(Lora(rank=2, alpha=6), noise_seed=0)
+    with torch.no_grad():
+        for name, parameter in policy.parameters().items():
+            if "lora_B" in name:
+                parameter.normal_()
+    policy.save(tmp_path / "adapter")
+    again = policy_of(model, tmp_path / "adapter")
+    assert torch.allclose(drawn_latents(again), drawn_latents(policy), atol=1e-5)
+
+
+# Training
+
+
+def test_training_moves_every_lora_matrix(model, trained):
+    weights = load_file(trained.path / "adapter" / ADAPTER_FILE)
+    assert weights and all(tensor.abs().max() > 0 for tensor in weights.values())
+    policy = policy_of(model)
+    policy.add_trainable(Lora(rank=2), noise_seed=0)
+    moved = [not torch.equal(tensor, weights[f"unet.{name}"]) for name, tensor in policy.weights().items()]
+    assert all(moved)
+
+
+def test_the_first_step_of_a_run_has_loss_log_2(trained):
+    first = trained.metrics()[0]
+    assert first["step"] == 1 and first["loss"] == pytest.approx(0.6931472, abs=1e-5)
+
+
+def test_training_on_pairs_makes_the_winner_the_likelier_one(model, proposed, tmp_path):
+    folder = RunFolder.create(
+        tmp_path / "run", train_request(model, steps=80, learning_rate=3e-3), pairs=human_pairs(proposed)
+    )
+    execute(folder)
+    last = folder.metrics()[-20:]
+    assert sum(line["accuracy"] for line in last) / 20 > 0.75
+    assert sum(line["loss"] for line in last) / 20 < 0.5
+
+
+def test_the_result_says_what_was_trained_and_measured(trained):
+    result = trained.result()
+    assert result["human_pairs"] == 3 and result["self_pairs"] == 0
+    assert result["judge_accuracy"]["n"] == 1
+    assert result["diversity_ratio"] > 0 and result["saturation_ratio"] > 0
+    assert result["sha256"] == sha256_file(trained.path / "adapter" / ADAPTER_FILE)
+
+
+def test_previews_show_before_and_after_on_one_noise_seed(trained):
+    steps = sorted(folder.name for folder in (trained.path / "samples").glob("step-*"))
+    assert steps == ["step-00000", "step-00002", "step-00004", "step-00006"]
+    assert json.loads((trained.path / "samples/prompts.json").read_text()) == ["a fox"]
+
+
+def test_a_run_stopped_and_resumed_ends_with_the_same_adapter_bytes(model, proposed, trained, tmp_path):
+    folder = RunFolder.create(tmp_path / "run", train_request(model), pairs=human_pairs(proposed))
+    progress_seen = []
+    for _ in range(10):
+        try:
+            # A stop is asked for after every start: each start gets one step further.
+            stop_at_first_step(folder)
+            break
+        except Stopped:
+            progress_seen.append(len(folder.metrics()))
+    assert progress_seen == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in folder.metrics()] == [1, 2, 3, 4, 5, 6]
+    execute(folder)
+    assert folder.result()["sha256"] == trained.result()["sha256"]
+
+
+def stop_at_first_step(folder: RunFolder) -> None:
+    class StopsAtOnce(RunFolder):
+        def append_metric(self, **values):
+            super().append_metric(**values)
+            self.request_stop()
+
+    execute(StopsAtOnce(folder.path))
+
+
+@pytest.mark.slow
+def test_a_trainer_killed_in_the_middle_ends_with_the_same_adapter_bytes(model, proposed, tmp_path):
+    request = train_request(model, steps=60)
+    whole = RunFolder.create(tmp_path / "whole", request, pairs=human_pairs(proposed))
+    killed = RunFolder.create(tmp_path / "killed", request, pairs=human_pairs(proposed))
+    command = [sys.executable, "-m", "sail", "train"]
+    process = subprocess.Popen([*command, str(killed.path)])
+    while len(killed.metrics()) < 5:
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    assert killed.snapshot().state == "interrupted" and killed.result() is None
+    for folder in (whole, killed):
+        subprocess.run([*command, str(folder.path)], check=True)
+    assert killed.result()["sha256"] == whole.result()["sha256"]
+    assert [line["step"] for line in killed.metrics()] == list(range(1, 61))
+
+
+def test_a_second_round_starts_from_its_parent_and_measures_gain_against_it(
+    model, proposed, trained, tmp_path
+):
+    sha256 = trained.result()["sha256"]
+    folder = RunFolder.create(
+        tmp_path / "run",
+        train_request(model, round=1, parent_adapter=sha256),
+        pairs=human_pairs(proposed),
+        adapters={sha256: trained.path / "adapter"},
+    )
+    execute(folder)
+    first = folder.metrics()[0]
+    # Policy and reference are the same adapter before the first step.
+    assert first["loss"] == pytest.approx(0.6931472, abs=1e-5)
+    assert folder.result()["sha256"] != sha256
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_a_reason(model, proposed, tmp_path):
+    folder = RunFolder.create(
+        tmp_path / "run", train_request(model, learning_rate=1e18, steps=20), pairs=human_pairs(proposed)
+    )
+    with pytest.raises(RuntimeError, match="lower learning rate"):
+        execute(folder)
+    assert folder.snapshot().state == "failed" and "learning rate" in folder.snapshot().message
+    assert not (folder.path / "adapter").exists()
+
+
+# Judging
+
+
+def test_a_policy_ranks_its_own_candidates_and_says_how_sure_it_is(model, trained, tmp_path):
+    sha256 = trained.result()["sha256"]
+    request = ProposeRequest(
+        model=model,
+        adapter=sha256,
+        prompts=PROMPTS,
+        num_candidates=3,
+        sampling=QUICK,
+        scoring=Scoring(draws=4),
+    )
+    folder = RunFolder.create(tmp_path / "run", request, adapters={sha256: trained.path / "adapter"})
+    result = execute(folder)
+    pairs = folder.self_pairs()
+    assert result["self_pairs"] == len(pairs) == len(PROMPTS)
+    assert all(pair.margin > 0 and pair.margin_error > 0 for pair in pairs)
+    assert [pair.confidence for pair in pairs] == sorted((p.confidence for p in pairs), reverse=True)
+
+
+def test_a_policy_without_an_adapter_cannot_judge(model):
+    with pytest.raises(ValueError, match="against itself"):
+        ProposeRequest(model=model, prompts=PROMPTS, scoring=Scoring())
+
+
+# Monitors
+
+
+def test_diversity_is_zero_for_equal_images_and_saturation_zero_for_grey_ones():
+    grey = torch.full((2, 8, 8, 3), 128, dtype=torch.uint8)
+    assert looks([grey]).diversity == 0 and looks([grey]).saturation == 0
+    red, black = torch.zeros(1, 8, 8, 3, dtype=torch.uint8), torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
+    red[..., 0] = 255
+    both = looks([torch.cat([red, black])])
+    assert both.diversity == pytest.approx((1 / 3) ** 0.5) and both.saturation == pytest.approx(0.5)
+
+
+def test_a_share_of_none_is_not_a_number():
+    assert share(0, 0).value is None
+    tenth = share(1, 10)
+    assert tenth.low < 0.1 < tenth.high
+
+
+# Export
+
+
+def test_an_exported_lora_changes_a_plain_pipelines_picture_and_merging_it_does_the_same(
+    model, trained, tmp_path
+):
+    sha256 = trained.result()["sha256"]
+    request = ExportRequest(
+        model=model, adapter=sha256, merged=True, facts={"human pairs": 3, "gate | x": None}
+    )
+    folder = RunFolder.create(tmp_path / "run", request, adapters={sha256: trained.path / "adapter"})
+    listed = {file["path"] for file in execute(folder)["files"]}
+    assert {"export/README.md", f"export/lora/{ADAPTER_FILE}"} <= listed
+    out = folder.path / "export"
+
+    def picture(source: Path | str, lora: Path | None) -> torch.Tensor:
+        pipeline = StableDiffusionPipeline.from_pretrained(source, safety_checker=None)
+        pipeline.set_progress_bar_config(disable=True)
+        if lora:
+            pipeline.load_lora_weights(lora)
+        noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+        return pipeline("a red fox", num_inference_steps=3, latents=noise, output_type="latent").images
+
+    plain, aligned = picture(model.source, None), picture(model.source, out / "lora")
+    assert not torch.allclose(plain, aligned, atol=1e-3)
+    assert torch.allclose(picture(out / "merged", None), aligned, atol=1e-3)
+    card = (out / "README.md").read_text()
+    assert sha256 in card and "| human pairs | 3 |" in card and "not measured" in card
+
+
+def test_a_broken_latents_file_is_refused_by_name(model, proposed, tmp_path):
+    file = tmp_path / "broken.safetensors"
+    save_file({"latents": torch.full((2, 4, 8, 8), float("inf"))}, file)
+    ref = [LatentsRef(file=str(file), row=row) for row in (0, 1)]
+    pairs = [TrainingPair(id="x", prompt="a fox", winner=ref[0], loser=ref[1], source="human")]
+    folder = RunFolder.create(tmp_path / "run", train_request(model), pairs=pairs)
+    with pytest.raises(ValueError, match="not finite"):
+        execute(folder)
+    shutil.rmtree(folder.path)

@@ -1,0 +1,72 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sail.config import Loss
+from sail.loss import denoising_error, diffusion_dpo, stratified_timesteps
+
+
+def test_loss_is_log_2_when_policy_equals_reference():
+    error_2P = torch.rand(8)
+    pair = diffusion_dpo(error_2P, error_2P, Loss(beta=5000))
+    assert torch.allclose(pair.loss_P, torch.full((4,), math.log(2)))
+    assert pair.margin_P.abs().max() == 0
+
+
+def test_the_margin_is_half_beta_times_the_difference_of_gains():
+    # Pair 0: winner gains .3, loser .1; pair 1: winner loses .2, loser gains .1.
+    reference_2P = torch.tensor([0.5, 0.5, 0.4, 0.4])
+    policy_2P = torch.tensor([0.2, 0.7, 0.3, 0.3])
+    pair = diffusion_dpo(policy_2P, reference_2P, Loss(beta=10))
+    assert torch.allclose(pair.winner_gain_P, torch.tensor([0.3, -0.2]))
+    assert torch.allclose(pair.loser_gain_P, torch.tensor([0.1, 0.1]))
+    assert torch.allclose(pair.margin_P, torch.tensor([1.0, -1.5]))
+
+
+def test_the_mean_over_pairs_is_outside_the_sigmoid():
+    reference_2P, policy_2P = torch.tensor([0.9, 0.5, 0.5, 0.5]), torch.tensor([0.1, 0.7, 0.5, 0.5])
+    pair = diffusion_dpo(policy_2P, reference_2P, Loss(beta=10))
+    outside = -F.logsigmoid(pair.margin_P).mean()
+    inside = -F.logsigmoid(pair.margin_P.mean())
+    assert torch.isclose(pair.loss_P.mean(), outside)
+    assert (outside - inside).abs() > 0.1
+
+
+def test_label_smoothing_counts_a_share_of_labels_as_wrong():
+    reference_2P, policy_2P = torch.tensor([0.5, 0.5]), torch.tensor([0.4, 0.6])
+    margin = torch.tensor(1.0)
+    pair = diffusion_dpo(policy_2P, reference_2P, Loss(beta=10, label_smoothing=0.2))
+    assert torch.allclose(pair.loss_P, -0.8 * F.logsigmoid(margin) - 0.2 * F.logsigmoid(-margin))
+
+
+def test_the_winner_penalty_acts_only_where_the_winner_lost_ground():
+    reference_2P = torch.tensor([0.5, 0.5, 0.5, 0.5])
+    policy_2P = torch.tensor([0.4, 0.6, 0.9, 0.9])
+    plain = diffusion_dpo(policy_2P, reference_2P, Loss(beta=10))
+    guarded = diffusion_dpo(policy_2P, reference_2P, Loss(beta=10, winner_penalty=2))
+    assert torch.equal(guarded.margin_P, plain.margin_P)
+    assert guarded.loss_P[0] == plain.loss_P[0]
+    assert torch.isclose(guarded.loss_P[1], -F.logsigmoid(plain.margin_P[1] - 2 * 5 * 0.1))
+
+
+def test_the_gradient_lowers_the_winners_error_and_raises_the_losers():
+    policy_2P = torch.tensor([0.5, 0.5], requires_grad=True)
+    diffusion_dpo(policy_2P, torch.tensor([0.5, 0.5]), Loss(beta=10)).loss_P.mean().backward()
+    assert policy_2P.grad is not None
+    assert policy_2P.grad[0] > 0 > policy_2P.grad[1]
+
+
+def test_the_error_is_a_mean_over_latent_dimensions_and_keeps_the_batch():
+    prediction, target = torch.zeros(3, 4, 2, 2), torch.ones(3, 4, 2, 2)
+    target[1] *= 2
+    assert torch.equal(denoising_error(prediction, target), torch.tensor([1.0, 4.0, 1.0]))
+
+
+@pytest.mark.parametrize("count", [1, 7, 16])
+def test_timesteps_of_a_batch_come_one_from_each_slice(count):
+    timesteps = stratified_timesteps(count, 1000, torch.Generator().manual_seed(0))
+    slices = (timesteps.sort().values * count // 1000).tolist()
+    assert all(abs(found - wanted) <= 1 for found, wanted in zip(slices, range(count), strict=True))
+    assert timesteps.min() >= 0 and timesteps.max() <= 999

@@ -1,0 +1,60 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sail.pairing import best_and_worst, ranked_self_pairs
+
+rewards_N = st.lists(st.floats(-100, 100), min_size=2, max_size=8)
+
+
+@given(rewards_N)
+def test_best_has_the_highest_and_worst_the_lowest_reward(rewards):
+    chosen = best_and_worst(rewards)
+    if chosen is None:
+        assert len(set(rewards)) == 1
+    else:
+        assert (rewards[chosen[0]], rewards[chosen[1]]) == (max(rewards), min(rewards))
+
+
+def test_equal_rewards_make_no_pair():
+    assert best_and_worst([0.5, 0.5, 0.5]) is None
+    assert ranked_self_pairs(["a fox"], [[0.5, 0.5]], lambda *_: 0.1) == []
+
+
+def test_a_large_margin_inside_its_noise_ranks_below_a_small_clear_one():
+    errors = {0: 4.0, 1: 0.1}
+    pairs = ranked_self_pairs(
+        ["a noisy fox", "a clear fox"], [[2.0, 0.0], [0.0, 1.0]], lambda prompt, *_: errors[prompt]
+    )
+    assert [(pair.prompt, pair.rank) for pair in pairs] == [("a clear fox", 0), ("a noisy fox", 1)]
+    assert [pair.confidence for pair in pairs] == pytest.approx([10.0, 0.5])
+
+
+def test_a_pair_names_its_candidates_rewards_and_margin():
+    (pair,) = ranked_self_pairs(["a fox"], [[0.1, 0.9, -0.3]], lambda *_: 0.2)
+    assert (pair.prompt_index, pair.winner, pair.loser) == (0, 1, 2)
+    assert (pair.winner_reward, pair.loser_reward) == (0.9, -0.3)
+    assert (pair.margin, pair.margin_error) == (pytest.approx(1.2), 0.2)
+
+
+def test_the_error_of_a_margin_is_asked_for_its_own_winner_and_loser():
+    asked = []
+    ranked_self_pairs(["a", "b"], [[0, 1], [3, 2]], lambda *which: asked.append(which) or 1.0)
+    assert asked == [(0, 1, 0), (1, 0, 1)]
+
+
+def test_pairs_of_equal_confidence_keep_the_order_of_their_prompts():
+    pairs = ranked_self_pairs(["a", "b", "c"], [[1, 0]] * 3, lambda *_: 1.0)
+    assert [pair.prompt for pair in pairs] == ["a", "b", "c"]
+
+
+def test_a_margin_without_error_is_the_clearest():
+    (pair,) = ranked_self_pairs(["a"], [[1, 0]], lambda *_: 0.0)
+    assert pair.confidence == math.inf
+
+
+def test_prompts_and_rewards_must_be_as_many():
+    with pytest.raises(ValueError):
+        ranked_self_pairs(["a", "b"], [[1, 0]], lambda *_: 1.0)

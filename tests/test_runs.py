@@ -1,0 +1,272 @@
+"""Runs as real child processes: one at a time, stopped, killed, found again, taken in once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from annotating import SETTINGS, drawn, fake_runner, label, make_store, new_uuid, run_now, wait_for
+
+from annotator import jobs
+from annotator.rows import Run
+from annotator.runs import Runner
+from annotator.store import Store
+from sail.config import LoopSettings, ModelRef
+from sail.runfolder import RunFolder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = make_store(tmp_path / "p")
+    yield made
+    made.close()
+
+
+def follow(runner: Runner, *stores: Store) -> Runner:
+    for store in stores:
+        runner.open(store)
+    runner.start()
+    return runner
+
+
+def state(runner: Runner, store: Store, run: Run) -> str:
+    return runner.view(store, store.run(run.id)).state
+
+
+def label_all(store: Store, count: int = 6) -> None:
+    for pair in drawn(store, count):
+        label(store, pair, "left")
+
+
+def test_pairs_are_there_to_label_while_the_rest_is_being_drawn(store: Store) -> None:
+    runner = follow(fake_runner(FAKE_DELAY_S="0.4"), store)
+    run = jobs.draw(store, 6, by="ann")
+    wait_for(lambda: len(store.open_pairs("ann", 10)) > 0)
+    assert state(runner, store, run) == "running"
+    wait_for(lambda: store.run(run.id).what == "done")
+    assert len(store.open_pairs("ann", 10)) == 6
+    runner.close()
+
+
+def test_one_run_at_a_time_over_all_projects(tmp_path: Path, store: Store) -> None:
+    other = make_store(tmp_path / "q")
+    first, second = jobs.draw(store, 3, by="ann"), jobs.draw(other, 3, by="ann")
+    runner = follow(fake_runner(FAKE_DELAY_S="0.3"), store, other)
+    wait_for(lambda: state(runner, store, first) == "running")
+    view = runner.view(other, second)
+    assert (view.state, view.ahead) == ("waiting", 1)
+    wait_for(lambda: other.run(second.id).what == "done")
+    runner.close()
+    other.close()
+
+
+def test_a_run_is_stopped_and_goes_on_where_it_was(store: Store) -> None:
+    runner = follow(fake_runner(FAKE_DELAY_S="0.2"), store)
+    run = jobs.draw(store, 8, by="ann")
+    wait_for(lambda: len(store.open_pairs("ann", 10)) > 1)
+    runner.stop(store, run.id, by="ann")
+    wait_for(lambda: state(runner, store, run) == "stopped")
+    before = store.open_pairs("ann", 10)
+    runner.resume(store, run.id, by="ann")
+    wait_for(lambda: store.run(run.id).what == "done")
+    assert len(before) < 8
+    assert store.open_pairs("ann", 10)[: len(before)] == before
+    runner.close()
+
+
+def test_a_waiting_run_leaves_the_queue_when_it_is_stopped(store: Store) -> None:
+    run = jobs.draw(store, 3, by="ann")
+    runner = fake_runner()
+    runner.stop(store, run.id, by="ann")
+    assert state(runner, store, run) == "stopped"
+    with pytest.raises(ValueError, match="nothing to stop"):
+        runner.stop(store, run.id, by="ann")
+
+
+def test_a_killed_trainer_is_shown_as_interrupted_and_can_be_resumed(store: Store) -> None:
+    runner = follow(fake_runner(FAKE_DELAY_S="0.3"), store)
+    run = jobs.draw(store, 4, by="ann")
+    wait_for(lambda: len(store.open_pairs("ann", 10)) > 0)
+    os.kill(store.run(run.id).payload["pid"], signal.SIGKILL)
+    wait_for(lambda: state(runner, store, run) == "interrupted")
+    assert "signal 9" in runner.view(store, store.run(run.id)).message
+    runner.resume(store, run.id, by="ann")
+    wait_for(lambda: store.run(run.id).what == "done")
+    assert len(store.open_pairs("ann", 10)) == 4
+    runner.close()
+
+
+def test_a_run_that_fails_says_why_and_keeps_the_end_of_its_log(store: Store) -> None:
+    runner = follow(fake_runner(FAKE_FAIL_AT="1"), store)
+    run = jobs.draw(store, 4, by="ann")
+    wait_for(lambda: state(runner, store, run) == "failed")
+    view = runner.view(store, store.run(run.id))
+    assert view.message == "The model folder is gone. Put it back, then resume."
+    assert "RuntimeError" in RunFolder(store.run_folder(run)).log_tail()
+    runner.close()
+
+
+def test_a_run_that_cannot_even_begin_says_so(store: Store) -> None:
+    def broken(kind: str, folder: Path, environment: object) -> subprocess.Popen[bytes]:
+        with open(folder / "log.txt", "ab") as output:
+            return subprocess.Popen([sys.executable, "-c", "import nothing_of_that_name"], stderr=output)
+
+    runner = follow(Runner(launch=broken), store)
+    run = jobs.draw(store, 2, by="ann")
+    wait_for(lambda: state(runner, store, run) == "failed")
+    assert "No module named 'nothing_of_that_name'" in runner.view(store, store.run(run.id)).message
+    runner.close()
+
+
+def test_a_new_server_finds_the_running_trainer_and_starts_no_second_one(store: Store) -> None:
+    first = follow(fake_runner(FAKE_DELAY_S="0.3"), store)
+    run = jobs.draw(store, 6, by="ann")
+    wait_for(lambda: len(store.open_pairs("ann", 10)) > 0)
+    first.close()
+    second = follow(fake_runner(), store)
+    assert state(second, store, run) == "running"
+    wait_for(lambda: store.run(run.id).what == "done")
+    log = RunFolder(store.run_folder(run)).log_tail()
+    assert "being worked on" not in log
+    assert len(store.open_pairs("ann", 10)) == 6
+    second.close()
+
+
+def test_a_run_that_ended_while_no_server_was_there_is_taken_in(store: Store) -> None:
+    first = follow(fake_runner(FAKE_DELAY_S="0.1"), store)
+    run = jobs.draw(store, 4, by="ann")
+    wait_for(lambda: store.run(run.id).what == "started")
+    first.close()
+    folder = RunFolder(store.run_folder(run))
+    wait_for(lambda: folder.result() is not None and not folder.is_held())
+    second = follow(fake_runner(), store)
+    wait_for(lambda: store.run(run.id).what == "done")
+    assert len(store.open_pairs("ann", 10)) == 4
+    second.close()
+
+
+def test_a_result_that_cannot_be_taken_in_fails_the_run_and_not_the_queue(store: Store) -> None:
+    label_all(store)
+    runner = fake_runner()
+    run = jobs.train(store, by="ann")
+    folder = RunFolder(store.run_folder(run))
+    folder.publish_result({"kind": "train"})
+    store.record_run_event(run.id, "started", pid=0)
+    follow(runner, store)
+    wait_for(lambda: state(runner, store, run) == "failed")
+    assert "could not be taken in" in runner.view(store, store.run(run.id)).message
+    again = jobs.draw(store, 1, by="ann")
+    wait_for(lambda: store.run(again.id).what == "done")
+    runner.close()
+
+
+def test_too_few_pairs_to_train_is_one_sentence_and_makes_no_run(store: Store) -> None:
+    with pytest.raises(ValueError, match="Training needs at least 2 pairs with a winner and has 0"):
+        jobs.train(store, by="ann")
+    assert store.runs() == []
+
+
+def test_the_same_job_is_not_queued_twice(store: Store) -> None:
+    jobs.draw(store, 2, by="ann")
+    with pytest.raises(ValueError, match="does that already"):
+        jobs.draw(store, 2, by="ann")
+
+
+def test_pairs_to_draw_come_on_prompts_not_used_before(store: Store) -> None:
+    first = drawn(store, 4)
+    second = drawn(store, 4)
+    fresh = [pair for pair in second if pair.ordinal >= 4]
+    assert not {pair.prompt for pair in first} & {pair.prompt for pair in fresh}
+
+
+def test_the_loop_goes_on_from_label_to_train_to_propose_to_review(store: Store) -> None:
+    steps = [jobs.next_step(store).name]
+    label_all(store)
+    steps.append(jobs.next_step(store).name)
+    run_now(store, jobs.train(store, by="ann"))
+    steps.append(jobs.next_step(store).name)
+    run_now(store, jobs.propose(store, by="ann"))
+    steps.append(jobs.next_step(store).name)
+    run_now(store, jobs.train(store, by="ann"))
+    steps.append(jobs.next_step(store).name)
+    assert steps == ["draw", "train", "propose", "review", "propose"]
+    assert jobs.next_step(store).round == 2
+
+
+def test_a_flipped_pair_is_trained_as_human_with_winner_and_loser_turned(store: Store) -> None:
+    label_all(store)
+    run_now(store, jobs.train(store, by="ann"))
+    proposed = run_now(store, jobs.propose(store, by="ann"))
+    flipped, dropped = store.review_pairs(proposed)[:2]
+    before = {pair.id: pair for pair in store.self_pairs(proposed)}
+    store.record_review(flipped.id, "flip", uuid=new_uuid(), by="ann")
+    store.record_review(dropped.id, "drop", uuid=new_uuid(), by="ann")
+    run = jobs.train(store, self_fraction=0.5, by="ann")
+    trained = {pair.id: pair for pair in RunFolder(store.run_folder(run)).pairs()}
+    own = trained[flipped.id]
+    assert dropped.id not in trained
+    assert own.source == "human" and not own.held_out
+    assert (own.winner.row, own.loser.row) == (before[flipped.id].loser.row, before[flipped.id].winner.row)
+    assert RunFolder(store.run_folder(run)).request().mixup.self_fraction == 0.5
+    assert store.project().settings.mixup.self_fraction == 0.5
+
+
+def test_a_flipped_pair_stays_human_in_later_rounds(store: Store) -> None:
+    label_all(store)
+    run_now(store, jobs.train(store, by="ann"))
+    flipped = store.review_pairs(run_now(store, jobs.propose(store, by="ann")))[0]
+    store.record_review(flipped.id, "flip", uuid=new_uuid(), by="ann")
+    run_now(store, jobs.train(store, by="ann"))
+    run_now(store, jobs.propose(store, by="ann"))
+    later = {pair.id: pair.source for pair in jobs.training_pairs(store)}
+    assert later[flipped.id] == "human"
+    assert sum(source == "self" for source in later.values()) == SETTINGS.prompts_per_round
+
+
+def test_the_mixup_plan_is_of_what_would_be_trained(store: Store) -> None:
+    label_all(store)
+    run_now(store, jobs.train(store, by="ann"))
+    run_now(store, jobs.propose(store, by="ann"))
+    plan = jobs.mixup_plan(store, 0.25)
+    assert (plan.human_pairs, plan.self_pairs) == (store.counts().trainable, 4)
+    assert (plan.human_draws, plan.self_draws) == (9, 3)
+
+
+def test_a_model_that_went_away_is_said_before_anything_is_queued(store: Store) -> None:
+    store.set_model(ModelRef(source="/nowhere"), download=False, by="ann")
+    with pytest.raises(ValueError, match="No model at '/nowhere'"):
+        jobs.draw(store, 1, by="ann")
+    assert store.runs() == []
+
+
+@pytest.mark.slow
+def test_the_real_trainer_draws_pairs_and_trains_on_them(tmp_path: Path) -> None:
+    from tiny_model import build_tiny_model
+
+    model = build_tiny_model(tmp_path / "model")
+    settings = LoopSettings(
+        min_human_pairs=2,
+        monitor_prompts=0,
+        sampling=SETTINGS.sampling.model_copy(update={"steps": 2}),
+        scoring=SETTINGS.scoring.model_copy(update={"draws": 2}),
+        optimisation=SETTINGS.optimisation.model_copy(update={"steps": 2}),
+    )
+    prompts = ["a red fox", "a blue fox", "a small pizza", "a big pizza"]
+    store = Store.create(
+        tmp_path / "p", model=ModelRef(source=str(model)), prompts=prompts, settings=settings, by="ann"
+    )
+    runner = follow(Runner(), store)
+    run = jobs.draw(store, 4, by="ann")
+    wait_for(lambda: not store.run(run.id).unfinished, timeout_s=120)
+    for pair in store.show_pairs([pair for pair, _ in store.open_pairs("ann", 9)], to="ann"):
+        label(store, pair, "right")
+    train = jobs.train(store, by="ann")
+    wait_for(lambda: not store.run(train.id).unfinished, timeout_s=120)
+    assert [round_.human_pairs for round_ in store.rounds()] == [3], runner.view(store, store.run(train.id))
+    runner.close()
+    store.close()

@@ -1,0 +1,413 @@
+"""The routes and what stands before them: a real app, requests as a browser or an enemy would send them."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from annotating import PROMPTS, drawn, fake_runner, make_model, make_store, new_uuid, wait_for
+from fastapi.testclient import TestClient
+
+from annotator.projects import Projects, open_projects
+from annotator.server import build, mount_page
+from annotator.store import Store
+
+ORIGIN = "http://127.0.0.1:7860"
+
+
+@pytest.fixture
+def projects(tmp_path: Path) -> Iterator[Projects]:
+    store = make_store(tmp_path / "all" / "p")
+    drawn(store, 6)
+    store.close()
+    make_model(tmp_path / "starter")
+    opened = Projects(tmp_path / "all", default="p", starter=tmp_path / "starter", runner=fake_runner())
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def client(projects: Projects) -> TestClient:
+    client = TestClient(
+        build(projects), base_url=ORIGIN, headers={"origin": ORIGIN}, raise_server_exceptions=False
+    )
+    client.cookies.set("sail_person", "ann")
+    return client
+
+
+@pytest.fixture
+def store(projects: Projects) -> Store:
+    return projects.get("p").store
+
+
+def next_pairs(client: TestClient) -> list[dict[str, str]]:
+    return list(client.post("/api/projects/p/pairs/next", json={}).json()["pairs"])
+
+
+def answer(pair: str, value: str = "left", uid: str | None = None) -> dict[str, Any]:
+    return {"uuid": uid or new_uuid(), "pair": pair, "value": value, "elapsed_ms": 800}
+
+
+def send(client: TestClient, *answers: dict[str, Any]) -> httpx.Response:
+    return client.post("/api/projects/p/labels", json={"answers": list(answers)})  # type: ignore[return-value]
+
+
+# Labelling
+
+
+def test_a_label_is_acknowledged_and_counted(client: TestClient) -> None:
+    (first, *_) = next_pairs(client)
+    own = answer(first["id"])
+    said = send(client, own).json()
+    assert said["acknowledged"] == [own["uuid"]]
+    assert said["labels"]["labelled"] == 1
+    assert first["id"] not in [pair["id"] for pair in next_pairs(client)]
+
+
+def test_the_same_answer_sent_by_many_at_once_is_one_label(client: TestClient, store: Store) -> None:
+    (first, *_) = next_pairs(client)
+    own = answer(first["id"])
+    threads = [threading.Thread(target=send, args=(client, own)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(store.label_history()) == 1
+
+
+def test_undo_is_sent_like_an_answer(client: TestClient, store: Store) -> None:
+    (first, *_) = next_pairs(client)
+    own = answer(first["id"])
+    undo = {"uuid": new_uuid(), "pair": first["id"], "value": "undo", "undoes": own["uuid"]}
+    assert send(client, own, undo).json()["labels"]["labelled"] == 0
+    assert next_pairs(client)[0]["id"] == first["id"]
+
+
+def test_after_a_reload_undo_knows_the_last_labels(client: TestClient) -> None:
+    (first, *_) = next_pairs(client)
+    own = answer(first["id"])
+    send(client, own)
+    past = client.post("/api/projects/p/pairs/next", json={}).json()["past"]
+    assert [(one["uuid"], one["pair"]["id"]) for one in past] == [(own["uuid"], first["id"])]
+
+
+def test_a_label_for_a_pair_never_shown_is_refused_with_a_reason(client: TestClient) -> None:
+    own = answer("made-up")
+    assert send(client, own).json()["refused"] == {own["uuid"]: "This pair was never shown to you."}
+
+
+def test_a_browser_without_a_name_is_told_so(client: TestClient) -> None:
+    client.cookies.clear()
+    response = client.post("/api/projects/p/pairs/next", json={})
+    assert response.status_code == 422
+    assert "has not said who you are" in response.json()["detail"]
+
+
+def test_images_have_opaque_addresses_and_are_kept_by_the_browser(client: TestClient) -> None:
+    (first, *_) = next_pairs(client)
+    assert "propose" not in first["left"] and "0000" not in first["left"]
+    response = client.get(first["left"])
+    assert response.headers["content-type"] == "image/png"
+    assert response.headers["cache-control"] == "private, max-age=31536000, immutable"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert client.get("/api/projects/p/images/nothing").status_code == 404
+
+
+def test_a_link_in_place_of_an_image_is_refused(client: TestClient, store: Store, tmp_path: Path) -> None:
+    (first, *_) = next_pairs(client)
+    file = store.image_file(first["left"].rsplit("/", 1)[1])
+    secret = tmp_path / "secret.png"
+    file.rename(secret)
+    file.symlink_to(secret)
+    assert client.get(first["left"]).status_code == 403
+
+
+# Where things stand
+
+
+def test_status_is_not_sent_twice(client: TestClient) -> None:
+    first = client.get("/api/projects/p/status")
+    again = client.get("/api/projects/p/status", headers={"if-none-match": first.headers["etag"]})
+    assert first.json()["next"] == {"name": "label", "round": 0}
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_a_round_from_label_to_export_over_the_routes(client: TestClient, projects: Projects) -> None:
+    store, base = projects.get("p").store, "/api/projects/p"
+    projects.runner.start()
+    for pair in next_pairs(client):
+        send(client, answer(pair["id"]))
+    for body in ({"job": "train"}, {"job": "propose"}):
+        run = client.post(f"{base}/runs", json=body).json()
+        wait_for(lambda run=run: store.run(run["id"]).what == "done")
+    pairs = client.get(f"{base}/review").json()["pairs"]
+    review = {"uuid": new_uuid(), "self_pair": pairs[0]["id"], "decision": "flip"}
+    assert client.post(f"{base}/reviews", json={"reviews": [review]}).json()["review"]["flip"] == 1
+    plan = client.get(f"{base}/mixup", params={"self_fraction": 0.5}).json()
+    assert (plan["human_pairs"], plan["self_pairs"]) == (6, 3)
+    run = client.post(f"{base}/runs", json={"job": "train", "self_fraction": 0.5}).json()
+    wait_for(lambda: store.run(run["id"]).what == "done")
+    detail = client.get(f"{base}/runs/{run['id']}").json()
+    assert detail["metrics"][-1]["step"] == 6 and detail["samples"]["steps"] == [0, 6]
+    assert client.get(f"{base}/runs/{run['id']}/samples/6/0").headers["content-type"] == "image/png"
+    run = client.post(f"{base}/runs", json={"job": "export"}).json()
+    wait_for(lambda: store.run(run["id"]).what == "done")
+    files = client.get(f"{base}/export").json()["run"]["files"]
+    assert client.get(f"{base}/export/{run['id']}/0").content == b"weights"
+    assert client.get(f"{base}/export/{run['id']}/{len(files)}").status_code == 404
+    assert client.get(f"{base}/status").json()["current"] == 1
+
+
+def test_the_preference_table_reads_as_parquet_with_the_public_names(
+    client: TestClient, store: Store
+) -> None:
+    import pandas
+
+    pairs = next_pairs(client)
+    send(
+        client, answer(pairs[0]["id"], "right"), answer(pairs[1]["id"], "tie"), answer(pairs[2]["id"], "skip")
+    )
+    table = pandas.read_parquet(io.BytesIO(client.get("/api/projects/p/preferences.parquet").content))
+    assert list(table["label_0"]) == [0.0, 0.5] and list(table["label_1"]) == [1.0, 0.5]
+    assert list(table["source"]) == ["human", "human"] and set(table["caption"]) <= set(PROMPTS)
+    assert table["jpg_0"][0].startswith(b"\x89PNG") and table["annotator"][0] == "ann"
+
+
+def test_too_few_pairs_to_train_is_one_sentence(client: TestClient) -> None:
+    response = client.post("/api/projects/p/runs", json={"job": "train"})
+    assert response.status_code == 422
+    assert response.json()["detail"].startswith("Training needs at least 2 pairs with a winner and has 0.")
+
+
+# Setup
+
+
+def create(client: TestClient, **changes: Any) -> httpx.Response:
+    body = {
+        "name": "new",
+        "model": {"source": "starter"},
+        "prompts": "a fox\na cat",
+        "seed_pairs": 2,
+        **changes,
+    }
+    return client.post("/api/projects", json=body)  # type: ignore[return-value]
+
+
+def test_a_new_project_draws_its_first_pairs(client: TestClient, projects: Projects) -> None:
+    assert create(client).json() == {"project": "new"}
+    assert [run.job for run in projects.get("new").store.runs()] == ["draw"]
+    assert client.get("/api/projects").json()["projects"] == ["new", "p"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"name": "../../etc"}, "cannot name a project"),
+        ({"name": "p"}, "There is a project 'p' already"),
+        ({"prompts": "\n \n"}, "There is no prompt"),
+        ({"prompts": "x" * 10_000}, "Line 1 has 10,000 characters"),
+        ({"model": {"source": "/nowhere/model"}}, "No model at '/nowhere/model'"),
+        ({"model": {"source": "https://example.com/model"}}, "No model at 'https://example.com/model'"),
+        ({"model": {"source": "owner/name"}}, "needs a revision"),
+        ({"seed_pairs": 1}, "seed_pairs: Input should be greater than or equal to 2"),
+        ({"settings": {"loss": {"beta": -1}}}, "loss.beta: Input should be greater than 0"),
+        ({"settings": {"betta": 1}}, "betta: Extra inputs are not permitted"),
+    ],
+)
+def test_what_cannot_be_used_is_one_sentence(
+    client: TestClient, projects: Projects, changes: dict[str, Any], sentence: str
+) -> None:
+    response = create(client, **changes)
+    assert response.status_code == 422
+    assert sentence in response.json()["detail"]
+    assert projects.names() == ["p"]
+
+
+def test_settings_are_changed_one_by_one(client: TestClient, store: Store) -> None:
+    response = client.post("/api/projects/p/settings", json={"settings": {"optimisation": {"steps": 9}}})
+    assert response.json()["settings"]["optimisation"]["steps"] == 9
+    assert store.project().settings.optimisation.batch_pairs == 2
+
+
+def test_an_unknown_project_is_said_to_be_unknown(client: TestClient) -> None:
+    response = client.get("/api/projects/nothing/status")
+    assert response.status_code == 404
+    assert (
+        response.json()["detail"] == "There is no project 'nothing'. Choose one in Setup, or create it there."
+    )
+
+
+# Enemies
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "http://localhost:7861", "null"])
+def test_a_foreign_origin_is_refused_even_with_the_cookie(
+    client: TestClient, store: Store, origin: str
+) -> None:
+    (first, *_) = next_pairs(client)
+    for path in ("/api/projects/p/labels", "/gradio_api/queue/join"):
+        response = client.post(path, json={"answers": [answer(first["id"])]}, headers={"origin": origin})
+        assert response.status_code == 403
+        assert "access-control-allow-origin" not in response.headers
+    assert store.label_history() == []
+
+
+def test_a_write_without_any_origin_needs_our_header(projects: Projects) -> None:
+    bare = TestClient(build(projects), base_url=ORIGIN, cookies={"sail_person": "ann"})
+    assert bare.post("/api/projects/p/pairs/next", json={}).status_code == 403
+    own = bare.post("/api/projects/p/pairs/next", json={}, headers={"x-sail-client": "test"})
+    assert own.status_code == 200
+
+
+def test_a_foreign_host_is_refused(projects: Projects) -> None:
+    foreign = TestClient(build(projects), base_url="http://sail.example")
+    for path in ("/", "/api/projects", "/config"):
+        assert foreign.get(path).status_code == 400
+
+
+def test_gradio_sends_no_cors_headers_of_its_own(client: TestClient) -> None:
+    response = client.get("/config", headers={"origin": "https://evil.example"})
+    assert response.status_code == 403
+
+
+def test_too_large_a_body_is_refused_with_and_without_its_length(client: TestClient) -> None:
+    assert create(client, prompts="a fox\n" * 2_000_000).status_code == 413
+
+    def endless() -> Iterator[bytes]:
+        for _ in range(40):
+            yield b" " * 100_000
+
+    response = client.post("/api/projects", content=endless(), headers={"content-type": "application/json"})
+    assert response.status_code == 413
+
+
+def test_deep_json_is_refused(client: TestClient) -> None:
+    deep = b'{"answers":' + b"[" * 50_000 + b"]" * 50_000 + b"}"
+    response = client.post(
+        "/api/projects/p/labels", content=deep, headers={"content-type": "application/json"}
+    )
+    assert response.status_code in (400, 413, 422)
+
+
+def test_gradio_checks_paths_although_it_is_mounted(client: TestClient, projects: Projects) -> None:
+    from fastapi import FastAPI
+
+    assert mount_page(FastAPI(), projects).has_launched is True
+    for path in ("/gradio_api/file=/etc/passwd", "/gradio_api/file=../../../../etc/passwd"):
+        assert client.get(path).status_code in (403, 404)
+
+
+def test_the_parts_of_gradio_that_nobody_uses_are_closed(client: TestClient) -> None:
+    for path in ("upload", "queue/join", "run/predict", "component_server", "reset", "cancel"):
+        assert client.post(f"/gradio_api/{path}", json={}).status_code == 404, path
+
+
+def test_nothing_describes_our_routes_to_strangers(client: TestClient) -> None:
+    for path in ("/docs", "/redoc", "/openapi.json", "/gradio_api/info", "/gradio_api/openapi.json"):
+        assert client.get(path).status_code == 404, path
+
+
+def test_every_answer_forbids_other_hosts_and_frames(client: TestClient) -> None:
+    response = client.get("/")
+    assert response.status_code == 200
+    assert "default-src 'self'" in response.headers["content-security-policy"]
+    assert response.headers["x-frame-options"] == "DENY"
+
+
+# Starting
+
+
+def start_app(root: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(root / "app.py"), *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_what_keeps_the_app_from_starting_is_one_sentence_and_exit_2(root: Path, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        cases = {
+            f"Port {port} cannot be used": ("--port", port),
+            "is not a project: it has no project.db": ("--project", str(tmp_path), "--port", "0"),
+            "There are no accounts yet": ("--host", "0.0.0.0"),
+        }
+        for sentence, flags in cases.items():
+            ended = start_app(root, *flags)
+            assert ended.returncode == 2
+            assert sentence in ended.stderr and len(ended.stderr.splitlines()) == 1
+
+
+def test_the_demo_project_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"The prompt file .*starter\.txt cannot be read"):
+        open_projects(None, home=tmp_path)
+    (tmp_path / "data" / "prompts").mkdir(parents=True)
+    (tmp_path / "data" / "prompts" / "starter.txt").write_text("a fox")
+    with pytest.raises(ValueError, match=r"No model at .*starter"):
+        open_projects(None, home=tmp_path)
+    make_model(tmp_path / "data" / "starter")
+    projects = open_projects(None, home=tmp_path)
+    assert projects.get("demo").store.runs()[0].job == "draw"
+    projects.close()
+
+
+def test_a_project_is_open_in_one_app_only(projects: Projects, tmp_path: Path) -> None:
+    projects.get("p")
+    other = Projects(tmp_path / "all", default="p", starter=tmp_path)
+    with pytest.raises(ValueError, match="open in another app already"):
+        other.get("p")
+
+
+@pytest.mark.slow
+def test_a_killed_server_loses_no_acknowledged_label(root: Path, tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    drawn(store, 10)
+    store.close()
+    acknowledged: set[str] = set()
+    for _ in range(2):
+        process, base = serve(root, tmp_path / "p")
+        threads = [
+            threading.Thread(target=hammer, args=(base, f"person-{n}", acknowledged)) for n in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: len(acknowledged) > 20, timeout_s=60)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        for thread in threads:
+            thread.join()
+    kept = [row["uuid"] for row in Store(tmp_path / "p").label_history()]
+    assert acknowledged <= set(kept) and len(kept) == len(set(kept))
+
+
+def serve(root: Path, project: Path) -> tuple[subprocess.Popen[str], str]:
+    command = [sys.executable, str(root / "app.py"), "--project", str(project), "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, f"{process.stdout.readline().split()[-1]}/api/projects/p"
+
+
+def hammer(base: str, who: str, acknowledged: set[str]) -> None:
+    """Label and take back the same pairs until the server is gone."""
+    with httpx.Client(headers={"x-sail-client": "test"}, cookies={"sail_person": who}, timeout=10) as client:
+        try:
+            while True:
+                for pair in client.post(f"{base}/pairs/next", json={}).json()["pairs"]:
+                    own = answer(pair["id"], "skip")
+                    undo = {"uuid": new_uuid(), "value": "undo", "undoes": own["uuid"]}
+                    said = client.post(f"{base}/labels", json={"answers": [own, undo]}).json()
+                    acknowledged.update(said["acknowledged"])
+                time.sleep(0.01)
+        except httpx.HTTPError:
+            return

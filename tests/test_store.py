@@ -1,0 +1,335 @@
+"""The record of what people said: appended, idempotent, never lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from annotating import PROMPTS, drawn, label, make_store, new_uuid, run_now
+from sqlite_utils import Database
+
+from annotator import jobs
+from annotator.rows import Answer
+from annotator.runs import take_in
+from annotator.store import DATABASE, DatabaseError, Store
+from sail.config import LoopSettings, ModelRef
+from sail.runfolder import RunFolder
+
+
+def test_a_folder_without_a_database_is_not_a_project(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"is not a project: it has no project\.db"):
+        Store(tmp_path)
+
+
+def test_a_file_that_is_no_database_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / DATABASE).write_bytes(b"not a database, but long enough to be looked at" * 10)
+    with pytest.raises(ValueError, match="cannot be read as a project"):
+        Store(tmp_path)
+
+
+def test_a_project_is_never_made_over_something_else(tmp_path: Path) -> None:
+    (tmp_path / "letters.txt").write_text("dear")
+    with pytest.raises(ValueError, match="exists already"):
+        Store.create(tmp_path, model=ModelRef(source="m"), prompts=["a"], by="ann")
+    assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
+
+
+def test_a_project_keeps_model_prompts_and_settings_over_a_restart(tmp_path: Path) -> None:
+    make_store(tmp_path / "p").close()
+    project = Store(tmp_path / "p").project()
+    assert project.prompts == tuple(PROMPTS)
+    assert project.settings.prompts_per_round == 4
+
+
+def test_a_changed_setting_is_an_event_with_its_author(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    store.set_settings(LoopSettings(noise_seed=7), by="bob")
+    changes = [event for event in store.events() if event["kind"] == "settings"]
+    assert [change["by"] for change in changes] == ["ann", "bob"]
+    assert store.project().settings.noise_seed == 7
+
+
+def test_taking_in_twice_changes_nothing(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    run = run_now(store, jobs.draw(store, 3, by="ann"))
+    before = store.open_pairs("ann", 100)
+    take_in(store, run, RunFolder(store.run_folder(run)))
+    assert len(before) == 3
+    assert store.open_pairs("ann", 100) == before
+
+
+def test_candidates_of_one_prompt_make_as_many_pairs_as_were_asked_for(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    pairs = drawn(store, 2 * len(PROMPTS))
+    assert len({pair.left for pair in pairs} | {pair.right for pair in pairs}) == 2 * len(pairs)
+
+
+def test_sides_are_drawn_once_for_a_person_and_kept(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    pairs = drawn(store, 8)
+    again = Store(tmp_path / "p").show_pairs([pair.id for pair in pairs], to="ann")
+    assert again == pairs
+
+
+def test_both_sides_come_up(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    (pair,) = drawn(store, 1)
+    lefts = {store.show_pairs([pair.id], to=f"person-{n}")[0].left for n in range(40)}
+    assert lefts == {pair.left, pair.right}
+
+
+def test_the_same_answer_twice_is_one_label(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    (pair,) = drawn(store, 1)
+    uid = label(store, pair, "left")
+    label(store, pair, "left", uid=uid)
+    assert len(store.label_history()) == 1
+
+
+def test_the_same_answer_at_the_same_time_is_one_label(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    (pair,) = drawn(store, 1)
+    uid = new_uuid()
+    threads = [
+        threading.Thread(target=label, args=(store, pair, "left"), kwargs={"uid": uid}) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [row["uuid"] for row in store.label_history()] == [uid]
+
+
+def test_a_pair_that_was_never_shown_cannot_be_labelled(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    (pair,) = drawn(store, 1)
+    with pytest.raises(ValueError, match="never shown to you"):
+        label(store, pair, "left", by="eve")
+
+
+def test_one_refused_answer_does_not_keep_back_the_others(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    (pair,) = drawn(store, 1)
+    answers = [
+        Answer(uuid=new_uuid(), pair="nothing", value="left"),
+        Answer(uuid=new_uuid(), pair=pair.id, value="tie"),
+    ]
+    refusals = store.record_answers(answers, by="ann")
+    assert [bool(why) for why in refusals] == [True, False]
+    assert [row["value"] for row in store.label_history()] == ["tie"]
+
+
+def test_undo_is_an_event_and_the_pair_is_open_again(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    first, second = drawn(store, 2)
+    uid = label(store, first, "left")
+    label(store, second, "right")
+    store.undo_label(uid, uuid=new_uuid(), by="ann")
+    assert [row["value"] for row in store.label_history()] == ["left", "right", "undo"]
+    assert [pair for pair, _ in store.open_pairs("ann", 10)] == [first.id]
+    assert store.counts().labelled == 1
+
+
+def test_nobody_undoes_the_label_of_another(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    (pair,) = drawn(store, 1)
+    uid = label(store, pair, "left")
+    with pytest.raises(ValueError, match="no such label of yours"):
+        store.undo_label(uid, uuid=new_uuid(), by="eve")
+
+
+def test_after_an_undo_the_new_label_stands(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p", settings=LoopSettings(held_out_every=1000))
+    (pair,) = drawn(store, 1)
+    first = label(store, pair, "left")
+    store.undo_label(first, uuid=new_uuid(), by="ann")
+    label(store, pair, "right")
+    (found,) = store.human_pairs()
+    right = store.image_file(pair.right).name
+    assert right.endswith(f"-{found.winner.row}.png")
+
+
+def test_undo_finds_the_last_labels_after_a_restart(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    pairs = drawn(store, 3)
+    uids = [label(store, pair, "left") for pair in pairs]
+    store.close()
+    past = Store(tmp_path / "p").last_labels("ann", 2)
+    assert [one.uuid for one in past] == uids[1:]
+    assert past[1].pair == pairs[2]
+
+
+def test_winner_and_loser_follow_the_side_that_was_shown(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    pairs = drawn(store, 6)
+    for pair, value in zip(pairs, ["left", "right"] * 3, strict=True):
+        label(store, pair, value)  # type: ignore[arg-type]
+    found = {pair.id: pair for pair in store.human_pairs()}
+    for pair, value in zip(pairs, ["left", "right"] * 3, strict=True):
+        won = pair.left if value == "left" else pair.right
+        assert store.image_file(won).name.endswith(f"-{found[pair.id].winner.row}.png")
+        assert found[pair.id].winner.row != found[pair.id].loser.row
+
+
+def test_ties_both_bad_and_skips_are_kept_and_never_trained(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    pairs = drawn(store, 4)
+    for pair, value in zip(pairs, ("tie", "both_bad", "skip", "left"), strict=True):
+        label(store, pair, value)  # type: ignore[arg-type]
+    counts = store.counts()
+    assert (counts.labelled, counts.skipped, counts.winners) == (3, 1, 1)
+    assert len(store.label_history()) == 4
+
+
+def test_a_skipped_pair_is_left_for_others(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    (pair,) = drawn(store, 1)
+    label(store, pair, "skip")
+    assert store.open_pairs("ann", 10) == []
+    assert [found for found, _ in store.open_pairs("bob", 10)] == [pair.id]
+
+
+def test_two_people_on_one_pair_are_both_kept_and_a_draw_of_votes_is_no_pair(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    (pair,) = drawn(store, 1)
+    (other,) = store.show_pairs([pair.id], to="bob")
+    label(store, pair, "left")
+    label(store, other, "right" if other.left == pair.left else "left", by="bob")
+    assert len(store.label_history()) == 2
+    assert store.human_pairs() == []
+
+
+def test_held_out_pairs_do_not_change_as_pairs_are_added(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    for pair in drawn(store, 5):
+        label(store, pair, "left")
+    before = [pair.id for pair in store.human_pairs() if pair.held_out]
+    for pair in drawn(store, 5):
+        label(store, pair, "left")
+    after = [pair.id for pair in store.human_pairs() if pair.held_out]
+    assert len(before) == 1
+    assert after[:1] == before and len(after) == 2
+
+
+def test_what_people_said_cannot_be_changed_or_deleted(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    (pair,) = drawn(store, 1)
+    label(store, pair, "left")
+    database = Database(tmp_path / "p" / DATABASE)
+    for statement in ("update labels set value = 'right'", "delete from labels", "delete from events"):
+        with pytest.raises(DatabaseError, match="append-only"):
+            database.execute(statement)
+
+
+def test_a_flipped_self_pair_is_a_human_pair_from_then_on(tmp_path: Path) -> None:
+    store = _proposed(tmp_path)
+    run = jobs.proposal(store)
+    assert run is not None
+    first, second, third, *_ = store.review_pairs(run)
+    before = {pair.id: pair for pair in store.self_pairs(run)}
+    store.record_review(first.id, "flip", uuid=new_uuid(), by="ann")
+    store.record_review(second.id, "drop", uuid=new_uuid(), by="ann")
+    store.record_review(third.id, "approve", uuid=new_uuid(), by="ann")
+    own = {pair.id for pair in store.self_pairs(run)}
+    (flipped,) = [pair for pair in store.human_pairs() if pair.id == first.id]
+    assert own == set(before) - {first.id, second.id}
+    assert flipped.source == "human" and not flipped.held_out
+    assert (flipped.winner, flipped.loser) == (before[first.id].loser, before[first.id].winner)
+
+
+def test_the_last_decision_holds_and_can_be_taken_back(tmp_path: Path) -> None:
+    store = _proposed(tmp_path)
+    run = jobs.proposal(store)
+    assert run is not None
+    pair = store.review_pairs(run)[0]
+    for decision in ("flip", "drop", None):
+        store.record_review(pair.id, decision, uuid=new_uuid(), by="ann")  # type: ignore[arg-type]
+    assert store.review_pairs(run)[0].decision is None
+    assert len(store.review_history()) == 3
+    assert store.counts().flipped == 0
+
+
+def test_a_decision_sent_twice_is_one(tmp_path: Path) -> None:
+    store = _proposed(tmp_path)
+    run = jobs.proposal(store)
+    assert run is not None
+    pair, uid = store.review_pairs(run)[0], new_uuid()
+    store.record_review(pair.id, "flip", uuid=uid, by="ann")
+    store.record_review(pair.id, "flip", uuid=uid, by="ann")
+    assert len(store.review_history()) == 1
+
+
+def test_review_shows_the_least_certain_first_and_only_the_share_to_keep(tmp_path: Path) -> None:
+    store = _proposed(tmp_path)
+    run = jobs.proposal(store)
+    assert run is not None
+    assert [pair.rank for pair in store.review_pairs(run)] == [3, 2, 1, 0]
+    store.set_settings(store.project().settings.model_copy(update={"keep_self_pairs": 0.5}), by="ann")
+    assert [pair.rank for pair in store.review_pairs(run)] == [1, 0]
+
+
+def test_an_accepted_round_becomes_current_and_an_older_one_can_again(tmp_path: Path) -> None:
+    store = _proposed(tmp_path)
+    run_now(store, jobs.train(store, by="ann"))
+    assert [(round_.round, round_.parent) for round_ in store.rounds()] == [(0, None), (1, 0)]
+    assert store.current_round() == store.rounds()[1]
+    store.make_current(0, by="ann")
+    assert store.current_round() == store.rounds()[0]
+    with pytest.raises(ValueError, match="Round 5 was not accepted"):
+        store.make_current(5, by="ann")
+
+
+def _proposed(tmp_path: Path) -> Store:
+    """A project with round 0 trained and self pairs for round 1."""
+    store = make_store(tmp_path / "p")
+    for pair in drawn(store, 5):
+        label(store, pair, "left")
+    run_now(store, jobs.train(store, by="ann"))
+    run_now(store, jobs.propose(store, by="ann"))
+    return store
+
+
+WRITER = """
+import sys, uuid
+from annotator.rows import Answer
+from annotator.store import Store
+store = Store(sys.argv[1])
+pairs = sys.argv[2:]
+while True:
+    for pair in pairs:
+        batch = [Answer(uuid=str(uuid.uuid4()), pair=pair, value="left") for _ in range(3)]
+        store.record_answers(batch, by="ann")
+        print(",".join(answer.uuid for answer in batch), flush=True)
+"""
+
+
+@pytest.mark.timeout(60)
+def test_a_killed_writer_loses_no_acknowledged_label_and_leaves_no_half_batch(
+    tmp_path: Path, root: Path
+) -> None:
+    store = make_store(tmp_path / "p")
+    pairs = [pair.id for pair in drawn(store, 4)]
+    store.close()
+    acknowledged: list[list[str]] = []
+    for kill in range(4):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path / "p"), *pairs],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(root)},
+        )
+        assert process.stdout is not None
+        for _ in range(5 + 3 * kill):
+            acknowledged.append(process.stdout.readline().strip().split(","))
+        os.kill(process.pid, signal.SIGKILL)
+        rest = process.stdout.read().splitlines()
+        acknowledged += [line.split(",") for line in rest if len(line) == 3 * 36 + 2]
+        process.wait()
+    kept = [row["uuid"] for row in Store(tmp_path / "p").label_history()]
+    assert {uid for batch in acknowledged for uid in batch} <= set(kept)
+    assert len(kept) == len(set(kept)) and len(kept) % 3 == 0

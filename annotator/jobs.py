@@ -1,0 +1,204 @@
+"""What a run is asked to do: run folders made from what the store holds. Starts no process."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from annotator.rows import Job, Run
+from annotator.store import Store
+from sail import mixup
+from sail import rounds as loop
+from sail.config import ExportRequest, LoopSettings, Mixup
+from sail.mixup import MixupPlan
+from sail.records import Interval, TrainingPair
+from sail.rounds import NextStep, Round
+from sail.runfolder import RunFolder
+
+FOLDER_NAME = re.compile(r"(\d{4,})-\w+")
+DRAW_CHUNK = 8
+_creating = threading.Lock()
+
+
+def draw(store: Store, count: int, *, by: str) -> Run:
+    """Draw `count` more pairs for people to label, on prompts not used so far where there are any."""
+    project = store.project()
+    learn, _ = loop.split_prompts(project.prompts, project.settings)
+    prompts = loop.take_prompts(learn, store.used_prompts(), count)
+    earlier = sum(run.job == "draw" for run in store.runs())
+    request = loop.seed_request(
+        project.settings, project.model, prompts, pairs_per_prompt=-(-count // len(prompts))
+    )
+    request = request.model_copy(
+        update={
+            # Prompts come back when they run out; another noise seed then gives other images.
+            "noise_seed": request.noise_seed + 1_000 * earlier,
+            # A person waits for the first pair, so few images are drawn at a time.
+            "sampling": request.sampling.model_copy(
+                update={"chunk": min(request.sampling.chunk, DRAW_CHUNK)}
+            ),
+        }
+    )
+    return _create(store, "draw", round_number=0, by=by, build=lambda: (request, (), {}))
+
+
+def propose(store: Store, *, by: str) -> Run:
+    """Have the current round's policy draw candidates and judge them, for the round after the last."""
+    project, trained = store.project(), store.rounds()
+    policy = store.current_round()
+    if policy is None:
+        raise ValueError("No round is accepted yet, so there is no judge. Train a round first.")
+    number = trained[-1].round + 1
+    parent = next((round_ for round_ in trained if round_.round == policy.parent), None)
+    learn, _ = loop.split_prompts(project.prompts, project.settings)
+    prompts = loop.take_prompts(learn, store.used_prompts(), project.settings.prompts_per_round)
+    request = loop.propose_request(
+        project.settings, project.model, prompts, number=number, policy=policy, parent=parent
+    )
+    named = {request.adapter, request.reference_adapter}
+    adapters = {round_.sha256: Path(round_.adapter) for round_ in trained if round_.sha256 in named}
+    return _create(store, "propose", round_number=number, by=by, build=lambda: (request, (), adapters))
+
+
+def train(store: Store, *, self_fraction: float | None = None, by: str) -> Run:
+    """Train the next round on the human pairs and, from round 1 on, the self pairs proposed for it."""
+    settings = store.project().settings
+    if self_fraction is not None and self_fraction != settings.mixup.self_fraction:
+        settings = settings.model_copy(update={"mixup": Mixup(self_fraction=self_fraction)})
+        store.set_settings(settings, by=by)
+    pairs = training_pairs(store)
+    loop.require_enough_pairs(_trainable(pairs), settings)
+    number, parent = next_round(store), store.current_round()
+    project = store.project()
+    _, held_out_prompts = loop.split_prompts(project.prompts, settings)
+    request = loop.train_request(
+        settings, project.model, number=number, parent=parent, held_out_prompts=held_out_prompts
+    )
+    adapters = {parent.sha256: Path(parent.adapter)} if parent else {}
+    return _create(store, "train", round_number=number, by=by, build=lambda: (request, pairs, adapters))
+
+
+def export(store: Store, *, by: str) -> Run:
+    """Write the current round's adapter for other tools."""
+    policy = store.current_round()
+    if policy is None:
+        raise ValueError("There is nothing to export: no round is accepted yet. Train a round first.")
+    project = store.project()
+    request = ExportRequest(
+        model=project.model,
+        round=policy.round,
+        adapter=policy.sha256,
+        title=f"{store.name}, round {policy.round}",
+        facts=export_facts(store, policy),
+    )
+    adapters = {policy.sha256: Path(policy.adapter)}
+    return _create(store, "export", round_number=policy.round, by=by, build=lambda: (request, (), adapters))
+
+
+def export_facts(store: Store, policy: Round) -> dict[str, str | int | float | bool | None]:
+    """Figures for the model card and for the page that shows what an export holds."""
+    accuracy = policy.judge_accuracy
+    return {
+        "round": policy.round,
+        "human pairs": policy.human_pairs,
+        "self pairs": policy.self_pairs,
+        "mixup ratio": policy.self_fraction,
+        "judge accuracy on held-out human pairs": _interval(accuracy),
+        "diversity against base": policy.diversity_ratio,
+        "saturation against base": policy.saturation_ratio,
+        "labels given": store.counts().labelled,
+        "self pairs flipped by people": store.counts().flipped,
+    }
+
+
+def _interval(share: Interval) -> str | None:
+    if share.value is None or share.low is None or share.high is None:
+        return None
+    return f"{share.value:.0%} of {share.n} (95 % interval {share.low:.0%} to {share.high:.0%})"
+
+
+def next_round(store: Store) -> int:
+    trained = store.rounds()
+    return trained[-1].round + 1 if trained else 0
+
+
+def proposal(store: Store) -> Run | None:
+    """The propose run whose self pairs are ready for the next round."""
+    number = next_round(store)
+    ready = [run for run in store.runs() if (run.job, run.round, run.what) == ("propose", number, "done")]
+    return ready[-1] if ready else None
+
+
+def training_pairs(store: Store) -> list[TrainingPair]:
+    """What the next round is trained and measured on."""
+    proposed = proposal(store)
+    return [*store.human_pairs(), *(store.self_pairs(proposed) if proposed else ())]
+
+
+def next_step(store: Store) -> NextStep:
+    """Where the loop stands."""
+    proposed, counts = proposal(store), store.counts()
+    return loop.next_step(
+        store.project().settings,
+        trainable_pairs=counts.trainable,
+        drawn_pairs=counts.drawn,
+        rounds=store.rounds(),
+        proposed=proposed.round if proposed else None,
+    )
+
+
+def mixup_plan(store: Store, self_fraction: float) -> MixupPlan:
+    """What a mixup ratio means for the next round, before anything is trained."""
+    pairs, settings = training_pairs(store), store.project().settings
+    human, own = _trainable(pairs), sum(pair.source == "self" for pair in pairs)
+    return mixup.plan(
+        self_fraction,
+        human_pairs=human,
+        self_pairs=own,
+        steps=settings.optimisation.steps,
+        batch_pairs=settings.optimisation.batch_pairs,
+    )
+
+
+def merged_settings(settings: LoopSettings, changes: Mapping[str, Any]) -> LoopSettings:
+    """`settings` with some values replaced, nested ones too. pydantic's ValidationError for wrong ones."""
+    return LoopSettings.model_validate(_merged(settings.model_dump(mode="json"), changes))
+
+
+def _merged(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for key, change in changes.items():
+        old = values.get(key)
+        merged[key] = _merged(old, change) if isinstance(old, dict) and isinstance(change, dict) else change
+    return merged
+
+
+def _trainable(pairs: Iterable[TrainingPair]) -> int:
+    return sum(pair.source == "human" and not pair.held_out for pair in pairs)
+
+
+Parts = tuple[BaseModel, Iterable[TrainingPair], dict[str, Path]]
+
+
+def _create(store: Store, job: Job, *, round_number: int, by: str, build: Callable[[], Parts]) -> Run:
+    """Publish the run folder, then record the run: a crash in between leaves a folder nobody looks at."""
+    with _creating:
+        for run in store.runs():
+            if run.unfinished and run.job == job:
+                raise ValueError(f"Run {run.id} does that already. Wait for it, or stop it in Rounds.")
+        store.project().model.checked()
+        request, pairs, adapters = build()
+        number = _free_number(store)
+        folder = f"{number:04d}-{getattr(request, 'kind')}"  # noqa: B009
+        RunFolder.create(store.folder / "runs" / folder, request, pairs=pairs, adapters=adapters)
+        return store.record_run(number, job, round_number=round_number, folder=folder, by=by)
+
+
+def _free_number(store: Store) -> int:
+    found = (FOLDER_NAME.fullmatch(path.name) for path in (store.folder / "runs").iterdir())
+    return max([store.next_run_id() - 1, *(int(match[1]) for match in found if match)]) + 1

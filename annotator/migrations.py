@@ -1,0 +1,148 @@
+"""The schema of project.db, step by step. Knows tables; knows nothing of what is asked of them.
+
+What people said (labels, reviews) and what was decided (events) is appended, never changed.
+Triggers hold that, so that no later code can break it by mistake.
+"""
+
+from __future__ import annotations
+
+from sqlite_utils import Database, Migrations
+from sqlite_utils.db import Table
+
+project = Migrations("annotator")
+
+APPEND_ONLY = ("events", "labels", "reviews", "run_events")
+
+
+def _table(db: Database, name: str) -> Table:
+    return db.table(name, strict=True)
+
+
+@project()
+def m001_project(db: Database) -> None:
+    """Settings, prompts, model and gate decisions, each as an event: the last of a kind holds."""
+    _table(db, "events").create(
+        {"seq": int, "at": float, "by": str, "kind": str, "payload": str},
+        pk="seq",
+        not_null={"at", "by", "kind", "payload"},
+    ).create_index(["kind"])
+
+
+@project()
+def m002_runs(db: Database) -> None:
+    _table(db, "runs").create(
+        {"id": int, "job": str, "round": int, "folder": str, "at": float, "by": str},
+        pk="id",
+        not_null={"job", "round", "folder", "at", "by"},
+    )
+    _table(db, "run_events").create(
+        {"seq": int, "run": int, "what": str, "at": float, "by": str, "payload": str},
+        pk="seq",
+        not_null={"run", "what", "at", "by", "payload"},
+        foreign_keys=[("run", "runs", "id")],
+    ).create_index(["run"])
+    _table(db, "rounds").create(
+        {"number": int, "run": int, "record": str, "at": float},
+        pk="number",
+        not_null={"run", "record", "at"},
+        foreign_keys=[("run", "runs", "id")],
+    ).create_index(["run"], unique=True)
+
+
+@project()
+def m003_pairs(db: Database) -> None:
+    """Candidates have random ids: an address tells nothing of the model, the run or the round."""
+    _table(db, "candidates").create(
+        {
+            "id": str, "run": int, "prompt_index": int, "prompt": str, "number": int,
+            "image": str, "latents": str,
+        },
+        pk="id",
+        not_null={"run", "prompt_index", "prompt", "number", "image", "latents"},
+        foreign_keys=[("run", "runs", "id")],
+    ).create_index(["run", "prompt_index", "number"], unique=True)  # fmt: skip
+    _table(db, "pairs").create(
+        {"ordinal": int, "id": str, "run": int, "one": str, "two": str},
+        pk="ordinal",
+        not_null={"id", "run", "one", "two"},
+        foreign_keys=[("run", "runs", "id"), ("one", "candidates", "id"), ("two", "candidates", "id")],
+    ).create_index(["id"], unique=True).create_index(["one"], unique=True)
+    _table(db, "self_pairs").create(
+        {
+            "id": str, "run": int, "prompt_index": int, "winner": str, "loser": str,
+            "winner_reward": float, "loser_reward": float, "margin": float, "margin_error": float,
+            "rank": int,
+        },
+        pk="id",
+        not_null={
+            "run", "prompt_index", "winner", "loser",
+            "winner_reward", "loser_reward", "margin", "margin_error", "rank",
+        },
+        foreign_keys=[
+            ("run", "runs", "id"), ("winner", "candidates", "id"), ("loser", "candidates", "id"),
+        ],
+    ).create_index(["run", "prompt_index"], unique=True)  # fmt: skip
+
+
+@project()
+def m004_people(db: Database) -> None:
+    """`left` of an assignment is the candidate that the server put there, for that person and pair."""
+    _table(db, "assignments").create(
+        {"pair": str, "person": str, "left": str, "at": float},
+        pk=("pair", "person"),
+        not_null={"left", "at"},
+        foreign_keys=[("pair", "pairs", "id"), ("left", "candidates", "id")],
+    )
+    _table(db, "labels").create(
+        {
+            "seq": int, "uuid": str, "pair": str, "person": str, "value": str, "left": str,
+            "elapsed_ms": int, "undoes": str, "at": float,
+        },
+        pk="seq",
+        not_null={"uuid", "pair", "person", "value", "left", "elapsed_ms", "at"},
+        foreign_keys=[("pair", "pairs", "id"), ("left", "candidates", "id")],
+    ).create_index(["uuid"], unique=True).create_index(["pair"]).create_index(["person"])  # fmt: skip
+    _table(db, "reviews").create(
+        {"seq": int, "uuid": str, "self_pair": str, "person": str, "decision": str, "at": float},
+        pk="seq",
+        not_null={"uuid", "self_pair", "person", "decision", "at"},
+        foreign_keys=[("self_pair", "self_pairs", "id")],
+    ).create_index(["uuid"], unique=True).create_index(["self_pair"])
+
+
+@project()
+def m005_views(db: Database) -> None:
+    """What holds now, derived from events."""
+    db.create_view(
+        "standing_labels",
+        """
+        select * from (
+          select l.*, row_number() over (partition by pair, person order by seq desc) as newest
+          from labels l
+          where l.value != 'undo' and not exists (select 1 from labels u where u.undoes = l.uuid)
+        ) where newest = 1
+        """,
+    )
+    db.create_view(
+        "standing_reviews",
+        """
+        select * from (
+          select r.*, row_number() over (partition by self_pair order by seq desc) as newest from reviews r
+        ) where newest = 1 and decision != 'clear'
+        """,
+    )
+    db.create_view(
+        "standing_runs",
+        """
+        select runs.*, e.what, e.at as since, e.payload, e.seq as event_seq
+        from runs join run_events e on e.run = runs.id
+        where e.seq = (select max(o.seq) from run_events o where o.run = runs.id)
+        """,
+    )
+    db.table("labels").create_index(["undoes"])
+    for table in APPEND_ONLY:
+        for verb in ("update", "delete"):
+            db.execute(
+                f"create trigger {table}_no_{verb} before {verb} on {table} "
+                f"begin select raise(abort, '{table} is append-only'); end"
+            )

@@ -1,0 +1,155 @@
+"""Which projects there are, and which are open here. Knows folders; knows no web page."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from annotator import jobs
+from annotator.assignment import Assignments
+from annotator.runs import Runner
+from annotator.store import DATABASE, Store
+from sail.config import LoopSettings, ModelRef
+from sail.rounds import parse_prompts
+
+log = logging.getLogger(__name__)
+
+NAME = re.compile(r"[^\W_][\w .-]{0,59}")
+DEMO = "demo"
+DEMO_PAIRS = 60
+
+
+@dataclass(frozen=True)
+class OpenProject:
+    """A project in use by this server."""
+
+    store: Store
+    assignments: Assignments
+    runner: Runner
+
+
+class Projects:
+    """The projects below one folder, and the queue that their runs share."""
+
+    def __init__(self, root: Path, *, default: str, starter: Path, runner: Runner | None = None) -> None:
+        self.root = root.resolve()
+        self.default = default
+        self.starter = starter.resolve()
+        self.runner = runner or Runner()
+        self._open: dict[str, OpenProject] = {}
+        self._held: list[FileLock] = []
+        self._lock = threading.Lock()
+
+    def names(self) -> list[str]:
+        return sorted(path.parent.name for path in self.root.glob(f"[!.]*/{DATABASE}"))
+
+    def get(self, name: str) -> OpenProject:
+        """Open a project. KeyError where there is none of that name."""
+        with self._lock:
+            if name not in self._open:
+                if name not in self.names():
+                    raise KeyError(f"There is no project {name!r}. Choose one in Setup, or create it there.")
+                self._open[name] = self._opened(self.root / name)
+            return self._open[name]
+
+    def _opened(self, folder: Path) -> OpenProject:
+        self._hold(folder)
+        store = Store(folder)
+        store.project()
+        self.runner.open(store)
+        return OpenProject(store, Assignments(store), self.runner)
+
+    def _hold(self, folder: Path) -> None:
+        lock = FileLock(str(folder / ".server.lock"), thread_local=False)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(
+                f"{folder} is open in another app already. Use that one, or close it first."
+            ) from None
+        self._held.append(lock)
+
+    def find_runs(self) -> None:
+        """Open every project: a trainer may still be at work from before a restart."""
+        for name in self.names():
+            try:
+                self.get(name)
+            except ValueError as error:
+                # Open elsewhere or unreadable: that is said again when a person opens it.
+                log.warning("%s", error)
+
+    def create(
+        self,
+        name: str,
+        *,
+        model: ModelRef,
+        prompts: str,
+        seed_pairs: int,
+        settings: dict[str, Any] | None = None,
+        download: bool = False,
+        by: str,
+    ) -> OpenProject:
+        """Make a project and queue its first pairs. ValueError says what cannot be used."""
+        if not NAME.fullmatch(name) or name != name.strip(" ."):
+            raise ValueError(
+                f"{name!r} cannot name a project. Use letters, digits, spaces, dots and dashes (60 at most)."
+            )
+        if (self.root / name).exists():
+            raise ValueError(f"There is a project {name!r} already. Choose another name.")
+        store = Store.create(
+            self.root / name,
+            model=self.model(model),
+            prompts=parse_prompts(prompts),
+            settings=jobs.merged_settings(LoopSettings(), settings or {}),
+            download=download,
+            by=by,
+        )
+        jobs.draw(store, seed_pairs, by=by)
+        store.close()
+        return self.get(name)
+
+    def model(self, asked: ModelRef) -> ModelRef:
+        """A usable model; `starter` is the one that ships, a folder is named by its absolute path."""
+        source = str(self.starter) if asked.source.strip() == "starter" else asked.source.strip()
+        if Path(source).is_dir():
+            source = str(Path(source).resolve())
+        return asked.model_copy(update={"source": source}).checked()
+
+    def close(self) -> None:
+        self.runner.close()
+        for project in self._open.values():
+            project.store.close()
+        for lock in self._held:
+            lock.release()
+
+
+def open_projects(folder: Path | None, *, home: Path) -> Projects:
+    """The project at `folder` and its neighbours; without one, the demo project, made on first use.
+
+    `home` holds data/starter, data/prompts and data/projects. ValueError says what is missing.
+    """
+    starter, demo = home / "data" / "starter", home / "data" / "projects" / DEMO
+    chosen = demo if folder is None else folder.resolve()
+    projects = Projects(chosen.parent, default=chosen.name, starter=starter)
+    if folder is None and not (demo / DATABASE).is_file():
+        file = home / "data" / "prompts" / "starter.txt"
+        try:
+            text = file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"The prompt file {file} cannot be read: {error.strerror}.") from error
+        model = ModelRef(source=str(starter))
+        projects.create(DEMO, model=model, prompts=text, seed_pairs=DEMO_PAIRS, by="app")
+    elif not (chosen / DATABASE).is_file():
+        raise ValueError(
+            f"{chosen} is not a project: it has no {DATABASE}. "
+            "Start without --project and create one in Setup, or give a project's folder."
+        )
+    projects.get(chosen.name)
+    projects.find_runs()
+    return projects

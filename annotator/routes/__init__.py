@@ -1,0 +1,41 @@
+"""The routes of one project and of all. Knows requests and answers; decides nothing itself."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+
+from annotator.routes import export, labelling, loop, setup
+from annotator.store import DatabaseError
+
+api = APIRouter(prefix="/api")
+for _part in (labelling, loop, setup, export):
+    api.include_router(_part.api)
+
+
+def add_error_answers(app: FastAPI) -> None:
+    """One sentence in `detail` for every mistake; nothing of our insides."""
+
+    @app.exception_handler(RequestValidationError)
+    @app.exception_handler(ValidationError)
+    def invalid(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError | ValidationError)
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        message = str(first["msg"]).removeprefix("Value error, ")
+        return JSONResponse({"detail": f"{where}: {message}." if where else message}, 422)
+
+    @app.exception_handler(ValueError)
+    def mistake(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 422)
+
+    @app.exception_handler(KeyError)
+    def missing(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": str(error.args[0]) if error.args else "Not found."}, 404)
+
+    @app.exception_handler(DatabaseError)
+    def unwritten(_: Request, error: Exception) -> JSONResponse:
+        why = f"The project could not be written: {error}. Is the disk full? Labels wait in your browser."
+        return JSONResponse({"detail": why}, 503)

@@ -1,0 +1,79 @@
+"""What every route stands on: who asks, for which project, and what an answer looks like."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import Cookie, Depends, HTTPException, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from annotator.projects import OpenProject, Projects
+from annotator.rows import Run
+from sail.runfolder import RunFolder
+
+PERSON = r"[\w.@-]{1,64}"
+FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Uuid = Annotated[str, Field(pattern=r"^[0-9a-f-]{36}$")]
+Id = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+def all_projects(request: Request) -> Projects:
+    found: Projects = request.app.state.projects
+    return found
+
+
+def opened(project: str, projects: Annotated[Projects, Depends(all_projects)]) -> OpenProject:
+    return projects.get(project)
+
+
+def person(sail_person: Annotated[str | None, Cookie()] = None) -> str:
+    """The name that this browser gave itself; accounts come later."""
+    if sail_person is None or not re.fullmatch(PERSON, sail_person):
+        raise HTTPException(422, "Your browser has not said who you are. Allow cookies and reload the page.")
+    return sail_person
+
+
+InProject = Annotated[OpenProject, Depends(opened)]
+Person = Annotated[str, Depends(person)]
+
+
+def image_url(project: OpenProject, uid: str) -> str:
+    return f"/api/projects/{quote(project.store.name)}/images/{uid}"
+
+
+def label_counts(project: OpenProject) -> dict[str, int]:
+    """How far labelling is; `planned` counts pairs that are still being drawn."""
+    store = project.store
+    counts = store.counts()
+    coming = sum(_pairs_coming(project, run) for run in store.runs() if run.job == "draw" and run.unfinished)
+    return {
+        **asdict(counts),
+        "planned": counts.drawn + coming,
+        "needed": store.project().settings.min_human_pairs,
+    }
+
+
+def _pairs_coming(project: OpenProject, run: Run) -> int:
+    request = RunFolder(project.store.run_folder(run)).request()
+    left = len(request.prompts) - len(project.store.taken_in(run))
+    return int(left * (request.num_candidates // 2))
+
+
+def with_etag(request: Request, value: Any) -> Response:
+    body = json.dumps(value).encode()
+    etag = f'"{hashlib.sha256(body).hexdigest()[:20]}"'
+    headers = {"etag": etag, "cache-control": "private, no-cache"}
+    if request.headers.get("if-none-match") == etag:
+        return Response(status_code=304, headers=headers)
+    return Response(body, media_type="application/json", headers=headers)

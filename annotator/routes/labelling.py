@@ -1,0 +1,85 @@
+"""Labelling: pairs to a person, answers from them, images under their opaque ids.
+
+Every handler is a plain function of an open project, a person and a body, so that a test can call it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, HTTPException
+from fastapi.responses import FileResponse
+from pydantic import Field
+
+from annotator.projects import OpenProject
+from annotator.routes.common import FOR_EVER, Body, InProject, Person, Uuid, image_url, label_counts
+from annotator.rows import Answer, ShownPair
+from sail.records import LabelValue
+
+api = APIRouter()
+
+
+class AnswerBody(Body):
+    uuid: Uuid
+    pair: Annotated[str, Field(max_length=64)] = ""
+    value: LabelValue | Literal["undo"]
+    elapsed_ms: int = Field(0, ge=0, le=86_400_000)
+    undoes: Uuid | None = None
+
+
+class AnswersBody(Body):
+    answers: list[AnswerBody] = Field(min_length=1, max_length=200)
+
+
+@api.post("/projects/{project}/pairs/next")
+def next_pairs(project: InProject, who: Person) -> dict[str, Any]:
+    """The pairs this person holds, and what undo can go back through."""
+    # Counted first: who is told of more pairs than they were given asks again, never the other way round.
+    labels = label_counts(project)
+    queue = project.assignments.next_pairs(who)
+    return {
+        "pairs": [shown(project, pair) for pair in queue.pairs],
+        "past": [
+            {"uuid": past.uuid, "value": past.value, "pair": shown(project, past.pair)}
+            for past in project.store.last_labels(who, 20)
+        ],
+        "with_others": queue.with_others,
+        "mean_ms": project.store.mean_label_ms(who),
+        "labels": labels,
+    }
+
+
+def shown(project: OpenProject, pair: ShownPair) -> dict[str, str]:
+    sides = {"left": image_url(project, pair.left), "right": image_url(project, pair.right)}
+    return {"id": pair.id, "prompt": pair.prompt, **sides}
+
+
+@api.post("/projects/{project}/pairs/release")
+def release_pairs(project: InProject, who: Person) -> dict[str, bool]:
+    project.assignments.release(who)
+    return {"released": True}
+
+
+@api.post("/projects/{project}/labels")
+def record_labels(body: AnswersBody, project: InProject, who: Person) -> dict[str, Any]:
+    """Keep answers, in their order. What is acknowledged is on disk; the same uuid again changes nothing."""
+    answers = [Answer(**answer.model_dump()) for answer in body.answers]
+    refusals = project.store.record_answers(answers, by=who)
+    return {
+        "acknowledged": [answer.uuid for answer, why in zip(answers, refusals, strict=True) if why is None],
+        "refused": {answer.uuid: why for answer, why in zip(answers, refusals, strict=True) if why},
+        "mean_ms": project.store.mean_label_ms(who),
+        "labels": label_counts(project),
+    }
+
+
+@api.get("/projects/{project}/images/{uid}")
+def image(uid: str, project: InProject) -> FileResponse:
+    """A candidate's image under its random id. Follows no link out of the run folder."""
+    file = project.store.image_file(uid)
+    inside = (project.store.folder / "runs").resolve()
+    if not file.resolve().is_relative_to(inside) or file.is_symlink():
+        raise HTTPException(403, "This image lies outside its run folder, so it is not shown.")
+    if not file.is_file():
+        raise HTTPException(404, f"The image file {file.name} is gone from its run folder.")
+    return FileResponse(file, media_type="image/png", headers=FOR_EVER)

@@ -1,0 +1,226 @@
+"""The loop: where things stand, runs and rounds, review and the mixup ratio."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.responses import FileResponse
+from pydantic import Field
+
+from annotator import jobs
+from annotator.projects import OpenProject, Projects
+from annotator.routes.common import (
+    FOR_EVER,
+    Body,
+    Id,
+    InProject,
+    Person,
+    Uuid,
+    all_projects,
+    image_url,
+    label_counts,
+    with_etag,
+)
+from annotator.rows import Review
+from annotator.runs import RunView
+from sail.records import Decision
+from sail.rounds import Round
+from sail.runfolder import RunFolder
+
+MAX_CURVE_POINTS = 300
+api = APIRouter()
+
+
+class RunBody(Body):
+    job: Literal["draw", "propose", "train", "export"]
+    count: int = Field(20, ge=1, le=5000)
+    """Pairs to draw."""
+    self_fraction: float | None = Field(None, ge=0, le=1)
+
+
+class CurrentBody(Body):
+    round: int = Field(ge=0)
+
+
+class ReviewBody(Body):
+    uuid: Uuid
+    self_pair: Id
+    decision: Decision | None
+
+
+class ReviewsBody(Body):
+    reviews: list[ReviewBody] = Field(min_length=1, max_length=2000)
+
+
+@api.get("/projects/{project}/status")
+def status(project: InProject, request: Request) -> Response:
+    """Everything that a page polls for, with an ETag."""
+    return with_etag(request, status_of(project, all_projects(request)))
+
+
+def status_of(project: OpenProject, projects: Projects) -> dict[str, Any]:
+    store, runner = project.store, project.runner
+    current, step = store.current_round(), jobs.next_step(store)
+    return {
+        "project": store.name,
+        "projects": projects.names(),
+        "labels": label_counts(project),
+        "next": {"name": step.name, "round": step.round},
+        "runs": [asdict(view) for view in runner.views(store)],
+        "rounds": [round_view(round_) for round_ in store.rounds()],
+        "current": current.round if current else None,
+        "review": review_counts(project),
+        "elsewhere": [
+            f"run {run.id} of {other.name}" for other, run in runner.running() if other.folder != store.folder
+        ],
+    }
+
+
+def round_view(trained: Round) -> dict[str, Any]:
+    return {**trained.model_dump(mode="json", exclude={"adapter"}), "sha256": trained.sha256[:12]}
+
+
+def review_counts(project: OpenProject) -> dict[str, Any] | None:
+    run = jobs.proposal(project.store)
+    if run is None:
+        return None
+    pairs = project.store.review_pairs(run)
+    decided = [pair.decision for pair in pairs]
+    return {
+        "round": run.round,
+        "pairs": len(pairs),
+        **{name: decided.count(name) for name in ("approve", "flip", "drop")},
+        "unreviewed": decided.count(None),
+    }
+
+
+# Runs and rounds
+
+
+@api.post("/projects/{project}/runs")
+def start_run(body: RunBody, project: InProject, who: Person) -> dict[str, Any]:
+    store = project.store
+    if body.job == "draw":
+        run = jobs.draw(store, body.count, by=who)
+    elif body.job == "propose":
+        run = jobs.propose(store, by=who)
+    elif body.job == "train":
+        run = jobs.train(store, self_fraction=body.self_fraction, by=who)
+    else:
+        run = jobs.export(store, by=who)
+    project.runner.wake()
+    return asdict(project.runner.view(store, run))
+
+
+@api.post("/projects/{project}/runs/{number}/stop")
+def stop_run(number: int, project: InProject, who: Person) -> dict[str, Any]:
+    project.runner.stop(project.store, number, by=who)
+    return asdict(project.runner.view(project.store, project.store.run(number)))
+
+
+@api.post("/projects/{project}/runs/{number}/resume")
+def resume_run(number: int, project: InProject, who: Person) -> dict[str, Any]:
+    project.runner.resume(project.store, number, by=who)
+    return asdict(project.runner.view(project.store, project.store.run(number)))
+
+
+@api.get("/projects/{project}/runs/{number}")
+def run_detail(number: int, project: InProject, request: Request) -> Response:
+    """Curves, samples and the end of the log of one run."""
+    run = project.store.run(number)
+    folder = RunFolder(project.store.run_folder(run))
+    view = project.runner.view(project.store, run)
+    return with_etag(request, run_detail_of(folder, view))
+
+
+def run_detail_of(folder: RunFolder, view: RunView) -> dict[str, Any]:
+    troubled = view.state in ("failed", "interrupted")
+    return {
+        "run": asdict(view),
+        "metrics": thinned(folder.metrics()) if view.job == "train" else [],
+        "samples": samples(folder),
+        "log": folder.log_tail(30) if troubled else "",
+    }
+
+
+def thinned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At most MAX_CURVE_POINTS of them, the last one included."""
+    stride = -(-len(lines) // MAX_CURVE_POINTS) or 1
+    return lines[::-1][::stride][::-1]
+
+
+def samples(folder: RunFolder) -> dict[str, Any]:
+    """Steps at which samples were drawn, and their prompts."""
+    root = folder.path / "samples"
+    steps = sorted(int(path.name.removeprefix("step-")) for path in root.glob("step-[0-9]*"))
+    try:
+        prompts = json.loads((root / "prompts.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        prompts = []
+    complete = [
+        step for step in steps if all(_sample(folder, step, i).is_file() for i in range(len(prompts)))
+    ]
+    return {"steps": complete, "prompts": prompts}
+
+
+def _sample(folder: RunFolder, step: int, index: int) -> Any:
+    return folder.path / "samples" / f"step-{step:05d}" / f"{index}.png"
+
+
+@api.get("/projects/{project}/runs/{number}/samples/{step}/{index}")
+def sample(number: int, step: int, index: int, project: InProject) -> FileResponse:
+    folder = RunFolder(project.store.run_folder(project.store.run(number)))
+    file = _sample(folder, step, index)
+    if not file.is_file():
+        raise HTTPException(404, "There is no such sample.")
+    return FileResponse(file, media_type="image/png", headers=FOR_EVER)
+
+
+@api.post("/projects/{project}/current")
+def make_current(body: CurrentBody, project: InProject, who: Person) -> dict[str, int]:
+    project.store.make_current(body.round, by=who)
+    return {"current": body.round}
+
+
+# Review
+
+
+@api.get("/projects/{project}/review")
+def review(project: InProject, request: Request) -> Response:
+    """The self pairs that wait for the next round, the least certain first."""
+    return with_etag(request, review_of(project))
+
+
+def review_of(project: OpenProject) -> dict[str, Any]:
+    store = project.store
+    run = jobs.proposal(store)
+    pairs = store.review_pairs(run) if run else []
+    settings = store.project().settings
+    return {
+        "round": jobs.next_round(store),
+        "self_fraction": settings.mixup.self_fraction,
+        "pairs": [
+            {
+                **asdict(pair),
+                "winner": image_url(project, pair.winner),
+                "loser": image_url(project, pair.loser),
+            }
+            for pair in pairs
+        ],
+    }
+
+
+@api.post("/projects/{project}/reviews")
+def record_reviews(body: ReviewsBody, project: InProject, who: Person) -> dict[str, Any]:
+    project.store.record_reviews([Review(**item.model_dump()) for item in body.reviews], by=who)
+    return {"acknowledged": [item.uuid for item in body.reviews], "review": review_counts(project)}
+
+
+@api.get("/projects/{project}/mixup")
+def mixup(project: InProject, self_fraction: Annotated[float, Field(ge=0, le=1)]) -> dict[str, Any]:
+    """What a mixup ratio means for the next round."""
+    plan = jobs.mixup_plan(project.store, self_fraction)
+    return {**asdict(plan), "human_passes": plan.human_passes, "self_passes": plan.self_passes}

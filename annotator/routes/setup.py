@@ -1,0 +1,81 @@
+"""Setup: projects, their settings and prompts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from pydantic import Field
+
+from annotator import jobs
+from annotator.projects import Projects
+from annotator.routes.common import Body, InProject, Person, all_projects
+from sail.config import ModelRef
+from sail.rounds import parse_prompts
+
+MAX_PROMPTS_CHARS = 1_500_000
+api = APIRouter()
+
+
+class ProjectBody(Body):
+    name: Annotated[str, Field(min_length=1, max_length=60)]
+    model: ModelRef
+    download: bool = False
+    prompts: Annotated[str, Field(max_length=MAX_PROMPTS_CHARS)]
+    seed_pairs: int = Field(60, ge=2, le=5000)
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class SettingsBody(Body):
+    settings: dict[str, Any]
+
+
+class PromptsBody(Body):
+    prompts: Annotated[str, Field(max_length=MAX_PROMPTS_CHARS)]
+
+
+@api.get("/projects")
+def list_projects(projects: Annotated[Projects, Depends(all_projects)]) -> dict[str, Any]:
+    return {"projects": projects.names(), "default": projects.default}
+
+
+@api.post("/projects")
+def create_project(
+    body: ProjectBody, projects: Annotated[Projects, Depends(all_projects)], who: Person
+) -> dict[str, str]:
+    created = projects.create(
+        body.name,
+        model=body.model,
+        prompts=body.prompts,
+        seed_pairs=body.seed_pairs,
+        settings=body.settings,
+        download=body.download,
+        by=who,
+    )
+    return {"project": created.store.name}
+
+
+@api.get("/projects/{project}/setup")
+def setup(project: InProject) -> dict[str, Any]:
+    found = project.store.project()
+    return {
+        "name": project.store.name,
+        "folder": str(project.store.folder),
+        "model": found.model.model_dump(),
+        "prompts": "\n".join(found.prompts),
+        "settings": found.settings.model_dump(mode="json"),
+    }
+
+
+@api.post("/projects/{project}/settings")
+def change_settings(body: SettingsBody, project: InProject, who: Person) -> dict[str, Any]:
+    settings = jobs.merged_settings(project.store.project().settings, body.settings)
+    project.store.set_settings(settings, by=who)
+    return {"settings": settings.model_dump(mode="json")}
+
+
+@api.post("/projects/{project}/prompts")
+def change_prompts(body: PromptsBody, project: InProject, who: Person) -> dict[str, int]:
+    prompts = parse_prompts(body.prompts)
+    project.store.set_prompts(prompts, by=who)
+    return {"prompts": len(prompts)}

@@ -1,0 +1,140 @@
+"""What the store gives back: frozen values. Knows no database and no web page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sail.config import LoopSettings, ModelRef
+from sail.records import Decision, LabelValue
+
+Job = Literal["draw", "propose", "train", "export"]
+"""`draw` and `propose` are both propose runs: one draws seed pairs, the other has the judge rank them."""
+RunEvent = Literal["queued", "withdrawn", "started", "stop_asked", "ended", "done"]
+UNFINISHED: tuple[RunEvent, ...] = ("queued", "started", "stop_asked")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """What a project is set to now."""
+
+    model: ModelRef
+    download: bool
+    """Whether a run may ask the hub for a model that is not here yet."""
+    prompts: tuple[str, ...]
+    settings: LoopSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run as the store knows it; what it does right now is in its folder."""
+
+    id: int
+    job: Job
+    round: int
+    folder: str
+    """Name of the folder below `runs/`."""
+    at: float
+    by: str
+    what: RunEvent
+    """The last thing that happened to it."""
+    since: float
+    payload: dict[str, Any]
+
+    @property
+    def unfinished(self) -> bool:
+        return self.what in UNFINISHED
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownPair:
+    """A pair as one person sees it; images by their opaque ids."""
+
+    id: str
+    ordinal: int
+    prompt: str
+    left: str
+    right: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a person did with a pair, or the taking back of it."""
+
+    uuid: str
+    pair: str
+    value: LabelValue | Literal["undo"]
+    elapsed_ms: int = 0
+    undoes: str | None = None
+    """uuid of the label that an undo takes back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PastLabel:
+    """A label that stands, with its pair as it was shown."""
+
+    uuid: str
+    value: LabelValue
+    elapsed_ms: int
+    pair: ShownPair
+
+
+@dataclass(frozen=True, kw_only=True)
+class Review:
+    """What a person decided on a self pair; None takes the decision back."""
+
+    uuid: str
+    self_pair: str
+    decision: Decision | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviewPair:
+    """A self pair with what the last person to look at it decided."""
+
+    id: str
+    round: int
+    prompt: str
+    winner: str
+    loser: str
+    winner_reward: float
+    loser_reward: float
+    margin: float
+    margin_error: float
+    rank: int
+    decision: Decision | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """How far the labelling of drawn pairs is."""
+
+    drawn: int
+    labelled: int
+    """Pairs with any answer but a skip, from anyone."""
+    skipped: int
+    """Pairs that were only skipped."""
+    winners: int
+    """Pairs with a winner, flipped self pairs included."""
+    trainable: int
+    """Those of them that are not held out."""
+    flipped: int
+    """Self pairs that a person turned round: human pairs since then."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preference:
+    """One judged pair for the exported table."""
+
+    prompt: str
+    left: str
+    right: str
+    """Ids of candidates."""
+    left_wins: float
+    """1, 0, or 0.5 for a tie."""
+    both_bad: bool
+    source: Literal["human", "self"]
+    annotator: str
+    at: float
+    elapsed_ms: int | None
+    round: int

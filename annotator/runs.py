@@ -1,0 +1,299 @@
+"""Start, follow, stop, resume and take in runs. Knows processes and run folders, never what is computed.
+
+One device, one run: over all open projects the others wait their turn, in the order in which they were
+asked for. A run is a child process in its own session. This process may die at any moment: what a run
+does is read from its folder and its lock, so the next server finds it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import sail
+from annotator.rows import Run
+from annotator.store import Store
+from sail.rounds import Round
+from sail.runfolder import RunFolder
+
+log = logging.getLogger(__name__)
+
+State = Literal["waiting", "running", "stopping", "stopped", "interrupted", "failed", "done"]
+Launch = Callable[[str, Path, Mapping[str, str]], "subprocess.Popen[bytes]"]
+TAKE_IN_EVERY_S = 0.5
+SLOWEST_START_S = 60.0
+"""So long after a start a living process may not hold its folder yet: it is still importing."""
+
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+}
+ONLINE = {"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunView:
+    """What a run does right now, for a page."""
+
+    id: int
+    job: str
+    round: int
+    state: State
+    stage: str
+    step: int
+    total: int
+    per_second: float | None
+    seconds_left: float | None
+    message: str
+    ahead: int
+    """Runs before it in the queue."""
+    at: float
+
+
+def launch(kind: str, folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """`python -m sail KIND FOLDER` in its own session, so that it outlives this process."""
+    home = str(Path(sail.__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH", ""))))
+    with open(folder / "log.txt", "ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "sail", kind, str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=home,
+            env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **environment},
+            start_new_session=True,
+        )
+
+
+class Runner:
+    """The queue of one server: every run of every open project."""
+
+    def __init__(self, *, launch: Launch = launch) -> None:
+        self._launch = launch
+        self._stores: list[Store] = []
+        self._children: dict[tuple[Path, int], subprocess.Popen[bytes]] = {}
+        self._lock = threading.RLock()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._loop, name="runner", daemon=True)
+
+    def open(self, store: Store) -> None:
+        """Follow the runs of this project as well."""
+        with self._lock:
+            if store not in self._stores:
+                self._stores.append(store)
+        self.wake()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop following. Runs go on; the next server finds them."""
+        self._stopping = True
+        self.wake()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def wake(self) -> None:
+        """Look now: something new was asked for."""
+        self._wake.set()
+
+    def _loop(self) -> None:
+        while not self._stopping:
+            try:
+                self.turn()
+            except Exception:
+                # A full disk or a folder taken away must not end the queue; the next turn tries again.
+                log.exception("The queue of runs could not be worked on.")
+            self._wake.wait(TAKE_IN_EVERY_S)
+            self._wake.clear()
+
+    def turn(self) -> None:
+        """Follow what runs, take in what is there, start the next run when the device is free."""
+        with self._lock:
+            unfinished = [(store, run) for store in self._stores for run in store.runs() if run.unfinished]
+            for store, run in unfinished:
+                if run.what != "queued":
+                    self._follow(store, run)
+            waiting = [(store, run) for store, run in unfinished if run.what == "queued"]
+            if waiting and not self._device_busy():
+                store, run = min(waiting, key=lambda item: (item[1].since, item[1].id))
+                self._start(store, run)
+
+    def _device_busy(self) -> bool:
+        return any(run.what in ("started", "stop_asked") for store in self._stores for run in store.runs())
+
+    def _start(self, store: Store, run: Run) -> None:
+        folder = RunFolder(store.run_folder(run))
+        folder.clear_stop()
+        environment = ONLINE if store.project().download else OFFLINE
+        child = self._launch(folder.request().kind, folder.path, environment)
+        self._children[store.folder, run.id] = child
+        store.record_run_event(run.id, "started", pid=child.pid)
+
+    def _follow(self, store: Store, run: Run) -> None:
+        folder = RunFolder(store.run_folder(run))
+        ended = not self._alive(store, run, folder)
+        if run.job == "draw":
+            take_in_candidates(store, run, folder)
+        if not ended:
+            return
+        child = self._children.pop((store.folder, run.id), None)
+        if folder.result() is None:
+            status = child.poll() if child else None
+            store.record_run_event(run.id, "ended", status=status, message=why_ended(folder, status))
+            return
+        try:
+            take_in(store, run, folder)
+        except (ValueError, KeyError, OSError) as error:
+            log.exception("Run %s of %s could not be taken in.", run.id, store.name)
+            message = f"The run is done, but its result could not be taken in: {error}"
+            store.record_run_event(run.id, "ended", status=0, message=message)
+            return
+        store.record_run_event(run.id, "done")
+
+    def _alive(self, store: Store, run: Run, folder: RunFolder) -> bool:
+        child = self._children.get((store.folder, run.id))
+        if child is not None:
+            return child.poll() is None
+        if folder.is_held():
+            return True
+        # Started by a server that is gone, and perhaps not far enough to hold its folder.
+        fresh = 0 <= time.time() - run.since < SLOWEST_START_S and folder.result() is None
+        pid = run.payload.get("pid")
+        return fresh and isinstance(pid, int) and not folder.snapshot().time and _exists(pid)
+
+    # What a person asks for
+
+    def stop(self, store: Store, number: int, *, by: str) -> None:
+        """Stop at the next checkpoint, or leave the queue."""
+        with self._lock:
+            run = store.run(number)
+            if run.what == "queued":
+                store.record_run_event(number, "withdrawn", by=by)
+            elif run.unfinished:
+                RunFolder(store.run_folder(run)).request_stop()
+                store.record_run_event(number, "stop_asked", by=by, **run.payload)
+            else:
+                raise ValueError(f"Run {number} does not run, so there is nothing to stop.")
+        self.wake()
+
+    def resume(self, store: Store, number: int, *, by: str) -> None:
+        """Queue a run again that was stopped, interrupted or failed."""
+        with self._lock:
+            run = store.run(number)
+            if run.unfinished or run.what == "done":
+                state = "done" if run.what == "done" else "waiting or running already"
+                raise ValueError(f"Run {number} is {state}, so there is nothing to resume.")
+            if any(other.unfinished and other.job == run.job for other in store.runs()):
+                raise ValueError("Another run does the same. Wait for it, or stop it first.")
+            if run.job in ("propose", "train") and any(r.round >= run.round for r in store.rounds()):
+                raise ValueError(f"Round {run.round} is trained already. Start the next one instead.")
+            store.record_run_event(number, "queued", by=by)
+        self.wake()
+
+    # What a page shows
+
+    def views(self, store: Store) -> list[RunView]:
+        """All runs of a project, the newest first."""
+        return [self.view(store, run) for run in reversed(store.runs())]
+
+    def view(self, store: Store, run: Run) -> RunView:
+        snapshot = RunFolder(store.run_folder(run)).snapshot()
+        state: State
+        message = snapshot.message
+        if run.what == "queued":
+            state, message = "waiting", ""
+        elif run.what == "done":
+            state = "done"
+        elif run.unfinished:
+            state, message = ("stopping" if run.what == "stop_asked" else "running"), ""
+        elif run.what == "withdrawn":
+            state, message = "stopped", "Taken out of the queue before it began."
+        else:
+            ended = snapshot.state if snapshot.state in ("stopped", "interrupted", "failed") else "failed"
+            state, message = ended, str(run.payload.get("message") or snapshot.message)
+        return RunView(
+            id=run.id,
+            job=run.job,
+            round=run.round,
+            state=state,
+            stage=snapshot.stage or ("start" if state == "running" else ""),
+            step=snapshot.step,
+            total=snapshot.total,
+            per_second=snapshot.per_second,
+            seconds_left=snapshot.seconds_left if state in ("running", "stopping") else None,
+            message=message,
+            ahead=self._ahead(run) if state == "waiting" else 0,
+            at=run.at,
+        )
+
+    def _ahead(self, run: Run) -> int:
+        others = (other for store in self._stores for other in store.runs() if other.unfinished)
+        return sum(other.what != "queued" or other.since < run.since for other in others)
+
+    def running(self) -> list[tuple[Store, Run]]:
+        """What the device works on."""
+        return [
+            (store, run)
+            for store in self._stores
+            for run in store.runs()
+            if run.what in ("started", "stop_asked")
+        ]
+
+
+def take_in(store: Store, run: Run, folder: RunFolder) -> None:
+    """Put the results of a finished run into the store. Idempotent."""
+    if run.job in ("draw", "propose"):
+        take_in_candidates(store, run, folder)
+    if run.job == "propose":
+        store.take_in_self_pairs(run, folder.self_pairs())
+    if run.job == "train":
+        result, request = folder.result(), folder.request()
+        assert result is not None
+        parents = [round_.round for round_ in store.rounds() if round_.sha256 == request.parent_adapter]
+        trained = Round.from_result(
+            result, number=run.round, parent=parents[-1] if parents else None, adapter=result["adapter"]
+        )
+        store.record_round(run, trained, by="gate")
+
+
+def take_in_candidates(store: Store, run: Run, folder: RunFolder) -> int:
+    """Take in prompts that are finished and not here yet, while the rest is being drawn."""
+    known = store.taken_in(run)
+    found = folder.candidate_sets(skip=known)
+    return store.take_in_candidates(run, found) if found else 0
+
+
+def why_ended(folder: RunFolder, status: int | None) -> str:
+    """One sentence on a run that left no result."""
+    snapshot = folder.snapshot()
+    if snapshot.state in ("failed", "stopped"):
+        return snapshot.message
+    if status is not None and status < 0:
+        return f"The process was killed (signal {-status}) before it was done. Resume goes on."
+    if snapshot.state == "interrupted":
+        return snapshot.message
+    last = folder.log_tail(1).strip()
+    return f"The process ended before it began: {last}" if last else "The process ended before it began."
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

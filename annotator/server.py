@@ -1,0 +1,89 @@
+"""FastAPI with our own routes, and the Gradio page mounted behind the same guard. Decides nothing itself."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.staticfiles import StaticFiles
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from annotator import routes
+from annotator.guard import Guard
+from annotator.projects import Projects
+from annotator.tabs import page
+
+STATIC = Path(__file__).parent / "static"
+MAX_BODY_BYTES = 2_000_000
+# All that the page asks Gradio for. It has no event, so uploads, the queue and the files stay closed.
+GRADIO_ROUTES = (
+    "/", "/config", "/theme.css", "/favicon.ico", "/assets/", "/static/",
+    "/gradio_api/startup-events", "/gradio_api/heartbeat/",
+)  # fmt: skip
+OWN_ROUTES = ("/api/", "/ui/")
+
+
+def build(projects: Projects, *, hosts: tuple[str, ...] = ("127.0.0.1", "localhost")) -> FastAPI:
+    """The whole app. `hosts` are the names it answers to."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.projects = projects
+    app.include_router(routes.api)
+    routes.add_error_answers(app)
+    app.mount("/ui", StaticFiles(directory=STATIC))
+    # With a CORS policy on the parent, Gradio adds none of its own: no origin but ours is let in.
+    app.add_middleware(CORSMiddleware, allow_origins=())
+    app.add_middleware(Guard, routes=OWN_ROUTES + GRADIO_ROUTES, max_body_bytes=MAX_BODY_BYTES)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    mount_page(app, projects)
+    return app
+
+
+def mount_page(app: FastAPI, projects: Projects) -> Any:
+    blocks = page.build()
+    gr.mount_gradio_app(
+        app,
+        blocks,
+        path="/",
+        server_name="127.0.0.1",
+        footer_links=[],
+        run_history=False,
+        app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
+        allowed_paths=[],
+        show_error=False,
+        max_file_size="20mb",
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        theme=page.theme(),
+        css_paths=[STATIC / "app.css"],
+        head=page.head(default_project=projects.default),
+    )
+    # Gradio checks file paths in requests only once it believes that it was launched.
+    blocks.has_launched = True
+    return blocks
+
+
+def serve(projects: Projects, listener: socket.socket) -> None:
+    """Answer until told to end. Runs that are going on outlive this."""
+    host, port = listener.getsockname()[:2]
+    app = build(projects)
+    print(f"SAIL is at http://{host}:{port}", flush=True)
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=3)
+    )
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+    finally:
+        left = [f"{store.name}, run {run.id}" for store, run in projects.runner.running()]
+        projects.close()
+        if left:
+            print(f"Still running: {'; '.join(left)}. The next start finds it.", file=sys.stderr)

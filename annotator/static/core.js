@@ -1,0 +1,196 @@
+// What every tab shares: the project, requests, the poll, small helpers. Knows no tab.
+
+const query = new URLSearchParams(location.search);
+const fallback = document.querySelector('meta[name="sail-default-project"]')?.content ?? "demo";
+export const project = query.get("project") || fallback;
+
+if (!query.has("project")) {
+  // The open project is part of the address, so that two browser tabs may have two projects.
+  query.set("project", project);
+  history.replaceState(null, "", `${location.pathname}?${query}${location.hash}`);
+}
+
+export const base = `/api/projects/${encodeURIComponent(project)}`;
+
+// Who this browser is. Accounts come later; until then a name of its own making.
+if (!/(?:^|; )sail_person=/.test(document.cookie)) {
+  const name = `person-${crypto.randomUUID().slice(0, 8)}`;
+  document.cookie = `sail_person=${name}; path=/; max-age=31536000; samesite=strict`;
+}
+
+export class Refused extends Error {
+  constructor(message, status) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/** JSON from our own server. Throws Refused with one sentence; a TypeError where nobody answers. */
+export async function ask(path, body, { method = body === undefined ? "GET" : "POST" } = {}) {
+  const response = await fetch(path, {
+    method,
+    headers: body === undefined ? {} : { "content-type": "application/json" },
+    body: body === undefined ? undefined : JSON.stringify(body),
+  });
+  if (!response.ok) {
+    const answer = await response.json().catch(() => ({}));
+    throw new Refused(sentence(answer.detail) ?? `The app answered ${response.status}.`, response.status);
+  }
+  return response.json();
+}
+
+function sentence(detail) {
+  return typeof detail === "string" ? detail : undefined;
+}
+
+/** An element. Text goes in as text, never as markup. */
+export function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value != null) element.setAttribute(name, value);
+  }
+  element.append(...children.flat().filter((child) => child != null && child !== false));
+  return element;
+}
+
+const SVG = "http://www.w3.org/2000/svg";
+export function svg(tag, attributes = {}, ...children) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children.flat());
+  return element;
+}
+
+export const isShown = (root) => root.isConnected && root.offsetParent !== null;
+
+/** Where the page is narrow, Gradio moves tabs into a menu, where they have no id but their title. */
+export function openTab(name) {
+  const inMenu = [...document.querySelectorAll(".overflow-dropdown button")].find(
+    (one) => one.textContent.trim().toLowerCase() === name,
+  );
+  (document.getElementById(`sail-tab-${name}-button`) ?? inMenu)?.click();
+}
+
+/** One sentence about what went wrong, on top of the page; empty takes it away. */
+export function trouble(text = "", kind = "general") {
+  const place = document.querySelector(".sail-trouble");
+  if (!place || (!text && place.dataset.kind !== kind)) return;
+  place.dataset.kind = kind;
+  place.textContent = text;
+  place.hidden = !text;
+}
+
+/** Runs an action of a button: locked meanwhile, and a refusal is shown. */
+export async function act(button, action) {
+  button.disabled = true;
+  try {
+    const result = await action();
+    trouble("", "action");
+    return result;
+  } catch (error) {
+    trouble(
+      error instanceof Refused ? error.message : "The app does not answer. Try again in a moment.",
+      "action",
+    );
+    return undefined;
+  } finally {
+    button.disabled = false;
+    poll();
+  }
+}
+
+// The poll: one for the whole page.
+
+const listeners = new Set();
+let status = null;
+let etag = null;
+let timer = 0;
+let eager = false;
+let asking = null;
+
+/** Calls `listener` with the state of the project, now if it is known, and whenever it changes. */
+export function onStatus(listener) {
+  listeners.add(listener);
+  if (status) listener(status);
+  else poll();
+}
+
+/** While someone waits for the first pairs, look more often. */
+export function beEager(yes) {
+  if (yes && !eager) schedule(200);
+  eager = yes;
+}
+
+export function poll() {
+  asking ??= look().finally(() => {
+    asking = null;
+    schedule();
+  });
+  return asking;
+}
+
+async function look() {
+  try {
+    const response = await fetch(`${base}/status`, {
+      headers: etag ? { "if-none-match": etag } : {},
+      cache: "no-store",
+    });
+    if (response.status === 304) return trouble("", "poll");
+    const answer = await response.json();
+    if (!response.ok)
+      return trouble(sentence(answer.detail) ?? "The app cannot say how things stand.", "poll");
+    etag = response.headers.get("etag");
+    status = answer;
+    trouble("", "poll");
+    for (const listener of listeners) listener(status);
+  } catch {
+    trouble("The app does not answer. What you labelled is kept here and sent when it is back.", "poll");
+  }
+}
+
+export const isActive = (run) => ["running", "stopping", "waiting"].includes(run.state);
+
+function schedule(after) {
+  clearTimeout(timer);
+  if (document.hidden) return;
+  const busy = !status || status.runs.some(isActive);
+  const wait = after ?? (eager ? 700 : busy ? 2000 : 15000);
+  timer = setTimeout(poll, wait * (0.9 + 0.2 * Math.random()));
+}
+
+document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : poll()));
+
+// Words and figures
+
+export const plural = (count, one, many = `${one}s`) =>
+  `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
+export const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
+
+export function duration(seconds) {
+  if (seconds == null) return "";
+  if (seconds < 1.5) return "1 s";
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  return `${(seconds / 3600).toFixed(1)} h`;
+}
+
+export function size(bytes) {
+  return bytes < 1e6 ? `${Math.max(1, Math.round(bytes / 1e3))} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+}
+
+const JOBS = { draw: "Draw pairs", propose: "Propose", train: "Train", export: "Export" };
+export function runTitle(run) {
+  return run.job === "draw" ? JOBS.draw : `${JOBS[run.job]} round ${run.round}`;
+}
+
+const DOING = { draw: "Drawing pairs", propose: "Proposing", train: "Training", export: "Exporting" };
+export function doing(run) {
+  if (run.state === "waiting") return `${runTitle(run)}: waiting`;
+  const what = run.job === "draw" ? DOING.draw : `${DOING[run.job]} round ${run.round}`;
+  const left = run.seconds_left != null && run.total ? ` · ${duration(run.seconds_left)} left` : "";
+  return run.total > 1
+    ? `${what} · ${run.stage} ${run.step} of ${run.total}${left}`
+    : `${what} · ${run.stage}`;
+}

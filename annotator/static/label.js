@@ -1,0 +1,427 @@
+// Label: shows pairs, takes answers by key and button, sends them. Labels never wait for the server:
+// they go to an outbox in local storage, under an id made here, until they are acknowledged.
+
+import {
+  act,
+  ask,
+  base,
+  beEager,
+  duration,
+  h,
+  isActive,
+  isShown,
+  onStatus,
+  openTab,
+  plural,
+  poll,
+  Refused,
+  trouble,
+} from "/ui/core.js";
+import { Outbox } from "/ui/outbox.js";
+
+const KEYS = {
+  1: "left",
+  ArrowLeft: "left",
+  2: "right",
+  ArrowRight: "right",
+  0: "tie",
+  ArrowDown: "tie",
+  9: "both_bad",
+  s: "skip",
+  S: "skip",
+  z: "undo",
+  Z: "undo",
+  "?": "help",
+};
+const WORDS = { left: "left", right: "right", tie: "tie", both_bad: "both bad", skip: "skipped" };
+const GUARD_MS = 250;
+const AHEAD = 3;
+const RENEW_MS = 45_000;
+const LOOK_AGAIN_MS = 5000;
+const REFILL_BELOW = 6;
+const RETRY_MS = [500, 1000, 2000, 4000, 8000, 15000];
+const SLOWEST_MS = 86_400_000;
+
+export function mount(root) {
+  const find = (id) => root.querySelector(`[data-testid="${id}"]`);
+  const [labelling, message, help] = [
+    root.querySelector(".sail-labelling"),
+    find("label-message"),
+    find("help"),
+  ];
+  const sides = { left: find("image-left"), right: find("image-right") };
+  const outbox = new Outbox();
+  const images = new Map();
+  let queue = [];
+  let past = [];
+  let shown = null; // the pair on the screen
+  let open = false; // both its images are there, so it can be answered
+  let shownAt = 0;
+  let status = null;
+  let counts = null;
+  let meanMs = null;
+  let withOthers = 0;
+  let drawnSeen = 0; // how many pairs there were when pairs were last fetched
+  let fetchedAt = 0;
+  let fetching = null;
+  let sending = false;
+  let failures = 0;
+  let loaded = false;
+  // A list of pairs may have been made before the server heard of the last answers.
+  const answered = new Set();
+
+  // Pairs
+
+  function fetchPairs() {
+    fetching ??= ask(`${base}/pairs/next`, {})
+      .then(takeIn)
+      .catch((error) => error instanceof Refused && trouble(error.message, "label"))
+      .finally(() => (fetching = null));
+    return fetching;
+  }
+
+  function takeIn(answer) {
+    const pending = outbox.answers();
+    const undone = new Set(pending.filter((one) => one.value === "undo").map((one) => one.undoes));
+    for (const one of pending) if (one.value !== "undo" && !undone.has(one.uuid)) answered.add(one.pair);
+    const held = new Map(answer.pairs.map((pair) => [pair.id, pair]));
+    const kept = queue.filter((pair) => pair === shown || pair.undone || held.has(pair.id));
+    const known = new Set(kept.map((pair) => pair.id));
+    queue = [...kept, ...answer.pairs.filter((pair) => !known.has(pair.id) && !answered.has(pair.id))];
+    if (!loaded) past = answer.past.filter((one) => !undone.has(one.uuid));
+    loaded = true;
+    drawnSeen = answer.labels.drawn;
+    fetchedAt = Date.now();
+    withOthers = answer.with_others;
+    hear(answer);
+    show();
+  }
+
+  function hear(answer) {
+    counts = answer.labels;
+    meanMs = answer.mean_ms;
+  }
+
+  /** An image, decoded, so that putting it on the page costs nothing. */
+  function decoded(url) {
+    if (!images.has(url)) {
+      const image = new Image();
+      image.alt = "";
+      image.draggable = false;
+      image.src = url;
+      images.set(
+        url,
+        image.decode().then(() => image),
+      );
+      images.get(url).catch(() => images.delete(url));
+    }
+    return images.get(url);
+  }
+
+  function preload() {
+    const wanted = queue.slice(0, AHEAD + 1).flatMap((pair) => [pair.left, pair.right]);
+    const kept = new Set([
+      ...wanted,
+      ...past.slice(-AHEAD).flatMap((one) => [one.pair.left, one.pair.right]),
+    ]);
+    for (const url of images.keys()) if (!kept.has(url)) images.delete(url);
+    for (const url of wanted) decoded(url).catch(() => {});
+  }
+
+  async function show() {
+    const pair = queue[0] ?? null;
+    labelling.hidden = !pair;
+    drawMessage();
+    drawProgress();
+    if (pair !== shown) {
+      shown = pair;
+      open = false;
+      root.dataset.pair = pair?.id ?? "";
+      for (const side of Object.values(sides)) side.classList.add("sail-waiting");
+      if (pair) {
+        find("prompt").textContent = pair.prompt;
+        await put(pair);
+      }
+    }
+    preload();
+  }
+
+  async function put(pair) {
+    try {
+      const [left, right] = await Promise.all([decoded(pair.left), decoded(pair.right)]);
+      if (shown !== pair) return;
+      sides.left.replaceChildren(left);
+      sides.right.replaceChildren(right);
+      for (const side of Object.values(sides)) side.classList.remove("sail-waiting");
+      open = true;
+      shownAt = performance.now();
+      root.dataset.ready = pair.id;
+      trouble("", "image");
+    } catch {
+      if (shown !== pair) return;
+      trouble("An image of this pair could not be loaded. Skip it with S, or reload the page.", "image");
+      for (const side of Object.values(sides)) side.replaceChildren();
+      open = "to skip"; // Nobody chooses between images they cannot see.
+      shownAt = performance.now();
+    }
+  }
+
+  // Answers
+
+  function answer(value) {
+    if (value === "help") return help.showModal();
+    if (value === "undo") return undo();
+    const elapsed = performance.now() - shownAt;
+    if (!shown || !open || elapsed < GUARD_MS) return;
+    if (open === "to skip" && value !== "skip") return;
+    const uuid = crypto.randomUUID();
+    put_in({ uuid, pair: shown.id, value, elapsed_ms: Math.min(Math.round(elapsed), SLOWEST_MS) });
+    answered.add(shown.id);
+    past.push({ uuid, value, pair: shown });
+    if (past.length > 50) past.shift();
+    queue.shift();
+    say(WORDS[value]);
+    flash(value);
+    show();
+    if (queue.length < REFILL_BELOW) fetchPairs();
+  }
+
+  function undo() {
+    const last = past.pop();
+    if (!last) return say("Nothing to undo.");
+    put_in({ uuid: crypto.randomUUID(), pair: last.pair.id, value: "undo", undoes: last.uuid });
+    last.pair.undone = true;
+    answered.delete(last.pair.id);
+    queue = [last.pair, ...queue.filter((pair) => pair.id !== last.pair.id)];
+    say(`Took back: ${WORDS[last.value]}.`);
+    show();
+  }
+
+  function put_in(answer) {
+    outbox.put(answer);
+    send();
+  }
+
+  async function send() {
+    const waiting = outbox.answers().slice(0, 100);
+    drawProgress();
+    if (sending || !waiting.length) return;
+    sending = true;
+    try {
+      const answer = await ask(`${base}/labels`, { answers: waiting });
+      const refused = Object.values(answer.refused);
+      outbox.settle([...answer.acknowledged, ...Object.keys(answer.refused)]);
+      if (refused.length) trouble(`A label was not kept: ${refused[0]}`, "label");
+      failures = 0;
+      hear(answer);
+      sending = false;
+      drawProgress();
+      if (outbox.answers().length) return send();
+      poll();
+      if (!queue.length) fetchPairs();
+    } catch (error) {
+      sending = false;
+      if (error instanceof Refused) trouble(error.message, "label");
+      const wait = RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)];
+      setTimeout(send, wait);
+      drawProgress();
+    }
+  }
+
+  /** The page is going: hand over what is unsent, and give back the pairs. */
+  function leave() {
+    const waiting = outbox.answers().slice(0, 100);
+    const json = (value) => new Blob([JSON.stringify(value)], { type: "application/json" });
+    if (waiting.length) navigator.sendBeacon(`${base}/labels`, json({ answers: waiting }));
+    navigator.sendBeacon(`${base}/pairs/release`, json({}));
+  }
+
+  // What is said
+
+  const say = (text) => (find("announcement").textContent = text);
+
+  function flash(value) {
+    const button = root.querySelector(`.sail-answer[data-answer="${value}"]`);
+    button?.animate([{ transform: "scale(.96)" }, { transform: "none" }], 120);
+  }
+
+  function drawProgress() {
+    const pending = outbox.answers();
+    const badge = find("unsent");
+    badge.hidden = !(pending.length > 1 || failures);
+    badge.textContent = `${pending.length} unsent`;
+    if (!counts) return;
+    const undone = pending.filter((one) => one.value === "undo").length;
+    const done = Math.max(0, counts.labelled + counts.skipped + pending.length - 2 * undone);
+    const total = Math.max(counts.planned, done);
+    const pace = meanMs ? ` · ${(meanMs / 1000).toFixed(1)} s each` : "";
+    const left = meanMs && total > done ? ` · about ${duration(((total - done) * meanMs) / 1000)} left` : "";
+    find("label-progress").textContent = total ? `${done} of ${total}${pace}${left}` : "";
+    Object.assign(find("label-bar"), { max: Math.max(total, 1), value: done });
+    const early = find("train-early");
+    early.hidden = !(
+      shown &&
+      status?.next.name === "train" &&
+      !status.runs.some((run) => run.job === "train" && isActive(run))
+    );
+    if (!early.hidden) early.textContent = `Enough to train round ${status.next.round}`;
+  }
+
+  function drawMessage() {
+    message.hidden = queue.length > 0 || !counts || !status;
+    const drawing = status?.runs.find((run) => run.job === "draw" && isActive(run));
+    beEager(Boolean(!queue.length && drawing));
+    if (message.hidden) return;
+    const parts = nothingLeft(drawing);
+    const key = JSON.stringify(parts.map((part) => part.outerHTML));
+    if (message.dataset.key !== key) {
+      message.dataset.key = key;
+      message.replaceChildren(...parts);
+    }
+  }
+
+  function nothingLeft(drawing) {
+    const stopped = status.runs.find(
+      (run) => run.job === "draw" && ["failed", "interrupted", "stopped"].includes(run.state),
+    );
+    if (drawing) return drawingMessage(drawing);
+    if (withOthers)
+      return [
+        title(`${plural(withOthers, "pair is", "pairs are")} with other people right now`),
+        text("They come back here when nobody answers them within two minutes."),
+      ];
+    if (stopped)
+      return [
+        title("Drawing pairs stopped"),
+        text(stopped.message),
+        button("Resume", "resume-draw", () => ask(`${base}/runs/${stopped.id}/resume`, {}), true),
+      ];
+    if (!counts.drawn) return [title("No pairs are drawn yet"), drawMore(60, true)];
+    return allDone();
+  }
+
+  function drawingMessage(run) {
+    const first = counts.drawn ? "Drawing the next pairs…" : "Drawing the first pairs…";
+    const where =
+      run.state === "waiting"
+        ? waitingFor(run)
+        : run.stage === "draw"
+          ? `${run.step} of ${plural(run.total, "prompt")}`
+          : "Loading the model. This takes some seconds.";
+    return [
+      title(first),
+      h("progress", run.total > 1 ? { max: run.total, value: run.step } : {}),
+      text(where),
+    ];
+  }
+
+  const waitingFor = (run) =>
+    run.ahead ? `Waiting for ${plural(run.ahead, "run")} before it.` : "Starting.";
+
+  function allDone() {
+    const { next } = status;
+    const head = title(`All ${plural(counts.drawn, "pair")} are labelled`);
+    const training = status.runs.find((run) => run.job === "train" && isActive(run));
+    if (training)
+      return [
+        head,
+        text(`Round ${training.round} is being trained.`),
+        button("Watch it in Rounds", "open-rounds", () => openTab("rounds"), true),
+      ];
+    if (next.name === "train")
+      return [
+        head,
+        text(`${plural(counts.winners, "of them has", "of them have")} a winner.`),
+        trainButton(next.round),
+        drawMore(20),
+      ];
+    if (next.name === "label")
+      return [
+        head,
+        text(
+          `Training needs ${counts.needed} pairs with a winner that are not held out, and there are ${counts.trainable}.`,
+        ),
+        drawMore(20, true),
+      ];
+    const label =
+      next.name === "review" ? "Review what the model chose" : `Go on with round ${next.round} in Rounds`;
+    return [
+      head,
+      button(label, "go-on", () => openTab(next.name === "review" ? "review" : "rounds"), true),
+      drawMore(20),
+    ];
+  }
+
+  const title = (words) => h("h2", {}, words);
+  const text = (words) => h("p", {}, words);
+
+  function button(words, id, action, primary = false) {
+    const own = h(
+      "button",
+      { type: "button", class: primary ? "sail-primary" : "sail-quiet", "data-testid": id },
+      words,
+    );
+    own.addEventListener("click", () => act(own, async () => action()));
+    return own;
+  }
+
+  function trainButton(round) {
+    return button(`Train round ${round}`, "train", train, true);
+  }
+
+  async function train() {
+    await ask(`${base}/runs`, { job: "train" });
+    openTab("rounds");
+  }
+
+  function drawMore(count, primary = false) {
+    return button(
+      `Draw ${count} more pairs`,
+      "draw-more",
+      () => ask(`${base}/runs`, { job: "draw", count }),
+      primary,
+    );
+  }
+
+  // Events
+
+  root.addEventListener("click", (event) => {
+    const value = event.target.closest("[data-answer]")?.dataset.answer;
+    if (value) answer(value);
+  });
+  find("train-early").addEventListener("click", (event) => act(event.currentTarget, train));
+  document.addEventListener("keydown", (event) => {
+    const value = KEYS[event.key];
+    if (!value || event.repeat || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+    if (document.hidden || !isShown(root) || help.open || (!shown && value !== "undo")) return;
+    if (event.target.closest?.("input, textarea, select, [contenteditable], dialog")) return;
+    event.preventDefault();
+    answer(value);
+  });
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) {
+      shownAt = performance.now(); // Time away is not time spent choosing.
+      fetchPairs();
+      send();
+    }
+  });
+  addEventListener("pagehide", leave);
+  addEventListener("pageshow", (event) => event.persisted && fetchPairs());
+  addEventListener("online", send);
+  setInterval(() => {
+    const renew = shown ? Date.now() - fetchedAt > RENEW_MS : withOthers > 0;
+    if (renew && !document.hidden) fetchPairs();
+  }, LOOK_AGAIN_MS);
+
+  onStatus((now) => {
+    status = now;
+    if (!sending && !outbox.answers().length) counts = now.labels;
+    if (now.labels.drawn > drawnSeen && queue.length < REFILL_BELOW) fetchPairs();
+    drawMessage();
+    drawProgress();
+  });
+  fetchPairs().then(() => {
+    root.dataset.mounted = "yes";
+    send();
+  });
+}

@@ -1,0 +1,87 @@
+// The one thing to do next in the loop, in words and as a button. Knows the status; draws no page.
+
+import { act, ask, base, h, isActive, openTab, plural, runTitle } from "/ui/core.js";
+
+const MEANWHILE = {
+  draw: "You can label what is there already.",
+  propose: "The pairs go to Review when it is done.",
+  train: "Curves and samples appear below.",
+};
+
+/** Elements that say what comes next; while a run works on it, what it is. */
+export function nextAction(status) {
+  const active = status.runs.find((run) => isActive(run) && run.job !== "export");
+  const canLabel = active?.job === "draw" && status.next.name !== "draw";
+  return active && !canLabel ? during(active) : STEPS[status.next.name](status);
+}
+
+const STEPS = {
+  draw: () =>
+    step(
+      "Draw the first pairs",
+      "Two images of each prompt, for people to choose from.",
+      "Draw 60 pairs",
+      start("draw", { count: 60 }),
+    ),
+  label: ({ labels }) =>
+    step(
+      "Label pairs for round 0",
+      `${labels.trainable} of at least ${labels.needed} pairs with a winner that can be trained on.`,
+      "Go on labelling",
+      () => openTab("label"),
+    ),
+  train: (status) =>
+    step(
+      `Train round ${status.next.round}`,
+      afterRejected(status) + learnFrom(status.labels),
+      `Train round ${status.next.round}`,
+      start("train"),
+    ),
+  propose: (status) =>
+    step(
+      `Propose pairs for round ${status.next.round}`,
+      afterRejected(status) + judgedBy(status),
+      `Propose round ${status.next.round}`,
+      start("propose"),
+    ),
+  review: ({ next, review }) =>
+    step(
+      `Review what the model chose for round ${next.round}`,
+      `${plural(review.pairs, "self pair")}, ${review.unreviewed} not looked at yet.`,
+      "Review",
+      () => openTab("review"),
+    ),
+};
+
+const start =
+  (job, more = {}) =>
+  () =>
+    ask(`${base}/runs`, { job, ...more });
+
+const learnFrom = (labels) =>
+  `${plural(labels.trainable, "human pair")} to learn from, ${labels.winners - labels.trainable} held out to measure the judge.`;
+
+const judgedBy = (status) =>
+  `The policy of round ${status.current} draws new images and judges them by what it learned.`;
+
+function afterRejected(status) {
+  const last = status.rounds.at(-1);
+  if (!last || last.accepted) return "";
+  const from = status.current == null ? "the base model" : `round ${status.current}`;
+  return `Round ${last.round} was not accepted, so the loop goes on from ${from}. `;
+}
+
+function during(run) {
+  const text = run.state === "waiting" ? "It starts when the device is free." : MEANWHILE[run.job];
+  return [words(runTitle(run), text), run.job === "draw" && button("Label", () => openTab("label"))];
+}
+
+const step = (title, text, label, run) => [words(title, text), button(label, run)];
+
+const words = (title, text) => h("div", {}, h("h3", {}, title), h("p", { class: "sail-dim" }, text));
+
+function button(label, run) {
+  const own = h("button", { type: "button", class: "sail-primary", "data-testid": "next-action" }, label);
+  own.addEventListener("click", () => act(own, async () => run()));
+  return own;
+}

@@ -1,0 +1,36 @@
+// Answers that are not acknowledged yet, in local storage, so that a closed tab or a dead server loses none.
+
+import { project } from "/ui/core.js";
+
+export class Outbox {
+  // One key an answer, so that two browser tabs never overwrite one another's.
+  #prefix = `sail.outbox/${encodeURIComponent(project)}/`;
+  #number = 0;
+  #unkept = []; // where the browser's storage is full or forbidden, this page is all there is
+
+  put(answer) {
+    const order = [String(Date.now()).padStart(15, "0"), String(this.#number++).padStart(6, "0")];
+    try {
+      localStorage.setItem(`${this.#prefix}${order.join(".")}.${answer.uuid}`, JSON.stringify(answer));
+    } catch {
+      this.#unkept.push(answer);
+    }
+  }
+
+  /** In the order in which they were given. */
+  answers() {
+    return [...this.#keys().map((key) => JSON.parse(localStorage.getItem(key))), ...this.#unkept];
+  }
+
+  /** Forget what the server has. */
+  settle(uuids) {
+    const settled = new Set(uuids);
+    this.#unkept = this.#unkept.filter((answer) => !settled.has(answer.uuid));
+    for (const key of this.#keys()) if (settled.has(key.slice(-36))) localStorage.removeItem(key);
+  }
+
+  #keys() {
+    const own = Object.keys(localStorage).filter((key) => key.startsWith(this.#prefix));
+    return own.sort();
+  }
+}

@@ -1,0 +1,75 @@
+// One run as a row: what it does, how far it is, stop and resume, the end of its log.
+
+import { act, ask, base, duration, h, isActive, plural, runTitle } from "/ui/core.js";
+
+const TROUBLED = ["failed", "interrupted"];
+const LOADING = { start: "starting", load: "loading the model" };
+
+export function runRow(run) {
+  return h(
+    "div",
+    { class: "sail-run", "data-testid": `run-${run.id}`, "data-state": run.state },
+    h(
+      "div",
+      { class: "sail-row" },
+      h("strong", {}, runTitle(run)),
+      h("span", { class: "sail-chip", "data-state": run.state }, run.state),
+      h("span", { class: "sail-dim sail-grow" }, figures(run)),
+      control(run),
+    ),
+    bar(run),
+    reason(run),
+    TROUBLED.includes(run.state) && log(run),
+  );
+}
+
+function figures(run) {
+  if (run.state === "done")
+    return new Date(1000 * run.at).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
+  if (run.state === "waiting") return run.ahead ? `${plural(run.ahead, "run")} before it` : "starts now";
+  if (run.total < 2) return LOADING[run.stage] ?? run.stage;
+  const parts = [run.stage, `${run.step} of ${run.total}`];
+  if (run.per_second)
+    parts.push(
+      run.per_second >= 1
+        ? `${run.per_second.toFixed(1)} a second`
+        : `${(1 / run.per_second).toFixed(1)} s each`,
+    );
+  if (run.seconds_left != null && isActive(run)) parts.push(`about ${duration(run.seconds_left)} left`);
+  return parts.join(" · ");
+}
+
+function bar(run) {
+  if (!["running", "stopping"].includes(run.state)) return null;
+  const far = run.total > 1 ? { max: run.total, value: run.step } : {};
+  return h("progress", { ...far, "aria-label": runTitle(run) });
+}
+
+function reason(run) {
+  if (!run.message || isActive(run) || run.state === "done") return null;
+  return h("p", { class: TROUBLED.includes(run.state) ? "sail-error" : "sail-dim" }, run.message);
+}
+
+function control(run) {
+  if (run.state === "waiting") return button(run, "Leave the queue", "stop");
+  if (run.state === "running") return button(run, "Stop", "stop");
+  if (["stopped", ...TROUBLED].includes(run.state)) return button(run, "Resume", "resume");
+  return null;
+}
+
+function button(run, label, verb) {
+  const own = h("button", { type: "button", class: "sail-quiet", "data-testid": `${verb}-${run.id}` }, label);
+  own.addEventListener("click", () => act(own, () => ask(`${base}/runs/${run.id}/${verb}`, {})));
+  return own;
+}
+
+function log(run) {
+  const text = h("pre", {}, "…");
+  const details = h("details", {}, h("summary", {}, "End of its log"), text);
+  details.addEventListener("toggle", async () => {
+    if (!details.open) return;
+    const found = await ask(`${base}/runs/${run.id}`).catch(() => null);
+    text.textContent = found ? found.log || "The log is empty." : "The app does not answer.";
+  });
+  return details;
+}

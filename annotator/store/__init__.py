@@ -1,0 +1,53 @@
+"""Every read and write of a project, as domain verbs. Knows SQLite; knows no web page and no process.
+
+Labels, reviews and decisions are appended, never changed: taking back is one more event. One thread
+writes (annotator.writer); every reading thread has its own connection. All methods may be called from
+any thread. No table is named outside this package and annotator.migrations.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from annotator.store.base import DATABASE, DatabaseError
+from annotator.store.labels import Labels
+from annotator.store.learning import Learning
+from sail.config import LoopSettings, ModelRef
+
+__all__ = ["DATABASE", "DatabaseError", "Store"]
+
+
+class Store(Labels, Learning):
+    """One project folder: `project.db`, and `runs/` beside it."""
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path | str,
+        *,
+        model: ModelRef,
+        prompts: Sequence[str],
+        settings: LoopSettings | None = None,
+        download: bool = False,
+        by: str,
+    ) -> Store:
+        """Make a project folder, whole or not at all."""
+        final = Path(folder).resolve()
+        if final.exists() and (not final.is_dir() or any(final.iterdir())):
+            raise ValueError(f"{final} exists already. Choose another name for the new project.")
+        building = final.with_name(f".{final.name}.{os.getpid()}.new")
+        shutil.rmtree(building, ignore_errors=True)
+        (building / "runs").mkdir(parents=True)
+        (building / DATABASE).touch()
+        store = cls(building)
+        store.set_model(model, download=download, by=by)
+        store.set_prompts(prompts, by=by)
+        store.set_settings(settings or LoopSettings(), by=by)
+        store.close()
+        if final.exists():
+            final.rmdir()
+        os.replace(building, final)
+        return cls(final)

@@ -1,0 +1,125 @@
+"""Connections, transactions and events of a project.db. Knows no labels, no runs, no rounds."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlite_utils import Database
+from sqlite_utils.utils import sqlite3  # type: ignore[attr-defined]  # pysqlite3 where it is installed
+
+from annotator import migrations
+from annotator.rows import Project
+from annotator.writer import Writer
+from sail.config import LoopSettings, ModelRef
+
+DATABASE = "project.db"
+BUSY_TIMEOUT_S = 10.0
+DatabaseError = sqlite3.DatabaseError
+"""What a full disk or a broken file raises."""
+T = TypeVar("T")
+
+
+class Base:
+    """One project folder: `project.db`, and `runs/` beside it."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder).resolve()
+        if not (self.folder / DATABASE).is_file():
+            raise ValueError(
+                f"{self.folder} is not a project: it has no {DATABASE}. "
+                "Create a project in Setup, or give a project's folder."
+            )
+        self._local = threading.local()
+        self._readers: list[Database] = []
+        self._writer = Writer(self._open_writer)
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def close(self) -> None:
+        self._writer.close()
+        for reader in self._readers:
+            reader.close()
+
+    # Connections
+
+    def _connect(self) -> Database:
+        try:
+            connection = sqlite3.connect(
+                str(self.folder / DATABASE), timeout=BUSY_TIMEOUT_S, check_same_thread=False
+            )
+            connection.execute("pragma journal_mode = wal")
+            connection.execute("pragma synchronous = full")
+            connection.execute("pragma foreign_keys = on")
+        except sqlite3.DatabaseError as error:
+            raise ValueError(f"{self.folder / DATABASE} cannot be read as a project: {error}.") from error
+        return Database(connection)
+
+    def _open_writer(self) -> Any:
+        self._writing = self._connect()
+        migrations.project.apply(self._writing)
+        # Transactions are begun and ended by the writer thread alone.
+        self._writing.conn.isolation_level = None
+        return self._writing.conn
+
+    def _write(self, change: Callable[[], T]) -> T:
+        return self._writer.write(change)
+
+    def _rows(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+        reader: Database | None = getattr(self._local, "reader", None)
+        if reader is None:
+            reader = self._local.reader = self._connect()
+            self._readers.append(reader)
+        return list(reader.query(sql, parameters))
+
+    def _append(self, table: str, row: dict[str, Any]) -> None:
+        self._writing.table(table).insert(row)
+
+    def _append_event(self, kind: str, payload: Any, by: str) -> None:
+        row = {"at": time.time(), "by": by, "kind": kind, "payload": json.dumps(payload, ensure_ascii=False)}
+        self._append("events", row)
+
+    def _last_event(self, kind: str) -> Any | None:
+        rows = self._rows(
+            "select payload from events where kind = :kind order by seq desc limit 1", kind=kind
+        )
+        return json.loads(rows[0]["payload"]) if rows else None
+
+    def _first(self, table: str, where: str, values: Sequence[Any]) -> dict[str, Any] | None:
+        """A row as the writer sees it, in its transaction."""
+        return next(iter(self._writing.table(table).rows_where(where, values, limit=1)), None)
+
+    # The project
+
+    def project(self) -> Project:
+        """Model, prompts and settings as they are now. ValueError where one cannot be understood any more."""
+        model, prompts, settings = (self._last_event(kind) for kind in ("model", "prompts", "settings"))
+        if model is None or prompts is None or settings is None:
+            raise ValueError(f"{self.folder} is an unfinished project. Create it again under another name.")
+        return Project(
+            model=ModelRef.model_validate(model["model"]),
+            download=model["download"],
+            prompts=tuple(prompts),
+            settings=LoopSettings.model_validate(settings),
+        )
+
+    def set_model(self, model: ModelRef, *, download: bool, by: str) -> None:
+        payload = {"model": model.model_dump(mode="json"), "download": download}
+        self._write(lambda: self._append_event("model", payload, by))
+
+    def set_prompts(self, prompts: Sequence[str], *, by: str) -> None:
+        self._write(lambda: self._append_event("prompts", list(prompts), by))
+
+    def set_settings(self, settings: LoopSettings, *, by: str) -> None:
+        self._write(lambda: self._append_event("settings", settings.model_dump(mode="json"), by))
+
+    def events(self) -> list[dict[str, Any]]:
+        """Who decided what, when: settings, model, prompts and the current round, oldest first."""
+        rows = self._rows("select seq, at, by, kind, payload from events order by seq")
+        return [{**row, "payload": json.loads(row["payload"])} for row in rows]

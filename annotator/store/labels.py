@@ -1,0 +1,203 @@
+"""Candidates, pairs, and what people said of them. Knows nothing of what is learned from it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from annotator.rows import Answer, PastLabel, Run, ShownPair
+from annotator.store.base import Base
+from sail.records import CandidateSet, SelfPair
+
+
+class Labels(Base):
+    """Part of Store."""
+
+    # Candidates and pairs
+
+    def taken_in(self, run: Run) -> set[int]:
+        """Prompt indices whose candidates are here already."""
+        rows = self._rows("select distinct prompt_index from candidates where run = :run", run=run.id)
+        return {row["prompt_index"] for row in rows}
+
+    def take_in_candidates(self, run: Run, sets: Iterable[CandidateSet]) -> int:
+        """Record the candidates of finished prompts, and for a draw run the pairs to label.
+
+        Idempotent: prompts that are here already are left as they are. Returns how many were new.
+        """
+
+        def change() -> int:
+            before = self._writing.table("candidates").count_where("run = ?", [run.id])
+            for found in sets:
+                self._insert_candidates(run, found)
+            return self._writing.table("candidates").count_where("run = ?", [run.id]) - before
+
+        return self._write(change)
+
+    def _insert_candidates(self, run: Run, found: CandidateSet) -> None:
+        known = self._writing.table("candidates")
+        if known.count_where("run = ? and prompt_index = ?", [run.id, found.prompt_index]):
+            return
+        ids = [secrets.token_urlsafe(16) for _ in found.candidates]
+        for uid, candidate in zip(ids, found.candidates, strict=True):
+            row = {
+                "id": uid, "run": run.id, "prompt_index": found.prompt_index, "prompt": found.prompt,
+                "number": candidate.index, "image": candidate.image, "latents": found.latents,
+            }  # fmt: skip
+            self._append("candidates", row)
+        if run.job == "draw":
+            for one, two in zip(ids[::2], ids[1::2], strict=False):
+                self._insert_pair(run, one, two)
+
+    def _insert_pair(self, run: Run, one: str, two: str) -> None:
+        ordinal = self._writing.execute("select coalesce(max(ordinal), -1) + 1 from pairs").fetchone()[0]
+        row = {"ordinal": ordinal, "id": secrets.token_urlsafe(12), "run": run.id, "one": one, "two": two}
+        self._append("pairs", row)
+
+    def take_in_self_pairs(self, run: Run, found: Iterable[SelfPair]) -> None:
+        """Record what the judge ranked. Idempotent; the run's candidates have to be here."""
+        sql = "select id, prompt_index, number from candidates where run = :run"
+        ids = {(row["prompt_index"], row["number"]): row["id"] for row in self._rows(sql, run=run.id)}
+        fields = ("prompt_index", "winner_reward", "loser_reward", "margin", "margin_error", "rank")
+        rows = [
+            {
+                **{field: getattr(pair, field) for field in fields},
+                "id": secrets.token_urlsafe(12),
+                "run": run.id,
+                "winner": ids[pair.prompt_index, pair.winner],
+                "loser": ids[pair.prompt_index, pair.loser],
+            }
+            for pair in found
+        ]
+        self._write(lambda: self._writing.table("self_pairs").insert_all(rows, ignore=True) and None)
+
+    def image_file(self, uid: str) -> Path:
+        """Where the image of a candidate lies. KeyError for an id that nobody was given."""
+        rows = self._rows(
+            "select runs.folder, image from candidates join runs on runs.id = run where candidates.id = :uid",
+            uid=uid,
+        )
+        if not rows:
+            raise KeyError("There is no such image.")
+        return self.folder / "runs" / str(rows[0]["folder"]) / str(rows[0]["image"])
+
+    def used_prompts(self) -> list[str]:
+        """Prompts that candidates were drawn for, oldest use first."""
+        rows = self._rows("select prompt from candidates where number = 0 order by run, prompt_index")
+        return [row["prompt"] for row in rows]
+
+    # Labelling
+
+    def open_pairs(self, person: str, limit: int) -> list[tuple[str, int]]:
+        """(id, ordinal) of pairs that nobody has judged and this person has not skipped, in order."""
+        rows = self._rows(
+            """
+            select id, ordinal from pairs
+            where id not in (select pair from standing_labels where value != 'skip' or person = :person)
+            order by ordinal limit :limit
+            """,
+            person=person,
+            limit=limit,
+        )
+        return [(row["id"], row["ordinal"]) for row in rows]
+
+    def show_pairs(self, ids: Sequence[str], *, to: str) -> list[ShownPair]:
+        """These pairs as `to` sees them: left and right are drawn once for a person and pair, and kept."""
+        shown = self._shown(ids, to)
+        missing = [pair for pair in ids if pair not in shown]
+        if missing:
+            self._write(lambda: self._assign(missing, to))
+            shown = self._shown(ids, to)
+        return [shown[pair] for pair in ids]
+
+    def _assign(self, ids: Sequence[str], person: str) -> None:
+        for pair in ids:
+            row = self._writing.table("pairs").rows_where("id = ?", [pair])
+            sides = next(iter(row))
+            left = secrets.choice((sides["one"], sides["two"]))
+            assignment = {"pair": pair, "person": person, "left": left, "at": time.time()}
+            self._writing.table("assignments").insert(assignment, ignore=True)
+
+    def _shown(self, ids: Sequence[str], person: str) -> dict[str, ShownPair]:
+        rows = self._rows(
+            """
+            select pairs.id, ordinal, prompt, a.left, iif(a.left = one, two, one) as right
+            from pairs join assignments a on a.pair = pairs.id and a.person = :person
+            join candidates on candidates.id = one
+            where pairs.id in (select value from json_each(:ids))
+            """,
+            person=person,
+            ids=json.dumps(list(ids)),
+        )
+        return {row["id"]: ShownPair(**row) for row in rows}
+
+    def record_label(self, answer: Answer, *, by: str) -> None:
+        """Keep one answer. ValueError where it cannot be one; a repeat of the same uuid changes nothing."""
+        (refusal,) = self.record_answers([answer], by=by)
+        if refusal:
+            raise ValueError(refusal)
+
+    def undo_label(self, label: str, *, uuid: str, by: str) -> None:
+        """Take back the label with that uuid."""
+        self.record_label(Answer(uuid=uuid, pair="", value="undo", undoes=label), by=by)
+
+    def record_answers(self, answers: Sequence[Answer], *, by: str) -> list[str | None]:
+        """Keep answers in their order, in one transaction. For each: None, or why it was refused."""
+        return self._write(lambda: [self._record(answer, by) for answer in answers])
+
+    def _record(self, answer: Answer, person: str) -> str | None:
+        known = self._first("labels", "uuid = ?", [answer.uuid])
+        if known is not None:
+            return None if known["person"] == person else "This answer's id was used by someone else."
+        if answer.value == "undo":
+            return self._record_undo(answer, person)
+        shown = self._first("assignments", "pair = ? and person = ?", [answer.pair, person])
+        if shown is None:
+            return "This pair was never shown to you."
+        self._append("labels", self._label_row(answer, person, answer.pair, shown["left"]))
+        return None
+
+    def _record_undo(self, answer: Answer, person: str) -> str | None:
+        mine = "uuid = ? and person = ? and value != 'undo'"
+        target = self._first("labels", mine, [answer.undoes, person])
+        if target is None:
+            return "There is no such label of yours to undo."
+        row = self._label_row(answer, person, target["pair"], target["left"])
+        self._append("labels", {**row, "undoes": answer.undoes})
+        return None
+
+    def _label_row(self, answer: Answer, person: str, pair: str, left: str) -> dict[str, Any]:
+        return {
+            "uuid": answer.uuid, "pair": pair, "person": person, "value": answer.value, "left": left,
+            "elapsed_ms": answer.elapsed_ms, "at": time.time(),
+        }  # fmt: skip
+
+    def last_labels(self, person: str, limit: int) -> list[PastLabel]:
+        """The newest labels of this person that stand, oldest first: what undo goes back through."""
+        rows = self._rows(
+            "select uuid, pair, value, elapsed_ms from standing_labels where person = :person "
+            "order by seq desc limit :limit",
+            person=person,
+            limit=limit,
+        )
+        shown = self._shown([row["pair"] for row in rows], person)
+        return [PastLabel(**{**row, "pair": shown[row["pair"]]}) for row in reversed(rows)]
+
+    def label_history(self) -> list[dict[str, Any]]:
+        """Every label and undo as it came in, oldest first."""
+        return self._rows("select * from labels order by seq")
+
+    def mean_label_ms(self, person: str, last: int = 20) -> float | None:
+        """How long this person's last answers took; None before the first."""
+        rows = self._rows(
+            "select avg(elapsed_ms) as mean from (select elapsed_ms from standing_labels "
+            "where person = :person order by seq desc limit :last)",
+            person=person,
+            last=last,
+        )
+        mean: float | None = rows[0]["mean"]
+        return mean

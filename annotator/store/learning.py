@@ -1,0 +1,247 @@
+"""What is learned from: judged pairs with their latents, self pairs with what was decided on them, and both
+as a table. Knows labels and reviews as they stand, not how they came in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from annotator.rows import Counts, Preference, Review, ReviewPair, Run
+from annotator.store.runs import Runs
+from sail import rounds as loop
+from sail.records import Decision, LatentsRef, TrainingPair
+
+
+class Learning(Runs):
+    """Part of Store."""
+
+    _counted: tuple[tuple[int, ...], Counts] | None = None
+
+    def counts(self) -> Counts:
+        """How far labelling is. Asked for at every poll, so it is counted only when something came in."""
+        (seen,) = self._rows(
+            """
+            select (select coalesce(max(seq), 0) from labels) as labels,
+                   (select coalesce(max(seq), 0) from reviews) as reviews,
+                   (select coalesce(max(seq), 0) from events) as events,
+                   (select coalesce(max(ordinal), -1) from pairs) as pairs
+            """
+        )
+        key = tuple(seen.values())
+        if self._counted is None or self._counted[0] != key:
+            self._counted = (key, self._count())
+        return self._counted[1]
+
+    def _count(self) -> Counts:
+        (row,) = self._rows(
+            """
+            with answered as materialized (
+              select pair, max(value != 'skip') as labelled from standing_labels group by pair
+            )
+            select (select count(*) from pairs) as drawn,
+                   (select count(*) from answered) as answered,
+                   (select coalesce(sum(labelled), 0) from answered) as labelled,
+                   (select count(*) from standing_reviews where decision = 'flip') as flipped
+            """
+        )
+        decided, settings = self._decided_pairs(), self.project().settings
+        learned = sum(not loop.is_held_out(ordinal, settings) for _, ordinal, _, _ in decided)
+        return Counts(
+            drawn=row["drawn"],
+            labelled=row["labelled"],
+            skipped=row["answered"] - row["labelled"],
+            winners=len(decided) + row["flipped"],
+            trainable=learned + row["flipped"],
+            flipped=row["flipped"],
+        )
+
+    # Pairs to learn from
+
+    def human_pairs(self) -> list[TrainingPair]:
+        """Pairs whose winner people chose: labelled seed pairs, then the self pairs that were flipped.
+
+        Where people disagree the majority counts; a draw of votes is no pair. Latents are named by
+        absolute path. Flipped pairs are never held out.
+        """
+        return [*self._seed_pairs(), *self._review_pairs_to_train("flip")]
+
+    def self_pairs(self, run: Run) -> list[TrainingPair]:
+        """Self pairs of one propose run that are still the model's opinion: not flipped, not dropped."""
+        return self._review_pairs_to_train("keep", run)
+
+    def _seed_pairs(self) -> list[TrainingPair]:
+        settings, latents = self.project().settings, self._latents()
+        return [
+            TrainingPair(
+                id=pair,
+                prompt=latents[winner][0],
+                winner=latents[winner][1],
+                loser=latents[loser][1],
+                source="human",
+                held_out=loop.is_held_out(ordinal, settings),
+            )
+            for pair, ordinal, winner, loser in self._decided_pairs()
+        ]
+
+    def _decided_pairs(self) -> list[tuple[str, int, str, str]]:
+        """(pair, ordinal, winner, loser) of labelled pairs on which more people chose one side."""
+        rows = self._rows(
+            """
+            select p.id, p.ordinal, p.one, p.two,
+                   sum(iif((s.value = 'left') = (s.left = p.one), 1, -1)) as for_one
+            from standing_labels s join pairs p on p.id = s.pair
+            where s.value in ('left', 'right') group by p.ordinal order by p.ordinal
+            """
+        )
+        return [
+            (
+                row["id"],
+                row["ordinal"],
+                *((row["one"], row["two"]) if row["for_one"] > 0 else (row["two"], row["one"])),
+            )
+            for row in rows
+            if row["for_one"] != 0
+        ]
+
+    def _review_pairs_to_train(self, which: str, run: Run | None = None) -> list[TrainingPair]:
+        latents = self._latents()
+        pairs = []
+        for row in self._reviewed(run):
+            flipped = row["decision"] == "flip"
+            if row["decision"] == "drop" or flipped != (which == "flip"):
+                continue
+            winner, loser = (row["loser"], row["winner"]) if flipped else (row["winner"], row["loser"])
+            pairs.append(
+                TrainingPair(
+                    id=row["id"],
+                    prompt=row["prompt"],
+                    winner=latents[winner][1],
+                    loser=latents[loser][1],
+                    source="human" if flipped else "self",
+                )
+            )
+        return pairs
+
+    def _latents(self) -> dict[str, tuple[str, LatentsRef]]:
+        rows = self._rows(
+            "select c.id, c.prompt, c.number, c.latents, runs.folder "
+            "from candidates c join runs on runs.id = c.run"
+        )
+        runs = self.folder / "runs"
+        return {
+            row["id"]: (
+                row["prompt"],
+                LatentsRef(file=str(runs / row["folder"] / row["latents"]), row=row["number"]),
+            )
+            for row in rows
+        }
+
+    # Review
+
+    def review_pairs(self, run: Run) -> list[ReviewPair]:
+        """Self pairs of one propose run with what was decided on them, the least certain first."""
+        rows = self._reviewed(run)
+        fields = ReviewPair.__dataclass_fields__
+        pairs = [ReviewPair(**{key: row[key] for key in fields}) for row in rows]
+        return sorted(pairs, key=lambda pair: -pair.rank)
+
+    def _reviewed(self, run: Run | None) -> list[dict[str, Any]]:
+        """Self pairs that stay under the share that goes to review, the clearest first."""
+        rows = self._rows(
+            """
+            select s.*, runs.round, c.prompt, r.decision,
+                   (select count(*) from self_pairs o where o.run = s.run) as among
+            from self_pairs s join runs on runs.id = s.run join candidates c on c.id = s.winner
+            left join standing_reviews r on r.self_pair = s.id
+            where :run is null or s.run = :run order by s.run, s.rank
+            """,
+            run=run.id if run else None,
+        )
+        keep = self.project().settings.keep_self_pairs
+        return [
+            row
+            for row in rows
+            if row["rank"] < max(1, round(keep * row["among"])) or row["decision"] == "flip"
+        ]
+
+    def record_review(self, self_pair: str, decision: Decision | None, *, uuid: str, by: str) -> None:
+        """Approve, flip or drop a self pair, or take the decision back (None). The last one holds."""
+        self.record_reviews([Review(uuid=uuid, self_pair=self_pair, decision=decision)], by=by)
+
+    def record_reviews(self, reviews: Sequence[Review], *, by: str) -> None:
+        """Keep decisions in their order, all or none; a repeat of the same uuid changes nothing."""
+
+        def change() -> None:
+            for review in reviews:
+                self._record_review(review, by)
+
+        self._write(change)
+
+    def _record_review(self, review: Review, person: str) -> None:
+        if self._first("reviews", "uuid = ?", [review.uuid]) is not None:
+            return
+        if self._first("self_pairs", "id = ?", [review.self_pair]) is None:
+            raise ValueError("There is no such pair to review. Reload the page.")
+        row = {"uuid": review.uuid, "self_pair": review.self_pair, "decision": review.decision or "clear"}
+        self._append("reviews", {**row, "person": person, "at": time.time()})
+
+    def review_history(self) -> list[dict[str, Any]]:
+        return self._rows("select * from reviews order by seq")
+
+    # What leaves
+
+    def preferences(self) -> list[Preference]:
+        """Every judged pair: people's labels but skips, and self pairs with what was decided on them."""
+        return [*self._human_preferences(), *self._self_preferences()]
+
+    def _human_preferences(self) -> list[Preference]:
+        rows = self._rows(
+            """
+            select s.*, iif(s.left = p.one, p.two, p.one) as right, c.prompt
+            from standing_labels s join pairs p on p.id = s.pair join candidates c on c.id = p.one
+            where s.value != 'skip' order by s.seq
+            """
+        )
+        wins = {"left": 1.0, "right": 0.0, "tie": 0.5, "both_bad": 0.5}
+        return [
+            Preference(
+                prompt=row["prompt"],
+                left=row["left"],
+                right=row["right"],
+                left_wins=wins[row["value"]],
+                both_bad=row["value"] == "both_bad",
+                source="human",
+                annotator=row["person"],
+                at=row["at"],
+                elapsed_ms=row["elapsed_ms"],
+                round=0,
+            )
+            for row in rows
+        ]
+
+    def _self_preferences(self) -> list[Preference]:
+        reviews = {row["self_pair"]: row for row in self._rows("select * from standing_reviews")}
+        runs = {run.id: run for run in self.runs()}
+        found = []
+        for row in self._reviewed(None):
+            if row["decision"] == "drop":
+                continue
+            review = reviews.get(row["id"])
+            flipped = row["decision"] == "flip"
+            found.append(
+                Preference(
+                    prompt=row["prompt"],
+                    left=row["winner"],
+                    right=row["loser"],
+                    left_wins=0.0 if flipped else 1.0,
+                    both_bad=False,
+                    source="human" if flipped else "self",
+                    annotator=review["person"] if review else "judge",
+                    at=review["at"] if review else runs[row["run"]].since,
+                    elapsed_ms=None,
+                    round=row["round"],
+                )
+            )
+        return found

@@ -1,0 +1,101 @@
+"""Runs and rounds: what was asked for, what became of it. Knows no process and no run folder's inside."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from annotator.rows import Job, Run, RunEvent
+from annotator.store.base import Base
+from sail.rounds import Round
+
+
+class Runs(Base):
+    """Part of Store."""
+
+    def run_folder(self, run: Run) -> Path:
+        return self.folder / "runs" / run.folder
+
+    def next_run_id(self) -> int:
+        return int(self._rows("select coalesce(max(id), 0) + 1 as next from runs")[0]["next"])
+
+    def record_run(self, number: int, job: Job, *, round_number: int, folder: str, by: str) -> Run:
+        """A new run, waiting for its turn."""
+        row = {"id": number, "job": job, "round": round_number, "folder": folder, "at": time.time(), "by": by}
+
+        def change() -> None:
+            self._append("runs", row)
+            self._append_run_event(number, "queued", by, {})
+
+        self._write(change)
+        return self.run(number)
+
+    def record_run_event(self, run: int, what: RunEvent, *, by: str = "", **payload: Any) -> None:
+        self._write(lambda: self._append_run_event(run, what, by, payload))
+
+    def _append_run_event(self, run: int, what: RunEvent, by: str, payload: dict[str, Any]) -> None:
+        row = {"run": run, "what": what, "at": time.time(), "by": by, "payload": json.dumps(payload)}
+        self._append("run_events", row)
+
+    def runs(self) -> list[Run]:
+        return [_run(row) for row in self._rows("select * from standing_runs order by id")]
+
+    def run(self, number: int) -> Run:
+        rows = self._rows("select * from standing_runs where id = :number", number=number)
+        if not rows:
+            raise KeyError(f"There is no run {number} in {self.name}.")
+        return _run(rows[0])
+
+    # Rounds
+
+    def record_round(self, run: Run, trained: Round, *, by: str) -> None:
+        """Keep a trained round and what the gate decided; an accepted one becomes current. Idempotent."""
+
+        def change() -> None:
+            if self._first("rounds", "run = ?", [run.id]) is not None:
+                return
+            record = trained.model_dump(mode="json")
+            row = {
+                "number": trained.round, "run": run.id, "record": json.dumps(record), "at": time.time(),
+            }  # fmt: skip
+            self._append("rounds", row)
+            decision = {"round": trained.round, "accepted": trained.accepted}
+            self._append_event("gate", {**decision, "reasons": list(trained.reasons)}, by)
+            if trained.accepted:
+                why = {"round": trained.round, "why": "accepted by the gate"}
+                self._append_event("current_round", why, by)
+
+        self._write(change)
+
+    def rounds(self) -> list[Round]:
+        """Trained rounds in order, their adapters as absolute paths."""
+        rows = self._rows(
+            "select record, folder from rounds join runs on runs.id = rounds.run order by number"
+        )
+        trained = [(Round.model_validate_json(row["record"]), row["folder"]) for row in rows]
+        return [
+            round_.model_copy(update={"adapter": str(self.folder / "runs" / folder / round_.adapter)})
+            for round_, folder in trained
+        ]
+
+    def current_round(self) -> Round | None:
+        """The round that the loop goes on from; None is the base model."""
+        chosen = self._last_event("current_round")
+        if chosen is None:
+            return None
+        return next((round_ for round_ in self.rounds() if round_.round == chosen["round"]), None)
+
+    def make_current(self, number: int, *, by: str) -> None:
+        """Go on from an accepted round."""
+        found = next((round_ for round_ in self.rounds() if round_.round == number), None)
+        if found is None or not found.accepted:
+            raise ValueError(f"Round {number} was not accepted by the gate. Choose an accepted round.")
+        payload = {"round": number, "why": "chosen by a person"}
+        self._write(lambda: self._append_event("current_round", payload, by))
+
+
+def _run(row: dict[str, Any]) -> Run:
+    fields = Run.__dataclass_fields__
+    return Run(**{**{key: row[key] for key in fields}, "payload": json.loads(row["payload"])})

@@ -1,0 +1,26 @@
+"""Export: what leaves, shown before it does. Markup only; static/export.js fills it."""
+
+from __future__ import annotations
+
+TITLE = "Export"
+NAME = "export"
+
+MARKUP = """
+<div class="sail-stack">
+  <section class="sail-card sail-stack">
+    <h3>The adapter</h3>
+    <div data-testid="export-facts"></div>
+    <div class="sail-row">
+      <button type="button" class="sail-primary" data-testid="export" hidden></button>
+      <span class="sail-dim" data-testid="export-state" aria-live="polite"></span>
+    </div>
+    <div class="sail-scroll sail-files" data-testid="export-files"></div>
+  </section>
+  <section class="sail-card sail-stack sail-files">
+    <h3>The preferences</h3>
+    <p class="sail-dim">Every judged pair with both images, as one parquet file under the column names of
+      Pick-a-Pic: caption, jpg_0, jpg_1, label_0, label_1, and with them source, annotator, created_at.</p>
+    <p data-testid="export-preferences"></p>
+  </section>
+</div>
+"""

@@ -1,0 +1,67 @@
+"""The page as Gradio sees it: a head, a bar on top, five tabs. Knows no project and no data."""
+
+from __future__ import annotations
+
+import html
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.themes.base import Base as Theme
+
+from annotator.tabs import export, label, review, rounds, setup
+
+TABS = (setup, label, rounds, review, export)
+FONT = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
+BAR = """
+<div class="sail-bar">
+  <strong class="sail-mark">SAIL</strong>
+  <label class="sail-project">
+    <span class="sail-dim">Project</span>
+    <select data-testid="project-select" aria-label="Project"></select>
+  </label>
+  <button type="button" class="sail-device" data-testid="device" title="Show in Rounds"></button>
+</div>
+<p class="sail-trouble" role="alert" data-testid="trouble" hidden></p>
+"""
+
+
+def build() -> Any:
+    """One `gr.HTML` a tab. No event of Gradio takes anything from a browser: all goes through our routes."""
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(tempfile.gettempdir()) / f"sail-gradio-{os.getuid()}"))
+    with gr.Blocks(
+        title="SAIL", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True
+    ) as blocks:
+        panel(BAR, "bar")
+        with gr.Tabs(selected="label", elem_id="sail-tabs"):
+            for tab in TABS:
+                with gr.Tab(tab.TITLE, id=tab.NAME, elem_id=f"sail-tab-{tab.NAME}"):
+                    panel(tab.MARKUP, tab.NAME)
+    return blocks
+
+
+def panel(markup: str, name: str) -> gr.HTML:
+    """Markup that the script of that name fills when it appears."""
+    load = f'import("/ui/{name}.js").then((script) => script.mount(element.querySelector(".sail-{name}")));'
+    return gr.HTML(
+        f'<div class="sail sail-{name}" data-testid="panel-{name}">{markup}</div>',
+        js_on_load=load,
+        apply_default_css=False,
+    )
+
+
+def head(*, default_project: str) -> str:
+    """What the scripts have to know before the first request."""
+    return f'<meta name="sail-default-project" content="{html.escape(default_project, quote=True)}">'
+
+
+def theme() -> Theme:
+    """Fonts of the system: nothing is fetched from elsewhere."""
+    return gr.themes.Soft(
+        primary_hue="indigo",
+        neutral_hue="slate",
+        font=FONT,
+        font_mono=("ui-monospace", "Consolas", "monospace"),
+    )

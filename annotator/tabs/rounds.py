@@ -1,0 +1,33 @@
+"""Rounds: where the loop stands, what runs, what was trained. Markup only; static/rounds.js fills it."""
+
+from __future__ import annotations
+
+TITLE = "Rounds"
+NAME = "rounds"
+STEPS = (
+    ("seed", "Seed", "people label"),
+    ("propose", "Propose", "the model draws and judges"),
+    ("review", "Review", "people correct"),
+    ("train", "Train", "the model learns"),
+    ("gate", "Gate", "measured, accepted or not"),
+)
+
+_STEPS = "".join(
+    f'<li data-step="{name}" title="{what}"><span>{title}</span></li>' for name, title, what in STEPS
+)
+
+MARKUP = f"""
+<div class="sail-stack">
+  <ol class="sail-steps" data-testid="stepper" aria-label="Steps of the loop">{_STEPS}</ol>
+  <section class="sail-card sail-next" data-testid="next" aria-live="polite"></section>
+  <section class="sail-card" data-testid="curves" hidden>
+    <div class="sail-row">
+      <h3 class="sail-grow" data-part="title"></h3><span class="sail-dim" data-part="note"></span>
+    </div>
+    <div class="sail-charts" data-part="charts"></div>
+    <div data-part="samples"></div>
+  </section>
+  <section class="sail-card"><h3>Rounds</h3><div class="sail-scroll" data-testid="rounds"></div></section>
+  <section class="sail-card"><h3>Runs</h3><div data-testid="runs"></div></section>
+</div>
+"""

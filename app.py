@@ -1,0 +1,57 @@
+"""Flags -> projects -> server: `python app.py [--project DIR] [--host 127.0.0.1] [--port 7860]`."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+from pathlib import Path
+
+from annotator.projects import open_projects
+
+LOOPBACK = ("127.0.0.1", "localhost")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket on this machine only. ValueError says why there can be none."""
+    if host not in LOOPBACK:
+        raise ValueError(
+            f"There are no accounts yet, so the app answers on this machine only, not on {host}. "
+            "Leave --host out."
+        )
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
+    except (OSError, OverflowError) as error:
+        listener.close()
+        why = getattr(error, "strerror", None) or error
+        raise ValueError(f"Port {port} cannot be used: {why}. Choose another one with --port.") from None
+    return listener
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description="Choose between images, and teach a diffusion model your taste."
+    )
+    parser.add_argument("--project", type=Path, help="a project's folder; default: the demo project")
+    parser.add_argument("--host", default="127.0.0.1", help="loopback only, until accounts exist")
+    parser.add_argument("--port", type=int, default=7860)
+    flags = parser.parse_args()
+    try:
+        listener = listen(flags.host, flags.port)
+        projects = open_projects(flags.project, home=Path(__file__).resolve().parent)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    projects.runner.start()
+    # Gradio takes seconds to import; the first pairs are being drawn meanwhile.
+    from annotator.server import serve
+
+    serve(projects, listener)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""What the tests of the app share: a project of small size, drawn and labelled at once."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import fake_trainer
+
+from annotator import jobs
+from annotator.rows import Answer, Run, ShownPair
+from annotator.runs import Runner, take_in
+from annotator.store import Store
+from sail.config import LoopSettings, ModelRef, Optimisation
+from sail.records import LabelValue
+from sail.runfolder import RunFolder
+
+PROMPTS = [
+    f"a {size} {subject}" for size in ("big", "small") for subject in ("fox", "cat", "dog", "pizza", "tree")
+]
+SETTINGS = LoopSettings(
+    prompts_per_round=4,
+    num_candidates=3,
+    min_human_pairs=2,
+    monitor_prompts=1,
+    optimisation=Optimisation(steps=6, batch_pairs=2, micro_batch_pairs=2),
+)
+
+
+def new_uuid() -> str:
+    return str(uuid.uuid4())
+
+
+def make_model(folder: Path) -> Path:
+    """The outline of a model: what can be seen of one without loading it."""
+    folder.mkdir(parents=True)
+    (folder / "model_index.json").write_text("{}")
+    return folder
+
+
+def make_store(folder: Path, *, settings: LoopSettings = SETTINGS) -> Store:
+    model = make_model(folder.parent / f"{folder.name}-model")
+    return Store.create(
+        folder, model=ModelRef(source=str(model)), prompts=PROMPTS, settings=settings, by="ann"
+    )
+
+
+def run_now(store: Store, run: Run) -> Run:
+    """Do a run in this process and take it in."""
+    folder = RunFolder(store.run_folder(run))
+    fake_trainer.run(folder)
+    take_in(store, run, folder)
+    store.record_run_event(run.id, "done")
+    return store.run(run.id)
+
+
+def drawn(store: Store, count: int) -> list[ShownPair]:
+    """Draw that many pairs and show them to ann."""
+    run_now(store, jobs.draw(store, count, by="ann"))
+    return store.show_pairs([pair for pair, _ in store.open_pairs("ann", 1000)], to="ann")
+
+
+def label(
+    store: Store, pair: ShownPair, value: LabelValue, *, by: str = "ann", uid: str | None = None
+) -> str:
+    uid = uid or new_uuid()
+    store.record_label(Answer(uuid=uid, pair=pair.id, value=value, elapsed_ms=900), by=by)
+    return uid
+
+
+def wait_for(condition: Callable[[], bool], *, timeout_s: float = 30) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "this did not happen in time"
+        time.sleep(0.05)
+
+
+def fake_runner(**settings: str) -> Runner:
+    return Runner(launch=lambda kind, folder, env: fake_trainer.launch(kind, folder, env, **settings))

@@ -1,0 +1,92 @@
+"""A running app, a page that is watched, and what a person does on it by hand."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, Request
+
+GUARD_MS = 260
+
+
+@dataclass
+class App:
+    """A running app.py."""
+
+    process: subprocess.Popen[str]
+    address: str
+
+    @property
+    def port(self) -> str:
+        return self.address.rsplit(":", 1)[1]
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> None:
+        self.process.send_signal(how)
+        self.process.wait(timeout=30)
+
+
+def start_app(root: Path, project: Path, port: str = "0") -> App:
+    command = [sys.executable, str(root / "app.py"), "--project", str(project), "--port", port]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("SAIL is at "), f"the app did not start: {line!r}"
+    return App(process, line.split()[-1])
+
+
+class watched:  # noqa: N801
+    """A page of its own, whose errors and foreign requests are counted."""
+
+    def __init__(self, browser: Browser, **settings: object) -> None:
+        self._context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **settings})  # type: ignore[arg-type]
+        self._page = self._context.new_page()
+        self._errors: list[str] = []
+        self._foreign: list[str] = []
+        self._page.on("pageerror", lambda error: self._errors.append(str(error)))
+        self._page.on("request", self._look)
+
+    def _look(self, request: Request) -> None:
+        if not request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
+            self._foreign.append(request.url)
+
+    def __enter__(self) -> Page:
+        return self._page
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._context.close()
+        if kind is None:
+            assert self._errors == []
+            assert self._foreign == []
+
+
+def shown_pair(page: Page) -> str:
+    return str(page.evaluate("document.querySelector('.sail-label').dataset.pair"))
+
+
+def wait_for_pair(page: Page, *, other_than: str = "") -> str:
+    """Until a pair other than that one can be answered; '' when there are none left."""
+    page.wait_for_function(
+        """before => {
+            const { pair, ready } = document.querySelector('.sail-label').dataset;
+            return pair === '' || (pair && pair !== before && ready === pair);
+        }""",
+        arg=other_than,
+        timeout=120_000,
+    )
+    page.wait_for_timeout(GUARD_MS)
+    return shown_pair(page)
+
+
+def answer(page: Page, key: str) -> str:
+    """Answer the pair on the screen and wait for the next; '' when that was the last."""
+    before = shown_pair(page)
+    page.keyboard.press(key)
+    return wait_for_pair(page, other_than=before)
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name, exact=True).click()

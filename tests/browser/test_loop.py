@@ -1,0 +1,164 @@
+"""The whole loop through the page, with the starter model and a real trainer: label to exported LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from annotating import wait_for
+from labelling import App, answer, open_tab, start_app, wait_for_pair
+from playwright.sync_api import Page, expect
+
+from annotator import jobs
+from annotator.store import Store
+from sail.config import LoopSettings, ModelRef, Monitoring, Optimisation, Sampling, Scoring
+from sail.runfolder import ADAPTER_FILE, RunFolder, sha256_file
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
+
+PATIENCE_MS = 300_000
+SETTINGS = LoopSettings(
+    prompts_per_round=4,
+    num_candidates=3,
+    held_out_every=4,
+    min_human_pairs=4,
+    monitor_prompts=2,
+    optimisation=Optimisation(
+        steps=8, batch_pairs=4, micro_batch_pairs=4, warmup_steps=1, learning_rate=1e-3
+    ),
+    sampling=Sampling(steps=6),
+    scoring=Scoring(draws=4),
+    # Eight steps teach too little to be measured: this test is of the loop, not of the gate.
+    monitoring=Monitoring(per_prompt=2, min_judge_accuracy=0, min_diversity_ratio=0, max_saturation_ratio=9),
+)
+
+
+@pytest.fixture
+def drawing(tmp_path: Path, root: Path) -> Iterator[tuple[App, Store]]:
+    """An app on a project with the starter model and twelve pairs queued to be drawn."""
+    prompts = (root / "data" / "prompts" / "starter.txt").read_text().splitlines()[:24]
+    model = ModelRef(source=str(root / "data" / "starter")).checked()
+    store = Store.create(tmp_path / "taste", model=model, prompts=prompts, settings=SETTINGS, by="ann")
+    jobs.draw(store, 12, by="ann")
+    app = start_app(root, tmp_path / "taste")
+    yield app, store
+    app.end()
+    store.close()
+
+
+def test_the_whole_loop_through_the_page(drawing: tuple[App, Store], page: Page, root: Path) -> None:
+    app, store = drawing
+    page.goto(app.address)
+    page.wait_for_selector(".sail-label[data-mounted]")
+    label_twelve(page, store)
+    train_round_0(page, store)
+    flipped, dropped = review(page, store)
+    train_round_1(page, store, flipped, dropped)
+    file = export(page, store)
+    assert changes_the_picture(root / "data" / "starter", file.parent)
+
+
+def label_twelve(page: Page, store: Store) -> None:
+    """Twelve labels by keyboard, one of them taken back and given again."""
+    page.wait_for_selector(".sail-label[data-ready]", timeout=PATIENCE_MS)
+    first = wait_for_pair(page)
+    second = answer(page, "2")
+    page.keyboard.press("z")
+    assert wait_for_pair(page, other_than=second) == first
+    for number in range(12):
+        # One labels faster than images are drawn.
+        page.wait_for_selector(".sail-label:not([data-pair=''])", timeout=PATIENCE_MS)
+        wait_for_pair(page)
+        answer(page, "12"[number % 2])
+    page.get_by_text("All 12 pairs are labelled").wait_for(timeout=PATIENCE_MS)
+    wait_for(lambda: store.counts().labelled == 12)
+    values = [row["value"] for row in store.label_history()]
+    assert values == ["right", "undo", *["left", "right"] * 6]
+    assert store.label_history()[2]["pair"] == first
+
+
+def train_round_0(page: Page, store: Store) -> None:
+    page.get_by_test_id("train").click()
+    next_action = page.get_by_test_id("next-action")
+    next_action.filter(has_text="Propose round 1").wait_for(timeout=PATIENCE_MS)
+    expect(page.get_by_test_id("round-0")).to_contain_text("accepted")
+    page.get_by_test_id("samples").wait_for()
+    (trained,) = store.rounds()
+    assert (trained.human_pairs, trained.self_pairs, trained.accepted) == (9, 0, True)
+    next_action.click()
+    next_action.filter(has_text="Review").wait_for(timeout=PATIENCE_MS)
+    next_action.click()
+
+
+def review(page: Page, store: Store) -> tuple[str, str]:
+    """Flip the least certain pair and drop the next, by keys."""
+    expect(page.get_by_test_id("review-grid").locator("article")).to_have_count(4)
+    flipped, dropped = (str(page.get_by_test_id(f"self-{n}").get_attribute("data-pair")) for n in (0, 1))
+    for key in ("j", "f", "j", "x"):
+        page.keyboard.press(key)
+    expect(page.get_by_test_id("review-counts")).to_contain_text("1 flipped")
+    wait_for(lambda: [row["decision"] for row in store.review_history()] == ["flip", "drop"])
+    expect(page.get_by_test_id("review-counts")).to_contain_text(
+        "2 not reviewed: trained as the model judged"
+    )
+    return flipped, dropped
+
+
+def train_round_1(page: Page, store: Store, flipped: str, dropped: str) -> None:
+    run = jobs.proposal(store)
+    assert run is not None
+    before = next(pair for pair in store.review_pairs(run) if pair.id == flipped)
+    page.get_by_test_id("mixup-ratio").fill("0.5")
+    expect(page.get_by_test_id("mixup-meaning")).to_contain_text("10 human pairs")
+    expect(page.get_by_test_id("mixup-meaning")).to_contain_text("2 self pairs")
+    page.get_by_test_id("train-round").click()
+    page.get_by_test_id("round-1").wait_for(timeout=PATIENCE_MS)
+    expect(page.get_by_test_id("round-1")).to_contain_text("10 + 2")
+    folder = RunFolder(
+        store.run_folder(next(run for run in store.runs() if (run.job, run.round) == ("train", 1)))
+    )
+    trained = {pair.id: pair for pair in folder.pairs()}
+    own = trained[flipped]
+    won, lost = (int(store.image_file(uid).stem.rsplit("-", 1)[1]) for uid in (before.loser, before.winner))
+    assert (own.source, own.held_out, own.winner.row, own.loser.row) == ("human", False, won, lost)
+    assert dropped not in trained
+    assert folder.request().mixup.self_fraction == 0.5
+    assert store.project().settings.mixup.self_fraction == 0.5
+
+
+def export(page: Page, store: Store) -> Path:
+    open_tab(page, "Export")
+    page.get_by_test_id("export").click()
+    link = page.get_by_role("link", name=f"lora/{ADAPTER_FILE}")
+    link.wait_for(timeout=PATIENCE_MS)
+    with page.expect_download() as download:
+        link.click()
+    with page.expect_download() as table:
+        page.get_by_test_id("download-preferences").click()
+    assert str(table.value.path()) and table.value.suggested_filename.endswith("-preferences.parquet")
+    current = store.current_round()
+    assert current is not None and current.round == 1
+    assert sha256_file(Path(download.value.path())) == current.sha256
+    return Path(current.adapter) / ADAPTER_FILE
+
+
+def changes_the_picture(model: Path, lora: Path) -> bool:
+    """Whether plain diffusers draws something else with the LoRA, from the same noise."""
+    import numpy
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(model, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+
+    def draw() -> numpy.ndarray:
+        generator = torch.Generator().manual_seed(0)
+        image = pipeline("a fox", num_inference_steps=6, generator=generator).images[0]
+        return numpy.asarray(image, dtype=float)
+
+    before, again = draw(), draw()
+    pipeline.load_lora_weights(lora)
+    after = draw()
+    assert numpy.array_equal(before, again)
+    return bool(numpy.abs(before - after).mean() > 0.1)

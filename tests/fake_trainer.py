@@ -1,0 +1,173 @@
+"""Does what `python -m sail KIND FOLDER` does as seen from outside, in milliseconds and without torch.
+
+What it draws is a picture of one colour; what it trains is a file of bytes. FAKE_DELAY_S is the time a step
+takes, FAKE_FAIL_AT the step at which it fails.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from sail.config import ExportRequest, ProposeRequest, TrainRequest
+from sail.records import Candidate, CandidateSet, Interval, SelfPair
+from sail.runfolder import (
+    ADAPTER_FILE,
+    Progress,
+    RunFolder,
+    Stopped,
+    publish_json,
+    publish_lines,
+    sha256_file,
+)
+
+DELAY_S = float(os.environ.get("FAKE_DELAY_S", "0"))
+FAIL_AT = int(os.environ.get("FAKE_FAIL_AT", "-1"))
+
+
+def launch(
+    kind: str, folder: Path, environment: Mapping[str, str], **settings: str
+) -> subprocess.Popen[bytes]:
+    """A runner's launch that starts this file instead of the engine."""
+    home = str(Path(__file__).resolve().parents[1])
+    with open(folder / "log.txt", "ab") as output:
+        return subprocess.Popen(
+            [sys.executable, __file__, kind, str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment, **settings, "PYTHONPATH": home},
+            start_new_session=True,
+        )
+
+
+def run(folder: RunFolder) -> None:
+    request, progress = folder.request(), Progress(folder, min_interval_s=0)
+    with folder.lock():
+        folder.clear_stop()
+        try:
+            result = {"propose": propose, "train": train, "export": export}[request.kind](
+                folder, request, progress
+            )
+        except Stopped as stop:
+            progress.end("stopped", str(stop))
+            sys.exit(3)
+        except Exception as error:
+            progress.end("failed", str(error))
+            raise
+        folder.publish_result({"kind": request.kind, "round": request.round, **result})
+        progress.end("done")
+
+
+def step(folder: RunFolder, progress: Progress, number: int) -> None:
+    time.sleep(DELAY_S)
+    progress.advance()
+    if number == FAIL_AT:
+        raise RuntimeError("The model folder is gone. Put it back, then resume.")
+    folder.stop_if_asked()
+
+
+def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> dict[str, Any]:
+    publish_candidates(folder, request, progress)
+    pairs = self_pairs(request) if request.scoring else []
+    publish_lines(folder.path / "self_pairs.jsonl", (pair.model_dump() for pair in pairs))
+    return {"prompts": len(request.prompts), "self_pairs": len(pairs), "seconds": 1.0}
+
+
+def publish_candidates(folder: RunFolder, request: ProposeRequest, progress: Progress) -> None:
+    root = folder.path / "candidates"
+    root.mkdir(exist_ok=True)
+    done = {found.prompt_index for found in folder.candidate_sets()}
+    progress.stage("draw", len(request.prompts), done=len(done))
+    for index, prompt in enumerate(request.prompts):
+        if index in done:
+            continue
+        found = []
+        for number in range(request.num_candidates):
+            name = f"candidates/{index:05d}-{number}.png"
+            colour = (40 * number % 256, 37 * index % 256, request.noise_seed % 256)
+            Image.new("RGB", (8, 8), colour).save(folder.path / name)
+            found.append(Candidate(index=number, image=name))
+        latents = f"candidates/{index:05d}.safetensors"
+        (folder.path / latents).write_bytes(f"latents {request.noise_seed} {index}".encode())
+        published = CandidateSet(prompt_index=index, prompt=prompt, latents=latents, candidates=tuple(found))
+        publish_json(root / f"{index:05d}.json", published.model_dump())
+        step(folder, progress, index)
+
+
+def self_pairs(request: ProposeRequest) -> list[SelfPair]:
+    last = request.num_candidates - 1
+    count = len(request.prompts)
+    return [
+        SelfPair(
+            prompt_index=index,
+            prompt=prompt,
+            winner=0,
+            loser=last,
+            winner_reward=1.0,
+            loser_reward=-(count - index) / count,
+            margin=1.0 + (count - index) / count,
+            margin_error=0.5,
+            rank=index,
+        )
+        for index, prompt in enumerate(request.prompts)
+    ]
+
+
+def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[str, Any]:
+    pairs = folder.pairs()
+    steps = request.optimisation.steps
+    progress.stage("train", steps)
+    for number in range(steps):
+        folder.append_metric(
+            step=number + 1, loss=0.69, margin=0.1, winner_gain=1e-4, loser_gain=-1e-4, accuracy=0.6
+        )
+        step(folder, progress, number)
+    samples = folder.path / "samples"
+    for at in (0, steps):
+        (samples / f"step-{at:05d}").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (at % 256, 0, 0)).save(samples / f"step-{at:05d}" / "0.png")
+    publish_json(samples / "prompts.json", ["a fox"])
+    adapter = folder.path / "adapter"
+    adapter.mkdir(exist_ok=True)
+    (adapter / ADAPTER_FILE).write_bytes(json.dumps([pair.model_dump() for pair in pairs]).encode())
+    held_out = [pair for pair in pairs if pair.held_out]
+    return {
+        "adapter": "adapter",
+        "sha256": sha256_file(adapter / ADAPTER_FILE),
+        "human_pairs": sum(pair.source == "human" and not pair.held_out for pair in pairs),
+        "self_pairs": sum(pair.source == "self" for pair in pairs),
+        "self_fraction": request.mixup.self_fraction,
+        "judge_accuracy": Interval(value=0.7, low=0.4, high=0.9, n=len(held_out)).model_dump(),
+        "diversity_ratio": 1.0,
+        "saturation_ratio": 1.0,
+        "winner_gain": 1e-4,
+        "loser_gain": -1e-4,
+        "accepted": True,
+        "reasons": [],
+        "seconds": 1.0,
+    }
+
+
+def export(folder: RunFolder, request: ExportRequest, progress: Progress) -> dict[str, Any]:
+    progress.stage("export", 1)
+    files = []
+    for name, content in (("lora/" + ADAPTER_FILE, b"weights"), ("README.md", b"# card")):
+        file = folder.path / "export" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        files.append({"path": f"export/{name}", "bytes": len(content), "sha256": sha256_file(file)})
+    step(folder, progress, 0)
+    return {"files": files, "seconds": 0.1}
+
+
+if __name__ == "__main__":
+    run(RunFolder(sys.argv[2]))

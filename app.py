@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from annotator.projects import open_projects
+from annotator.store import DatabaseError
 
 LOOPBACK = ("127.0.0.1", "localhost")
 
@@ -44,6 +45,13 @@ def main() -> int:
         projects = open_projects(flags.project, home=Path(__file__).resolve().parent)
     except ValueError as error:
         print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        what, why = error.filename or "A file", error.strerror or error
+        print(f"{what} cannot be used: {why}. Check the folder and the disk's space.", file=sys.stderr)
+        return 2
+    except DatabaseError as error:
+        print(f"The project cannot be written: {error}. Check the disk's space.", file=sys.stderr)
         return 2
     projects.runner.start()
     # Gradio takes seconds to import; the first pairs are being drawn meanwhile.

@@ -128,10 +128,21 @@ def next_round(store: Store) -> int:
 
 
 def proposal(store: Store) -> Run | None:
-    """The propose run whose self pairs are ready for the next round."""
-    number = next_round(store)
+    """The propose run whose self pairs are ready for the next round, judged by the current round's policy."""
+    number, policy = next_round(store), store.current_round()
     ready = [run for run in store.runs() if (run.job, run.round, run.what) == ("propose", number, "done")]
-    return ready[-1] if ready else None
+    # A person may have gone back to another round since: nobody learns from a judge that is not current.
+    own = [run for run in ready if policy and _judge(store, run) == policy.sha256]
+    return own[-1] if own else None
+
+
+def _judge(store: Store, run: Run) -> str | None:
+    """sha256 of the adapter that drew and judged; None where the run's folder is gone."""
+    try:
+        adapter: str | None = RunFolder(store.run_folder(run)).request().adapter
+    except ValueError:
+        return None
+    return adapter
 
 
 def training_pairs(store: Store) -> list[TrainingPair]:
@@ -168,6 +179,25 @@ def mixup_plan(store: Store, self_fraction: float) -> MixupPlan:
 def merged_settings(settings: LoopSettings, changes: Mapping[str, Any]) -> LoopSettings:
     """`settings` with some values replaced, nested ones too. pydantic's ValidationError for wrong ones."""
     return LoopSettings.model_validate(_merged(settings.model_dump(mode="json"), changes))
+
+
+def change_settings(store: Store, changes: Mapping[str, Any], *, by: str) -> LoopSettings:
+    """Settings from now on. ValueError where what was trained already rests on the old ones."""
+    before = store.project().settings
+    settings = merged_settings(before, changes)
+    training = any(run.job == "train" and run.unfinished for run in store.runs())
+    if settings.held_out_every != before.held_out_every and (training or store.rounds()):
+        raise ValueError(
+            f"One pair out of every {before.held_out_every} is held out, and the rest was trained on. "
+            "Another split would measure the judge on what it learned. Make a new project for it."
+        )
+    if settings.lora != before.lora and (training or store.current_round()):
+        raise ValueError(
+            "The next round goes on from an adapter of this rank, so LoRA settings stay as they are. "
+            "Make a new project for others."
+        )
+    store.set_settings(settings, by=by)
+    return settings
 
 
 def _merged(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

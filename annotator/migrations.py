@@ -14,6 +14,11 @@ project = Migrations("annotator")
 APPEND_ONLY = ("events", "labels", "reviews", "run_events")
 
 
+def is_foreign(db: Database) -> bool:
+    """Whether there is something in it, and not of our making. Changes nothing."""
+    return bool(db.table_names()) and not project.applied(db)
+
+
 def _table(db: Database, name: str) -> Table:
     return db.table(name, strict=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from filelock import FileLock, Timeout
 from annotator import jobs
 from annotator.assignment import Assignments
 from annotator.runs import Runner
-from annotator.store import DATABASE, Store
+from annotator.store import DATABASE, DatabaseError, Store
 from sail.config import LoopSettings, ModelRef
 from sail.rounds import parse_prompts
 
@@ -59,13 +60,21 @@ class Projects:
             return self._open[name]
 
     def _opened(self, folder: Path) -> OpenProject:
-        self._hold(folder)
-        store = Store(folder)
-        store.project()
+        with ExitStack() as undoing:
+            lock = self._hold(folder)
+            undoing.callback(lock.release)
+            try:
+                store = Store(folder)
+                undoing.callback(store.close)
+                store.project()
+            except DatabaseError as error:
+                raise ValueError(f"{folder / DATABASE} cannot be opened: {error}.") from error
+            undoing.pop_all()
+        self._held.append(lock)
         self.runner.open(store)
         return OpenProject(store, Assignments(store), self.runner)
 
-    def _hold(self, folder: Path) -> None:
+    def _hold(self, folder: Path) -> FileLock:
         lock = FileLock(str(folder / ".server.lock"), thread_local=False)
         try:
             lock.acquire(timeout=0)
@@ -73,14 +82,14 @@ class Projects:
             raise ValueError(
                 f"{folder} is open in another app already. Use that one, or close it first."
             ) from None
-        self._held.append(lock)
+        return lock
 
     def find_runs(self) -> None:
         """Open every project: a trainer may still be at work from before a restart."""
         for name in self.names():
             try:
                 self.get(name)
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 # Open elsewhere or unreadable: that is said again when a person opens it.
                 log.warning("%s", error)
 
@@ -102,11 +111,12 @@ class Projects:
             )
         if (self.root / name).exists():
             raise ValueError(f"There is a project {name!r} already. Choose another name.")
+        usable = self.model(model)
         store = Store.create(
             self.root / name,
-            model=self.model(model),
+            model=usable,
             prompts=parse_prompts(prompts),
-            settings=jobs.merged_settings(LoopSettings(), settings or {}),
+            settings=jobs.merged_settings(LoopSettings.for_model(usable), settings or {}),
             download=download,
             by=by,
         )

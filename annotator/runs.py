@@ -13,14 +13,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import sail
 from annotator.rows import Run
-from annotator.store import Store
+from annotator.store import DatabaseError, Store
 from sail.rounds import Round
 from sail.runfolder import RunFolder
 
@@ -86,6 +87,7 @@ class Runner:
         self._launch = launch
         self._stores: list[Store] = []
         self._children: dict[tuple[Path, int], subprocess.Popen[bytes]] = {}
+        self._said: dict[Path, str] = {}
         self._lock = threading.RLock()
         self._wake = threading.Event()
         self._stopping = False
@@ -117,7 +119,7 @@ class Runner:
             try:
                 self.turn()
             except Exception:
-                # A full disk or a folder taken away must not end the queue; the next turn tries again.
+                # Nothing ends the queue; the next turn tries again.
                 log.exception("The queue of runs could not be worked on.")
             self._wake.wait(TAKE_IN_EVERY_S)
             self._wake.clear()
@@ -125,46 +127,100 @@ class Runner:
     def turn(self) -> None:
         """Follow what runs, take in what is there, start the next run when the device is free."""
         with self._lock:
-            unfinished = [(store, run) for store in self._stores for run in store.runs() if run.unfinished]
+            unfinished = [(store, run) for store, run in self._runs() if run.unfinished]
             for store, run in unfinished:
                 if run.what != "queued":
-                    self._follow(store, run)
+                    with self._alone(store, run):
+                        self._follow(store, run)
             waiting = [(store, run) for store, run in unfinished if run.what == "queued"]
-            if waiting and not self._device_busy():
-                store, run = min(waiting, key=lambda item: (item[1].since, item[1].id))
-                self._start(store, run)
+            for store, run in sorted(waiting, key=lambda item: (item[1].since, item[1].id)):
+                if self._device_busy():
+                    return
+                with self._alone(store, run):
+                    self._start(store, run)
+
+    def _runs(self) -> list[tuple[Store, Run]]:
+        """The runs of every project that can be read."""
+        found = []
+        for store in self._stores:
+            try:
+                found += [(store, run) for run in store.runs()]
+            except (ValueError, DatabaseError) as error:
+                self._say(store, error)
+        return found
+
+    @contextmanager
+    def _alone(self, store: Store, run: Run) -> Iterator[None]:
+        """Trouble with a run is its end, and where not even that can be written down, it is logged.
+
+        Either way the other runs and projects go on.
+        """
+        try:
+            try:
+                yield
+            except (ValueError, KeyError, OSError) as error:
+                log.exception("Run %s of %s cannot go on.", run.id, store.name)
+                self._end(store, run, message=f"The run cannot go on: {error}")
+        except DatabaseError as error:
+            self._say(store, error)
+
+    def _say(self, store: Store, error: Exception) -> None:
+        """Log a project's trouble, once and not at every turn."""
+        if self._said.get(store.folder) != str(error):
+            self._said[store.folder] = str(error)
+            log.error("The runs of %s cannot be worked on: %s", store.name, error)
 
     def _device_busy(self) -> bool:
-        return any(run.what in ("started", "stop_asked") for store in self._stores for run in store.runs())
+        # Asked of the processes: a project that cannot be written says "started" of a run long over.
+        children = any(child.poll() is None for child in self._children.values())
+        return children or any(self._works(store, run) for store, run in self.running())
+
+    def _works(self, store: Store, run: Run) -> bool:
+        try:
+            return self._alive(store, run, RunFolder(store.run_folder(run)))
+        except (ValueError, OSError):
+            return False
 
     def _start(self, store: Store, run: Run) -> None:
         folder = RunFolder(store.run_folder(run))
         folder.clear_stop()
         environment = ONLINE if store.project().download else OFFLINE
-        child = self._launch(folder.request().kind, folder.path, environment)
-        self._children[store.folder, run.id] = child
+        kind = folder.request().kind
+        # First on record, then at work: where it cannot be recorded it would be started at every turn.
+        store.record_run_event(run.id, "started")
+        child = self._children[store.folder, run.id] = self._launch(kind, folder.path, environment)
         store.record_run_event(run.id, "started", pid=child.pid)
 
     def _follow(self, store: Store, run: Run) -> None:
         folder = RunFolder(store.run_folder(run))
         ended = not self._alive(store, run, folder)
         if run.job == "draw":
-            take_in_candidates(store, run, folder)
+            # People label while the rest is being drawn. What cannot be read is said when all is there.
+            with suppress(ValueError, OSError):
+                take_in_candidates(store, run, folder)
         if not ended:
             return
-        child = self._children.pop((store.folder, run.id), None)
         if folder.result() is None:
+            child = self._children.get((store.folder, run.id))
             status = child.poll() if child else None
-            store.record_run_event(run.id, "ended", status=status, message=why_ended(folder, status))
-            return
+            self._end(store, run, status=status, message=why_ended(folder, status))
+        else:
+            self._take_in(store, run, folder)
+
+    def _take_in(self, store: Store, run: Run, folder: RunFolder) -> None:
         try:
             take_in(store, run, folder)
         except (ValueError, KeyError, OSError) as error:
             log.exception("Run %s of %s could not be taken in.", run.id, store.name)
             message = f"The run is done, but its result could not be taken in: {error}"
-            store.record_run_event(run.id, "ended", status=0, message=message)
+            self._end(store, run, status=0, message=message)
             return
         store.record_run_event(run.id, "done")
+        self._children.pop((store.folder, run.id), None)
+
+    def _end(self, store: Store, run: Run, **why: Any) -> None:
+        store.record_run_event(run.id, "ended", **why)
+        self._children.pop((store.folder, run.id), None)
 
     def _alive(self, store: Store, run: Run, folder: RunFolder) -> bool:
         child = self._children.get((store.folder, run.id))
@@ -172,10 +228,13 @@ class Runner:
             return child.poll() is None
         if folder.is_held():
             return True
-        # Started by a server that is gone, and perhaps not far enough to hold its folder.
+        # Started by a server that is gone, and perhaps not far enough to hold its folder. A resumed run
+        # still has the progress of its life before.
         fresh = 0 <= time.time() - run.since < SLOWEST_START_S and folder.result() is None
+        if not fresh or folder.snapshot().time >= run.since:
+            return False
         pid = run.payload.get("pid")
-        return fresh and isinstance(pid, int) and not folder.snapshot().time and _exists(pid)
+        return pid is None or _exists(int(pid))
 
     # What a person asks for
 
@@ -243,17 +302,12 @@ class Runner:
         )
 
     def _ahead(self, run: Run) -> int:
-        others = (other for store in self._stores for other in store.runs() if other.unfinished)
+        others = (other for _, other in self._runs() if other.unfinished)
         return sum(other.what != "queued" or other.since < run.since for other in others)
 
     def running(self) -> list[tuple[Store, Run]]:
         """What the device works on."""
-        return [
-            (store, run)
-            for store in self._stores
-            for run in store.runs()
-            if run.what in ("started", "stop_asked")
-        ]
+        return [(store, run) for store, run in self._runs() if run.what in ("started", "stop_asked")]
 
 
 def take_in(store: Store, run: Run, folder: RunFolder) -> None:

@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first repeat")
     parser.add_argument("--seed-pairs", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--per-prompt", type=int, default=2)
+    parser.add_argument("--per-prompt", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("data/projects/loop_gain"))
     parser.add_argument("more", nargs="*", help="after --: further flags of `sail loop`")
     asked = parser.parse_args()

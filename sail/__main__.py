@@ -7,12 +7,12 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
-from sail.config import Kind, LoopSettings, ModelRef, Sampling
+from sail.config import Kind, LoopSettings, ModelRef
 from sail.rounds import parse_prompts
 from sail.runfolder import RunBusy, RunFolder, Stopped
 
@@ -59,22 +59,27 @@ def sample(
     adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA.")] = None,
     per_prompt: Annotated[int, typer.Option(min=1)] = 4,
     noise_seed: int = 0,
-    steps: Annotated[int, typer.Option(min=1)] = Sampling().steps,
-    guidance: Annotated[float, typer.Option(min=0)] = Sampling().guidance,
+    steps: Annotated[int | None, typer.Option(min=1, show_default="the model's")] = None,
+    guidance: Annotated[float | None, typer.Option(min=0, show_default="the model's")] = None,
     revision: Revision = None,
 ) -> None:
     """Draw images; the same noise seed, prompt and index start from the same noise under any adapter."""
     with _mistakes_as_sentences():
         from sail.proposing import sample_to_folder
 
+        asked = ModelRef(source=model, revision=revision).checked()
+        changes = {"steps": steps, "guidance": guidance}
+        sampling = LoopSettings.for_model(asked).sampling.model_copy(
+            update={name: value for name, value in changes.items() if value is not None}
+        )
         sample_to_folder(
-            ModelRef(source=model, revision=revision),
+            asked,
             read_prompts(prompts),
             out,
             adapter=adapter,
             per_prompt=per_prompt,
             noise_seed=noise_seed,
-            sampling=Sampling(steps=steps, guidance=guidance),
+            sampling=sampling,
         )
 
 
@@ -89,8 +94,8 @@ def loop(
     prompts_per_round: Annotated[int | None, typer.Option(min=1, show_default="64")] = None,
     candidates: Annotated[int | None, typer.Option(min=2, show_default="8")] = None,
     steps: Annotated[int | None, typer.Option(min=1, show_default="200")] = None,
-    noise_seed: int = 0,
-    preset: Annotated[str, typer.Option(help="default or paper.")] = "default",
+    noise_seed: Annotated[int | None, typer.Option(show_default="0")] = None,
+    preset: Annotated[str, typer.Option(help="default (what the model brings) or paper.")] = "default",
     settings: Annotated[Path | None, typer.Option(help="LoopSettings as JSON, instead of a preset.")] = None,
     revision: Revision = None,
 ) -> None:
@@ -98,9 +103,10 @@ def loop(
     with _mistakes_as_sentences():
         from sail.loop import Loop, LoopRequest
 
-        asked = _loop_settings(preset, settings, prompts_per_round, candidates, steps, noise_seed)
+        base = ModelRef(source=model, revision=revision).checked()
+        asked = _loop_settings(base, preset, settings, prompts_per_round, candidates, steps, noise_seed)
         request = LoopRequest(
-            model=ModelRef(source=model, revision=revision).checked(),
+            model=base,
             prompts=tuple(read_prompts(prompts)),
             seed_pairs=seed_pairs,
             settings=asked,
@@ -110,19 +116,22 @@ def loop(
 
 
 def _loop_settings(
+    model: ModelRef,
     preset: str,
     file: Path | None,
     prompts: int | None,
     candidates: int | None,
     steps: int | None,
-    noise_seed: int,
+    noise_seed: int | None,
 ) -> LoopSettings:
     if preset not in ("default", "paper"):
         raise ValueError(f"There is no preset {preset!r}. Presets: default, paper.")
-    base = LoopSettings.preset(cast(Literal["default", "paper"], preset))
+    base = LoopSettings.paper() if preset == "paper" else LoopSettings.for_model(model)
     if file is not None:
         base = LoopSettings.model_validate_json(file.read_text(encoding="utf-8"))
-    changes: dict[str, Any] = {"noise_seed": noise_seed}
+    changes: dict[str, Any] = {}
+    if noise_seed is not None:
+        changes["noise_seed"] = noise_seed
     if prompts is not None:
         changes["prompts_per_round"] = prompts
     if candidates is not None:
@@ -168,7 +177,7 @@ def _mistakes_as_sentences() -> Iterator[None]:
         where = ".".join(str(part) for part in first["loc"])
         typer.echo(f"{where}: {first['msg']}.", err=True)
         raise typer.Exit(2) from None
-    except (ValueError, RunBusy) as error:
+    except (ValueError, RunBusy, OSError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
 
@@ -177,4 +186,6 @@ if __name__ == "__main__":
     # Look-ups happen only where a model is asked for by hub id.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # Read when torch is loaded: threads that spin while they wait take the core from whoever has work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(app())

@@ -1,19 +1,22 @@
 """What a run is asked to do. Knows no tensor and computes nothing; wrong values never get in.
 
-Defaults are those that were found to work on the starter model (docs/decisions.md);
-`LoopSettings.preset("paper")` has the paper's.
+A model may bring its own settings for the loop (`LoopSettings.for_model`); the defaults are for one that
+brings none, and `LoopSettings.paper()` has the paper's.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 SCHEMA_VERSION: Final = 1
 MAX_PROMPT_CHARS = 2000
+OWN_SETTINGS: Final = "sail.json"
+"""Beside model_index.json: the settings of the loop that were found to work on that model."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -23,6 +26,15 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
+def _checked_share(timesteps: tuple[float, float]) -> tuple[float, float]:
+    low, high = timesteps
+    if not 0 <= low < high <= 1:
+        raise ValueError(f"timesteps must be 0 <= low < high <= 1, got {timesteps}.")
+    return timesteps
+
+
+TimestepRange = Annotated[tuple[float, float], AfterValidator(_checked_share)]
+"""Share of the training timesteps that draws are taken from: (0, 1) is all of them, 0 the least noise."""
 Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARS)]
 
 
@@ -77,18 +89,10 @@ class Scoring(Config):
     """K: (timestep, noise) draws a prompt, shared by its candidates, timesteps stratified."""
     average: Literal["normalised", "mean"] = "normalised"
     """`normalised`: each draw is divided by its own spread within prompts; `mean`: the paper's plain mean."""
-    timesteps: tuple[float, float] = (0.0, 1.0)
-    """Share of the timestep range that draws are taken from, 0 the least noise."""
+    timesteps: TimestepRange = (0.0, 1.0)
     reference: Literal["base", "parent"] = "base"
     """`base`: the pretrained model; `parent`: the adapter the judge was trained from."""
     bank_seed: int = 0
-
-    @model_validator(mode="after")
-    def _range(self) -> Scoring:
-        low, high = self.timesteps
-        if not 0 <= low < high <= 1:
-            raise ValueError(f"timesteps must be 0 <= low < high <= 1, got {self.timesteps}.")
-        return self
 
 
 class Loss(Config):
@@ -113,6 +117,7 @@ class Optimisation(Config):
     micro_batch_pairs: int = Field(16, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
     warmup_steps: int = Field(10, ge=0)
+    timesteps: TimestepRange = (0.0, 1.0)
     empty_prompt_share: float = Field(0.1, ge=0, le=1)
     """Share of pairs trained without their prompt, so that guidance's empty branch moves as well."""
     max_grad_norm: float = Field(1.0, gt=0)
@@ -130,7 +135,7 @@ class Monitoring(Config):
     """So many of `prompts` are drawn at step 0 and at every checkpoint."""
     min_judge_accuracy: float = Field(0.5, ge=0, le=1)
     """The gate closes when the upper end of the judge's interval is below this."""
-    min_diversity_ratio: float = Field(0.75, ge=0)
+    min_diversity_ratio: float = Field(0.5, ge=0)
     max_saturation_ratio: float = Field(1.35, ge=1)
     """The gate closes outside [1 / this, this]."""
 
@@ -235,10 +240,26 @@ class LoopSettings(Config):
     noise_seed: int = 0
 
     @classmethod
-    def preset(cls, name: Literal["default", "paper"]) -> LoopSettings:
-        """`paper`: what arXiv 2602.05380 states for SD1.5; what it leaves open is as in `default`."""
-        if name == "default":
+    def for_model(cls, model: ModelRef) -> LoopSettings:
+        """What was found to work on this model: the values in its folder's sail.json, defaults for the rest.
+
+        The right beta depends on how a model's errors are scaled, and the rest on beta, so that settings
+        belong to a model as a sampler's do. ValueError where the file is not one of settings.
+        """
+        file = Path(model.source) / OWN_SETTINGS
+        # os.path, since pathlib raises on names that are too long.
+        if not os.path.isfile(file):
             return cls()
+        try:
+            return cls.model_validate_json(file.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ValueError(f"{file} holds no settings of the loop: {where}: {first['msg']}.") from error
+
+    @classmethod
+    def paper(cls) -> LoopSettings:
+        """What arXiv 2602.05380 states for SD1.5; what it leaves open is as in the defaults."""
         return cls(
             prompts_per_round=10_000,
             loss=Loss(beta=5000),

@@ -52,7 +52,12 @@ def _write_merged(request: ExportRequest, adapter: Path, target: Path) -> None:
 def model_card(request: ExportRequest) -> str:
     """What it is, how to use it, and every figure that is known about it."""
     facts = "\n".join(f"| {name} | {_shown(value)} |" for name, value in request.facts.items())
-    base = request.model.source + (f" at {request.model.revision}" if request.model.revision else "")
+    # A folder's full path would tell strangers about a machine and help nobody; its name is what counts.
+    is_folder = Path(request.model.source).is_dir()
+    model = Path(request.model.source).name if is_folder else request.model.source
+    base = model + (f" at {request.model.revision}" if request.model.revision else "")
+    revision = f', revision="{request.model.revision}"' if request.model.revision else ""
+    where = "  # the folder of the base model" if is_folder else ""
     return f"""---
 tags: [lora, text-to-image, diffusers, preference-alignment, sail]
 ---
@@ -66,7 +71,7 @@ annotates its own images and learns from them mixed with the human ones.
 ```python
 from diffusers import StableDiffusionPipeline
 
-pipeline = StableDiffusionPipeline.from_pretrained("{request.model.source}")
+pipeline = StableDiffusionPipeline.from_pretrained("{model}"{revision}){where}
 pipeline.load_lora_weights("lora")  # the folder beside this file
 ```
 

@@ -11,8 +11,10 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,9 @@ from sail.records import CandidateSet, LabelValue, LatentsRef, TrainingPair
 from sail.rounds import Round
 from sail.runfolder import RunFolder, publish_json, read_lines
 from sail.running import execute
+
+SILENCE_S = 30.0
+"""After so long without an answer of the annotator a person is told."""
 
 
 class LoopRequest(Config):
@@ -60,11 +65,13 @@ class Annotator:
 
     def __init__(self, command: str) -> None:
         self._command = command
+        # A Python program that never flushes would otherwise keep its answers to itself for ever.
+        unbuffered = {**os.environ, "PYTHONUNBUFFERED": "1"}
         try:
             self._process = subprocess.Popen(
-                shlex.split(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                _program(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=unbuffered
             )
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise ValueError(f"The annotator {command!r} could not be started: {error}.") from error
 
     def __enter__(self) -> Annotator:
@@ -89,16 +96,48 @@ class Annotator:
         try:
             self._process.stdin.write(json.dumps(asked) + "\n")
             self._process.stdin.flush()
-            line = self._process.stdout.readline()
+            with _remark_after(SILENCE_S, f"Still waiting for the annotator's answer to pair {pair.id}."):
+                line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
         if not line:
-            status = self._process.wait()
+            status = self._ended()
             raise ValueError(
-                f"The annotator {self._command!r} ended with status {status} at pair {pair.id}. "
+                f"The annotator {self._command!r} {status} at pair {pair.id}. "
                 "The labels before it are kept: start the same command again to go on."
             )
         return _parse_answer(line, pair.id, self._command)
+
+    def _ended(self) -> str:
+        try:
+            return f"ended with status {self._process.wait(timeout=5)}"
+        except subprocess.TimeoutExpired:
+            return "closed its output"
+
+
+def _program(command: str) -> list[str]:
+    """The words of a command. ValueError where it is empty or its program is not there."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise ValueError(f"The annotator {command!r} is no command: {error}.") from error
+    if not words or shutil.which(words[0]) is None:
+        raise ValueError(f"The annotator {command!r} could not be started: there is no such program.")
+    return words
+
+
+@contextlib.contextmanager
+def _remark_after(seconds: float, remark: str) -> Iterator[None]:
+    """Say something if what is inside takes long."""
+    timer = threading.Timer(
+        seconds, tqdm.write, [f"{remark} Does it write a line and flush it?"], {"file": sys.stderr}
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _parse_answer(line: str, pair_id: str, command: str) -> LabelValue:
@@ -130,6 +169,7 @@ class Loop:
 
     def run(self, annotator: str, *, rounds: int) -> dict[str, Any]:
         """Seed round and `rounds` self-annotated ones. Returns what result.json says."""
+        _program(annotator)  # Before minutes of drawing, not after.
         pairs = self._labelled(self._draw_seed(), annotator)
         trainable = sum(not pair.held_out for pair in pairs)
         loop_rounds.require_enough_pairs(trainable, self._settings)
@@ -282,6 +322,8 @@ def _claim(out: Path, request: LoopRequest) -> None:
                 f"{out} holds a loop with other settings. Choose another --out or repeat its settings."
             )
         return
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file. Choose another --out.")
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty and holds no loop. Choose another --out.")
     out.mkdir(parents=True, exist_ok=True)

@@ -40,8 +40,14 @@ def diffusion_dpo(policy_error_2P: Tensor, reference_error_2P: Tensor, config: L
     return PairLoss(loss_P, margin_P, winner_gain_P, loser_gain_P)
 
 
-def stratified_timesteps(count: int, num_train_timesteps: int, generator: torch.Generator) -> Tensor:
-    """`count` timesteps, one from each equal slice of the range, in random order: (count,) int64."""
+def stratified_timesteps(
+    count: int,
+    num_train_timesteps: int,
+    generator: torch.Generator,
+    share: tuple[float, float] = (0.0, 1.0),
+) -> Tensor:
+    """`count` timesteps, one from each equal slice of `share` of the range, in random order: (count,)."""
+    low, high = share
     slices = torch.randperm(count, generator=generator)
-    position = (slices + torch.rand(count, generator=generator)) / count
+    position = low + (high - low) * (slices + torch.rand(count, generator=generator)) / count
     return (position * num_train_timesteps).long().clamp(max=num_train_timesteps - 1)

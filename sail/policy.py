@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from sail.backbones import Backbone
@@ -46,7 +47,10 @@ class Policy:
 
     def load(self, part: Literal["reference", "policy"], folder: Path) -> None:
         """Read an adapter from `folder`. ValueError where it has a value that is not finite."""
-        weights, metadata = self.backbone.load_lora(folder)
+        try:
+            weights, metadata = self.backbone.load_lora(folder)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{folder / ADAPTER_FILE} cannot be read as a LoRA: {error}.") from error
         bad = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
         if bad:
             raise ValueError(f"{folder / ADAPTER_FILE} is broken: {bad[0]} has values that are not finite.")

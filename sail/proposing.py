@@ -50,7 +50,7 @@ def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> d
         tensors = {"latents": drawn.latents_NCHW.contiguous()}
         if request.scoring:
             tensors["gains"] = gains(policy, prompt, drawn.latents_NCHW, request.scoring, reference=reference)
-        images = policy.backbone.decode(drawn.latents_NCHW.to(policy.backbone.device))
+        images = _decoded(policy, drawn.latents_NCHW, request.sampling.chunk)
         _publish_candidates(folder.path, drawn.prompt_index, prompt, tensors, images)
         progress.advance()
         folder.stop_if_asked()
@@ -62,6 +62,13 @@ def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> d
         "self_pairs": self_pairs,
         "seconds": round(time.monotonic() - began, 2),
     }
+
+
+def _decoded(policy: Policy, latents_NCHW: Tensor, chunk: int) -> Tensor:
+    """Images of latents, at most `chunk` at once: N H W 3 uint8 on the CPU."""
+    device = policy.backbone.device
+    parts = torch.split(latents_NCHW, chunk)
+    return torch.cat([policy.backbone.decode(part.to(device)) for part in parts])
 
 
 def _publish_candidates(
@@ -135,7 +142,7 @@ def sample_to_folder(
     lines = []
     drawn_prompts = draw(policy, prompts, per_prompt=per_prompt, noise_seed=noise_seed, sampling=sampling)
     for drawn in tqdm(drawn_prompts, total=len(prompts), desc="draw", disable=None, leave=False):
-        images = policy.backbone.decode(drawn.latents_NCHW.to(policy.backbone.device))
+        images = _decoded(policy, drawn.latents_NCHW, sampling.chunk)
         for index, image_HW3 in enumerate(images):
             path = out / f"{drawn.prompt_index:05d}-{index}.png"
             publish(path, lambda beside, own=image_HW3: save_png(own, beside))  # type: ignore[misc]

@@ -108,6 +108,15 @@ class Snapshot(BaseModel):
     """Unix seconds at which this was written: the heartbeat."""
 
 
+def _require_unaltered(adapter: Path, sha256: str) -> None:
+    found = sha256_file(adapter / ADAPTER_FILE)
+    if found != sha256:
+        raise ValueError(
+            f"{adapter / ADAPTER_FILE} was altered: its sha256 is {found[:12]}…, not {sha256[:12]}…. "
+            "Make an earlier round current and go on from there."
+        )
+
+
 class RunFolder:
     """One run: a pure function of request.json, pairs.jsonl and inputs/."""
 
@@ -144,13 +153,8 @@ class RunFolder:
 
     def _fill(self, request: BaseModel, pairs: Iterable[TrainingPair], adapters: Mapping[str, Path]) -> None:
         for sha256, source in adapters.items():
-            found = sha256_file(source / ADAPTER_FILE)
-            if found != sha256:
-                raise ValueError(
-                    f"{source / ADAPTER_FILE} was altered: its sha256 is {found[:12]}…, not {sha256[:12]}…. "
-                    "Make an earlier round current and go on from there."
-                )
-            link_or_copy(source / ADAPTER_FILE, self.adapter_input(sha256) / ADAPTER_FILE)
+            _require_unaltered(source, sha256)
+            link_or_copy(source / ADAPTER_FILE, self._adapter_folder(sha256) / ADAPTER_FILE)
         linked: dict[str, str] = {}
         lines = [self._link_pair(pair, linked).model_dump() for pair in pairs]
         if lines:
@@ -187,7 +191,12 @@ class RunFolder:
         return [TrainingPair.model_validate(line) for line in read_lines(self.path / "pairs.jsonl")]
 
     def adapter_input(self, sha256: str) -> Path:
-        """Folder of an adapter that the request names."""
+        """Folder of an adapter that the request names. ValueError where its bytes are no longer those."""
+        folder = self._adapter_folder(sha256)
+        _require_unaltered(folder, sha256)
+        return folder
+
+    def _adapter_folder(self, sha256: str) -> Path:
         return self.path / "inputs" / "adapters" / sha256
 
     # What a run writes

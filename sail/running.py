@@ -67,12 +67,13 @@ def execute(folder: RunFolder) -> dict[str, Any]:
         done = folder.result()
         if done is not None:
             return done
-        folder.clear_stop()
         progress = Progress(folder)
         progress.stage("load", 1)
         try:
             result = JOBS[type(request)](folder, request, progress)
         except Stopped as stop:
+            # Not at the start: whoever asks while the run still loads is to be heard.
+            folder.clear_stop()
             progress.end("stopped", str(stop))
             raise
         except BaseException as error:

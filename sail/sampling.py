@@ -42,28 +42,31 @@ def draw(
 ) -> Iterator[Drawn]:
     """Candidates prompt by prompt. A chunk is drawn unless all of its prompts are in `skip`.
 
-    Chunks are cut by position alone, so that a resumed run draws the same bits.
+    Chunks are cut by position alone, so that a resumed run draws the same bits. They hold whole prompts,
+    but a prompt with more images than a chunk is drawn in several.
     """
     chunk_prompts = max(1, sampling.chunk // per_prompt)
     for first in range(0, len(prompts), chunk_prompts):
         indices = range(first, min(first + chunk_prompts, len(prompts)))
         if skip.issuperset(indices):
             continue
-        latents = _draw_chunk(policy, [prompts[i] for i in indices], per_prompt, noise_seed, sampling)
+        images = [(prompts[i], own) for i in indices for own in range(per_prompt)]
+        chunks = [images[at : at + sampling.chunk] for at in range(0, len(images), sampling.chunk)]
+        latents = torch.cat([_draw_chunk(policy, chunk, noise_seed, sampling) for chunk in chunks])
         for index, own in zip(indices, latents.split(per_prompt), strict=True):
             if index not in skip:
                 yield Drawn(index, own.cpu())
 
 
 def _draw_chunk(
-    policy: Policy, prompts: Sequence[str], per_prompt: int, noise_seed: int, sampling: Sampling
+    policy: Policy, images: Sequence[tuple[str, int]], noise_seed: int, sampling: Sampling
 ) -> Tensor:
+    """Final latents of images, each given by its prompt and its index among the prompt's."""
     shape = policy.backbone.latent_shape(sampling.size)
-    generators = [
-        generator_of(noise_seed, prompt, index) for prompt in prompts for index in range(per_prompt)
-    ]
+    generators = [generator_of(noise_seed, prompt, index) for prompt, index in images]
     noise_BCHW = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
-    rows = [row for row in range(len(prompts)) for _ in range(per_prompt)]
+    prompts = list(dict.fromkeys(prompt for prompt, _ in images))
+    rows = [prompts.index(prompt) for prompt, _ in images]
     conditioning = take(policy.backbone.encode_prompts(prompts), rows)
     return denoise(policy, noise_BCHW, conditioning, generators, sampling)
 

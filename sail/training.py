@@ -29,8 +29,8 @@ from sail.runfolder import Progress, RunFolder, Stopped, publish, publish_json
 from sail.sampling import draw
 
 
-class Diverged(RuntimeError):
-    """Loss or weights are no longer finite; the adapter before stays as it was."""
+class Diverged(ValueError):
+    """Loss or gradient is no longer finite with these settings; the adapter before stays as it was."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +204,11 @@ class Trainer:
                 "This run leaves no adapter; train again with a lower learning rate."
             )
         norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), config.max_grad_norm)
+        if not torch.isfinite(norm):
+            raise Diverged(
+                f"The gradient is no longer finite at step {self._step + 1}. "
+                "This run leaves no adapter; train again with a lower learning rate."
+            )
         self._optimiser.step()
         return {**totals, "grad_norm": float(norm)}
 
@@ -234,7 +239,9 @@ class Trainer:
         pairs = [data.sides[side][index] for side, index in drawn]
         digest = hashlib.sha256(f"step\n{config.noise_seed}\n{self._step}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-        timesteps_P = stratified_timesteps(len(pairs), backbone.num_train_timesteps, generator)
+        timesteps_P = stratified_timesteps(
+            len(pairs), backbone.num_train_timesteps, generator, config.timesteps
+        )
         noise_P = torch.randn((len(pairs), *data.latents[0].shape[1:]), generator=generator)
         emptied_P = torch.rand(len(pairs), generator=generator) < config.empty_prompt_share
         empty_row = len(data.conditioning["prompt_embeds"]) - 1

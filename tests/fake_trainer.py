@@ -1,7 +1,7 @@
 """Does what `python -m sail KIND FOLDER` does as seen from outside, in milliseconds and without torch.
 
-What it draws is a picture of one colour; what it trains is a file of bytes. FAKE_DELAY_S is the time a step
-takes, FAKE_FAIL_AT the step at which it fails.
+What it draws is a picture of one colour; what it trains is a file of bytes. FAKE_START_S is the time until it
+holds its folder, FAKE_DELAY_S the time a step takes, FAKE_FAIL_AT the step at which it fails.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from sail.runfolder import (
     sha256_file,
 )
 
+START_S = float(os.environ.get("FAKE_START_S", "0"))
 DELAY_S = float(os.environ.get("FAKE_DELAY_S", "0"))
 FAIL_AT = int(os.environ.get("FAKE_FAIL_AT", "-1"))
 
@@ -51,13 +52,14 @@ def launch(
 
 def run(folder: RunFolder) -> None:
     request, progress = folder.request(), Progress(folder, min_interval_s=0)
+    time.sleep(START_S)
     with folder.lock():
-        folder.clear_stop()
         try:
             result = {"propose": propose, "train": train, "export": export}[request.kind](
                 folder, request, progress
             )
         except Stopped as stop:
+            folder.clear_stop()
             progress.end("stopped", str(stop))
             sys.exit(3)
         except Exception as error:

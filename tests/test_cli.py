@@ -224,3 +224,42 @@ def test_the_command_line_works_as_a_program_of_its_own(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2 and done.stderr.strip().endswith("it has no request.json.")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["", "no-such-program --at all", "'open"])
+def test_an_annotator_that_cannot_start_is_refused_before_anything_is_drawn(
+    model, prompts, settings, tmp_path, command
+):
+    done = loop(model, prompts, settings, command, tmp_path / "out")
+    assert done.exit_code == 2 and "annotator" in done.stderr
+    assert not list(tmp_path.glob("out/runs/*"))
+
+
+def test_an_annotator_that_never_flushes_is_heard(model, prompts, settings, tmp_path):
+    lazy = annotator(tmp_path, BRIGHTER.replace(", flush=True", ""))
+    assert loop(model, prompts, settings, lazy, tmp_path / "out", "--rounds", 0).exit_code == 0
+
+
+def test_the_noise_seed_of_a_settings_file_holds_unless_another_is_given(model, prompts, settings, tmp_path):
+    own = tmp_path / "settings.json"
+    own.write_text(json.dumps({**json.loads(settings.read_text()), "noise_seed": 7}))
+    for more, wanted in ((), 7), (("--noise-seed", 3), 3):
+        out = tmp_path / str(wanted)
+        assert loop(model, prompts, own, "false", out, *more).exit_code == 2
+        assert json.loads((out / "loop.json").read_text())["settings"]["noise_seed"] == wanted
+
+
+def test_files_that_cannot_be_used_are_one_sentence(model, prompts, tmp_path):
+    taken = tmp_path / "taken"
+    taken.write_bytes(b"not a LoRA")
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / ADAPTER_FILE).write_bytes(b"not a LoRA")
+    both = ("--model", model, "--prompts", prompts)
+    for arguments in (
+        ("sample", *both, "--out", taken),
+        ("sample", *both, "--out", tmp_path / "out", "--adapter", tmp_path / "lora"),
+        ("loop", *both, "--annotator", "true", "--out", taken),
+        ("loop", *both, "--annotator", "true", "--out", tmp_path / "out", "--settings", tmp_path / "none"),
+    ):
+        done = sail(*arguments)
+        assert done.exit_code == 2 and str(tmp_path) in done.stderr and "Traceback" not in done.stderr

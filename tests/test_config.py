@@ -34,17 +34,42 @@ def test_a_request_survives_json_and_keeps_its_kind(request_):
     assert again == request_ and type(again) is type(request_)
 
 
-@pytest.mark.parametrize("preset", ["default", "paper"])
-def test_a_preset_survives_json(preset):
-    settings = LoopSettings.preset(preset)
+@pytest.mark.parametrize("settings", [LoopSettings(), LoopSettings.paper()], ids=["default", "paper"])
+def test_settings_survive_json(settings):
     assert LoopSettings.model_validate_json(settings.model_dump_json()) == settings
 
 
 def test_the_paper_preset_has_the_papers_values():
-    paper = LoopSettings.preset("paper")
+    paper = LoopSettings.paper()
     assert (paper.loss.beta, paper.mixup.self_fraction, paper.num_candidates) == (5000, 0.25, 8)
     assert (paper.scoring.draws, paper.scoring.average, paper.optimisation.batch_pairs) == (10, "mean", 128)
     assert (paper.sampling.solver, paper.sampling.steps, paper.sampling.guidance) == ("ddpm", 50, 7.5)
+
+
+def test_a_model_brings_its_own_settings_and_leaves_the_rest_at_its_default(tmp_path):
+    (tmp_path / "sail.json").write_text('{"loss": {"beta": 20}, "lora": {"rank": 4}}')
+    own = LoopSettings.for_model(ModelRef(source=str(tmp_path)))
+    assert (own.loss.beta, own.lora.rank) == (20, 4)
+    assert own.mixup == LoopSettings().mixup and own.loss.label_smoothing == Loss().label_smoothing
+
+
+def test_a_model_without_settings_has_the_defaults(tmp_path):
+    for source in (str(tmp_path), "owner/name", "x" * 10_000):
+        assert LoopSettings.for_model(ModelRef(source=source)) == LoopSettings()
+
+
+@pytest.mark.parametrize("text", ["{", '{"loss": {"beta": -1}}', '{"learning_rate": 1}'])
+def test_settings_of_a_model_that_make_no_sense_are_refused_with_the_file_named(tmp_path, text):
+    (tmp_path / "sail.json").write_text(text)
+    with pytest.raises(ValueError, match=r"sail\.json holds no settings of the loop"):
+        LoopSettings.for_model(ModelRef(source=str(tmp_path)))
+
+
+@pytest.mark.parametrize("settings", [Scoring, Optimisation])
+@pytest.mark.parametrize("timesteps", [(0.5, 0.5), (-0.1, 1), (0, 1.1), (0.8, 0.2)])
+def test_a_share_of_the_timesteps_lies_between_0_and_1(settings, timesteps):
+    with pytest.raises(ValidationError, match="timesteps must be"):
+        settings(timesteps=timesteps)
 
 
 def test_an_unknown_key_is_refused_by_name():

@@ -159,6 +159,17 @@ def test_images_do_not_depend_on_which_prompts_are_drawn_with_them(model):
     assert torch.allclose(together[4:6], alone, atol=1e-5)
 
 
+def test_no_more_images_than_a_chunk_are_drawn_at_once(model, monkeypatch):
+    policy, seen = policy_of(model), []
+    predict = policy.backbone.predict
+    monkeypatch.setattr(
+        policy.backbone, "predict", lambda noisy, *rest: seen.append(len(noisy)) or predict(noisy, *rest)
+    )
+    latents = drawn_latents(policy, PROMPTS[:2], per_prompt=5, sampling=QUICK.model_copy(update={"chunk": 3}))
+    assert max(seen) == 2 * 3  # with the prompt and without
+    assert torch.allclose(latents, drawn_latents(policy, PROMPTS[:2], per_prompt=5), atol=1e-4)
+
+
 def test_images_of_one_prompt_differ_by_index_and_by_noise_seed(model):
     policy = policy_of(model)
     first, second = drawn_latents(policy, PROMPTS[:1])
@@ -294,6 +305,15 @@ def stop_at_first_step(folder: RunFolder) -> None:
     execute(StopsAtOnce(folder.path))
 
 
+def test_a_stop_that_was_asked_for_while_the_run_still_loads_is_obeyed_and_used_up(model, proposed, tmp_path):
+    folder = RunFolder.create(tmp_path / "run", train_request(model), pairs=human_pairs(proposed))
+    folder.request_stop()
+    with pytest.raises(Stopped):
+        execute(folder)
+    assert folder.result() is None and len(folder.metrics()) < 6
+    assert execute(folder)["steps"] == 6
+
+
 @pytest.mark.slow
 def test_a_trainer_killed_in_the_middle_ends_with_the_same_adapter_bytes(model, proposed, tmp_path):
     request = train_request(model, steps=60)
@@ -333,7 +353,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_reason(model, proposed, 
     folder = RunFolder.create(
         tmp_path / "run", train_request(model, learning_rate=1e18, steps=20), pairs=human_pairs(proposed)
     )
-    with pytest.raises(RuntimeError, match="lower learning rate"):
+    with pytest.raises(ValueError, match="lower learning rate"):
         execute(folder)
     assert folder.snapshot().state == "failed" and "learning rate" in folder.snapshot().message
     assert not (folder.path / "adapter").exists()

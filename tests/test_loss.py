@@ -70,3 +70,8 @@ def test_timesteps_of_a_batch_come_one_from_each_slice(count):
     slices = (timesteps.sort().values * count // 1000).tolist()
     assert all(abs(found - wanted) <= 1 for found, wanted in zip(slices, range(count), strict=True))
     assert timesteps.min() >= 0 and timesteps.max() <= 999
+
+
+def test_timesteps_stay_in_their_share_of_the_range():
+    timesteps = stratified_timesteps(16, 1000, torch.Generator().manual_seed(0), (0.8, 0.9))
+    assert 800 <= timesteps.min() < 810 and 890 <= timesteps.max() <= 900

@@ -151,6 +151,15 @@ def test_an_adapter_lies_in_the_run_under_its_hash(tmp_path):
     assert sha256_file(run.adapter_input(sha256) / ADAPTER_FILE) == sha256
 
 
+def test_an_adapter_that_was_altered_after_the_run_was_made_is_refused_by_name(tmp_path):
+    sha256, source = an_adapter(tmp_path / "adapter")
+    request = TRAIN.model_copy(update={"parent_adapter": sha256})
+    run = RunFolder.create(tmp_path / "run", request, adapters={sha256: source})
+    (run.adapter_input(sha256) / ADAPTER_FILE).write_bytes(b"rotten")
+    with pytest.raises(ValueError, match="was altered"):
+        run.adapter_input(sha256)
+
+
 @pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: bytes([data[0] ^ 1]) + data[1:]])
 def test_an_altered_adapter_is_refused_by_name_and_leaves_nothing(tmp_path, change):
     sha256, source = an_adapter(tmp_path / "adapter")

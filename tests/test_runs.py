@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import fake_trainer
 import pytest
 from annotating import SETTINGS, drawn, fake_runner, label, make_store, new_uuid, run_now, wait_for
+from sqlite_utils import Database
 
 from annotator import jobs
 from annotator.rows import Run
 from annotator.runs import Runner
-from annotator.store import Store
+from annotator.store import DATABASE, Store
 from sail.config import LoopSettings, ModelRef
-from sail.runfolder import RunFolder
+from sail.runfolder import RunFolder, Snapshot
 
 
 @pytest.fixture
@@ -242,6 +246,123 @@ def test_a_model_that_went_away_is_said_before_anything_is_queued(store: Store) 
     with pytest.raises(ValueError, match="No model at '/nowhere'"):
         jobs.draw(store, 1, by="ann")
     assert store.runs() == []
+
+
+def test_a_stop_while_a_run_starts_is_obeyed(store: Store) -> None:
+    runner = follow(fake_runner(FAKE_START_S="0.5", FAKE_DELAY_S="0.1"), store)
+    run = jobs.draw(store, 8, by="ann")
+    wait_for(lambda: store.run(run.id).what == "started")
+    runner.stop(store, run.id, by="ann")
+    wait_for(lambda: not store.run(run.id).unfinished)
+    assert state(runner, store, run) == "stopped"
+    runner.resume(store, run.id, by="ann")
+    wait_for(lambda: store.run(run.id).what == "done")
+    runner.close()
+
+
+def test_a_run_that_was_done_before_it_could_stop_is_done(store: Store) -> None:
+    runner = fake_runner()
+    runner.open(store)
+    run = jobs.draw(store, 2, by="ann")
+    fake_trainer.run(RunFolder(store.run_folder(run)))
+    store.record_run_event(run.id, "started", pid=os.getpid())
+    runner.stop(store, run.id, by="ann")
+    assert state(runner, store, run) == "stopping"
+    runner.turn()
+    assert state(runner, store, run) == "done"
+
+
+def test_a_resumed_run_that_still_loads_is_found_by_a_new_server(store: Store) -> None:
+    run = jobs.draw(store, 2, by="ann")
+    folder = RunFolder(store.run_folder(run))
+    folder.publish_snapshot(Snapshot(state="stopped", step=1, time=time.time() - 600))
+    store.record_run_event(run.id, "started", pid=os.getpid())
+    runner = fake_runner()
+    runner.open(store)
+    runner.turn()
+    assert state(runner, store, run) == "running"
+
+
+def test_a_run_whose_folder_is_gone_ends_and_the_others_go_on(tmp_path: Path, store: Store) -> None:
+    other = make_store(tmp_path / "q")
+    first, second = jobs.draw(store, 2, by="ann"), jobs.draw(other, 2, by="ann")
+    shutil.rmtree(store.run_folder(first))
+    runner = follow(fake_runner(), store, other)
+    wait_for(lambda: other.run(second.id).what == "done")
+    assert store.run(first.id).what == "ended"
+    assert "it has no request.json" in store.run(first.id).payload["message"]
+    runner.close()
+    other.close()
+
+
+def test_a_project_that_cannot_be_written_starts_nothing_and_keeps_nobody_waiting(
+    tmp_path: Path, store: Store
+) -> None:
+    other = make_store(tmp_path / "q")
+    first, second = jobs.draw(store, 2, by="ann"), jobs.draw(other, 2, by="ann")
+    Database(store.folder / DATABASE).execute(
+        "create trigger full before insert on run_events begin select raise(abort, 'disk is full'); end"
+    )
+    runner = follow(fake_runner(), store, other)
+    wait_for(lambda: other.run(second.id).what == "done")
+    assert store.run(first.id).what == "queued"
+    assert not (store.run_folder(first) / "log.txt").exists()
+    runner.close()
+    other.close()
+
+
+def test_a_run_that_is_over_but_cannot_be_recorded_keeps_nobody_waiting(tmp_path: Path, store: Store) -> None:
+    other = make_store(tmp_path / "q")
+    first = jobs.draw(store, 2, by="ann")
+    fake_trainer.run(RunFolder(store.run_folder(first)))
+    store.record_run_event(first.id, "started", pid=os.getpid())
+    Database(store.folder / DATABASE).execute(
+        "create trigger full before insert on run_events begin select raise(abort, 'disk is full'); end"
+    )
+    second = jobs.draw(other, 2, by="ann")
+    runner = follow(fake_runner(), store, other)
+    wait_for(lambda: other.run(second.id).what == "done")
+    runner.close()
+    other.close()
+
+
+def test_only_the_current_rounds_judge_proposes_for_the_next_round(store: Store) -> None:
+    label_all(store)
+    for begin in (jobs.train, jobs.propose, jobs.train, jobs.propose):
+        run_now(store, begin(store, by="ann"))
+    by_round_1 = jobs.proposal(store)
+    store.make_current(0, by="ann")
+    assert jobs.next_step(store).name == "propose" and jobs.next_step(store).round == 2
+    assert all(pair.source == "human" for pair in jobs.training_pairs(store))
+    by_round_0 = run_now(store, jobs.propose(store, by="ann"))
+    assert jobs.proposal(store) == by_round_0
+    store.make_current(1, by="ann")
+    assert jobs.proposal(store) == by_round_1
+
+
+def test_a_round_that_was_chosen_during_training_stays_current(store: Store) -> None:
+    label_all(store)
+    for begin in (jobs.train, jobs.propose, jobs.train, jobs.propose):
+        run_now(store, begin(store, by="ann"))
+    run = jobs.train(store, by="ann")
+    store.make_current(0, by="ann")
+    run_now(store, run)
+    assert [(round_.round, round_.parent, round_.accepted) for round_ in store.rounds()][2] == (2, 1, True)
+    current = store.current_round()
+    assert current is not None and current.round == 0
+
+
+def test_what_a_trained_round_rests_on_cannot_be_changed(store: Store) -> None:
+    other_rank = {"lora": {"rank": SETTINGS.lora.rank + 1}}
+    jobs.change_settings(store, {"held_out_every": 4}, by="ann")
+    label_all(store)
+    run_now(store, jobs.train(store, by="ann"))
+    with pytest.raises(ValueError, match="One pair out of every 4 is held out"):
+        jobs.change_settings(store, {"held_out_every": 3}, by="ann")
+    with pytest.raises(ValueError, match="LoRA settings stay as they are"):
+        jobs.change_settings(store, other_rank, by="ann")
+    jobs.change_settings(store, {"held_out_every": 4, "min_human_pairs": 3}, by="ann")
+    assert store.project().settings.min_human_pairs == 3
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,9 +17,10 @@ from typing import Any
 
 import httpx
 import pytest
-from annotating import PROMPTS, drawn, fake_runner, make_model, make_store, new_uuid, wait_for
+from annotating import PROMPTS, drawn, fake_runner, make_model, make_store, new_uuid, run_now, wait_for
 from fastapi.testclient import TestClient
 
+from annotator import jobs
 from annotator.projects import Projects, open_projects
 from annotator.server import build, mount_page
 from annotator.store import Store
@@ -240,6 +242,43 @@ def test_settings_are_changed_one_by_one(client: TestClient, store: Store) -> No
     assert store.project().settings.optimisation.batch_pairs == 2
 
 
+def test_a_setting_that_trained_pairs_rest_on_is_refused_in_a_sentence(
+    client: TestClient, store: Store
+) -> None:
+    for pair in next_pairs(client):
+        send(client, answer(pair["id"]))
+    run_now(store, jobs.train(store, by="ann"))
+    response = client.post("/api/projects/p/settings", json={"settings": {"held_out_every": 2}})
+    assert response.status_code == 422
+    assert "Make a new project for it." in response.json()["detail"]
+
+
+def test_a_file_that_cannot_be_written_is_one_sentence(client: TestClient, store: Store) -> None:
+    shutil.rmtree(store.folder / "runs")
+    (store.folder / "runs").write_text("in the way")
+    response = client.post("/api/projects/p/runs", json={"job": "draw", "count": 2})
+    assert response.status_code == 503
+    assert "Not a directory" in response.json()["detail"] and "disk's space" in response.json()["detail"]
+
+
+def test_a_broken_neighbour_is_refused_by_itself_and_gives_back_its_lock(
+    client: TestClient, projects: Projects
+) -> None:
+    for name, content in (("bad", b"not a database, but long enough to be looked at" * 10), ("new", b"")):
+        (projects.root / name).mkdir()
+        (projects.root / name / "project.db").write_bytes(content)
+    (projects.root / "locked").mkdir()
+    (projects.root / "locked" / "project.db").touch()
+    (projects.root / "locked" / ".server.lock").mkdir()
+    projects.find_runs()
+    for _ in range(2):
+        refused = client.get("/api/projects/bad/status")
+        assert refused.status_code == 422 and "cannot be read as a project" in refused.json()["detail"]
+        assert "unfinished project" in client.get("/api/projects/new/status").json()["detail"]
+    assert client.get("/api/projects/locked/status").status_code == 503
+    assert client.get("/api/projects/p/status").status_code == 200
+
+
 def test_an_unknown_project_is_said_to_be_unknown(client: TestClient) -> None:
     response = client.get("/api/projects/nothing/status")
     assert response.status_code == 404
@@ -334,6 +373,9 @@ def start_app(root: Path, *flags: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_what_keeps_the_app_from_starting_is_one_sentence_and_exit_2(root: Path, tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    make_store(locked).close()
+    (locked / ".server.lock").mkdir()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -342,6 +384,7 @@ def test_what_keeps_the_app_from_starting_is_one_sentence_and_exit_2(root: Path,
             f"Port {port} cannot be used": ("--port", port),
             "is not a project: it has no project.db": ("--project", str(tmp_path), "--port", "0"),
             "There are no accounts yet": ("--host", "0.0.0.0"),
+            "cannot be used: Is a directory": ("--project", str(locked), "--port", "0"),
         }
         for sentence, flags in cases.items():
             ended = start_app(root, *flags)

@@ -11,7 +11,7 @@ from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from data.starter.recipe.evaluate import draw, found, load_pipeline
 from data.starter.recipe.readers import READERS, AttributeReader
 from sail import backbones
-from sail.config import ModelRef
+from sail.config import LoopSettings, ModelRef
 from sail.rounds import parse_prompts
 
 STARTER = Path(__file__).resolve().parents[1] / "data/starter"
@@ -34,6 +34,15 @@ def test_the_engine_takes_the_starter_as_it_is():
     assert backbone.latent_shape(None) == (8, 16, 16)
     embeds = backbone.encode_prompts(["a fox", "a big 3d pizza on a blue background"])["prompt_embeds"]
     assert embeds.shape[0] == 2 and not torch.equal(embeds[0], embeds[1])
+
+
+def test_the_starter_brings_settings_whose_modules_it_has():
+    model = ModelRef(source=str(STARTER))
+    settings, backbone = LoopSettings.for_model(model), backbones.load(model)
+    assert settings != LoopSettings() and settings.lora.targets
+    modules = [name for name, _ in backbone.denoiser.named_modules()]
+    for target in settings.lora.targets:
+        assert any(name.endswith(f".{target}") for name in modules)
 
 
 def test_the_encoder_is_linear_and_the_decoder_undoes_it(pipeline):
@@ -87,7 +96,7 @@ def test_the_starter_draws_what_it_is_asked_for(pipeline):
 
 
 def test_images_of_one_prompt_differ(pipeline):
-    images = draw(pipeline, ["a pizza"] * 4, steps=12, guidance=4.0, noise_seed=1)
+    images = draw(pipeline, ["a pizza"] * 4, steps=12, guidance=2.0, noise_seed=1)
     pixels = np.stack([np.asarray(image, float) for image in images])
     distance = np.abs(pixels[:, None] - pixels[None]).mean((2, 3, 4))
     assert distance[np.triu_indices(4, 1)].min() > 5

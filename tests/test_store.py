@@ -32,6 +32,32 @@ def test_a_file_that_is_no_database_is_refused_in_one_sentence(tmp_path: Path) -
         Store(tmp_path)
 
 
+def test_another_programs_database_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    database = Database(tmp_path / DATABASE)
+    database.table("letters").insert({"text": "dear"})
+    database.close()
+    before = (tmp_path / DATABASE).read_bytes()
+    with pytest.raises(ValueError, match="another program made it"):
+        Store(tmp_path)
+    assert (tmp_path / DATABASE).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [DATABASE]
+
+
+def test_a_connection_goes_with_the_thread_that_read(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    before = _open_files(tmp_path)
+    for _ in range(20):
+        thread = threading.Thread(target=store.project)
+        thread.start()
+        thread.join()
+    assert _open_files(tmp_path) <= before + 3
+
+
+def _open_files(below: Path) -> int:
+    links = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+    return sum(link.startswith(str(below)) for link in links)
+
+
 def test_a_project_is_never_made_over_something_else(tmp_path: Path) -> None:
     (tmp_path / "letters.txt").write_text("dear")
     with pytest.raises(ValueError, match="exists already"):

@@ -39,3 +39,9 @@ def add_error_answers(app: FastAPI) -> None:
     def unwritten(_: Request, error: Exception) -> JSONResponse:
         why = f"The project could not be written: {error}. Is the disk full? Labels wait in your browser."
         return JSONResponse({"detail": why}, 503)
+
+    @app.exception_handler(OSError)
+    def no_file(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, OSError)
+        why = f"A file could not be written or read: {error.strerror or error}. Nothing was started."
+        return JSONResponse({"detail": f"{why} Check the disk's space and the project's folder."}, 503)

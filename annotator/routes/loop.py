@@ -90,6 +90,7 @@ def review_counts(project: OpenProject) -> dict[str, Any] | None:
     pairs = project.store.review_pairs(run)
     decided = [pair.decision for pair in pairs]
     return {
+        "run": run.id,
         "round": run.round,
         "pairs": len(pairs),
         **{name: decided.count(name) for name in ("approve", "flip", "drop")},
@@ -200,6 +201,7 @@ def review_of(project: OpenProject) -> dict[str, Any]:
     pairs = store.review_pairs(run) if run else []
     settings = store.project().settings
     return {
+        "run": run.id if run else None,
         "round": jobs.next_round(store),
         "self_fraction": settings.mixup.self_fraction,
         "pairs": [

@@ -69,8 +69,7 @@ def setup(project: InProject) -> dict[str, Any]:
 
 @api.post("/projects/{project}/settings")
 def change_settings(body: SettingsBody, project: InProject, who: Person) -> dict[str, Any]:
-    settings = jobs.merged_settings(project.store.project().settings, body.settings)
-    project.store.set_settings(settings, by=who)
+    settings = jobs.change_settings(project.store, body.settings, by=who)
     return {"settings": settings.model_dump(mode="json")}
 
 

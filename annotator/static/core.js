@@ -82,6 +82,17 @@ export function trouble(text = "", kind = "general") {
   place.hidden = !text;
 }
 
+const keepers = [];
+
+/** `keep` is called before training. It throws Refused where something a person said is not kept. */
+export const beforeTraining = (keep) => keepers.push(keep);
+
+/** Asks for the next round, once all that was said on this page is with the server. */
+export async function train(settings = {}) {
+  for (const keep of keepers) await keep();
+  return ask(`${base}/runs`, { job: "train", ...settings });
+}
+
 /** Runs an action of a button: locked meanwhile, and a refusal is shown. */
 export async function act(button, action) {
   button.disabled = true;

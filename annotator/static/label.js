@@ -6,6 +6,7 @@ import {
   ask,
   base,
   beEager,
+  beforeTraining,
   duration,
   h,
   isActive,
@@ -15,6 +16,7 @@ import {
   plural,
   poll,
   Refused,
+  train as askToTrain,
   trouble,
 } from "/ui/core.js";
 import { Outbox } from "/ui/outbox.js";
@@ -64,7 +66,8 @@ export function mount(root) {
   let drawnSeen = 0; // how many pairs there were when pairs were last fetched
   let fetchedAt = 0;
   let fetching = null;
-  let sending = false;
+  let sending = null;
+  let retry = 0;
   let failures = 0;
   let loaded = false;
   // A list of pairs may have been made before the server heard of the last answers.
@@ -73,7 +76,9 @@ export function mount(root) {
   // Pairs
 
   function fetchPairs() {
-    fetching ??= ask(`${base}/pairs/next`, {})
+    // After what is on its way, so that the list knows of it.
+    fetching ??= Promise.resolve(sending)
+      .then(() => ask(`${base}/pairs/next`, {}))
       .then(takeIn)
       .catch((error) => error instanceof Refused && trouble(error.message, "label"))
       .finally(() => (fetching = null));
@@ -88,13 +93,22 @@ export function mount(root) {
     const kept = queue.filter((pair) => pair === shown || pair.undone || held.has(pair.id));
     const known = new Set(kept.map((pair) => pair.id));
     queue = [...kept, ...answer.pairs.filter((pair) => !known.has(pair.id) && !answered.has(pair.id))];
-    if (!loaded) past = answer.past.filter((one) => !undone.has(one.uuid));
+    if (!loaded) past = standing([...answer.past, ...unheard(pending)], undone);
     loaded = true;
     drawnSeen = answer.labels.drawn;
     fetchedAt = Date.now();
     withOthers = answer.with_others;
     hear(answer);
     show();
+  }
+
+  /** Labels of an earlier visit that the server has not heard of. */
+  const unheard = (pending) =>
+    pending.filter((one) => one.shown).map((one) => ({ uuid: one.uuid, value: one.value, pair: one.shown }));
+
+  function standing(labels, undone) {
+    const known = new Map(labels.map((one) => [one.uuid, one]));
+    return [...known.values()].filter((one) => !undone.has(one.uuid));
   }
 
   function hear(answer) {
@@ -175,7 +189,9 @@ export function mount(root) {
     if (!shown || !open || elapsed < GUARD_MS) return;
     if (open === "to skip" && value !== "skip") return;
     const uuid = crypto.randomUUID();
-    put_in({ uuid, pair: shown.id, value, elapsed_ms: Math.min(Math.round(elapsed), SLOWEST_MS) });
+    const elapsed_ms = Math.min(Math.round(elapsed), SLOWEST_MS);
+    // With the pair as it was shown, so that undo finds it after a reload.
+    put_in({ uuid, pair: shown.id, value, elapsed_ms, shown });
     answered.add(shown.id);
     past.push({ uuid, value, pair: shown });
     if (past.length > 50) past.shift();
@@ -202,35 +218,56 @@ export function mount(root) {
     send();
   }
 
-  async function send() {
-    const waiting = outbox.answers().slice(0, 100);
+  const unsent = () =>
+    outbox
+      .answers()
+      .slice(0, 100)
+      .map(({ shown, ...answer }) => answer);
+
+  /** Until the outbox is empty or the server does not take it; never fails. */
+  function send() {
     drawProgress();
-    if (sending || !waiting.length) return;
-    sending = true;
-    try {
-      const answer = await ask(`${base}/labels`, { answers: waiting });
-      const refused = Object.values(answer.refused);
-      outbox.settle([...answer.acknowledged, ...Object.keys(answer.refused)]);
-      if (refused.length) trouble(`A label was not kept: ${refused[0]}`, "label");
-      failures = 0;
-      hear(answer);
-      sending = false;
+    sending ??= sendAll().finally(() => {
+      sending = null;
       drawProgress();
-      if (outbox.answers().length) return send();
+    });
+    return sending;
+  }
+
+  async function sendAll() {
+    let waiting = unsent();
+    if (!waiting.length) return;
+    try {
+      while (waiting.length) {
+        const answer = await ask(`${base}/labels`, { answers: waiting });
+        const refused = Object.values(answer.refused);
+        outbox.settle([...answer.acknowledged, ...Object.keys(answer.refused)]);
+        if (refused.length) trouble(`A label was not kept: ${refused[0]}`, "label");
+        failures = 0;
+        hear(answer);
+        waiting = unsent();
+        drawProgress();
+      }
       poll();
       if (!queue.length) fetchPairs();
     } catch (error) {
-      sending = false;
       if (error instanceof Refused) trouble(error.message, "label");
-      const wait = RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)];
-      setTimeout(send, wait);
-      drawProgress();
+      clearTimeout(retry);
+      retry = setTimeout(send, RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)]);
     }
   }
 
+  beforeTraining(async () => {
+    await send();
+    if (outbox.answers().length)
+      throw new Refused(
+        "Some labels are not with the app yet. They are sent again by themselves; train then.",
+      );
+  });
+
   /** The page is going: hand over what is unsent, and give back the pairs. */
   function leave() {
-    const waiting = outbox.answers().slice(0, 100);
+    const waiting = unsent();
     const json = (value) => new Blob([JSON.stringify(value)], { type: "application/json" });
     if (waiting.length) navigator.sendBeacon(`${base}/labels`, json({ answers: waiting }));
     navigator.sendBeacon(`${base}/pairs/release`, json({}));
@@ -370,7 +407,7 @@ export function mount(root) {
   }
 
   async function train() {
-    await ask(`${base}/runs`, { job: "train" });
+    await askToTrain();
     openTab("rounds");
   }
 
@@ -413,6 +450,7 @@ export function mount(root) {
     if (renew && !document.hidden) fetchPairs();
   }, LOOK_AGAIN_MS);
 
+  send();
   onStatus((now) => {
     status = now;
     if (!sending && !outbox.answers().length) counts = now.labels;
@@ -420,8 +458,5 @@ export function mount(root) {
     drawMessage();
     drawProgress();
   });
-  fetchPairs().then(() => {
-    root.dataset.mounted = "yes";
-    send();
-  });
+  fetchPairs().then(() => (root.dataset.mounted = "yes"));
 }

@@ -1,6 +1,6 @@
 // The one thing to do next in the loop, in words and as a button. Knows the status; draws no page.
 
-import { act, ask, base, h, isActive, openTab, plural, runTitle } from "/ui/core.js";
+import { act, ask, base, h, isActive, openTab, plural, runTitle, train } from "/ui/core.js";
 
 const MEANWHILE = {
   draw: "You can label what is there already.",
@@ -35,7 +35,7 @@ const STEPS = {
       `Train round ${status.next.round}`,
       afterRejected(status) + learnFrom(status.labels),
       `Train round ${status.next.round}`,
-      start("train"),
+      () => train(),
     ),
   propose: (status) =>
     step(

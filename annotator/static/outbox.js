@@ -5,13 +5,14 @@ import { project } from "/ui/core.js";
 export class Outbox {
   // One key an answer, so that two browser tabs never overwrite one another's.
   #prefix = `sail.outbox/${encodeURIComponent(project)}/`;
-  #number = 0;
   #unkept = []; // where the browser's storage is full or forbidden, this page is all there is
 
   put(answer) {
-    const order = [String(Date.now()).padStart(15, "0"), String(this.#number++).padStart(6, "0")];
+    // By number, not by time: clocks are set back.
+    const last = this.#keys().at(-1)?.slice(this.#prefix.length) ?? "0";
+    const number = String(parseInt(last, 10) + 1).padStart(15, "0");
     try {
-      localStorage.setItem(`${this.#prefix}${order.join(".")}.${answer.uuid}`, JSON.stringify(answer));
+      localStorage.setItem(`${this.#prefix}${number}.${answer.uuid}`, JSON.stringify(answer));
     } catch {
       this.#unkept.push(answer);
     }

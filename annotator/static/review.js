@@ -5,6 +5,7 @@ import {
   act,
   ask,
   base,
+  beforeTraining,
   h,
   isActive,
   isShown,
@@ -14,6 +15,7 @@ import {
   plural,
   poll,
   Refused,
+  train as askToTrain,
   trouble,
 } from "/ui/core.js";
 
@@ -27,23 +29,27 @@ export function mount(root) {
   const [grid, slider, train] = [find("review-grid"), find("mixup-ratio"), find("train-round")];
   let pairs = [];
   let round = null;
+  let run = null; // the propose run whose pairs are shown
   let status = null;
   let chosen = 0;
   let timer = 0;
   let loading = null;
+  // One after the other: two requests may overtake each other, and the last decision on a pair holds.
+  let sent = Promise.resolve();
+  let lost = 0; // decisions that were not kept
 
   onStatus((now) => {
     status = now;
-    const wanted = now.review ? now.review.round : null;
-    if (wanted !== round) load();
+    if ((now.review?.run ?? null) !== run) load();
     draw();
   });
 
   function load() {
-    loading ??= ask(`${base}/review`)
+    loading ??= sent
+      .then(() => ask(`${base}/review`))
       .then((review) => {
-        pairs = review.pairs;
-        round = pairs.length ? review.round : status.review ? review.round : null;
+        pairs = review.pairs.map((pair) => ({ ...pair, kept: pair.decision, turn: 0 }));
+        ({ round, run } = review);
         slider.value = review.self_fraction;
         chosen = 0;
         grid.replaceChildren(...pairs.map(card));
@@ -166,21 +172,27 @@ export function mount(root) {
 
   // Decisions
 
-  // One after the other: two requests may overtake each other, and the last decision on a pair holds.
-  let sent = Promise.resolve();
-
   function send(pair) {
     const review = { uuid: crypto.randomUUID(), self_pair: pair.id, decision: pair.decision };
     const answer = sent.then(() => ask(`${base}/reviews`, { reviews: [review] }));
-    sent = answer.catch(() => {});
+    sent = answer.then(
+      () => (pair.kept = review.decision),
+      () => lost++,
+    );
     return answer;
   }
 
+  beforeTraining(async () => {
+    const before = lost;
+    await sent;
+    if (lost > before) throw new Refused("A decision in Review was not kept. Decide again, then train.");
+  });
+
   async function decide(index, name) {
-    const pair = pairs[index];
-    const before = pair.decision;
-    pair.decision = before === name ? null : name;
-    show(grid.children[index], pair);
+    const [pair, own] = [pairs[index], grid.children[index]];
+    const turn = ++pair.turn;
+    pair.decision = pair.decision === name ? null : name;
+    show(own, pair);
     find("review-announcement").textContent = pair.decision ? SAID[pair.decision] : "Taken back.";
     draw();
     try {
@@ -189,8 +201,9 @@ export function mount(root) {
       plan();
       poll();
     } catch (error) {
-      pair.decision = before;
-      show(grid.children[index], pair);
+      // A later decision on the same pair is still on its way, and speaks for itself.
+      if (turn === pair.turn) pair.decision = pair.kept;
+      show(own, pair);
       draw();
       trouble(
         error instanceof Refused
@@ -268,7 +281,7 @@ export function mount(root) {
 
   train.addEventListener("click", () =>
     act(train, async () => {
-      await ask(`${base}/runs`, { job: "train", self_fraction: Number(slider.value) });
+      await askToTrain({ self_fraction: Number(slider.value) });
       openTab("rounds");
     }),
   );

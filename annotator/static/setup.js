@@ -9,6 +9,7 @@ export function mount(root) {
   const part = (name) => root.querySelector(`[data-part="${name}"]`);
   const [create, settings, prompts] = [find("create"), find("settings"), find("prompts")];
   let names = "";
+  let loaded = {}; // the settings as this page last heard of them
 
   onStatus((status) => {
     if (status.projects.join("\n") === names) return;
@@ -50,9 +51,15 @@ export function mount(root) {
       ),
     );
     prompts.elements.prompts.value = found.prompts;
-    for (const input of settings.querySelectorAll("input"))
-      input.value = input.name.split(".").reduce((value, key) => value?.[key], found.settings);
+    fill(found.settings);
     root.dataset.mounted = "yes";
+  }
+
+  const setting = (name) => String(name.split(".").reduce((value, key) => value?.[key], loaded) ?? "");
+
+  function fill(found) {
+    loaded = found;
+    for (const input of settings.querySelectorAll("input")) input.value = setting(input.name);
   }
 
   /** Sends a form; what is refused is said beside its button. */
@@ -81,12 +88,14 @@ export function mount(root) {
   onSubmit(settings, "settings", async () => {
     const changes = {};
     for (const input of settings.querySelectorAll("input")) {
+      // Only what was changed here: another page may have changed the rest since.
+      if (input.value === setting(input.name)) continue;
       const keys = input.name.split(".");
       const last = keys.pop();
       const place = keys.reduce((value, key) => (value[key] ??= {}), changes);
       place[last] = input.value === "" ? null : Number(input.value);
     }
-    await ask(`${base}/settings`, { settings: changes });
+    fill((await ask(`${base}/settings`, { settings: changes })).settings);
     said("settings", "Saved.");
   });
 

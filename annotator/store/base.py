@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,7 +36,8 @@ class Base:
                 "Create a project in Setup, or give a project's folder."
             )
         self._local = threading.local()
-        self._readers: list[Database] = []
+        # A reader goes with its thread: servers make new threads for as long as they run.
+        self._readers: weakref.WeakSet[Database] = weakref.WeakSet()
         self._writer = Writer(self._open_writer)
 
     @property
@@ -44,22 +46,26 @@ class Base:
 
     def close(self) -> None:
         self._writer.close()
-        for reader in self._readers:
+        for reader in list(self._readers):
             reader.close()
 
     # Connections
 
     def _connect(self) -> Database:
+        file = self.folder / DATABASE
         try:
-            connection = sqlite3.connect(
-                str(self.folder / DATABASE), timeout=BUSY_TIMEOUT_S, check_same_thread=False
-            )
+            connection = sqlite3.connect(str(file), timeout=BUSY_TIMEOUT_S, check_same_thread=False)
+            database = Database(connection)
+            # Before anything that writes: what another program made is left as it was.
+            if migrations.is_foreign(database):
+                connection.close()
+                raise ValueError(f"{file} cannot be read as a project: another program made it.")
             connection.execute("pragma journal_mode = wal")
             connection.execute("pragma synchronous = full")
             connection.execute("pragma foreign_keys = on")
         except sqlite3.DatabaseError as error:
-            raise ValueError(f"{self.folder / DATABASE} cannot be read as a project: {error}.") from error
-        return Database(connection)
+            raise ValueError(f"{file} cannot be read as a project: {error}.") from error
+        return database
 
     def _open_writer(self) -> Any:
         self._writing = self._connect()
@@ -75,7 +81,7 @@ class Base:
         reader: Database | None = getattr(self._local, "reader", None)
         if reader is None:
             reader = self._local.reader = self._connect()
-            self._readers.append(reader)
+            self._readers.add(reader)
         return list(reader.query(sql, parameters))
 
     def _append(self, table: str, row: dict[str, Any]) -> None:
@@ -91,9 +97,12 @@ class Base:
         )
         return json.loads(rows[0]["payload"]) if rows else None
 
-    def _first(self, table: str, where: str, values: Sequence[Any]) -> dict[str, Any] | None:
+    def _first(
+        self, table: str, where: str, values: Sequence[Any], *, order_by: str | None = None
+    ) -> dict[str, Any] | None:
         """A row as the writer sees it, in its transaction."""
-        return next(iter(self._writing.table(table).rows_where(where, values, limit=1)), None)
+        rows = self._writing.table(table).rows_where(where, values, order_by=order_by, limit=1)
+        return next(iter(rows), None)
 
     # The project
 

@@ -51,7 +51,10 @@ class Runs(Base):
     # Rounds
 
     def record_round(self, run: Run, trained: Round, *, by: str) -> None:
-        """Keep a trained round and what the gate decided; an accepted one becomes current. Idempotent."""
+        """Keep a trained round and what the gate decided. Idempotent.
+
+        An accepted round becomes current, unless a person made another than its parent current meanwhile.
+        """
 
         def change() -> None:
             if self._first("rounds", "run = ?", [run.id]) is not None:
@@ -63,11 +66,15 @@ class Runs(Base):
             self._append("rounds", row)
             decision = {"round": trained.round, "accepted": trained.accepted}
             self._append_event("gate", {**decision, "reasons": list(trained.reasons)}, by)
-            if trained.accepted:
+            if trained.accepted and self._current_in_write() == trained.parent:
                 why = {"round": trained.round, "why": "accepted by the gate"}
                 self._append_event("current_round", why, by)
 
         self._write(change)
+
+    def _current_in_write(self) -> int | None:
+        found = self._first("events", "kind = ?", ["current_round"], order_by="seq desc")
+        return json.loads(found["payload"])["round"] if found else None
 
     def rounds(self) -> list[Round]:
         """Trained rounds in order, their adapters as absolute paths."""

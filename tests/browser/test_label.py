@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from annotating import SETTINGS, drawn, make_model, make_store, run_now, wait_for
 from labelling import App, answer, open_tab, shown_pair, start_app, wait_for_pair, watched
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from annotator import jobs
 from annotator.store import Store
@@ -158,6 +158,108 @@ def test_labels_in_a_closed_tab_are_sent_by_the_next_one(
         second.goto(app.address)
         second.wait_for_selector(".sail-label[data-mounted]")
         wait_for(lambda: values(store) == ["right"])
+
+
+def test_labels_keep_their_order_when_the_clock_is_set_back(
+    pairs_to_label: Labelling, open_label: Opens
+) -> None:
+    app, _ = pairs_to_label
+    page = open_label(app)
+    wait_for_pair(page)
+    kept = page.evaluate(
+        """async () => {
+            const { Outbox } = await import('/ui/outbox.js');
+            const { project } = await import('/ui/core.js');
+            const id = (letter) => letter.repeat(36);
+            const old = `sail.outbox/${project}/001790000000000.000007.${id('z')}`;
+            localStorage.setItem(old, JSON.stringify({ uuid: id('z') }));
+            let now = 5000;
+            Date.now = () => (now -= 1000);
+            for (const letter of 'cba') new Outbox().put({ uuid: id(letter) });
+            const answers = new Outbox().answers();
+            localStorage.clear();
+            return answers.map((answer) => answer.uuid[0]).join('');
+        }"""
+    )
+    assert kept == "zcba"
+
+
+def test_undo_after_a_reload_takes_back_what_is_not_sent_yet(
+    pairs_to_label: Labelling, open_label: Opens
+) -> None:
+    app, store = pairs_to_label
+    page = open_label(app)
+    wait_for_pair(page)
+    answer(page, "1")
+    wait_for(lambda: values(store) == ["left"])
+    page.route("**/labels", lambda route: route.abort())
+    second = shown_pair(page)
+    answer(page, "2")
+    page.evaluate("navigator.sendBeacon = () => true")
+    page.reload()
+    page.wait_for_selector(".sail-label[data-mounted]")
+    wait_for_pair(page)
+    page.keyboard.press("z")
+    page.wait_for_function("pair => document.querySelector('.sail-label').dataset.pair === pair", arg=second)
+    page.unroute("**/labels")
+    wait_for(lambda: values(store) == ["left", "right", "undo"])
+    assert store.label_history()[2]["pair"] == second
+
+
+def test_training_waits_for_labels_that_are_on_their_way(
+    pairs_to_label: Labelling, open_label: Opens
+) -> None:
+    app, store = pairs_to_label
+    page = open_label(app)
+    wait_for_pair(page)
+    for _ in range(4):
+        answer(page, "1")
+    page.get_by_test_id("train-early").wait_for()
+    held: list[Route] = []
+    labels_when_asked: list[int] = []
+    page.route("**/labels", lambda route: held.append(route))
+    page.route("**/runs", lambda route: (labels_when_asked.append(len(values(store))), route.abort()))
+    answer(page, "2")
+    page.get_by_test_id("train-early").click()
+    page.wait_for_timeout(300)
+    assert labels_when_asked == [] and len(held) == 1
+    held[0].continue_()
+    page.wait_for_timeout(1000)
+    assert labels_when_asked == [5]
+
+
+def test_training_is_refused_while_labels_cannot_be_sent(
+    pairs_to_label: Labelling, open_label: Opens
+) -> None:
+    app, store = pairs_to_label
+    page = open_label(app)
+    wait_for_pair(page)
+    for _ in range(4):
+        answer(page, "1")
+    page.get_by_test_id("train-early").wait_for()
+    page.route("**/labels", lambda route: route.abort())
+    answer(page, "2")
+    page.get_by_test_id("train-early").click()
+    page.get_by_text("Some labels are not with the app yet").wait_for()
+    assert [run.job for run in store.runs()] == ["draw"]
+
+
+def test_a_setting_changed_in_another_tab_is_not_overwritten(
+    pairs_to_label: Labelling, open_label: Opens
+) -> None:
+    app, store = pairs_to_label
+    page = open_label(app)
+    open_tab(page, "Setup")
+    steps = page.get_by_test_id("setting-optimisation.steps")
+    expect(steps).to_have_value("6")
+    changed = store.project().settings.model_copy(update={"num_candidates": 5})
+    store.set_settings(changed, by="bob")
+    steps.fill("9")
+    page.get_by_test_id("settings-submit").click()
+    page.get_by_text("Saved.").wait_for()
+    settings = store.project().settings
+    assert (settings.optimisation.steps, settings.num_candidates) == (9, 5)
+    expect(page.get_by_test_id("setting-num_candidates")).to_have_value("5")
 
 
 def test_markup_in_a_prompt_and_in_a_project_name_is_text(tmp_path: Path, root: Path, page: Page) -> None:

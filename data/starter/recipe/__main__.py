@@ -51,7 +51,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m data.starter.recipe", description=__doc__)
     parser.add_argument("step", choices=[*steps_of(argparse.Namespace()), "all"])
     add = partial(parser.add_argument, type=int)
-    add("--images", default=150_000, help="latents the denoiser is trained on in all")
+    add("--images", default=370_000, help="latents the denoiser is trained on in all")
     add("--decoder-steps", default=7_000, help="steps of the decoder in all")
     add("--reader-passes", default=8, help="passes of each reader over its half of the scenes")
     add("--threads", default=2)

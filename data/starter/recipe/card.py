@@ -71,8 +71,8 @@ def shortfall(found: dict[str, float]) -> str:
     if not below:
         return ""
     return f"""
-Its training is not finished; what falls short of the aims above: {", ".join(below)}. Many subjects have
-their colours and their outline, not yet their shape. The recipe goes on from these weights.
+Its training is not finished; what falls short of the aims above: {", ".join(below)}. Small subjects are
+still blurred. The recipe goes on from these weights.
 """
 
 
@@ -128,9 +128,9 @@ choice of these spoils the pictures.
 - {training["scenes"]:,} scenes: every combination of the attributes, {training["jitters"]} times in other
   shades.
 - Text encoder: taught to tell the captions' attributes apart, half a minute. Then UNet and text encoder
-  together: {training["denoiser_images"]:,} latents seen, in batches of {training["denoiser_batch"]}.
-  Style, background and size each named in half of the captions, one caption in ten empty. The averaged
-  weights are shipped.
+  together: {training["denoiser_images"]:,} latents seen, the last of them in batches of
+  {training["denoiser_batch"]}. Style, background and size each named in half of the captions, one caption
+  in ten empty. The averaged weights are shipped.
 - {HISTORY}
 - Decoder: {training["decoder_steps"]:,} steps; {training["decoder_psnr_db"]} dB over 128 scenes, encoded
   and decoded.

@@ -30,7 +30,7 @@ from .words import CLASSES, caption, captions
 log = logging.getLogger(__name__)
 
 TOKENS, WIDTH = 16, 128
-BATCH = 32
+BATCH = 16
 WARMUP_STEPS = 300
 SAVE_EVERY_S = 240
 SCHEDULE = {
@@ -171,8 +171,8 @@ def train_denoiser(
     released: Path,
     *,
     images: int,
-    peak_rate: float = 1e-3,
-    last_rate: float = 5e-5,
+    peak_rate: float = 5e-4,
+    last_rate: float = 2e-5,
     memory: float = 0.999,
 ) -> None:
     """Train on `images` latents in all, from the last checkpoint on; with more images than before, further.
@@ -180,6 +180,9 @@ def train_denoiser(
     Without a checkpoint it goes on from the released weights, if there are any, with a fresh optimiser.
     """
     network = new_denoiser(work)
+    # A third more images a second on a CPU; rounding products to bfloat16 is far below the gradient's noise.
+    network.unet.to(memory_format=torch.channels_last)
+    torch.backends.mkldnn.conv.fp32_precision = "bf16"
     first = load_released(network, released)
     if not first and not (work / "denoiser.pt").exists():
         pretrain_text_encoder(network, work)
@@ -198,7 +201,7 @@ def train_denoiser(
         cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
         warm = min(1, (step - cold + 1) / WARMUP_STEPS)
         optimiser.param_groups[0]["lr"] = warm * (last_rate + (peak_rate - last_rate) * cosine)
-        noisy = schedule.add_noise(clean, noise, timesteps)
+        noisy = schedule.add_noise(clean, noise, timesteps).to(memory_format=torch.channels_last)
         prediction = network.unet(noisy, timesteps, network.text_encoder(ids)[0]).sample
         loss = (prediction - schedule.get_velocity(clean, noise, timesteps)).pow(2).mean()
         optimiser.zero_grad(set_to_none=True)

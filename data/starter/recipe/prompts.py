@@ -6,12 +6,30 @@ from pathlib import Path
 from .files import publish_text
 from .words import CLASSES, STYLES, SUBJECTS, captions
 
-STARTER_PER_SUBJECT = 12
-HELD_OUT_PER_SUBJECT = 6
 ALL_NAMED_PER_SUBJECT = 5
 
-Named = dict[tuple[bool, bool, bool], list[str]]
-"""(style named, background named, size named) -> captions of one subject."""
+Combination = tuple[bool, bool, bool]
+"""Whether style, background and size are named."""
+STARTER: dict[Combination, int] = {
+    (False, False, True): 1,
+    (True, False, False): 2,
+    (True, False, True): 3,
+    (False, True, False): 3,
+    (False, True, True): 3,
+}
+"""Prompts a subject. Each leaves style or background open: where both are named, two images of a prompt
+hardly differ, and a person can only say that they are alike."""
+HELD_OUT: dict[Combination, int] = {
+    (False, False, False): 1,
+    (False, False, True): 1,
+    (True, False, False): 1,
+    (True, False, True): 1,
+    (False, True, False): 1,
+    (False, True, True): 1,
+}
+
+Named = dict[Combination, list[str]]
+"""What is named -> captions of one subject."""
 
 
 def by_what_is_named(subject: int) -> Named:
@@ -22,14 +40,14 @@ def by_what_is_named(subject: int) -> Named:
     return found
 
 
-def draw_prompts(named: Named, count: int, *, without: set[str], rng: random.Random) -> list[str]:
-    """`count` captions, each of style, background and size named in about half of them."""
-    drawn: list[str] = []
-    while len(drawn) < count:
-        text = rng.choice(named[rng.choice(sorted(named))])
-        if text not in without and text not in drawn:
-            drawn.append(text)
-    return drawn
+def draw_prompts(
+    named: Named, counts: dict[Combination, int], *, without: set[str], rng: random.Random
+) -> list[str]:
+    """So many captions of each combination, none of those in `without`."""
+    free = {
+        combination: [text for text in named[combination] if text not in without] for combination in counts
+    }
+    return [text for combination, count in counts.items() for text in rng.sample(free[combination], count)]
 
 
 def all_named(subject: int, count: int, rng: random.Random) -> list[str]:
@@ -49,8 +67,8 @@ def write_prompts(folder: Path) -> None:
     for subject in range(len(SUBJECTS)):
         named = by_what_is_named(subject)
         full = all_named(subject, ALL_NAMED_PER_SUBJECT, rng)
-        starter = draw_prompts(named, STARTER_PER_SUBJECT, without=set(full), rng=rng)
-        held_out = draw_prompts(named, HELD_OUT_PER_SUBJECT, without={*full, *starter}, rng=rng)
+        starter = draw_prompts(named, STARTER, without=set(full), rng=rng)
+        held_out = draw_prompts(named, HELD_OUT, without={*full, *starter}, rng=rng)
         for prompts, more in zip(files.values(), (starter, held_out, full), strict=True):
             prompts += more
     for name, prompts in files.items():

@@ -14,7 +14,7 @@ from .files import publish, publish_text
 from .scenes import NUM_JITTERS
 from .words import combinations
 
-NUM_STEPS, GUIDANCE = 20, 4.0
+NUM_STEPS, GUIDANCE = 12, 2.0
 """How the card's samples are drawn and measured, and what we recommend."""
 
 

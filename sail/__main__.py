@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from sail.config import Kind, LoopSettings, ModelRef
+from sail.config import Kind, LoopSettings, ModelRef, first_fault
 from sail.rounds import parse_prompts
 from sail.runfolder import RunBusy, RunFolder, Stopped
 
@@ -173,9 +173,7 @@ def _mistakes_as_sentences() -> Iterator[None]:
         typer.echo(str(stop), err=True)
         raise typer.Exit(STOPPED) from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        typer.echo(f"{where}: {first['msg']}.", err=True)
+        typer.echo(first_fault(error), err=True)
         raise typer.Exit(2) from None
     except (ValueError, RunBusy, OSError) as error:
         typer.echo(str(error), err=True)

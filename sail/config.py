@@ -26,6 +26,13 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
+def first_fault(error: ValidationError) -> str:
+    """Where the first wrong value stands and what is wrong with it, as a sentence."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}."
+
+
 def _checked_share(timesteps: tuple[float, float]) -> tuple[float, float]:
     low, high = timesteps
     if not 0 <= low < high <= 1:
@@ -253,9 +260,7 @@ class LoopSettings(Config):
         try:
             return cls.model_validate_json(file.read_bytes())
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise ValueError(f"{file} holds no settings of the loop: {where}: {first['msg']}.") from error
+            raise ValueError(f"{file} holds no settings of the loop: {first_fault(error)}") from error
 
     @classmethod
     def paper(cls) -> LoopSettings:

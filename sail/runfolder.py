@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from tqdm import tqdm
 
-from sail.config import Request
+from sail.config import Request, first_fault
 from sail.records import CandidateSet, LatentsRef, SelfPair, TrainingPair
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
@@ -183,9 +183,7 @@ class RunFolder:
         try:
             return _REQUEST.validate_json(file.read_bytes())
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise ValueError(f"{file}: {where}: {first['msg']}.") from error
+            raise ValueError(f"{file}: {first_fault(error)}") from error
 
     def pairs(self) -> list[TrainingPair]:
         return [TrainingPair.model_validate(line) for line in read_lines(self.path / "pairs.jsonl")]

@@ -120,6 +120,7 @@ let etag = null;
 let timer = 0;
 let eager = false;
 let asking = null;
+let next = null;
 
 /** Calls `listener` with the state of the project, now if it is known, and whenever it changes. */
 export function onStatus(listener) {
@@ -134,12 +135,14 @@ export function beEager(yes) {
   eager = yes;
 }
 
+/** An answer that is on its way may be from before what the caller did, so this always asks once more. */
 export function poll() {
-  asking ??= look().finally(() => {
-    asking = null;
-    schedule();
+  next ??= Promise.resolve(asking).then(() => {
+    next = null;
+    asking = look().finally(() => schedule());
+    return asking;
   });
-  return asking;
+  return next;
 }
 
 async function look() {

@@ -33,8 +33,8 @@ export function mount(root) {
   let status = null;
   let chosen = 0;
   let timer = 0;
-  let loading = null;
-  // One after the other: two requests may overtake each other, and the last decision on a pair holds.
+  // One after the other: two requests may overtake each other; the last decision on a pair holds, and the
+  // last pairs asked for are those of the current round.
   let sent = Promise.resolve();
   let lost = 0; // decisions that were not kept
 
@@ -45,7 +45,7 @@ export function mount(root) {
   });
 
   function load() {
-    loading ??= sent
+    sent = sent
       .then(() => ask(`${base}/review`))
       .then((review) => {
         pairs = review.pairs.map((pair) => ({ ...pair, kept: pair.decision, turn: 0 }));
@@ -58,9 +58,7 @@ export function mount(root) {
       })
       .catch((error) =>
         trouble(error instanceof Refused ? error.message : "The pairs could not be loaded.", "review"),
-      )
-      .finally(() => (loading = null));
-    return loading;
+      );
   }
 
   // The page

@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 from annotating import drawn, make_store
 from labelling import App, start_app, watched
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from annotator.store import Store
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+# A busy machine may take its time; what never comes still fails.
+expect.set_options(timeout=30_000)
 
 
 @pytest.fixture(scope="session")

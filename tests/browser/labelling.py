@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +88,14 @@ def answer(page: Page, key: str) -> str:
     before = shown_pair(page)
     page.keyboard.press(key)
     return wait_for_pair(page, other_than=before)
+
+
+def until(page: Page, condition: Callable[[], bool], *, timeout_s: float = 30) -> None:
+    """Wait while the page goes on: routes are answered only while Playwright has the word."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "it did not come about in time"
+        page.wait_for_timeout(50)
 
 
 def open_tab(page: Page, name: str) -> None:

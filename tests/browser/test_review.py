@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from annotating import drawn, label, make_store, run_now, wait_for
-from labelling import open_tab, start_app
+from labelling import open_tab, start_app, until
 from playwright.sync_api import Page, Route, expect
 
 from annotator import jobs
@@ -51,10 +51,11 @@ def test_training_waits_for_a_decision_that_is_on_its_way(review: Page, store: S
     for key in ("j", "f"):
         review.keyboard.press(key)
     review.get_by_test_id("train-round").click()
+    until(review, lambda: len(held) == 1)
     review.wait_for_timeout(300)
-    assert decided_when_asked == [] and len(held) == 1
+    assert decided_when_asked == []
     held[0].continue_()
-    review.wait_for_timeout(1000)
+    until(review, lambda: bool(decided_when_asked))
     assert decided_when_asked == [["flip"]]
 
 
@@ -64,7 +65,7 @@ def test_training_is_refused_when_a_decision_is_lost(review: Page, store: Store)
     for key in ("j", "f"):
         review.keyboard.press(key)
     review.get_by_test_id("train-round").click()
-    review.wait_for_timeout(300)
+    until(review, lambda: len(held) == 1)
     held[0].abort()
     review.get_by_text("A decision in Review was not kept").wait_for()
     assert [run.job for run in store.runs()] == ["draw", "train", "propose"]
@@ -75,9 +76,9 @@ def test_a_lost_decision_does_not_undo_a_later_one(review: Page, store: Store) -
     review.route("**/reviews", lambda route: held.append(route))
     for key in ("j", "a", "f"):
         review.keyboard.press(key)
-    review.wait_for_timeout(300)
+    until(review, lambda: len(held) == 1)
     held[0].abort()
-    review.wait_for_timeout(300)
+    until(review, lambda: len(held) == 2)
     held[1].continue_()
     wait_for(lambda: decisions(store) == ["flip"])
     review.wait_for_timeout(300)

@@ -28,9 +28,9 @@ from data.starter.recipe.readers import AttributeReader
 from sail.runfolder import publish_json, read_lines
 
 TASTES = (
-    Taste(("cartoon",), ("green", "blue", "purple")),
-    Taste(("3d",), ("red", "orange", "yellow")),
-    Taste(("flat",), ("white", "black", "blue")),
+    Taste({"style": ("cartoon",), "background": ("green", "blue", "purple")}),
+    Taste({"style": ("3d",), "background": ("red", "orange", "yellow")}),
+    Taste({"style": ("flat",), "background": ("white", "black", "blue")}),
 )
 STARTER = "data/starter"
 
@@ -45,8 +45,9 @@ def sail(*arguments: object) -> float:
 def repeat(number: int, asked: argparse.Namespace) -> dict[str, Any]:
     """One loop and its comparison with base."""
     taste, out = TASTES[number % len(TASTES)], asked.out / f"repeat-{number}"
-    person = [sys.executable, "-m", "benchmarks.taste", "--style", *taste.styles, "--background"]
-    person += [*taste.backgrounds, "--noise-seed", str(number)]
+    person = [sys.executable, "-m", "benchmarks.taste", "--noise-seed", str(number)]
+    for attribute, names in taste.liked.items():
+        person += [f"--{attribute}", *names]
     sail(
         *(
             "loop",
@@ -70,7 +71,7 @@ def repeat(number: int, asked: argparse.Namespace) -> dict[str, Any]:
         for one in result["rounds"]
     ]
     return {
-        "taste": {"styles": taste.styles, "backgrounds": taste.backgrounds},
+        "taste": dict(taste.liked),
         "agreement_with_itself": _agreement(taste, number, out),
         "current": result["current"],
         "shares": {name: _shares(lines, taste) for name, lines in read.items()},
@@ -103,11 +104,11 @@ def _sampled(
 
 def _liked(lines: list[dict[str, Any]], taste: Taste) -> np.ndarray:
     """(images,) 1 where style and background are both liked."""
-    return np.array([all(taste.likes(line["read"])) for line in lines], float)
+    return np.array([all(taste.likes(line["read"]).values()) for line in lines], float)
 
 
 def _shares(lines: list[dict[str, Any]], taste: Taste) -> dict[str, float]:
-    likes = np.array([taste.likes(line["read"]) for line in lines], float)
+    likes = [taste.likes(line["read"]) for line in lines]
     named = {
         attribute: np.mean(
             [
@@ -119,8 +120,7 @@ def _shares(lines: list[dict[str, Any]], taste: Taste) -> dict[str, float]:
         for attribute in ("subject", "style", "background", "size")
     }
     return {
-        "style liked": float(likes[:, 0].mean()),
-        "background liked": float(likes[:, 1].mean()),
+        **{f"{name} liked": float(np.mean([own[name] for own in likes])) for name in taste.liked},
         "both liked": float(_liked(lines, taste).mean()),
         **{f"named {attribute} found": float(value) for attribute, value in named.items()},
     }
@@ -141,9 +141,20 @@ def _paired(lines: list[dict[str, Any]], base: list[dict[str, Any]], taste: Tast
 
 def _agreement(taste: Taste, number: int, out: Path) -> float:
     """How often the same person gives the same answer to a pair that was no tie, asked a second time."""
-    again = Person(taste, noise_seed=number + 500)
+    again, reader = Person(number + 500), AttributeReader.load("annotating")
     labels = [line for line in read_lines(out / "loop/labels.jsonl") if line["label"] in ("left", "right")]
-    return float(np.mean([again.label(line["left"], line["right"]) == line["label"] for line in labels]))
+    sides = [
+        taste.utilities([Image.open(line[side]) for line in labels], reader).tolist()
+        for side in ("left", "right")
+    ]
+    return float(
+        np.mean(
+            [
+                again.choose(*points) == line["label"]
+                for line, points in zip(labels, zip(*sides, strict=True), strict=True)
+            ]
+        )
+    )
 
 
 def _stage_seconds(loop: Path) -> dict[str, float]:

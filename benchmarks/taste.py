@@ -1,4 +1,4 @@
-"""A hidden taste for attributes of the starter's images, and a person who has it. Knows no training.
+"""Hidden tastes for the starter's images, and a simulated person who has one. Knows no training.
 
 Run as a program it is an annotator for `python -m sail loop`:
 
@@ -12,56 +12,101 @@ import json
 import math
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from data.starter.recipe.readers import AttributeReader
 
 TIE_BELOW = 0.2
-"""Difference of utility under which a person says that two images are equally good."""
+"""Difference of points under which a person says that two images are equally good."""
 TEMPERATURE = 0.3
 """Of the Bradley-Terry choice: over the starter's pairs that are no tie a second answer agrees in 85 %."""
 
 
 @dataclass(frozen=True)
 class Taste:
-    """What is liked: an image has one point for a liked style and one for a liked background."""
+    """What is liked: an image has one point for each attribute that is as liked."""
 
-    styles: tuple[str, ...]
-    backgrounds: tuple[str, ...]
+    liked: Mapping[str, tuple[str, ...]]
+    """Attribute -> the classes that are liked."""
 
-    def likes(self, read: dict[str, str]) -> tuple[bool, bool]:
-        """(style liked, background liked) of an image's attributes."""
-        return read["style"] in self.styles, read["background"] in self.backgrounds
+    def likes(self, read: Mapping[str, str]) -> dict[str, bool]:
+        """Attribute -> whether an image with these attributes is as liked."""
+        return {attribute: read[attribute] in names for attribute, names in self.liked.items()}
+
+    def utilities(self, images: Sequence[Image.Image], reader: AttributeReader) -> Tensor:
+        """Points by probability, so that what the reader is unsure of counts in part: (N,)."""
+        shares = reader.read(images)
+        points = torch.zeros(len(images))
+        for attribute, names in self.liked.items():
+            points += shares[attribute][:, [reader.classes[attribute].index(name) for name in names]].sum(1)
+        return points
+
+
+@dataclass(frozen=True)
+class PictureTaste:
+    """A liking for something that no prompt names: a statistic of the pixels."""
+
+    statistic: Callable[[np.ndarray], np.ndarray]
+    """(N, H, W, 3) in 0..1 -> (N,), more is liked better."""
+
+    def utilities(self, images: Sequence[Image.Image], reader: AttributeReader) -> Tensor:
+        """The statistic of each image: (N,). Needs no reader; it is a taste like any other."""
+        pixels_NHW3 = np.stack([np.asarray(image.convert("RGB"), np.float32) / 255 for image in images])
+        return torch.from_numpy(self.statistic(pixels_NHW3))
+
+
+def colourfulness(pixels_NHW3: np.ndarray) -> np.ndarray:
+    """Hasler and Suesstrunk (2003), eq. 12: spread and strength of the opponent colours."""
+    red, green, blue = np.moveaxis(pixels_NHW3, -1, 0)
+    opponents = (red - green, 0.5 * (red + green) - blue)
+    spread = sum(one.std((1, 2)) ** 2 for one in opponents) ** 0.5
+    strength = sum(one.mean((1, 2)) ** 2 for one in opponents) ** 0.5
+    return spread + 0.3 * strength
+
+
+def light(pixels_NHW3: np.ndarray) -> np.ndarray:
+    """Mean luma (Rec. 601)."""
+    return (pixels_NHW3 @ np.array([0.299, 0.587, 0.114], np.float32)).mean((1, 2))
+
+
+def smoothness(pixels_NHW3: np.ndarray) -> np.ndarray:
+    """Minus the mean step from one pixel to the next."""
+    across = np.abs(np.diff(pixels_NHW3, axis=2)).mean((1, 2, 3))
+    down = np.abs(np.diff(pixels_NHW3, axis=1)).mean((1, 2, 3))
+    return -(across + down)
+
+
+def symmetry(pixels_NHW3: np.ndarray) -> np.ndarray:
+    """Minus the mean difference from the image in a mirror."""
+    return -np.abs(pixels_NHW3 - pixels_NHW3[:, :, ::-1]).mean((1, 2, 3))
+
+
+def repeated_agreement(differences: np.ndarray, temperature: float) -> float:
+    """How often a person who is asked twice says the same, over pairs with these differences of points."""
+    chance = 1 / (1 + np.exp(-np.asarray(differences) / temperature))
+    return float((chance**2 + (1 - chance) ** 2).mean())
 
 
 class Person:
-    """Answers pairs like somebody with a taste and an unsteady hand."""
+    """Answers pairs like somebody with a taste and an unsteady hand (Bradley-Terry)."""
 
-    def __init__(self, taste: Taste, *, noise_seed: int, reader: str = "annotating") -> None:
-        self._taste, self._rng = taste, random.Random(noise_seed)
-        self._reader = AttributeReader.load(reader)
+    def __init__(
+        self, noise_seed: int, *, temperature: float = TEMPERATURE, tie_below: float = TIE_BELOW
+    ) -> None:
+        self._rng = random.Random(noise_seed)
+        self._temperature, self._tie_below = temperature, tie_below
 
-    def utilities(self, files: Sequence[str | Path]) -> list[float]:
-        """Points by probability, so that what the reader is unsure of counts in part."""
-        shares = self._reader.read([Image.open(file) for file in files])
-        liked = {"style": self._taste.styles, "background": self._taste.backgrounds}
-        points = torch.zeros(len(files))
-        for attribute, names in liked.items():
-            points += shares[attribute][
-                :, [self._reader.classes[attribute].index(name) for name in names]
-            ].sum(1)
-        return points.tolist()
-
-    def label(self, left: str, right: str) -> str:
-        of_left, of_right = self.utilities([left, right])
-        if abs(of_left - of_right) < TIE_BELOW:
+    def choose(self, left: float, right: float) -> str:
+        """Between two images with these points."""
+        if abs(left - right) < self._tie_below:
             return "tie"
-        chance = 1 / (1 + math.exp(-(of_left - of_right) / TEMPERATURE))
+        chance = 1 / (1 + math.exp(-(left - right) / self._temperature))
         return "left" if self._rng.random() < chance else "right"
 
 
@@ -72,11 +117,12 @@ def main() -> None:
     parser.add_argument("--noise-seed", type=int, default=0)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    person = Person(Taste(tuple(asked.style), tuple(asked.background)), noise_seed=asked.noise_seed)
+    taste = Taste({"style": tuple(asked.style), "background": tuple(asked.background)})
+    reader, person = AttributeReader.load("annotating"), Person(asked.noise_seed)
     for line in sys.stdin:
         pair = json.loads(line)
-        answer = {"pair": pair["pair"], "label": person.label(pair["left"], pair["right"])}
-        print(json.dumps(answer), flush=True)
+        left, right = taste.utilities([Image.open(pair[side]) for side in ("left", "right")], reader).tolist()
+        print(json.dumps({"pair": pair["pair"], "label": person.choose(left, right)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,8 @@ def _checked_share(timesteps: tuple[float, float]) -> tuple[float, float]:
 
 TimestepRange = Annotated[tuple[float, float], AfterValidator(_checked_share)]
 """Share of the training timesteps that draws are taken from: (0, 1) is all of them, 0 the least noise."""
+Choose = Literal["best_worst", "random"]
+"""Which two candidates of a prompt become its self pair; the paper compares both."""
 Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARS)]
 
 
@@ -96,6 +98,9 @@ class Scoring(Config):
     """K: (timestep, noise) draws a prompt, shared by its candidates, timesteps stratified."""
     average: Literal["normalised", "mean"] = "normalised"
     """`normalised`: each draw is divided by its own spread within prompts; `mean`: the paper's plain mean."""
+    shared: bool = True
+    """Candidates of one prompt are scored on the same draws; false gives each its own, which adds their
+    noise to every comparison."""
     timesteps: TimestepRange = (0.0, 1.0)
     reference: Literal["base", "parent"] = "base"
     """`base`: the pretrained model; `parent`: the adapter the judge was trained from."""
@@ -103,6 +108,9 @@ class Scoring(Config):
 
 
 class Loss(Config):
+    objective: Literal["dpo", "ipo", "two_sided", "winner"] = "dpo"
+    """`dpo`: Diffusion-DPO; `ipo`: a target for the margin in place of a sigmoid; `two_sided`: winner up and
+    loser down, each bounded by a sigmoid of its own; `winner`: plain fine-tuning on winners."""
     beta: float = Field(2000.0, gt=0)
     """Strength of the pull to the reference. Errors are means over latent dimensions and the margin has
     the factor 1/2 (the convention in which the paper's 5000 is quoted)."""
@@ -166,6 +174,7 @@ class ProposeRequest(_Request):
     noise_seed: int = 0
     sampling: Sampling = Sampling()
     scoring: Scoring | None = None
+    choose: Choose = "best_worst"
     beta: float = Field(2000.0, gt=0)
     """Scale of the implicit reward; the beta that the adapter was trained with."""
 
@@ -233,6 +242,7 @@ class LoopSettings(Config):
     """Every so many human pairs one is held out, for the judge to be measured on."""
     min_human_pairs: int = Field(8, ge=2)
     """Fewer winner-loser pairs than this are too few to train."""
+    choose: Choose = "best_worst"
     keep_self_pairs: float = Field(1.0, gt=0, le=1)
     """Share of the ranked self pairs that goes to review; the least certain are dropped."""
     monitor_prompts: int = Field(16, ge=0)

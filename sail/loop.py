@@ -6,33 +6,24 @@ runs/ (a run folder a stage) and result.json (published after every round).
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import shlex
-import shutil
-import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
 from tqdm import tqdm
 
 from sail import rounds as loop_rounds
+from sail.annotate import Annotator, ShownPair, program
 from sail.config import Config, LoopSettings, ModelRef, Prompt
 from sail.records import CandidateSet, LabelValue, LatentsRef, TrainingPair
 from sail.rounds import Round
 from sail.runfolder import RunFolder, publish_json, read_lines
 from sail.running import execute
-
-SILENCE_S = 30.0
-"""After so long without an answer of the annotator a person is told."""
 
 
 class LoopRequest(Config):
@@ -44,201 +35,45 @@ class LoopRequest(Config):
     settings: LoopSettings
 
 
-@dataclass(frozen=True)
-class ShownPair:
-    """Two candidates of one prompt as an annotator sees them."""
+class Rounds:
+    """Round after round in one folder, from human pairs. Asked again after a stop it finds what is done."""
 
-    ordinal: int
-    prompt: str
-    left: Path
-    right: Path
-    left_latents: LatentsRef
-    right_latents: LatentsRef
+    def __init__(self, out: Path, model: ModelRef, settings: LoopSettings, prompts: Sequence[str]) -> None:
+        self._out, self._model, self._settings = out.resolve(), model, settings
+        self._learn, self._held_out_prompts = loop_rounds.split_prompts(prompts, settings)
+        self._used: list[str] = []
+        self.done: list[Round] = []
 
     @property
-    def id(self) -> str:
-        return f"{self.ordinal:05d}"
+    def current(self) -> Round | None:
+        """The last accepted round; None is the base model."""
+        return loop_rounds.current(self.done)
 
+    def take_prompts(self, count: int) -> list[str]:
+        """Prompts that were not used before, as far as there are any."""
+        taken = loop_rounds.take_prompts(self._learn, self._used, count)
+        self._used += taken
+        return taken
 
-class Annotator:
-    """A program that reads a pair as a JSON line and answers with a label as a JSON line."""
-
-    def __init__(self, command: str) -> None:
-        self._command = command
-        # A Python program that never flushes would otherwise keep its answers to itself for ever.
-        unbuffered = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        try:
-            self._process = subprocess.Popen(
-                _program(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=unbuffered
-            )
-        except OSError as error:
-            raise ValueError(f"The annotator {command!r} could not be started: {error}.") from error
-
-    def __enter__(self) -> Annotator:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._process.stdin is not None
-        # It may have left before reading the last line; what it said is on disk.
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-
-    def label(self, pair: ShownPair) -> LabelValue:
-        """Ask about one pair. ValueError where the program has died or does not answer in the agreed form."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        asked = {"pair": pair.id, "prompt": pair.prompt, "left": str(pair.left), "right": str(pair.right)}
-        try:
-            self._process.stdin.write(json.dumps(asked) + "\n")
-            self._process.stdin.flush()
-            with _remark_after(SILENCE_S, f"Still waiting for the annotator's answer to pair {pair.id}."):
-                line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            status = self._ended()
-            raise ValueError(
-                f"The annotator {self._command!r} {status} at pair {pair.id}. "
-                "The labels before it are kept: start the same command again to go on."
-            )
-        return _parse_answer(line, pair.id, self._command)
-
-    def _ended(self) -> str:
-        try:
-            return f"ended with status {self._process.wait(timeout=5)}"
-        except subprocess.TimeoutExpired:
-            return "closed its output"
-
-
-def _program(command: str) -> list[str]:
-    """The words of a command. ValueError where it is empty or its program is not there."""
-    try:
-        words = shlex.split(command)
-    except ValueError as error:
-        raise ValueError(f"The annotator {command!r} is no command: {error}.") from error
-    if not words or shutil.which(words[0]) is None:
-        raise ValueError(f"The annotator {command!r} could not be started: there is no such program.")
-    return words
-
-
-@contextlib.contextmanager
-def _remark_after(seconds: float, remark: str) -> Iterator[None]:
-    """Say something if what is inside takes long."""
-    timer = threading.Timer(
-        seconds, tqdm.write, [f"{remark} Does it write a line and flush it?"], {"file": sys.stderr}
-    )
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _parse_answer(line: str, pair_id: str, command: str) -> LabelValue:
-    try:
-        answer = json.loads(line)
-        label = answer["label"]
-        if str(answer["pair"]) != pair_id or label not in get_args(LabelValue):
-            raise ValueError
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"The annotator {command!r} answered {line.strip()[:80]!r} to pair {pair_id}. It must answer "
-            f'{{"pair": "{pair_id}", "label": L}} with L one of {", ".join(get_args(LabelValue))}. '
-            "The labels before it are kept: start again to go on."
-        ) from error
-    return label  # type: ignore[no-any-return]
-
-
-class Loop:
-    """One loop in one folder. `run` may be called again after a stop; it goes on where it was."""
-
-    def __init__(self, out: Path, request: LoopRequest) -> None:
-        self._out = out.resolve()
-        self._request = request
-        self._settings = request.settings
-        self._learn, self._held_out_prompts = loop_rounds.split_prompts(request.prompts, request.settings)
-        self._used: list[str] = []
-        self._rounds: list[Round] = []
-        _claim(self._out, request)
-
-    def run(self, annotator: str, *, rounds: int) -> dict[str, Any]:
-        """Seed round and `rounds` self-annotated ones. Returns what result.json says."""
-        _program(annotator)  # Before minutes of drawing, not after.
-        pairs = self._labelled(self._draw_seed(), annotator)
-        trainable = sum(not pair.held_out for pair in pairs)
-        loop_rounds.require_enough_pairs(trainable, self._settings)
-        self._train(pairs, parent=None)
-        for _ in range(rounds):
-            policy = loop_rounds.current(self._rounds)
-            if policy is None:
-                tqdm.write("Round 0 was not accepted, so there is no judge to go on with.", file=sys.stderr)
-                break
-            self._train([*pairs, *self._self_annotated(policy)], parent=policy)
-        return self._publish()
-
-    def _draw_seed(self) -> list[ShownPair]:
-        prompts = loop_rounds.take_prompts(self._learn, [], self._request.seed_pairs)
-        per_prompt = -(-self._request.seed_pairs // len(prompts))
-        request = loop_rounds.seed_request(
-            self._settings, self._request.model, prompts, pairs_per_prompt=per_prompt
+    def draw_seed(self, count: int) -> list[ShownPair]:
+        """`count` pairs of the base model for somebody to choose from."""
+        prompts = self.take_prompts(count)
+        per_prompt = -(-count // len(prompts))
+        folder = self._run(
+            "propose",
+            loop_rounds.seed_request(self._settings, self._model, prompts, pairs_per_prompt=per_prompt),
         )
-        self._used += prompts
-        folder = self._run("propose", request)
         shown = [
             _shown(folder, found, turn) for turn in range(per_prompt) for found in folder.candidate_sets()
         ]
-        return [_placed(ordinal, pair) for ordinal, pair in enumerate(shown[: self._request.seed_pairs])]
+        return [_placed(ordinal, pair) for ordinal, pair in enumerate(shown[:count])]
 
-    def _labelled(self, pairs: list[ShownPair], command: str) -> list[TrainingPair]:
-        file = self._out / "labels.jsonl"
-        known = {line["pair"]: line["label"] for line in read_lines(file)}
-        missing = [pair for pair in pairs if pair.id not in known]
-        if missing:
-            _drop_half_line(file)
-            with Annotator(command) as annotator, open(file, "a", encoding="utf-8") as log:
-                for pair in tqdm(missing, desc="label", disable=None, leave=False):
-                    known[pair.id] = annotator.label(pair)
-                    line = {"pair": pair.id, "prompt": pair.prompt, "label": known[pair.id]}
-                    log.write(json.dumps({**line, "left": str(pair.left), "right": str(pair.right)}) + "\n")
-                    log.flush()
-                    os.fsync(log.fileno())
-        return list(self._judged(pairs, known))
-
-    def _judged(self, pairs: list[ShownPair], labels: dict[str, LabelValue]) -> Iterator[TrainingPair]:
-        for pair in pairs:
-            label = labels[pair.id]
-            if label not in ("left", "right"):
-                continue  # Ties, skips and "both bad" are kept in labels.jsonl and never trained as wins.
-            winner, loser = pair.left_latents, pair.right_latents
-            if label == "right":
-                winner, loser = loser, winner
-            yield TrainingPair(
-                id=f"human-{pair.id}",
-                prompt=pair.prompt,
-                winner=winner,
-                loser=loser,
-                source="human",
-                held_out=loop_rounds.is_held_out(pair.ordinal, self._settings),
-            )
-
-    def _self_annotated(self, policy: Round) -> list[TrainingPair]:
+    def self_annotated(self, policy: Round) -> list[TrainingPair]:
         """Draw fresh prompts with `policy`, have it judge them, and keep its clearest pairs."""
-        prompts = loop_rounds.take_prompts(self._learn, self._used, self._settings.prompts_per_round)
-        self._used += prompts
-        parent = next((round_ for round_ in self._rounds if round_.round == policy.parent), None)
+        prompts = self.take_prompts(self._settings.prompts_per_round)
+        parent = next((round_ for round_ in self.done if round_.round == policy.parent), None)
         request = loop_rounds.propose_request(
-            self._settings,
-            self._request.model,
-            prompts,
-            policy=policy,
-            parent=parent,
-            number=len(self._rounds),
+            self._settings, self._model, prompts, policy=policy, parent=parent, number=len(self.done)
         )
         folder = self._run("propose", request, policy, parent)
         found = {one.prompt_index: one for one in folder.candidate_sets()}
@@ -255,11 +90,12 @@ class Loop:
             for pair in kept
         ]
 
-    def _train(self, pairs: list[TrainingPair], *, parent: Round | None) -> None:
-        number = len(self._rounds)
+    def train(self, pairs: Sequence[TrainingPair], *, parent: Round | None) -> Round:
+        """The next round on `pairs`, from `parent`'s adapter or from the base model."""
+        number = len(self.done)
         request = loop_rounds.train_request(
             self._settings,
-            self._request.model,
+            self._model,
             number=number,
             parent=parent,
             held_out_prompts=self._held_out_prompts,
@@ -267,39 +103,106 @@ class Loop:
         folder = self._run("train", request, parent, pairs=pairs)
         result = folder.result()
         assert result is not None
-        done = Round.from_result(
+        trained = Round.from_result(
             result,
             number=number,
             parent=parent.round if parent else None,
             adapter=str(folder.path / result["adapter"]),
         )
-        self._rounds.append(done)
-        self._publish()
-        tqdm.write(summary(done), file=sys.stderr)
+        self.done.append(trained)
+        return trained
 
     def _run(
-        self, kind: str, request: BaseModel, *adapters: Round | None, pairs: list[TrainingPair] | None = None
+        self, kind: str, request: BaseModel, *adapters: Round | None, pairs: Sequence[TrainingPair] = ()
     ) -> RunFolder:
         """Create the run folder of this stage, or find it from before, and run it to its end."""
-        number = len(self._rounds)
-        path = self._out / "runs" / f"{2 * number + (kind == 'train'):04d}-{kind}"
+        path = self._out / f"{2 * len(self.done) + (kind == 'train'):04d}-{kind}"
         if path.exists():
             folder = RunFolder(path)
         else:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             known = {one.sha256: Path(one.adapter) for one in adapters if one is not None}
-            folder = RunFolder.create(path, request, pairs=pairs or (), adapters=known)
+            folder = RunFolder.create(path, request, pairs=pairs, adapters=known)
         execute(folder)
         return folder
 
+
+class Loop:
+    """One loop in one folder. `run` may be called again after a stop; it goes on where it was."""
+
+    def __init__(self, out: Path, request: LoopRequest) -> None:
+        self._out = out.resolve()
+        self._request = request
+        self._rounds = Rounds(self._out / "runs", request.model, request.settings, request.prompts)
+        _claim(self._out, request)
+
+    def run(self, annotator: str, *, rounds: int) -> dict[str, Any]:
+        """Seed round and `rounds` self-annotated ones. Returns what result.json says."""
+        program(annotator)  # Before minutes of drawing, not after.
+        pairs = self._labelled(self._rounds.draw_seed(self._request.seed_pairs), annotator)
+        trainable = sum(not pair.held_out for pair in pairs)
+        loop_rounds.require_enough_pairs(trainable, self._request.settings)
+        self._train(pairs, parent=None)
+        for _ in range(rounds):
+            policy = self._rounds.current
+            if policy is None:
+                tqdm.write("Round 0 was not accepted, so there is no judge to go on with.", file=sys.stderr)
+                break
+            self._train([*pairs, *self._rounds.self_annotated(policy)], parent=policy)
+        return self._publish()
+
+    def _train(self, pairs: list[TrainingPair], *, parent: Round | None) -> None:
+        trained = self._rounds.train(pairs, parent=parent)
+        self._publish()
+        tqdm.write(summary(trained), file=sys.stderr)
+
+    def _labelled(self, pairs: list[ShownPair], command: str) -> list[TrainingPair]:
+        file = self._out / "labels.jsonl"
+        known = {line["pair"]: line["label"] for line in read_lines(file)}
+        missing = [pair for pair in pairs if pair.id not in known]
+        if missing:
+            _drop_half_line(file)
+            with Annotator(command) as annotator, open(file, "a", encoding="utf-8") as log:
+                for pair in tqdm(missing, desc="label", disable=None, leave=False):
+                    known[pair.id] = annotator.label(pair)
+                    line = {"pair": pair.id, "prompt": pair.prompt, "label": known[pair.id]}
+                    log.write(json.dumps({**line, "left": str(pair.left), "right": str(pair.right)}) + "\n")
+                    log.flush()
+                    os.fsync(log.fileno())
+        return human_pairs(pairs, known, self._request.settings)
+
     def _publish(self) -> dict[str, Any]:
-        now = loop_rounds.current(self._rounds)
+        now = self._rounds.current
         result = {
-            "rounds": [round_.model_dump() for round_ in self._rounds],
+            "rounds": [round_.model_dump() for round_ in self._rounds.done],
             "current": now.round if now else None,
         }
         publish_json(self._out / "result.json", result)
         return result
+
+
+def human_pairs(
+    pairs: Sequence[ShownPair], labels: Mapping[str, LabelValue], settings: LoopSettings
+) -> list[TrainingPair]:
+    """Pairs with a winner, by label. Ties, skips and "both bad" stay in the log and are never trained."""
+    judged = []
+    for pair in pairs:
+        if labels[pair.id] not in ("left", "right"):
+            continue
+        winner, loser = pair.left_latents, pair.right_latents
+        if labels[pair.id] == "right":
+            winner, loser = loser, winner
+        judged.append(
+            TrainingPair(
+                id=f"human-{pair.id}",
+                prompt=pair.prompt,
+                winner=winner,
+                loser=loser,
+                source="human",
+                held_out=loop_rounds.is_held_out(pair.ordinal, settings),
+            )
+        )
+    return judged
 
 
 def summary(done: Round) -> str:

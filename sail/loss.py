@@ -10,6 +10,9 @@ from torch import Tensor
 
 from sail.config import Loss
 
+IPO_TARGET = 0.5
+"""The margin that IPO pulls to: arXiv 2310.12036 eq. 17 times tau squared, with beta in the place of tau."""
+
 
 class PairLoss(NamedTuple):
     """Per pair, shape (P,): nothing is averaged yet."""
@@ -35,8 +38,16 @@ def diffusion_dpo(policy_error_2P: Tensor, reference_error_2P: Tensor, config: L
     winner_gain_P, loser_gain_P = (reference_error_2P - policy_error_2P).chunk(2)
     margin_P = 0.5 * config.beta * (winner_gain_P - loser_gain_P)
     guarded_P = margin_P - config.winner_penalty * 0.5 * config.beta * F.relu(-winner_gain_P)
-    smoothing = config.label_smoothing
-    loss_P = -(1 - smoothing) * F.logsigmoid(guarded_P) - smoothing * F.logsigmoid(-guarded_P)
+    if config.objective == "winner":
+        loss_P = policy_error_2P.chunk(2)[0]
+    elif config.objective == "ipo":
+        loss_P = (guarded_P - IPO_TARGET).square()
+    elif config.objective == "two_sided":
+        up_P, down_P = 0.5 * config.beta * winner_gain_P, 0.5 * config.beta * loser_gain_P
+        loss_P = -0.5 * (F.logsigmoid(2 * up_P) + F.logsigmoid(-2 * down_P))
+    else:
+        smoothing = config.label_smoothing
+        loss_P = -(1 - smoothing) * F.logsigmoid(guarded_P) - smoothing * F.logsigmoid(-guarded_P)
     return PairLoss(loss_P, margin_P, winner_gain_P, loser_gain_P)
 
 

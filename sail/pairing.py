@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 
+from sail.config import Choose
 from sail.records import SelfPair
+
+
+def two_at_random(rewards: Sequence[float], rng: random.Random) -> tuple[int, int] | None:
+    """Two candidates drawn by lot, the one with the higher reward first; None where they are alike."""
+    one, other = rng.sample(range(len(rewards)), 2)
+    if rewards[one] == rewards[other]:
+        return None
+    return (one, other) if rewards[one] > rewards[other] else (other, one)
 
 
 def best_and_worst(rewards: Sequence[float]) -> tuple[int, int] | None:
@@ -18,15 +28,21 @@ def ranked_self_pairs(
     prompts: Sequence[str],
     rewards: Sequence[Sequence[float]],
     margin_error: Callable[[int, int, int], float],
+    *,
+    choose: Choose = "best_worst",
+    noise_seed: int = 0,
 ) -> list[SelfPair]:
-    """Best against worst of each prompt, the clearest pair first.
+    """Best against worst of each prompt (or two by lot), the clearest pair first.
 
     `margin_error(prompt, winner, loser)` gives the standard error of a margin: draws are shared, so it
     cannot be had from the two rewards' own errors.
     """
     pairs = []
     for prompt_index, (prompt, reward_N) in enumerate(zip(prompts, rewards, strict=True)):
-        chosen = best_and_worst(reward_N)
+        if choose == "random":
+            chosen = two_at_random(reward_N, random.Random(f"{noise_seed}/{prompt_index}/{prompt}"))
+        else:
+            chosen = best_and_worst(reward_N)
         if chosen is None:
             continue
         winner, loser = chosen

@@ -105,7 +105,13 @@ def _rank(folder: RunFolder, request: ProposeRequest) -> int:
         gain_NK = gains_NK[prompt]
         return margin_with_error(gain_NK[winner], gain_NK[loser], weight_K, beta=request.beta)[1]
 
-    pairs = ranked_self_pairs([one.prompt for one in found], rewards, margin_error)
+    pairs = ranked_self_pairs(
+        [one.prompt for one in found],
+        rewards,
+        margin_error,
+        choose=request.choose,
+        noise_seed=request.noise_seed,
+    )
     publish_lines(
         folder.path / "rewards.jsonl",
         ({"prompt_index": one.prompt_index, "rewards": own} for one, own in zip(found, rewards, strict=True)),

@@ -23,22 +23,42 @@ MICRO_BATCH = 64
 
 @dataclass(frozen=True)
 class Bank:
-    """K draws of one prompt, shared by all its candidates: the reward compares images, not draws."""
+    """K draws for each of a prompt's N candidates."""
 
-    timesteps_K: Tensor
-    noise_KCHW: Tensor
+    timesteps_NK: Tensor
+    noise_NKCHW: Tensor
 
 
-def bank_of(prompt: str, shape: tuple[int, int, int], num_train_timesteps: int, scoring: Scoring) -> Bank:
-    """Draw k takes its timestep from the k-th of K equal slices of the range: k means the same everywhere."""
-    digest = hashlib.sha256(f"bank\n{scoring.bank_seed}\n{prompt}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+def bank_of(
+    prompt: str, count: int, shape: tuple[int, int, int], num_train_timesteps: int, scoring: Scoring
+) -> Bank:
+    """The draws of a prompt with `count` candidates, always the same.
+
+    Shared: one set for all of them, so that the reward compares images and not draws, and draw k takes its
+    timestep from the k-th of K equal slices of the range: k means the same everywhere. Otherwise every
+    candidate has its own, from the whole range.
+    """
+    draws = scoring.draws
     low, high = (share * num_train_timesteps for share in scoring.timesteps)
-    position_K = (
-        torch.arange(scoring.draws) + torch.rand(scoring.draws, generator=generator)
-    ) / scoring.draws
-    timesteps_K = (low + position_K * (high - low)).long().clamp(0, num_train_timesteps - 1)
-    return Bank(timesteps_K, torch.randn((scoring.draws, *shape), generator=generator))
+
+    def timesteps_at(position_K: Tensor) -> Tensor:
+        return (low + position_K * (high - low)).long().clamp(0, num_train_timesteps - 1)
+
+    if scoring.shared:
+        generator = _generator(f"bank\n{scoring.bank_seed}\n{prompt}")
+        timesteps_K = timesteps_at((torch.arange(draws) + torch.rand(draws, generator=generator)) / draws)
+        noise_KCHW = torch.randn((draws, *shape), generator=generator)
+        return Bank(timesteps_K.expand(count, -1), noise_KCHW.expand(count, -1, -1, -1, -1))
+    own = [_generator(f"bank\n{scoring.bank_seed}\n{index}\n{prompt}") for index in range(count)]
+    return Bank(
+        torch.stack([timesteps_at(torch.rand(draws, generator=generator)) for generator in own]),
+        torch.stack([torch.randn((draws, *shape), generator=generator) for generator in own]),
+    )
+
+
+def _generator(name: str) -> torch.Generator:
+    digest = hashlib.sha256(name.encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def draw_errors(
@@ -49,7 +69,7 @@ def draw_errors(
     `conditioning` has one row: the prompt's.
     """
     backbone = policy.backbone
-    count, draws = len(latents_NCHW), len(bank.timesteps_K)
+    count, draws = bank.timesteps_NK.shape
     candidate_B, draw_B = torch.arange(count).repeat_interleave(draws), torch.arange(draws).repeat(count)
     errors = []
     with policy.acting_as(part):
@@ -57,8 +77,8 @@ def draw_errors(
             candidate_B.split(MICRO_BATCH), draw_B.split(MICRO_BATCH), strict=True
         ):
             latents = latents_NCHW[candidate_b].to(backbone.device)
-            noise = bank.noise_KCHW[draw_b].to(backbone.device)
-            timesteps = bank.timesteps_K[draw_b].to(backbone.device)
+            noise = bank.noise_NKCHW[candidate_b, draw_b].to(backbone.device)
+            timesteps = bank.timesteps_NK[candidate_b, draw_b].to(backbone.device)
             prediction = backbone.predict(
                 backbone.noisy(latents, noise, timesteps), timesteps, take(conditioning, [0] * len(latents))
             )
@@ -69,8 +89,8 @@ def draw_errors(
 def gains(policy: Policy, prompt: str, latents_NCHW: Tensor, scoring: Scoring, *, reference: Part) -> Tensor:
     """reference error - policy error of every candidate under every draw of the prompt's bank: (N, K)."""
     backbone = policy.backbone
-    shape = (latents_NCHW.shape[1], latents_NCHW.shape[2], latents_NCHW.shape[3])
-    bank = bank_of(prompt, shape, backbone.num_train_timesteps, scoring)
+    count, channels, height, width = latents_NCHW.shape
+    bank = bank_of(prompt, count, (channels, height, width), backbone.num_train_timesteps, scoring)
     conditioning = backbone.encode_prompts([prompt])
     reference_NK = draw_errors(policy, reference, latents_NCHW, conditioning, bank)
     return reference_NK - draw_errors(policy, "policy", latents_NCHW, conditioning, bank)

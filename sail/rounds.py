@@ -134,6 +134,7 @@ def propose_request(
         noise_seed=settings.noise_seed + number,
         sampling=settings.sampling,
         scoring=settings.scoring,
+        choose=settings.choose,
         beta=settings.loss.beta,
     )
 

@@ -16,7 +16,7 @@ import pytest
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("sail.records",),
     ("sail.config",),
-    ("sail.runfolder", "sail.pairing", "sail.mixup", "sail.rounds"),
+    ("sail.runfolder", "sail.pairing", "sail.mixup", "sail.rounds", "sail.annotate"),
     ("sail.backbones", "sail.backbones.*"),
     ("sail.policy",),
     ("sail.loss", "sail.reward"),

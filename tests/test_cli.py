@@ -147,7 +147,7 @@ def test_an_answer_that_is_no_label_is_shown_with_what_was_expected(
     looped, model, prompts, settings, tmp_path, answer
 ):
     # The drawn pairs of another loop: the answer is what is tested, not the drawing.
-    from sail.loop import Annotator, ShownPair
+    from sail.annotate import Annotator, ShownPair
     from sail.records import LatentsRef
 
     ref = LatentsRef(file="x", row=0)

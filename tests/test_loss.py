@@ -51,6 +51,50 @@ def test_the_winner_penalty_acts_only_where_the_winner_lost_ground():
     assert torch.isclose(guarded.loss_P[1], -F.logsigmoid(plain.margin_P[1] - 2 * 5 * 0.1))
 
 
+@pytest.mark.parametrize("objective", ["dpo", "two_sided"])
+def test_every_bounded_objective_is_log_2_where_policy_equals_reference(objective):
+    error_2P = torch.rand(6)
+    loss_P = diffusion_dpo(error_2P, error_2P, Loss(objective=objective)).loss_P
+    assert torch.allclose(loss_P, torch.full((3,), math.log(2)))
+
+
+def test_two_sided_terms_pull_the_winner_up_and_push_the_loser_down_apart():
+    policy_2P = torch.tensor([0.6, 0.2], requires_grad=True)
+    reference_2P = torch.tensor([0.5, 0.5])
+    # The winner lost .1, the loser gained .3: both are wrong, whatever their difference is.
+    pair = diffusion_dpo(policy_2P, reference_2P, Loss(objective="two_sided", beta=10))
+    assert torch.allclose(
+        pair.loss_P, -0.5 * (F.logsigmoid(torch.tensor(-1.0)) + F.logsigmoid(torch.tensor(-3.0)))
+    )
+    pair.loss_P.sum().backward()
+    assert policy_2P.grad is not None and policy_2P.grad[0] > 0 > policy_2P.grad[1]
+
+
+def test_ipo_pulls_the_margin_to_its_target_and_no_further():
+    reference_2P = torch.tensor([0.5, 0.5])
+    losses = [
+        float(diffusion_dpo(policy_2P, reference_2P, Loss(objective="ipo", beta=10)).loss_P)
+        for policy_2P in (torch.tensor([0.5, 0.5]), torch.tensor([0.4, 0.5]), torch.tensor([0.2, 0.5]))
+    ]
+    assert losses == pytest.approx([0.25, 0.0, 1.0], abs=1e-6)
+
+
+def test_fine_tuning_on_winners_takes_no_notice_of_losers():
+    policy_2P = torch.tensor([0.3, 0.7], requires_grad=True)
+    loss = diffusion_dpo(policy_2P, torch.tensor([0.5, 0.5]), Loss(objective="winner")).loss_P.mean()
+    loss.backward()
+    assert loss.item() == pytest.approx(0.3)
+    assert policy_2P.grad is not None and policy_2P.grad.tolist() == [1.0, 0.0]
+
+
+def test_a_margin_is_antisymmetric():
+    reference_2P, policy_2P = torch.rand(8), torch.rand(8)
+    turned = [torch.cat(list(reversed(error.chunk(2)))) for error in (policy_2P, reference_2P)]
+    assert torch.allclose(
+        diffusion_dpo(policy_2P, reference_2P, Loss()).margin_P, -diffusion_dpo(*turned, Loss()).margin_P
+    )
+
+
 def test_the_gradient_lowers_the_winners_error_and_raises_the_losers():
     policy_2P = torch.tensor([0.5, 0.5], requires_grad=True)
     diffusion_dpo(policy_2P, torch.tensor([0.5, 0.5]), Loss(beta=10)).loss_P.mean().backward()

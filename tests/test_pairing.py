@@ -45,6 +45,17 @@ def test_the_error_of_a_margin_is_asked_for_its_own_winner_and_loser():
     assert asked == [(0, 1, 0), (1, 0, 1)]
 
 
+def test_pairs_by_lot_are_ordered_by_reward_the_same_each_time_and_not_only_the_extremes():
+    rewards = [[3.0, 1.0, 2.0, 0.0]] * 40
+    pairs, again = (
+        ranked_self_pairs(["a fox"] * 40, rewards, lambda *_: 1.0, choose="random", noise_seed=1)
+        for _ in range(2)
+    )
+    assert pairs == again
+    assert all(pair.winner_reward > pair.loser_reward for pair in pairs)
+    assert len({(pair.winner, pair.loser) for pair in pairs}) == 6
+
+
 def test_pairs_of_equal_confidence_keep_the_order_of_their_prompts():
     pairs = ranked_self_pairs(["a", "b", "c"], [[1, 0]] * 3, lambda *_: 1.0)
     assert [pair.prompt for pair in pairs] == ["a", "b", "c"]

@@ -9,17 +9,41 @@ SHAPE = (4, 8, 8)
 
 def test_the_bank_of_a_prompt_is_always_the_same_and_differs_between_prompts():
     scoring = Scoring(draws=5)
-    first, again = bank_of("a fox", SHAPE, 1000, scoring), bank_of("a fox", SHAPE, 1000, scoring)
-    other = bank_of("a pizza", SHAPE, 1000, scoring)
-    assert torch.equal(first.timesteps_K, again.timesteps_K) and torch.equal(
-        first.noise_KCHW, again.noise_KCHW
+    first, again = (bank_of("a fox", 2, SHAPE, 1000, scoring) for _ in range(2))
+    other = bank_of("a pizza", 2, SHAPE, 1000, scoring)
+    assert torch.equal(first.timesteps_NK, again.timesteps_NK)
+    assert torch.equal(first.noise_NKCHW, again.noise_NKCHW)
+    assert not torch.equal(first.noise_NKCHW, other.noise_NKCHW)
+
+
+def test_candidates_of_a_prompt_share_their_draws_unless_told_otherwise():
+    shared = bank_of("a fox", 3, SHAPE, 1000, Scoring(draws=5))
+    own = bank_of("a fox", 3, SHAPE, 1000, Scoring(draws=5, shared=False))
+    assert shared.noise_NKCHW.shape == own.noise_NKCHW.shape == (3, 5, *SHAPE)
+    assert torch.equal(shared.noise_NKCHW[0], shared.noise_NKCHW[2])
+    assert not torch.equal(own.noise_NKCHW[0], own.noise_NKCHW[2])
+    assert not torch.equal(own.timesteps_NK[0], own.timesteps_NK[2])
+
+
+def test_a_shared_bank_makes_a_margin_independent_of_the_noise_that_all_candidates_see():
+    """What a draw adds to every candidate's error leaves the margin; with own draws it stays in it."""
+    truth_N, noise_NK = (
+        torch.tensor([0.3, 0.0]),
+        torch.randn(2, 10, generator=torch.Generator().manual_seed(3)),
     )
-    assert not torch.equal(first.noise_KCHW, other.noise_KCHW)
+    weights = torch.full((10,), 0.1, dtype=torch.float64)
+    for gain_NK, exact in ((truth_N[:, None] + noise_NK[:1], True), (truth_N[:, None] + noise_NK, False)):
+        margin, _ = margin_with_error(gain_NK[0], gain_NK[1], weights, beta=2)
+        assert (abs(margin - 0.3) < 1e-6) is exact
 
 
-def test_each_draw_has_its_own_slice_of_the_asked_timesteps():
-    timesteps = bank_of("a fox", SHAPE, 1000, Scoring(draws=4, timesteps=(0.2, 1.0))).timesteps_K
-    assert all(200 + 200 * k <= t <= 400 + 200 * k for k, t in enumerate(timesteps.tolist()))
+@pytest.mark.parametrize("shared", [True, False])
+def test_draws_stay_in_their_share_of_the_timesteps_and_shared_ones_each_in_a_slice(shared):
+    scoring = Scoring(draws=4, timesteps=(0.2, 1.0), shared=shared)
+    timesteps_NK = bank_of("a fox", 2, SHAPE, 1000, scoring).timesteps_NK
+    assert timesteps_NK.min() >= 200 and timesteps_NK.max() < 1000
+    if shared:
+        assert all(200 + 200 * k <= t <= 400 + 200 * k for k, t in enumerate(timesteps_NK[1].tolist()))
 
 
 def test_plain_mean_reward_is_half_beta_times_the_mean_gain():

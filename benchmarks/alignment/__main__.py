@@ -1,0 +1,116 @@
+"""The command line of the alignment benchmark: which units, how many at once, and where they go."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from sail.runfolder import read_lines
+
+RESULTS = Path("benchmarks/results")
+WORK = Path("data/projects/alignment")
+
+# What a worker keeps from unit to unit: the pool of a repeat takes longest.
+_studies: dict[tuple[Path, int, Any], Any] = {}
+
+
+def work(out: Path, size: dict[str, int], taste: str, repeat: int, method: str) -> dict[str, Any]:
+    """One unit, in whatever process."""
+    import torch
+
+    from benchmarks.alignment.study import Size, Study
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    key = (out, repeat, Size(**size))
+    if key not in _studies:
+        _studies.clear()
+        _studies[key] = Study(*key)
+    return _studies[key].unit(taste, method)
+
+
+def prepare(out: Path, size: dict[str, int], repeat: int) -> None:
+    """Draw the pool of a repeat, which its units share."""
+    from benchmarks.alignment.study import Size, Study
+
+    Study(out, repeat, Size(**size)).draw_pool()
+
+
+def wanted(asked: argparse.Namespace) -> Iterator[tuple[str, int, str]]:
+    """(taste, repeat, method) in the order in which a stopped table is worth most."""
+    from benchmarks.alignment.methods import CORE, METHODS
+    from benchmarks.alignment.study import TABLE, TASTES
+
+    methods = asked.methods or (("base", "dpo_6", "sail_6") if asked.quick else tuple(METHODS))
+    tastes = asked.tastes or (TABLE[3:4] if asked.quick else TABLE)
+    unknown = [name for name in (*methods, *tastes) if name not in METHODS and name not in TASTES]
+    if unknown:
+        raise SystemExit(
+            f"There is no {unknown[0]!r}. Methods: {', '.join(METHODS)}. Tastes: {', '.join(TASTES)}."
+        )
+    repeats = asked.repeats or (1 if asked.quick else 5)
+    for repeat, taste in itertools.product(range(asked.first, asked.first + repeats), tastes):
+        for method in methods:
+            few = not asked.tastes and method not in CORE
+            if few and (repeat >= 3 or taste not in ("style and background", "colourfulness")):
+                continue
+            yield taste, repeat, method
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="base, dpo_6 and sail_6, one taste, one repeat, in minutes"
+    )
+    parser.add_argument("--methods", nargs="*")
+    parser.add_argument("--tastes", nargs="*")
+    parser.add_argument("--repeats", type=int)
+    parser.add_argument("--first", type=int, default=0, help="number of the first repeat")
+    parser.add_argument("--jobs", type=int, default=1, help="units at once, each in a process of its own")
+    parser.add_argument("--units", type=Path, help="file of finished units; units in it are not run again")
+    parser.add_argument("--out", type=Path, help="folder for the table, the figures and alignment.json")
+    parser.add_argument("--report", action="store_true", help="only write the table of the finished units")
+    asked = parser.parse_args(arguments)
+    from benchmarks.alignment.figures import draw_figures
+    from benchmarks.alignment.report import Table, markdown, publish
+
+    out = asked.out or (WORK / "quick" if asked.quick else RESULTS)
+    units = asked.units or out / "alignment_units.jsonl"
+    if asked.quick and not asked.report and not asked.units:
+        units.unlink(missing_ok=True)
+    size = {"pool_pairs": 96} if asked.quick else {}
+    known = {(unit["taste"], unit["repeat"], unit["method"]) for unit in read_lines(units)}
+    missing = [] if asked.report else [unit for unit in wanted(asked) if unit not in known]
+    units.parent.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(asked.jobs, mp_context=get_context("spawn")) as workers:
+        for repeat in dict.fromkeys(unit[1] for unit in missing):
+            workers.submit(prepare, WORK, size, repeat).result()
+            now = [unit for unit in missing if unit[1] == repeat]
+            running = {workers.submit(work, WORK, size, *unit): unit for unit in now}
+            for done in as_completed(running):
+                found = done.result()
+                with open(units, "a", encoding="utf-8") as log:
+                    log.write(json.dumps(found) + "\n")
+                print(
+                    f"{found['method']}, {found['taste']}, repeat {found['repeat']}: "
+                    f"{found['seconds']:.0f} s",
+                    file=sys.stderr,
+                )
+    command = "python -m benchmarks.alignment " + " ".join(sys.argv[1:] if arguments is None else arguments)
+    table = Table(read_lines(units))
+    found = publish(table, out, command.strip())
+    draw_figures(table, found["methods"], out)
+    print(markdown(found["methods"], found["against"]))
+
+
+if __name__ == "__main__":
+    main()

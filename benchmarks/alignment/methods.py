@@ -1,0 +1,125 @@
+"""What each method of the table trains. Knows no taste and no figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sail.config import LoopSettings, ModelRef
+from sail.loop import Rounds
+from sail.records import TrainingPair
+
+SEED_ROUNDS = 1
+SELF_ROUNDS = 3
+"""Rounds of the table after the one on the seed pairs."""
+MANY_LABELS, FEW_LABELS = 1600, 96
+
+Train = Callable[[Rounds, Sequence[TrainingPair]], None]
+Changes = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A row of the table."""
+
+    train: Train
+    labels: int = FEW_LABELS
+    changes: Changes = field(default_factory=dict)
+    """Settings by their dotted name that differ from the model's own."""
+    flipped: float = 0.0
+    """Share of labels turned round."""
+    left_bias: float = 0.0
+    """Share of labels that say "left" whatever is shown."""
+    second_taste: bool = False
+    """Every other label is given by somebody with another taste."""
+
+
+def changed(settings: LoopSettings, changes: Changes) -> LoopSettings:
+    """`settings` with other values, checked. KeyError where there is no such setting."""
+    values = settings.model_dump()
+    for name, value in changes.items():
+        *path, last = name.split(".")
+        place = values
+        for part in path:
+            place = place[part]
+        if last not in place:
+            raise KeyError(f"There is no setting {name}.")
+        place[last] = value
+    return LoopSettings.model_validate(values)
+
+
+def settings_of(method: Method, model: ModelRef, size: Changes) -> LoopSettings:
+    """The model's own settings at the table's size, with the method's changes."""
+    return changed(LoopSettings.for_model(model), {**size, **method.changes})
+
+
+def nothing(rounds: Rounds, pairs: Sequence[TrainingPair]) -> None:
+    """The base model."""
+
+
+def once(rounds: Rounds, pairs: Sequence[TrainingPair]) -> None:
+    """One training on all pairs; its number of steps is the whole table's."""
+    rounds.train(trained_on_all(pairs), parent=None)
+
+
+def in_rounds(rounds: Rounds, pairs: Sequence[TrainingPair]) -> None:
+    """As many rounds as SAIL's, each with the last as reference, on the human pairs alone."""
+    pairs = trained_on_all(pairs)
+    for _ in range(SEED_ROUNDS + SELF_ROUNDS):
+        rounds.train(pairs, parent=rounds.done[-1] if rounds.done else None)
+
+
+def sail(rounds: Rounds, pairs: Sequence[TrainingPair], *, self_rounds: int = SELF_ROUNDS) -> None:
+    """The loop of `python -m sail loop`: rounds that the gate refuses are not gone on from."""
+    rounds.train(pairs, parent=None)
+    for _ in range(self_rounds):
+        policy = rounds.current
+        if policy is None:
+            return
+        rounds.train([*pairs, *rounds.self_annotated(policy)], parent=policy)
+
+
+def eight_rounds(rounds: Rounds, pairs: Sequence[TrainingPair]) -> None:
+    """Left running: does the gate stop it before it harms?"""
+    sail(rounds, pairs, self_rounds=8)
+
+
+def trained_on_all(pairs: Sequence[TrainingPair]) -> list[TrainingPair]:
+    """Without a judge there is nothing to hold pairs out for."""
+    return [pair.model_copy(update={"held_out": False}) for pair in pairs]
+
+
+PAPER: Changes = {
+    "loss.winner_penalty": 0.0,
+    "scoring.average": "mean",
+    "scoring.shared": False,
+    "mixup.self_fraction": 0.25,
+    "keep_self_pairs": 1.0,
+}
+"""As published, but for beta and rate: both hang on the model and are tuned with the same budget as ours."""
+
+METHODS: dict[str, Method] = {
+    "base": Method(train=nothing, labels=0),
+    "dpo_100": Method(train=once, labels=MANY_LABELS),
+    "dpo_6": Method(train=in_rounds),
+    "sft_6": Method(train=in_rounds, changes={"loss.objective": "winner"}),
+    "sail_6": Method(train=sail),
+    "sail_6_half_labels": Method(train=sail, labels=FEW_LABELS // 2),
+    "sail_6_paper": Method(train=sail, changes=PAPER),
+    "sail_6_no_mixup": Method(train=sail, changes={"mixup.self_fraction": 1.0}),
+    "sail_6_random_pairs": Method(train=sail, changes={"choose": "random"}),
+    "sail_6_independent_draws": Method(train=sail, changes={"scoring.shared": False}),
+    # Robustness.
+    "sail_24": Method(train=sail, labels=24),
+    "sail_192": Method(train=sail, labels=192),
+    "sail_6_flipped_10": Method(train=sail, flipped=0.1),
+    "sail_6_flipped_20": Method(train=sail, flipped=0.2),
+    "sail_6_flipped_30": Method(train=sail, flipped=0.3),
+    "sail_6_left_bias": Method(train=sail, left_bias=0.3),
+    "sail_6_two_annotators": Method(train=sail, second_taste=True),
+    "sail_6_eight_rounds": Method(train=eight_rounds),
+    "sail_6_eight_rounds_no_mixup": Method(train=eight_rounds, changes={"mixup.self_fraction": 1.0}),
+}
+CORE = ("base", "dpo_100", "dpo_6", "sail_6", "sail_6_paper")
+"""On all tastes in five repeats; the others on two tastes in three."""

@@ -1,0 +1,189 @@
+"""Units -> means with intervals, a table, figures, alignment.json. Knows no model.
+
+The unit of chance is the repeat: a method's figures are averaged over tastes within each repeat, and the
+interval is Student's over repeats.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+Unit = dict[str, Any]
+ALIKE_SD = 0.1
+"""Two images whose utilities differ by less, in standard deviations of base's images, are a draw."""
+COMPARED = (
+    ("sail_6", "dpo_100"),
+    ("sail_6", "dpo_6"),
+    ("sail_6", "sail_6_paper"),
+    ("sail_6_half_labels", "sail_6_paper"),
+    ("sail_6", "sail_6_no_mixup"),
+    ("sail_6", "sail_6_random_pairs"),
+    ("sail_6", "sail_6_independent_draws"),
+    ("sail_6", "sft_6"),
+)
+
+
+class Table:
+    """All units that were measured, by method, taste and repeat."""
+
+    def __init__(self, units: Iterable[Unit]) -> None:
+        self._units = {(unit["method"], unit["taste"], unit["repeat"]): unit for unit in units}
+
+    @property
+    def methods(self) -> list[str]:
+        return list(dict.fromkeys(method for method, _, _ in self._units))
+
+    @property
+    def tastes(self) -> list[str]:
+        return list(dict.fromkeys(taste for _, taste, _ in self._units))
+
+    def of(self, method: str) -> list[Unit]:
+        return [unit for key, unit in self._units.items() if key[0] == method]
+
+    def over_repeats(self, method: str, figure: Callable[[Unit], float | None]) -> dict[str, float | None]:
+        """Mean over tastes, then mean and interval over repeats, of what `figure` finds in a unit."""
+        by_repeat: dict[int, list[float]] = {}
+        for unit in self.of(method):
+            value = figure(unit)
+            if value is not None and np.isfinite(value):
+                by_repeat.setdefault(unit["repeat"], []).append(value)
+        return interval([float(np.mean(values)) for values in by_repeat.values()])
+
+    def paired(
+        self, method: str, other: str, compare: Callable[[np.ndarray, np.ndarray], float]
+    ) -> dict[str, float | None]:
+        """The same of two methods' images on the same prompts and noise seeds, where both were measured."""
+
+        def figure(unit: Unit) -> float | None:
+            beside = self._units.get((other, unit["taste"], unit["repeat"]))
+            if beside is None:
+                return None
+            return compare(np.array(unit["utility"]), np.array(beside["utility"]))
+
+        return self.over_repeats(method, figure)
+
+    def summary(self, method: str) -> dict[str, Any]:
+        units = self.of(method)
+        current = [unit["rounds"][unit["current"]] for unit in units if unit["current"] is not None]
+        return {
+            "labels": units[0]["labels"],
+            "repeats": len({unit["repeat"] for unit in units}),
+            "tastes": len({unit["taste"] for unit in units}),
+            "gain": self.paired(method, "base", gain),
+            "win_rate": self.paired(method, "base", win_rate),
+            "utility": _mean(np.mean(unit["utility"]) for unit in units),
+            "prompt_following": _mean(unit["prompt_following"] for unit in units),
+            "subject_found": _mean(unit["subject_found"] for unit in units),
+            "judge_accuracy": _mean(one["judge_accuracy"] for one in current),
+            "own_accuracy": _mean(
+                (one["own_accuracy"] or {}).get("right") for unit in units for one in unit["rounds"]
+            ),
+            "diversity_ratio": _mean(one["diversity_ratio"] for one in current),
+            "saturation_ratio": _mean(one["saturation_ratio"] for one in current),
+            "rounds_kept": _mean(float(unit["current"] or 0) for unit in units),
+            "unet_evaluations": _mean(unit["unet_evaluations"] for unit in units),
+            "seconds": _mean(unit["seconds"] for unit in units),
+        }
+
+
+def gain(own: np.ndarray, other: np.ndarray) -> float:
+    """Mean difference of utility, in standard deviations of base's images."""
+    return float((own - other).mean())
+
+
+def win_rate(own: np.ndarray, other: np.ndarray) -> float:
+    """Share of images that are liked better than the other's; a draw counts half."""
+    difference = own - other
+    return float((difference > ALIKE_SD).mean() + 0.5 * (np.abs(difference) <= ALIKE_SD).mean())
+
+
+def interval(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean and 95 % t interval; without ends where there is one value alone."""
+    if not values:
+        return {"mean": None, "low": None, "high": None}
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        return {"mean": mean, "low": None, "high": None}
+    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None and np.isfinite(value)]
+    return float(np.mean(known)) if known else None
+
+
+def publish(table: Table, out: Path, command: str) -> dict[str, Any]:
+    """Write alignment.json and alignment.md; return what alignment.json says."""
+    out.mkdir(parents=True, exist_ok=True)
+    methods = {method: table.summary(method) for method in table.methods}
+    against = {
+        f"{one} : {other}": {
+            "gain": table.paired(one, other, gain),
+            "win_rate": table.paired(one, other, win_rate),
+        }
+        for one, other in COMPARED
+        if one in methods and other in methods
+    }
+    found = {
+        "command": command,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "diffusers", "peft")},
+        },
+        "tastes": table.tastes,
+        "methods": methods,
+        "against": against,
+    }
+    (out / "alignment.json").write_text(json.dumps(found, indent=1) + "\n")
+    (out / "alignment.md").write_text(markdown(methods, against))
+    return found
+
+
+def markdown(methods: dict[str, Any], against: dict[str, Any]) -> str:
+    lines = [
+        "| method | labels | repeats | gain over base, SD | wins against base | prompt following | judge "
+        "| its own pairs | diversity | saturation | rounds kept | evaluations | seconds |",
+        "|---" * 13 + "|",
+    ]
+    for name, one in methods.items():
+        lines.append(
+            f"| {name} | {one['labels']} | {one['tastes']} x {one['repeats']} | {_shown(one['gain'])} "
+            f"| {_shown(one['win_rate'], share=True)} | {_share(one['prompt_following'])} "
+            f"| {_share(one['judge_accuracy'])} | {_share(one['own_accuracy'])} "
+            f"| {_ratio(one['diversity_ratio'])} | {_ratio(one['saturation_ratio'])} "
+            f"| {_ratio(one['rounds_kept'])} | {one['unet_evaluations']:,.0f} | {one['seconds']:.0f} |"
+        )
+    lines += ["", "| head to head | difference, SD | wins |", "|---|---|---|"]
+    lines += [
+        f"| {pair} | {_shown(one['gain'])} | {_shown(one['win_rate'], share=True)} |"
+        for pair, one in against.items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(found: dict[str, float | None], *, share: bool = False) -> str:
+    scale, unit = (100, " %") if share else (1, "")
+    if found["mean"] is None:
+        return "-"
+    digits = 1 if share else 2
+    mean = f"{scale * found['mean']:.{digits}f}{unit}"
+    if found["low"] is None or found["high"] is None:
+        return mean
+    return f"{mean} ({scale * found['low']:.{digits}f} to {scale * found['high']:.{digits}f})"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -1,0 +1,148 @@
+"""The alignment benchmark's own arithmetic, on made-up units. Its training is the engine's, tested there."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.alignment import report
+from benchmarks.alignment.methods import METHODS, changed, settings_of
+from benchmarks.alignment.study import STARTER, TABLE, TASTES, TUNING, _temperature
+from benchmarks.taste import (
+    Person,
+    Taste,
+    colourfulness,
+    light,
+    repeated_agreement,
+    smoothness,
+    symmetry,
+)
+from sail.config import LoopSettings
+
+
+def unit(method, repeat, utility, taste="light"):
+    rounds = [
+        {
+            "round": 0,
+            "judge_accuracy": 0.8,
+            "own_accuracy": None,
+            "utility": 0.2,
+            "diversity_ratio": 0.9,
+            "saturation_ratio": 1.0,
+            "winner_gain": 0.1,
+            "loser_gain": -0.1,
+        }
+    ]
+    return {
+        "method": method,
+        "taste": taste,
+        "repeat": repeat,
+        "labels": METHODS[method].labels,
+        "utility": utility,
+        "prompt_following": 0.9,
+        "subject_found": 0.9,
+        "current": None if method == "base" else 0,
+        "rounds": [] if method == "base" else rounds,
+        "unet_evaluations": 10,
+        "seconds": 1.0,
+    }
+
+
+@pytest.fixture
+def table():
+    return report.Table(
+        [
+            *(unit("base", repeat, [0.0, 0.0]) for repeat in range(3)),
+            *(unit("sail_6", repeat, [1.0 + 0.1 * repeat, 0.0]) for repeat in range(3)),
+            *(unit("dpo_6", repeat, [0.0, -1.0]) for repeat in range(3)),
+        ]
+    )
+
+
+def test_every_setting_that_a_method_changes_is_there():
+    for method in METHODS.values():
+        assert isinstance(settings_of(method, STARTER, {}), LoopSettings)
+    with pytest.raises(KeyError, match=r"no setting loss\.gamma"):
+        changed(LoopSettings(), {"loss.gamma": 1})
+
+
+def test_tastes_for_tuning_are_not_in_the_table():
+    assert len(TABLE) >= 6 and not set(TABLE) & set(TUNING) and set(TABLE) | set(TUNING) == set(TASTES)
+
+
+def test_gain_is_a_paired_difference_with_an_interval_over_repeats(table):
+    gain = table.paired("sail_6", "base", report.gain)
+    # Repeats gain .5, .55 and .6: mean .55, standard error .05 / sqrt(3), t with two degrees of freedom.
+    assert gain["mean"] == pytest.approx(0.55)
+    assert gain["high"] - gain["mean"] == pytest.approx(4.3027 * 0.05 / 3**0.5, rel=1e-4)
+
+
+def test_images_that_are_liked_alike_are_half_a_win(table):
+    assert table.paired("sail_6", "base", report.win_rate)["mean"] == pytest.approx(0.75)
+    assert table.paired("sail_6", "dpo_6", report.win_rate)["mean"] == pytest.approx(1.0)
+
+
+def test_two_methods_are_compared_only_where_both_were_measured():
+    table = report.Table([unit("sail_6", 0, [1.0]), unit("sail_6", 1, [5.0]), unit("dpo_6", 1, [2.0])])
+    assert table.paired("sail_6", "dpo_6", report.gain) == {"mean": 3.0, "low": None, "high": None}
+
+
+def test_tastes_of_one_repeat_are_one_observation():
+    table = report.Table([unit("sail_6", 0, [1.0], "light"), unit("sail_6", 0, [3.0], "smoothness")])
+    assert table.over_repeats("sail_6", lambda one: one["utility"][0])["mean"] == 2.0
+    assert table.over_repeats("sail_6", lambda one: one["utility"][0])["low"] is None
+
+
+def test_the_published_file_names_every_method_and_comparison(table, tmp_path):
+    report.publish(table, tmp_path, "python -m benchmarks.alignment")
+    found = json.loads((tmp_path / "alignment.json").read_text())
+    assert set(found) == {"command", "versions", "tastes", "methods", "against"}
+    assert set(found["methods"]) == {"base", "sail_6", "dpo_6"} and set(found["against"]) == {
+        "sail_6 : dpo_6"
+    }
+    assert "| sail_6 | 96 | 1 x 3 | 0.55 (" in (tmp_path / "alignment.md").read_text()
+
+
+def test_a_person_who_is_asked_again_agrees_as_often_as_was_asked_for():
+    differences = np.random.default_rng(0).normal(size=4000)
+    clear = differences[np.abs(differences) >= 0.3]
+    temperature = _temperature(clear)
+    assert repeated_agreement(clear, temperature) == pytest.approx(0.85, abs=1e-3)
+    first, second = (Person(seed, temperature=temperature, tie_below=0.3) for seed in (1, 2))
+    same = [first.choose(value, 0.0) == second.choose(value, 0.0) for value in clear]
+    assert np.mean(same) == pytest.approx(0.85, abs=0.02)
+
+
+def test_a_person_sees_no_difference_between_images_that_are_nearly_alike():
+    assert Person(0, tie_below=0.2).choose(0.5, 0.65) == "tie"
+
+
+def test_statistics_rise_with_what_they_are_named_for():
+    grey = np.full((1, 8, 8, 3), 0.5, np.float32)
+    red = grey.copy()
+    red[..., 0] = 1
+    lopsided = grey.copy()
+    lopsided[:, :, :4] = 0
+    assert colourfulness(red) > colourfulness(grey) == 0
+    assert light(red) > light(grey) > light(lopsided)
+    assert symmetry(grey) == 0 > symmetry(lopsided)
+    assert smoothness(grey) == 0 > smoothness(lopsided)
+
+
+def test_a_taste_gives_a_point_for_each_attribute_that_is_as_liked():
+    taste = Taste({"style": ("flat", "3d"), "background": ("red",)})
+    assert taste.likes({"style": "3d", "background": "blue"}) == {"style": True, "background": False}
+
+    class Sure:
+        classes = {"style": ["3d", "cartoon", "flat"], "background": ["blue", "red"]}  # noqa: RUF012
+
+        def read(self, images):
+            import torch
+
+            return {
+                "style": torch.tensor([[0.0, 0.2, 0.8]] * len(images)),
+                "background": torch.tensor([[0.5, 0.5]] * len(images)),
+            }
+
+    assert taste.utilities([Image.new("RGB", (4, 4))], Sure()).tolist() == pytest.approx([1.3])

@@ -32,6 +32,8 @@ class SettingsBody(Body):
 
 class PromptsBody(Body):
     prompts: Annotated[str, Field(max_length=MAX_PROMPTS_CHARS)]
+    version: int | None = None
+    """That the page was given with the prompts it shows."""
 
 
 @api.get("/projects")
@@ -57,12 +59,14 @@ def create_project(
 
 @api.get("/projects/{project}/setup")
 def setup(project: InProject) -> dict[str, Any]:
+    version = project.store.prompts_version()  # Before the prompts: too old is refused, too new overwrites.
     found = project.store.project()
     return {
         "name": project.store.name,
         "folder": str(project.store.folder),
         "model": found.model.model_dump(),
         "prompts": "\n".join(found.prompts),
+        "prompts_version": version,
         "settings": found.settings.model_dump(mode="json"),
     }
 
@@ -76,5 +80,5 @@ def change_settings(body: SettingsBody, project: InProject, who: Person) -> dict
 @api.post("/projects/{project}/prompts")
 def change_prompts(body: PromptsBody, project: InProject, who: Person) -> dict[str, int]:
     prompts = parse_prompts(body.prompts)
-    project.store.set_prompts(prompts, by=who)
+    project.store.set_prompts(prompts, by=who, version=body.version)
     return {"prompts": len(prompts)}

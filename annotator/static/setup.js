@@ -10,6 +10,7 @@ export function mount(root) {
   const [create, settings, prompts] = [find("create"), find("settings"), find("prompts")];
   let names = "";
   let loaded = {}; // the settings as this page last heard of them
+  let version = null; // of the prompts that this page shows
 
   onStatus((status) => {
     if (status.projects.join("\n") === names) return;
@@ -51,6 +52,7 @@ export function mount(root) {
       ),
     );
     prompts.elements.prompts.value = found.prompts;
+    version = found.prompts_version;
     fill(found.settings);
     root.dataset.mounted = "yes";
   }
@@ -100,7 +102,7 @@ export function mount(root) {
   });
 
   onSubmit(prompts, "prompts", async () => {
-    const saved = await ask(`${base}/prompts`, { prompts: prompts.elements.prompts.value });
+    const saved = await ask(`${base}/prompts`, { prompts: prompts.elements.prompts.value, version });
     said("prompts", `Saved ${plural(saved.prompts, "prompt")}.`);
     load();
   });

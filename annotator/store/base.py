@@ -122,8 +122,23 @@ class Base:
         payload = {"model": model.model_dump(mode="json"), "download": download}
         self._write(lambda: self._append_event("model", payload, by))
 
-    def set_prompts(self, prompts: Sequence[str], *, by: str) -> None:
-        self._write(lambda: self._append_event("prompts", list(prompts), by))
+    def prompts_version(self) -> int:
+        """A number that changes whenever the prompts do."""
+        return int(self._rows("select max(seq) as seq from events where kind = 'prompts'")[0]["seq"])
+
+    def set_prompts(self, prompts: Sequence[str], *, by: str, version: int | None = None) -> None:
+        """ValueError where `version` is given and somebody has changed the prompts since it."""
+
+        def write() -> None:
+            last = self._first("events", "kind = ?", ["prompts"], order_by="seq desc")
+            if version is not None and last is not None and last["seq"] != version:
+                raise ValueError(
+                    "The prompts were changed elsewhere since this page loaded them, so nothing was saved. "
+                    "Copy what you added, reload the page and save again."
+                )
+            self._append_event("prompts", list(prompts), by)
+
+        self._write(write)
 
     def set_settings(self, settings: LoopSettings, *, by: str) -> None:
         self._write(lambda: self._append_event("settings", settings.model_dump(mode="json"), by))

@@ -263,6 +263,22 @@ def test_a_setting_changed_in_another_tab_is_not_overwritten(
     expect(page.get_by_test_id("setting-num_candidates")).to_have_value("5")
 
 
+def test_prompts_changed_in_another_tab_are_not_overwritten(
+    pairs_to_label: Labelling, open_label: Opens
+) -> None:
+    app, store = pairs_to_label
+    page = open_label(app)
+    open_tab(page, "Setup")
+    field = page.locator('[data-testid="prompts"] textarea')
+    expect(field).not_to_have_value("")
+    store.set_prompts(["a fox", "a pizza"], by="bob")
+    field.fill("a house")
+    page.get_by_test_id("prompts-submit").click()
+    page.get_by_text("The prompts were changed elsewhere").wait_for()
+    assert store.project().prompts == ("a fox", "a pizza")
+    expect(field).to_have_value("a house")
+
+
 def test_markup_in_a_prompt_and_in_a_project_name_is_text(tmp_path: Path, root: Path, page: Page) -> None:
     prompts = ["<img src=x onerror=alert(1)><b>bold</b>", "${alert(1)} {{value}}"]
     model = ModelRef(source=str(make_model(tmp_path / "model")))

@@ -1,1 +1,1 @@
-"""Every claim as a command. Knows the command line and the starter's readers, nothing of the app."""
+"""Every claim as a command. Knows the algorithm and the starter's readers, nothing of the app."""

@@ -14,6 +14,7 @@ import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -102,7 +103,7 @@ class Person:
         self._rng = random.Random(noise_seed)
         self._temperature, self._tie_below = temperature, tie_below
 
-    def choose(self, left: float, right: float) -> str:
+    def choose(self, left: float, right: float) -> Literal["left", "right", "tie"]:
         """Between two images with these points."""
         if abs(left - right) < self._tie_below:
             return "tie"

@@ -8,7 +8,8 @@ from PIL import Image
 
 from benchmarks.alignment import report
 from benchmarks.alignment.methods import METHODS, changed, settings_of
-from benchmarks.alignment.study import STARTER, TABLE, TASTES, TUNING, _temperature
+from benchmarks.alignment.pool import TABLE, TASTES, TUNING, temperature_for
+from benchmarks.alignment.study import STARTER
 from benchmarks.taste import (
     Person,
     Taste,
@@ -107,7 +108,7 @@ def test_the_published_file_names_every_method_and_comparison(table, tmp_path):
 def test_a_person_who_is_asked_again_agrees_as_often_as_was_asked_for():
     differences = np.random.default_rng(0).normal(size=4000)
     clear = differences[np.abs(differences) >= 0.3]
-    temperature = _temperature(clear)
+    temperature = temperature_for(clear)
     assert repeated_agreement(clear, temperature) == pytest.approx(0.85, abs=1e-3)
     first, second = (Person(seed, temperature=temperature, tie_below=0.3) for seed in (1, 2))
     same = [first.choose(value, 0.0) == second.choose(value, 0.0) for value in clear]

@@ -46,7 +46,7 @@ def prepare(out: Path, size: dict[str, int], repeat: int) -> None:
 def wanted(asked: argparse.Namespace) -> Iterator[tuple[str, int, str]]:
     """(taste, repeat, method) in the order in which a stopped table is worth most."""
     from benchmarks.alignment.methods import CORE, METHODS
-    from benchmarks.alignment.study import TABLE, TASTES
+    from benchmarks.alignment.pool import TABLE, TASTES
 
     methods = asked.methods or (("base", "dpo_6", "sail_6") if asked.quick else tuple(METHODS))
     tastes = asked.tastes or (TABLE[3:4] if asked.quick else TABLE)

@@ -25,6 +25,8 @@ class Method:
 
     train: Train
     labels: int = FEW_LABELS
+    steps_of_rounds: int = 1
+    """Its one training has as many steps as so many rounds of the others."""
     changes: Changes = field(default_factory=dict)
     """Settings by their dotted name that differ from the model's own."""
     flipped: float = 0.0
@@ -59,7 +61,7 @@ def nothing(rounds: Rounds, pairs: Sequence[TrainingPair]) -> None:
 
 
 def once(rounds: Rounds, pairs: Sequence[TrainingPair]) -> None:
-    """One training on all pairs; its number of steps is the whole table's."""
+    """One training on all pairs."""
     rounds.train(trained_on_all(pairs), parent=None)
 
 
@@ -101,7 +103,7 @@ PAPER: Changes = {
 
 METHODS: dict[str, Method] = {
     "base": Method(train=nothing, labels=0),
-    "dpo_100": Method(train=once, labels=MANY_LABELS),
+    "dpo_100": Method(train=once, labels=MANY_LABELS, steps_of_rounds=SEED_ROUNDS + SELF_ROUNDS),
     "dpo_6": Method(train=in_rounds),
     "sft_6": Method(train=in_rounds, changes={"loss.objective": "winner"}),
     "sail_6": Method(train=sail),

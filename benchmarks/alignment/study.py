@@ -10,7 +10,6 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +18,14 @@ import torch
 from PIL import Image
 
 from benchmarks.alignment.methods import METHODS, Changes, Method, settings_of
-from benchmarks.taste import (
-    Person,
-    PictureTaste,
-    Taste,
-    colourfulness,
-    light,
-    repeated_agreement,
-    smoothness,
-    symmetry,
-)
+from benchmarks.alignment.pool import TASTES, TIE_BELOW_SD, Pool, load_reader, other_taste, utilities
 from data.starter.recipe.evaluate import named_attributes
-from data.starter.recipe.readers import AttributeReader
 from sail import backbones
 from sail.annotate import ShownPair
 from sail.config import LoopSettings, ModelRef, Scoring
 from sail.loop import Rounds, human_pairs
 from sail.policy import Policy
-from sail.proposing import load_latents
+from sail.records import LabelValue
 from sail.reward import draw_weights, gains
 from sail.rounds import Round, parse_prompts
 from sail.runfolder import RunFolder
@@ -44,26 +33,6 @@ from sail.sampling import draw
 
 STARTER = ModelRef(source="data/starter")
 PROMPTS = Path("data/prompts")
-SIDES = ("left", "right")
-AGREEMENT = 0.85
-"""How often a person who is asked again says the same."""
-TIE_BELOW_SD = 0.3
-"""Differences of utility under this, in standard deviations of the base model's images, are ties."""
-
-TASTES: dict[str, Taste | PictureTaste] = {
-    "style": Taste({"style": ("cartoon",)}),
-    "background": Taste({"background": ("green", "blue", "purple")}),
-    "size": Taste({"size": ("big",)}),
-    "style and background": Taste({"style": ("3d",), "background": ("red", "orange", "yellow")}),
-    "symmetry": PictureTaste(symmetry),
-    "colourfulness": PictureTaste(colourfulness),
-    # Outside the table, for tuning.
-    "light": PictureTaste(light),
-    "smoothness": PictureTaste(smoothness),
-    "flat or dark": Taste({"style": ("flat",), "background": ("black", "blue")}),
-}
-TUNING = ("light", "smoothness", "flat or dark")
-TABLE = tuple(name for name in TASTES if name not in TUNING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,21 +57,7 @@ class Size:
         }
 
 
-@dataclass(frozen=True)
-class Pool:
-    """Pairs of the base model, and what two readers see in them."""
-
-    pairs: list[ShownPair]
-    annotated_P2: np.ndarray
-    """Utility of left and right for the simulated person."""
-    measured_P2: np.ndarray
-    """The same as the other reader sees it."""
-    sd: float
-    """Standard deviation of the utility over the base model's images, as the person sees it."""
-    temperature: float
-
-
-def _policy(at: Round | None) -> Policy:
+def policy_at(at: Round | None) -> Policy:
     """The starter, with the adapter of a round if there is one."""
     policy = Policy(backbones.load(STARTER))
     if at is not None:
@@ -117,7 +72,7 @@ class Study:
         self._out, self._repeat, self._size = out, repeat, size
         prompts = parse_prompts((PROMPTS / "starter.txt").read_text())
         random.Random(f"prompts/{repeat}").shuffle(prompts)
-        self._prompts = prompts
+        self.prompts = prompts
         held_out = parse_prompts((PROMPTS / "heldout.txt").read_text())
         self._held_out = random.Random(f"held out/{repeat}").sample(held_out, size.held_out_prompts)
         self._pools: dict[str, Pool] = {}
@@ -125,74 +80,58 @@ class Study:
     def unit(self, taste: str, name: str) -> dict[str, Any]:
         """Train and measure one method; what the results file keeps of it."""
         began = time.monotonic()
-        method, pool = METHODS[name], self._pool(taste)
-        rounds_in_all = 4 if method.train.__name__ == "once" else 1
-        settings = settings_of(method, STARTER, self._size.changes(rounds_in_all))
-        settings = settings.model_copy(update={"noise_seed": 10_000 * (self._repeat + 1)})
+        method, pool = METHODS[name], self.pool(taste)
+        settings = self.settings(method)
         folder = self._out / f"{self._repeat}-{taste}-{name}".replace(" ", "_")
-        rounds = Rounds(folder, STARTER, settings, self._prompts)
+        rounds = Rounds(folder, STARTER, settings, self.prompts)
         rounds.take_prompts(method.labels)  # Those that the labelled pairs were drawn for.
-        pairs = human_pairs(pool.pairs[: method.labels], self._labels(taste, method), settings)
+        pairs = human_pairs(*self.labelled(taste, method), settings)
         method.train(rounds, pairs)
-        images = self._images(settings, _policy(rounds.current))
+        images = self._images(settings, policy_at(rounds.current))
         found = {
             "taste": taste,
             "method": name,
             "repeat": self._repeat,
             "labels": method.labels,
             "winners": len(pairs),
-            "agreement": repeated_agreement(_clear(pool), pool.temperature),
+            "agreement": pool.agreement,
             **self._read(taste, images, pool.sd),
             "current": rounds.current.round if rounds.current else None,
-            "rounds": [self._round(taste, settings, pool, rounds, one, folder) for one in rounds.done],
+            "rounds": [self._round(taste, settings, one, folder) for one in rounds.done],
             "unet_evaluations": evaluations(settings, rounds.done),
             "seconds": round(time.monotonic() - began, 1),
         }
         shutil.rmtree(folder, ignore_errors=True)
         return found
 
+    def settings(self, method: Method, **more: Any) -> LoopSettings:
+        """A method's settings at this benchmark's size and in this repeat."""
+        changes = {**self._size.changes(method.steps_of_rounds), **more}
+        settings = settings_of(method, STARTER, changes)
+        return settings.model_copy(update={"noise_seed": 10_000 * (self._repeat + 1)})
+
     # The pool of labelled pairs
 
     def draw_pool(self) -> list[ShownPair]:
         """The pairs that people are shown, from the base model; drawn once for all methods."""
-        settings = settings_of(METHODS["base"], STARTER, self._size.changes(1))
-        settings = settings.model_copy(update={"noise_seed": 10_000 * (self._repeat + 1)})
         folder = self._out / f"{self._repeat}-pool-{self._size.pool_pairs}"
-        return Rounds(folder, STARTER, settings, self._prompts).draw_seed(
-            self._size.pool_pairs + 3 * self._size.judged_pairs
-        )
+        settings = self.settings(METHODS["base"])
+        count = self._size.pool_pairs + 3 * self._size.judged_pairs
+        return Rounds(folder, STARTER, settings, self.prompts).draw_seed(count)
 
-    def _pool(self, taste: str) -> Pool:
+    def pool(self, taste: str) -> Pool:
         if taste not in self._pools:
-            pairs = self.draw_pool()
-            annotated, measured = (
-                np.stack(
-                    [_utilities(taste, [getattr(pair, side) for pair in pairs], reader) for side in SIDES], 1
-                )
-                for reader in ("annotating", "measuring")
-            )
-            sd = float(annotated.std())
-            differences = annotated[:, 0] - annotated[:, 1]
-            clear = differences[np.abs(differences) >= TIE_BELOW_SD * sd]
-            self._pools[taste] = Pool(pairs, annotated, measured, sd, _temperature(clear))
+            self._pools[taste] = Pool(taste, self.draw_pool())
         return self._pools[taste]
 
-    def _labels(self, taste: str, method: Method) -> dict[str, Any]:
-        pool, other = self._pool(taste), self._pool(_another(taste)) if method.second_taste else None
-        person, chance = _person(pool, self._repeat), random.Random(f"faults/{self._repeat}")
-        second = _person(other, self._repeat) if other else None
-        labels: dict[str, Any] = {}
-        for index, pair in enumerate(pool.pairs[: method.labels]):
-            if other and second and index % 2:
-                label = second.choose(*other.annotated_P2[index].tolist())
-            else:
-                label = person.choose(*pool.annotated_P2[index].tolist())
-            # Drawn whether they are needed or not, so that methods differ in their own fault alone.
-            flip, lean = chance.random() < method.flipped, chance.random() < method.left_bias
-            if flip and label in ("left", "right"):
-                label = "right" if label == "left" else "left"
-            labels[pair.id] = "left" if lean else label
-        return labels
+    def labelled(self, taste: str, method: Method) -> tuple[list[ShownPair], dict[str, LabelValue]]:
+        """The pairs that a method's person is shown, and what they say."""
+        beside = self.pool(other_taste(taste)) if method.second_taste else None
+        return self.pool(taste).labels(method, self._repeat, beside=beside)
+
+    def unseen(self, taste: str) -> list[tuple[str, torch.Tensor]]:
+        """Pairs that nobody labels, to measure judges on."""
+        return self.pool(taste).unseen(self._size.judged_pairs)
 
     # What came of it
 
@@ -211,7 +150,7 @@ class Study:
 
     def _read(self, taste: str, images: Sequence[Image.Image], sd: float) -> dict[str, Any]:
         """Utility in standard deviations of base, image by image, and the share of named attributes found."""
-        reader = _reader("measuring")
+        reader = load_reader("measuring")
         utility_N = TASTES[taste].utilities(images, reader).numpy() / sd
         named, reads = named_attributes(self._held_out), reader.name(images)
         hits = [
@@ -229,25 +168,22 @@ class Study:
     def _gain_so_far(self, taste: str, settings: LoopSettings, policy: Policy, sd: float) -> float:
         """Mean utility over base, in standard deviations, on some of the held-out prompts."""
         count = self._size.prompts_after_a_round
-        images = [self._images(settings, one, count) for one in (policy, _policy(None))]
-        own, base = (TASTES[taste].utilities(side, _reader("measuring")).mean() for side in images)
+        images = [self._images(settings, one, count) for one in (policy, policy_at(None))]
+        own, base = (TASTES[taste].utilities(side, load_reader("measuring")).mean() for side in images)
         return float(own - base) / sd
 
-    def _round(
-        self, taste: str, settings: LoopSettings, pool: Pool, rounds: Rounds, one: Round, folder: Path
-    ) -> dict[str, Any]:
+    def _round(self, taste: str, settings: LoopSettings, one: Round, folder: Path) -> dict[str, Any]:
         """What its own gate measured, and what only we can know: is the judge right?"""
-        policy = _policy(one)
-        unseen = _clear_unseen(pool, self._size.judged_pairs)
+        policy, sd = policy_at(one), self.pool(taste).sd
         proposed = folder / f"{2 * one.round:04d}-propose"
         return {
             "round": one.round,
             "accepted": one.accepted,
             "gate_accuracy": one.judge_accuracy.value,
             "gate_pairs": one.judge_accuracy.n,
-            "judge_accuracy": _right(policy, unseen, settings.scoring),
-            "utility": self._gain_so_far(taste, settings, policy, pool.sd),
-            "own_accuracy": own_accuracy(taste, RunFolder(proposed), pool.sd) if proposed.exists() else None,
+            "judge_accuracy": _right(policy, self.unseen(taste), settings.scoring),
+            "utility": self._gain_so_far(taste, settings, policy, sd),
+            "own_accuracy": own_accuracy(taste, RunFolder(proposed), sd) if proposed.exists() else None,
             "diversity_ratio": one.diversity_ratio,
             "saturation_ratio": one.saturation_ratio,
             "winner_gain": one.winner_gain,
@@ -257,11 +193,7 @@ class Study:
 
 def own_accuracy(taste: str, folder: RunFolder, sd: float) -> dict[str, float]:
     """Of self pairs: the share whose winner is liked better, the mean difference, and the best possible."""
-    found = {one.prompt_index: one for one in folder.candidate_sets()}
-    sets = {
-        index: _utilities(taste, [folder.path / own.image for own in one.candidates], "measuring") / sd
-        for index, one in found.items()
-    }
+    sets = utilities_of(taste, folder, sd)
     gaps = np.array(
         [
             sets[pair.prompt_index][pair.winner] - sets[pair.prompt_index][pair.loser]
@@ -277,6 +209,15 @@ def own_accuracy(taste: str, folder: RunFolder, sd: float) -> dict[str, float]:
     }
 
 
+def utilities_of(taste: str, folder: RunFolder, sd: float) -> dict[int, np.ndarray]:
+    """Prompt index -> (N,) utility of its candidates, in standard deviations."""
+    return {
+        one.prompt_index: utilities(taste, [folder.path / own.image for own in one.candidates], "measuring")
+        / sd
+        for one in folder.candidate_sets()
+    }
+
+
 def evaluations(settings: LoopSettings, rounds: Sequence[Round]) -> int:
     """Denoiser evaluations of images, a backward pass counted as two forward ones: training and proposing.
 
@@ -289,60 +230,8 @@ def evaluations(settings: LoopSettings, rounds: Sequence[Round]) -> int:
     return steps + proposed * settings.num_candidates * passes
 
 
-def _clear(pool: Pool) -> np.ndarray:
-    differences = pool.annotated_P2[:, 0] - pool.annotated_P2[:, 1]
-    return differences[np.abs(differences) >= TIE_BELOW_SD * pool.sd]
-
-
-def _clear_unseen(pool: Pool, count: int) -> list[tuple[str, torch.Tensor]]:
-    """Pairs from the end of the pool, which nobody labels, with the truly better image first."""
-    found = []
-    for pair, (left, right) in zip(reversed(pool.pairs), pool.measured_P2[::-1].tolist(), strict=True):
-        if abs(left - right) < TIE_BELOW_SD * pool.sd:
-            continue
-        sides = (pair.left_latents, pair.right_latents)
-        winner, loser = sides if left > right else sides[::-1]
-        latents = [load_latents(Path(), ref.file, ref.row) for ref in (winner, loser)]
-        found.append((pair.prompt, torch.stack(latents)))
-        if len(found) == count:
-            break
-    return found
-
-
 def _right(policy: Policy, pairs: Sequence[tuple[str, torch.Tensor]], scoring: Scoring) -> float:
     """Share of pairs (prompt, latents of the better and the worse) that the policy as a judge gets right."""
     gains_2K = [gains(policy, prompt, latents, scoring, reference="base") for prompt, latents in pairs]
     weight_K = draw_weights(gains_2K, scoring)
     return float(np.mean([float((own[0] - own[1]) @ weight_K.float() > 0) for own in gains_2K]))
-
-
-def _person(pool: Pool, repeat: int) -> Person:
-    return Person(repeat, temperature=pool.temperature, tie_below=TIE_BELOW_SD * pool.sd)
-
-
-def _another(taste: str) -> str:
-    """Somebody else's taste: the next of the table."""
-    names = list(TASTES)
-    return names[(names.index(taste) + 1) % len(names)]
-
-
-def _temperature(differences: np.ndarray) -> float:
-    """At which a repeated answer agrees in AGREEMENT of these pairs; it falls with the temperature."""
-    low, high = 1e-4, 1e4
-    for _ in range(60):
-        middle = (low * high) ** 0.5
-        if repeated_agreement(differences, middle) > AGREEMENT:
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-def _utilities(taste: str, files: Sequence[Path], reader: str) -> np.ndarray:
-    images = [Image.open(file) for file in files]
-    return TASTES[taste].utilities(images, _reader(reader)).double().numpy()
-
-
-@cache
-def _reader(name: str) -> AttributeReader:
-    return AttributeReader.load(name)

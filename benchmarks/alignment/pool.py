@@ -1,0 +1,135 @@
+"""Tastes, the pairs that people are shown, and what they say. Knows no training.
+
+P pairs, left and right.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.alignment.methods import Method
+from benchmarks.taste import (
+    Person,
+    PictureTaste,
+    Taste,
+    colourfulness,
+    light,
+    repeated_agreement,
+    smoothness,
+    symmetry,
+)
+from data.starter.recipe.readers import AttributeReader
+from sail.annotate import ShownPair
+from sail.proposing import load_latents
+from sail.records import LabelValue
+
+AGREEMENT = 0.85
+"""How often a person who is asked again says the same."""
+TIE_BELOW_SD = 0.3
+"""Differences of utility under this, in standard deviations of the base model's images, are ties."""
+
+TASTES: dict[str, Taste | PictureTaste] = {
+    "style": Taste({"style": ("cartoon",)}),
+    "background": Taste({"background": ("green", "blue", "purple")}),
+    "size": Taste({"size": ("big",)}),
+    "style and background": Taste({"style": ("3d",), "background": ("red", "orange", "yellow")}),
+    "symmetry": PictureTaste(symmetry),
+    "colourfulness": PictureTaste(colourfulness),
+    # Outside the table, for tuning.
+    "light": PictureTaste(light),
+    "smoothness": PictureTaste(smoothness),
+    "flat or dark": Taste({"style": ("flat",), "background": ("black", "blue")}),
+}
+TUNING = ("light", "smoothness", "flat or dark")
+TABLE = tuple(name for name in TASTES if name not in TUNING)
+
+
+class Pool:
+    """Pairs of the base model under one taste, as a simulated person and as the other reader sees them."""
+
+    def __init__(self, taste: str, pairs: list[ShownPair]) -> None:
+        self.pairs = pairs
+        self._taste = taste
+        self._annotated_P2, self._measured_P2 = (
+            np.stack([utilities(taste, [pair.left for pair in pairs], reader),
+                      utilities(taste, [pair.right for pair in pairs], reader)], axis=1)
+            for reader in ("annotating", "measuring")
+        )  # fmt: skip
+        self.sd = float(self._annotated_P2.std())
+        """Standard deviation of the utility over the base model's images, as the person sees it."""
+        differences_P = self._annotated_P2[:, 0] - self._annotated_P2[:, 1]
+        clear = differences_P[np.abs(differences_P) >= TIE_BELOW_SD * self.sd]
+        self._temperature = temperature_for(clear)
+        self.agreement = repeated_agreement(clear, self._temperature)
+
+    def labels(
+        self, method: Method, repeat: int, *, beside: Pool | None = None
+    ) -> tuple[list[ShownPair], dict[str, LabelValue]]:
+        """The pairs that a method's person is shown, and what they say; every other one as in `beside`."""
+        person, chance = self._person(repeat), random.Random(f"faults/{repeat}")
+        second = beside._person(repeat) if beside else None
+        shown = self.pairs[: method.labels]
+        said: dict[str, LabelValue] = {}
+        for index, pair in enumerate(shown):
+            if beside and second and index % 2:
+                label = second.choose(*beside._annotated_P2[index].tolist())
+            else:
+                label = person.choose(*self._annotated_P2[index].tolist())
+            # Drawn whether they are needed or not, so that methods differ in their own fault alone.
+            flip, lean = chance.random() < method.flipped, chance.random() < method.left_bias
+            if flip and label != "tie":
+                label = "right" if label == "left" else "left"
+            said[pair.id] = "left" if lean else label
+        return shown, said
+
+    def unseen(self, count: int) -> list[tuple[str, torch.Tensor]]:
+        """Clear pairs from the end, which nobody labels: prompt, latents of the better image and the worse."""
+        found = []
+        for pair, (left, right) in zip(reversed(self.pairs), self._measured_P2[::-1].tolist(), strict=True):
+            if abs(left - right) < TIE_BELOW_SD * self.sd:
+                continue
+            sides = (pair.left_latents, pair.right_latents)
+            latents = [load_latents(Path(), ref.file, ref.row) for ref in sides]
+            found.append((pair.prompt, torch.stack(latents if left > right else latents[::-1])))
+            if len(found) == count:
+                break
+        return found
+
+    def _person(self, repeat: int) -> Person:
+        return Person(repeat, temperature=self._temperature, tie_below=TIE_BELOW_SD * self.sd)
+
+
+def other_taste(taste: str) -> str:
+    """Somebody else's: the next in the list."""
+    names = list(TASTES)
+    return names[(names.index(taste) + 1) % len(names)]
+
+
+def temperature_for(differences: np.ndarray) -> float:
+    """At which a repeated answer agrees in AGREEMENT of pairs with these differences of utility."""
+    low, high = 1e-4, 1e4
+    for _ in range(60):
+        middle = (low * high) ** 0.5
+        if repeated_agreement(differences, middle) > AGREEMENT:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def utilities(taste: str, files: Sequence[Path], reader: str) -> np.ndarray:
+    """(N,) in the taste's own unit."""
+    images = [Image.open(file) for file in files]
+    return np.asarray(TASTES[taste].utilities(images, load_reader(reader)).double())
+
+
+@cache
+def load_reader(name: str) -> AttributeReader:
+    return AttributeReader.load(name)

@@ -90,7 +90,7 @@ class Pool:
         return shown, said
 
     def unseen(self, count: int) -> list[tuple[str, torch.Tensor]]:
-        """Clear pairs from the end, which nobody labels: prompt, latents of the better image and the worse."""
+        """Clear pairs that nobody labels, from the end: prompt, latents of better and worse image."""
         found = []
         for pair, (left, right) in zip(reversed(self.pairs), self._measured_P2[::-1].tolist(), strict=True):
             if abs(left - right) < TIE_BELOW_SD * self.sd:

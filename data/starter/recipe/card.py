@@ -144,8 +144,7 @@ the *measuring* reader finds what the prompt names:
 
 {found_shares(evaluation["found"])}
 
-{evaluation["seconds_per_image"]} s an image on {threads} thread{"s" if threads > 1 else ""}, with other
-work on the machine.
+{evaluation["seconds_per_image"]} s an image on {threads} thread{"s" if threads > 1 else ""}.
 
 Two attribute readers lie in `readers/`. They were trained on disjoint halves of the scenes, so that one
 can play annotators and the other measure. Share of held-out scenes they read rightly, as composed and

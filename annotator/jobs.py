@@ -65,6 +65,20 @@ def propose(store: Store, *, by: str) -> Run:
     return _create(store, "propose", round_number=number, by=by, build=lambda: (request, (), adapters))
 
 
+def doubted_pairs(store: Store) -> tuple[int, list[str]] | None:
+    """(round, labelled pairs that its judge contradicts and nobody has looked at again since).
+
+    The clearest contradiction comes first. None before a round is trained.
+    """
+    trained = [run for run in store.runs() if run.job == "train" and run.what == "done"]
+    if not trained:
+        return None
+    run = trained[-1]
+    judged = RunFolder(store.run_folder(run)).judged_pairs()
+    against = sorted((pair for pair in judged if pair.margin < 0), key=lambda pair: pair.margin)
+    return run.round, store.not_labelled_since(run.at, [pair.id for pair in against])
+
+
 def train(store: Store, *, self_fraction: float | None = None, by: str) -> Run:
     """Train the next round on the human pairs and, from round 1 on, the self pairs proposed for it."""
     settings = store.project().settings

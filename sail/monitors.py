@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from scipy.stats import binomtest
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from sail.config import Monitoring, Sampling, Scoring
 from sail.policy import Part, Policy
-from sail.records import Interval
+from sail.records import Interval, JudgedPair
 from sail.reward import draw_weights, gains, margin_with_error
 from sail.runfolder import Progress
 from sail.sampling import draw
@@ -28,30 +29,43 @@ def share(successes: float, n: int) -> Interval:
     return Interval(value=successes / n, low=float(low), high=float(high), n=n)
 
 
-def judge_accuracy(
+class HumanPair(NamedTuple):
+    """A human pair to judge. Its latents are winner, then loser: 2 C H W."""
+
+    id: str
+    prompt: str
+    latents_2CHW: Tensor
+    held_out: bool
+
+
+def judged_pairs(
     policy: Policy,
-    pairs: Sequence[tuple[str, Tensor]],
+    pairs: Sequence[HumanPair],
     scoring: Scoring,
     *,
     progress: Progress,
     reference: Part = "base",
     beta: float = 1.0,
-) -> Interval:
-    """Share of human pairs whose winner gets the higher implicit reward.
-
-    `pairs` are (prompt, latents of winner and loser: 2 C H W), none of which was trained on.
-    """
-    progress.stage("judge held-out pairs", len(pairs))
+) -> list[JudgedPair]:
+    """Margin of every human pair under `policy` as the judge. Draws are weighed over all of them."""
+    progress.stage("judge human pairs", len(pairs))
     gains_2K = []
-    for prompt, latents_2CHW in pairs:
-        gains_2K.append(gains(policy, prompt, latents_2CHW, scoring, reference=reference))
+    for pair in pairs:
+        gains_2K.append(gains(policy, pair.prompt, pair.latents_2CHW, scoring, reference=reference))
         progress.advance()
     if not pairs:
-        return share(0, 0)
+        return []
     weight_K = draw_weights(gains_2K, scoring)
-    margins = [margin_with_error(gain[0], gain[1], weight_K, beta=beta)[0] for gain in gains_2K]
-    # A margin of exactly 0 is no judgement: it counts half.
-    return share(sum(0.5 if margin == 0 else float(margin > 0) for margin in margins), len(margins))
+    judged = []
+    for pair, gain_2K in zip(pairs, gains_2K, strict=True):
+        margin, error = margin_with_error(gain_2K[0], gain_2K[1], weight_K, beta=beta)
+        judged.append(JudgedPair(id=pair.id, margin=margin, margin_error=error, held_out=pair.held_out))
+    return judged
+
+
+def agreement(judged: Sequence[JudgedPair]) -> Interval:
+    """Share of pairs in which the judge is with the people; a margin of exactly 0 counts half."""
+    return share(sum(0.5 if pair.margin == 0 else float(pair.margin > 0) for pair in judged), len(judged))
 
 
 @dataclass(frozen=True)
@@ -99,27 +113,38 @@ def draw_images(
 class Measured:
     """What the gate decides on."""
 
-    judge_accuracy: Interval
+    judged: list[JudgedPair]
     diversity_ratio: float | None
     saturation_ratio: float | None
+
+    @property
+    def judge_accuracy(self) -> Interval:
+        """On the pairs that the judge never learned from."""
+        return agreement([pair for pair in self.judged if pair.held_out])
+
+    @property
+    def human_agreement(self) -> Interval:
+        """On the pairs that it did learn from."""
+        return agreement([pair for pair in self.judged if not pair.held_out])
 
 
 def measure(
     policy: Policy,
-    held_out: Sequence[tuple[str, Tensor]],
+    pairs: Sequence[HumanPair],
     *,
+    beta: float,
     scoring: Scoring,
     sampling: Sampling,
     monitoring: Monitoring,
     progress: Progress,
 ) -> Measured:
-    """Judge accuracy on held-out pairs; diversity and saturation against base on the same noise seeds."""
-    accuracy = judge_accuracy(policy, held_out, scoring, progress=progress)
+    """The judge on human pairs; diversity and saturation against base on the same noise seeds."""
+    judged = judged_pairs(policy, pairs, scoring, beta=beta, progress=progress)
     if not monitoring.prompts:
-        return Measured(accuracy, None, None)
+        return Measured(judged, None, None)
     base = looks(draw_images(policy, "base", monitoring, sampling, progress))
     own = looks(draw_images(policy, "policy", monitoring, sampling, progress))
-    return Measured(accuracy, _ratio(own.diversity, base.diversity), _ratio(own.saturation, base.saturation))
+    return Measured(judged, _ratio(own.diversity, base.diversity), _ratio(own.saturation, base.saturation))
 
 
 def _ratio(value: float, base: float) -> float | None:

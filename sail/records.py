@@ -77,6 +77,17 @@ class TrainingPair(Record):
     """Never trained on; the judge is measured on it."""
 
 
+class JudgedPair(Record):
+    """What a trained judge says of a human pair: a negative margin contradicts the people."""
+
+    id: str
+    margin: float
+    """Implicit reward of what people chose minus that of the other, in nats."""
+    margin_error: float
+    held_out: bool
+    """The judge never learned from it."""
+
+
 class Interval(Record):
     """A share of n, with a 95 % Wilson interval. All three are None where n is 0."""
 

@@ -28,6 +28,9 @@ class Round(Record):
     self_pairs: int
     self_fraction: float
     judge_accuracy: Interval
+    """On human pairs that were held out."""
+    human_agreement: Interval | None = None
+    """On human pairs that it learned from; None in results from before this was measured."""
     diversity_ratio: float | None
     saturation_ratio: float | None
     winner_gain: float

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from tqdm import tqdm
 
 from sail.config import Request, first_fault
-from sail.records import CandidateSet, LatentsRef, SelfPair, TrainingPair
+from sail.records import CandidateSet, JudgedPair, LatentsRef, SelfPair, TrainingPair
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 """The name under which diffusers looks for a LoRA in a folder."""
@@ -313,6 +313,10 @@ class RunFolder:
     def self_pairs(self) -> list[SelfPair]:
         """Ranked self pairs, the clearest first; empty until the run is done."""
         return [SelfPair.model_validate(line) for line in read_lines(self.path / "self_pairs.jsonl")]
+
+    def judged_pairs(self) -> list[JudgedPair]:
+        """What the judge of a train run says of every human pair; [] before the run has ended."""
+        return [JudgedPair.model_validate(line) for line in read_lines(self.path / "judged_pairs.jsonl")]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from sail.export import export
 from sail.monitors import closed_because, measure
 from sail.policy import Policy
 from sail.proposing import propose
-from sail.runfolder import Progress, RunFolder, Stopped
+from sail.runfolder import Progress, RunFolder, Stopped, publish_lines
 from sail.training import load_pairs, train
 
 Job = Callable[[RunFolder, Any, Progress], dict[str, object]]
@@ -32,15 +32,18 @@ def evaluate(folder: RunFolder, request: EvaluateRequest, progress: Progress) ->
     data = load_pairs(folder, policy)
     measured = measure(
         policy,
-        [(data.prompts[index], data.latents[index]) for index in data.held_out],
+        data.human,
+        beta=request.beta,
         scoring=request.scoring,
         sampling=request.sampling,
         monitoring=request.monitoring,
         progress=progress,
     )
+    publish_lines(folder.path / "judged_pairs.jsonl", (pair.model_dump() for pair in measured.judged))
     reasons = closed_because(measured, request.monitoring)
     return {
         "judge_accuracy": measured.judge_accuracy.model_dump(),
+        "human_agreement": measured.human_agreement.model_dump(),
         "diversity_ratio": measured.diversity_ratio,
         "saturation_ratio": measured.saturation_ratio,
         "accepted": not reasons,

@@ -21,11 +21,11 @@ from sail.backbones.base import Conditioning, take
 from sail.config import TrainRequest
 from sail.loss import denoising_error, diffusion_dpo, stratified_timesteps
 from sail.mixup import Mixer
-from sail.monitors import closed_because, measure
+from sail.monitors import HumanPair, closed_because, measure
 from sail.policy import Part, Policy
 from sail.proposing import load_latents, save_png
 from sail.records import Source, TrainingPair
-from sail.runfolder import Progress, RunFolder, Stopped, publish, publish_json
+from sail.runfolder import Progress, RunFolder, Stopped, publish, publish_json, publish_lines
 from sail.sampling import draw
 
 
@@ -44,21 +44,25 @@ class PairData:
     """A row for each different prompt, and the empty prompt as the last row."""
     sides: dict[Source, list[int]]
     """Indices of the pairs to learn from, by who judged them."""
-    held_out: list[int]
-    prompts: list[str]
+    human: list[HumanPair]
+    """Those to learn from and those that are held out."""
 
 
 def load_pairs(folder: RunFolder, policy: Policy) -> PairData:
     pairs = folder.pairs()
     prompts = list(dict.fromkeys(pair.prompt for pair in pairs))
     row_of = {prompt: row for row, prompt in enumerate(prompts)}
+    latents = [_both_latents(folder.path, pair) for pair in pairs]
     return PairData(
-        latents=[_both_latents(folder.path, pair) for pair in pairs],
+        latents=latents,
         prompt_rows=[row_of[pair.prompt] for pair in pairs],
         conditioning=_encode(policy, [*prompts, ""]),
         sides={side: _indices(pairs, side) for side in ("human", "self")},
-        held_out=[index for index, pair in enumerate(pairs) if pair.held_out],
-        prompts=[pair.prompt for pair in pairs],
+        human=[
+            HumanPair(pair.id, pair.prompt, both, pair.held_out)
+            for pair, both in zip(pairs, latents, strict=True)
+            if pair.source == "human" or pair.held_out
+        ],
     )
 
 
@@ -88,12 +92,14 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
 
     measured = measure(
         policy,
-        [(data.prompts[index], data.latents[index]) for index in data.held_out],
+        data.human,
+        beta=request.loss.beta,
         scoring=request.scoring,
         sampling=request.sampling,
         monitoring=request.monitoring,
         progress=progress,
     )
+    publish_lines(folder.path / "judged_pairs.jsonl", (pair.model_dump() for pair in measured.judged))
     reasons = closed_because(measured, request.monitoring)
     human, self_made = len(data.sides["human"]), len(data.sides["self"])
     winner_gain, loser_gain = _last_gains(folder)
@@ -105,6 +111,7 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         "self_pairs": self_made,
         "self_fraction": request.mixup.self_fraction if human and self_made else float(human == 0),
         "judge_accuracy": measured.judge_accuracy.model_dump(),
+        "human_agreement": measured.human_agreement.model_dump(),
         "diversity_ratio": measured.diversity_ratio,
         "saturation_ratio": measured.saturation_ratio,
         "winner_gain": winner_gain,

@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from sail.config import ExportRequest, ProposeRequest, TrainRequest
-from sail.records import Candidate, CandidateSet, Interval, SelfPair
+from sail.records import Candidate, CandidateSet, Interval, JudgedPair, SelfPair
 from sail.runfolder import (
     ADAPTER_FILE,
     Progress,
@@ -142,6 +142,13 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
     adapter.mkdir(exist_ok=True)
     (adapter / ADAPTER_FILE).write_bytes(json.dumps([pair.model_dump() for pair in pairs]).encode())
     held_out = [pair for pair in pairs if pair.held_out]
+    human = [pair for pair in pairs if pair.source == "human"]
+    judged = [
+        # It contradicts the first alone.
+        JudgedPair(id=pair.id, margin=0.4 if index else -0.2, margin_error=0.1, held_out=pair.held_out)
+        for index, pair in enumerate(human)
+    ]
+    publish_lines(folder.path / "judged_pairs.jsonl", (pair.model_dump() for pair in judged))
     return {
         "adapter": "adapter",
         "sha256": sha256_file(adapter / ADAPTER_FILE),

@@ -269,9 +269,18 @@ def test_training_on_pairs_makes_the_winner_the_likelier_one(model, proposed, tm
 def test_the_result_says_what_was_trained_and_measured(trained):
     result = trained.result()
     assert result["human_pairs"] == 3 and result["self_pairs"] == 0
-    assert result["judge_accuracy"]["n"] == 1
+    assert result["judge_accuracy"]["n"] == 1 and result["human_agreement"]["n"] == 3
     assert result["diversity_ratio"] > 0 and result["saturation_ratio"] > 0
     assert result["sha256"] == sha256_file(trained.path / "adapter" / ADAPTER_FILE)
+
+
+def test_the_judge_says_what_it_makes_of_every_human_pair(trained):
+    judged, result = trained.judged_pairs(), trained.result()
+    assert [pair.id for pair in judged] == [pair.id for pair in trained.pairs()]
+    assert [pair.held_out for pair in judged] == [pair.held_out for pair in trained.pairs()]
+    learned = [pair.margin > 0 for pair in judged if not pair.held_out]
+    assert result["human_agreement"]["value"] == pytest.approx(sum(learned) / len(learned))
+    assert all(pair.margin_error > 0 for pair in judged)
 
 
 def test_previews_show_before_and_after_on_one_noise_seed(trained):

@@ -11,6 +11,7 @@ from fastapi import APIRouter, HTTPException
 from fastapi.responses import FileResponse
 from pydantic import Field
 
+from annotator import jobs
 from annotator.projects import OpenProject
 from annotator.routes.common import FOR_EVER, Body, InProject, Person, Uuid, image_url, label_counts
 from annotator.rows import Answer, ShownPair
@@ -52,6 +53,19 @@ def next_pairs(project: InProject, who: Person) -> dict[str, Any]:
 def shown(project: OpenProject, pair: ShownPair) -> dict[str, str]:
     sides = {"left": image_url(project, pair.left), "right": image_url(project, pair.right)}
     return {"id": pair.id, "prompt": pair.prompt, **sides}
+
+
+@api.post("/projects/{project}/pairs/doubted")
+def doubted_pairs(project: InProject, who: Person) -> dict[str, Any]:
+    """Labelled pairs that the newest judge contradicts, without a word on what was said."""
+    found = jobs.doubted_pairs(project.store)
+    if found is None:
+        return {"round": None, "pairs": []}
+    number, pairs = found
+    return {
+        "round": number,
+        "pairs": [shown(project, pair) for pair in project.store.show_pairs(pairs, to=who)],
+    }
 
 
 @api.post("/projects/{project}/pairs/release")

@@ -2,6 +2,7 @@
 
 import { chart } from "/ui/chart.js";
 import { act, ask, base, h, isActive, isShown, onStatus, percent } from "/ui/core.js";
+import { doubted } from "/ui/doubted.js";
 import { nextAction } from "/ui/next.js";
 import { runRow } from "/ui/runs.js";
 
@@ -14,6 +15,8 @@ export function mount(root) {
   const drawn = new Map(); // what is on the page, so that nothing is replaced under someone's finger
   const rows = new Map();
   let followed = null;
+  let doubtedOf = null; // the round whose contradicted pairs are shown
+  const loadDoubted = doubted(find("doubted"));
 
   function put(place, key, make) {
     const text = JSON.stringify(key);
@@ -38,6 +41,11 @@ export function mount(root) {
     );
     put(find("rounds"), [status.rounds, status.current], () => roundTable(status));
     runList(status.runs);
+    const newest = status.rounds.at(-1)?.round ?? null;
+    if (newest !== doubtedOf) {
+      doubtedOf = newest;
+      loadDoubted();
+    }
     const training = status.runs.find((run) => run.job === "train" && run.state !== "waiting");
     if (training) follow(training);
     else find("curves").hidden = true;

@@ -135,6 +135,20 @@ class Labels(Base):
         )
         return {row["id"]: ShownPair(**row) for row in rows}
 
+    def not_labelled_since(self, at: float, pairs: Sequence[str]) -> list[str]:
+        """Those of `pairs` that are pairs to label and had no answer after `at`, in their order."""
+        rows = self._rows(
+            """
+            select value from json_each(:pairs)
+            where value in (select id from pairs)
+              and value not in (select pair from labels where at > :at)
+            order by key
+            """,
+            pairs=json.dumps(list(pairs)),
+            at=at,
+        )
+        return [row["value"] for row in rows]
+
     def record_label(self, answer: Answer, *, by: str) -> None:
         """Keep one answer. ValueError where it cannot be one; a repeat of the same uuid changes nothing."""
         (refusal,) = self.record_answers([answer], by=by)

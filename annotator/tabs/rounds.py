@@ -27,6 +27,12 @@ MARKUP = f"""
     <div class="sail-charts" data-part="charts"></div>
     <div data-part="samples"></div>
   </section>
+  <section class="sail-card" data-testid="doubted" hidden>
+    <h3 data-part="title"></h3>
+    <p class="sail-dim">The model judges these the other way. A slip of the hand? Choose again, and what you
+      say now counts from the next round on.</p>
+    <div class="sail-grid" data-part="pairs"></div>
+  </section>
   <section class="sail-card"><h3>Rounds</h3><div class="sail-scroll" data-testid="rounds"></div></section>
   <section class="sail-card"><h3>Runs</h3><div data-testid="runs"></div></section>
 </div>

@@ -85,6 +85,22 @@ def test_a_lost_decision_does_not_undo_a_later_one(review: Page, store: Store) -
     expect(review.get_by_test_id("self-0")).to_have_attribute("data-decision", "flip")
 
 
+def test_an_answer_that_the_judge_contradicts_can_be_given_again(review: Page, store: Store) -> None:
+    (doubted,) = jobs.doubted_pairs(store)[1]
+    before = next(pair for pair in store.human_pairs() if pair.id == doubted)
+    review.context.add_cookies([{"name": "sail_person", "value": "ann", "url": review.url}])
+    review.reload()
+    review.wait_for_selector(".sail-label[data-mounted]")
+    open_tab(review, "Rounds")
+    card = review.get_by_test_id("doubted-pair")
+    expect(card).to_have_attribute("data-pair", doubted)
+    card.get_by_role("button", name="Right").click()
+    expect(review.get_by_test_id("doubted")).to_be_hidden()
+    after = next(pair for pair in store.human_pairs() if pair.id == doubted)
+    assert (after.winner, after.loser) == (before.loser, before.winner)
+    assert jobs.doubted_pairs(store) == (0, [])
+
+
 def test_other_pairs_are_shown_when_another_round_is_made_current(review: Page, store: Store) -> None:
     run_now(store, jobs.train(store, by="ann"))
     own = run_now(store, jobs.propose(store, by="ann"))

@@ -36,10 +36,11 @@ PROMPTS = 48
 
 def measured(out: Path, taste: str, repeat: int, size: Size) -> dict[str, np.ndarray]:
     """Gains of every candidate under every draw, and what is liked: one judge's own candidates."""
+    study, method = Study(out.parent / "alignment", repeat, size), METHODS["sail_6"]
+    out = out / study.inputs
     file = out / f"{repeat}-{taste.replace(' ', '_')}.npz"
     if file.exists():
         return dict(np.load(file))
-    study, method = Study(out.parent / "alignment", repeat, size), METHODS["sail_6"]
     settings = study.settings(method, prompts_per_round=PROMPTS)
     folder = out / f"{repeat}-{taste}".replace(" ", "_")
     rounds = Rounds(folder, STARTER, settings, study.prompts)
@@ -121,7 +122,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("data/projects/judge"))
     asked = parser.parse_args()
-    size = Size(pool_pairs=96)
+    size = Size(pool_pairs=96, judged_pairs=64, steps=120)
     all_of = [measured(asked.out, taste, i, size) for taste in asked.tastes for i in range(asked.repeats)]
     for line in table(all_of):
         print(json.dumps({key: round(v, 3) if isinstance(v, float) else v for key, v in line.items()}))

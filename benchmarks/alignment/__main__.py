@@ -18,6 +18,8 @@ from sail.runfolder import read_lines
 RESULTS = Path("benchmarks/results")
 WORK = Path("data/projects/alignment")
 
+QUICK = {"pool_pairs": 96, "judged_pairs": 32, "held_out_prompts": 120}
+
 # What a worker keeps from unit to unit: the pool of a repeat takes longest.
 _studies: dict[tuple[Path, int, Any], Any] = {}
 
@@ -75,29 +77,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tastes", nargs="*")
     parser.add_argument("--repeats", type=int)
     parser.add_argument("--first", type=int, default=0, help="number of the first repeat")
-    parser.add_argument("--jobs", type=int, default=1, help="units at once, each in a process of its own")
+    parser.add_argument("--jobs", type=int, default=2, help="units at once, each in a process of its own")
     parser.add_argument("--units", type=Path, help="file of finished units; units in it are not run again")
     parser.add_argument("--out", type=Path, help="folder for the table, the figures and alignment.json")
     parser.add_argument("--report", action="store_true", help="only write the table of the finished units")
     asked = parser.parse_args(arguments)
     from benchmarks.alignment.figures import draw_figures
     from benchmarks.alignment.report import Table, markdown, publish
+    from benchmarks.alignment.study import Size, inputs
 
     out = asked.out or (WORK / "quick" if asked.quick else RESULTS)
     units = asked.units or out / "alignment_units.jsonl"
     if asked.quick and not asked.report and not asked.units:
         units.unlink(missing_ok=True)
-    size = {"pool_pairs": 96} if asked.quick else {}
-    known = {(unit["taste"], unit["repeat"], unit["method"]) for unit in read_lines(units)}
+    size = QUICK if asked.quick else {}
+    now = inputs(Size(**size))
+    finished = [unit for unit in read_lines(units) if unit["inputs"] == now]
+    known = {(unit["taste"], unit["repeat"], unit["method"]) for unit in finished}
     missing = [] if asked.report else [unit for unit in wanted(asked) if unit not in known]
     units.parent.mkdir(parents=True, exist_ok=True)
+    failed: list[str] = []
     with ProcessPoolExecutor(asked.jobs, mp_context=get_context("spawn")) as workers:
         for repeat in dict.fromkeys(unit[1] for unit in missing):
             workers.submit(prepare, WORK, size, repeat).result()
-            now = [unit for unit in missing if unit[1] == repeat]
-            running = {workers.submit(work, WORK, size, *unit): unit for unit in now}
+            own = [unit for unit in missing if unit[1] == repeat]
+            running = {workers.submit(work, WORK, size, *unit): unit for unit in own}
             for done in as_completed(running):
+                if done.exception() is not None:
+                    failed.append(f"{running[done]}: {done.exception()}")
+                    continue
                 found = done.result()
+                finished.append(found)
                 with open(units, "a", encoding="utf-8") as log:
                     log.write(json.dumps(found) + "\n")
                 print(
@@ -106,10 +116,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     file=sys.stderr,
                 )
     command = "python -m benchmarks.alignment " + " ".join(sys.argv[1:] if arguments is None else arguments)
-    table = Table(read_lines(units))
+    if not finished:
+        raise SystemExit(f"No unit of {units} was measured on this starter at this size.")
+    table = Table(finished)
     found = publish(table, out, command.strip())
     draw_figures(table, found["methods"], out)
     print(markdown(found["methods"], found["against"]))
+    if failed:
+        raise SystemExit("Units that failed, to be tried again:\n" + "\n".join(failed))
 
 
 if __name__ == "__main__":

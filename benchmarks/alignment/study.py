@@ -5,6 +5,7 @@ N images, one a held-out prompt.
 
 from __future__ import annotations
 
+import hashlib
 import random
 import shutil
 import time
@@ -28,7 +29,7 @@ from sail.policy import Policy
 from sail.records import LabelValue
 from sail.reward import draw_weights, gains
 from sail.rounds import Round, parse_prompts
-from sail.runfolder import RunFolder
+from sail.runfolder import RunFolder, sha256_file
 from sail.sampling import draw
 
 STARTER = ModelRef(source="data/starter")
@@ -39,12 +40,12 @@ PROMPTS = Path("data/prompts")
 class Size:
     """How large the benchmark is: the same for every method."""
 
-    steps: int = 75
+    steps: int = 60
     """Optimiser steps a round; methods with one training have those of all rounds."""
-    prompts_per_round: int = 32
+    prompts_per_round: int = 24
     held_out_prompts: int = 160
     prompts_after_a_round: int = 32
-    judged_pairs: int = 64
+    judged_pairs: int = 48
     """Pairs of the pool with a clear winner that nobody labelled, to measure judges on."""
     pool_pairs: int = 1600
     """Pairs that may be labelled; so many that there are `judged_pairs` besides are drawn."""
@@ -55,6 +56,14 @@ class Size:
             "optimisation.steps": self.steps * rounds,
             "monitor_prompts": 8,
         }
+
+
+def inputs(size: Size) -> str:
+    """What figures hang on besides the code (starter, settings, prompts, size): 12 hex digits."""
+    folder = Path(STARTER.source)
+    files = [*sorted(folder.rglob("*.safetensors")), folder / "sail.json", *sorted(PROMPTS.glob("*.txt"))]
+    known = [sha256_file(file) for file in files]
+    return hashlib.sha256(f"{size} {known}".encode()).hexdigest()[:12]
 
 
 def policy_at(at: Round | None) -> Policy:
@@ -69,26 +78,32 @@ class Study:
     """One repeat: its pool of pairs, its held-out images, its units."""
 
     def __init__(self, out: Path, repeat: int, size: Size) -> None:
-        self._out, self._repeat, self._size = out, repeat, size
+        self.inputs = inputs(size)
+        self._out, self._repeat, self._size = out / self.inputs, repeat, size
         prompts = parse_prompts((PROMPTS / "starter.txt").read_text())
         random.Random(f"prompts/{repeat}").shuffle(prompts)
         self.prompts = prompts
         held_out = parse_prompts((PROMPTS / "heldout.txt").read_text())
         self._held_out = random.Random(f"held out/{repeat}").sample(held_out, size.held_out_prompts)
         self._pools: dict[str, Pool] = {}
+        self._base: list[Image.Image] = []
 
     def unit(self, taste: str, name: str) -> dict[str, Any]:
         """Train and measure one method; what the results file keeps of it."""
         began = time.monotonic()
         method, pool = METHODS[name], self.pool(taste)
         settings = self.settings(method)
-        folder = self._out / f"{self._repeat}-{taste}-{name}".replace(" ", "_")
+        # What was begun with other settings is not gone on with.
+        asked = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]
+        folder = self._out / f"{self._repeat}-{taste}-{name}-{asked}".replace(" ", "_")
         rounds = Rounds(folder, STARTER, settings, self.prompts)
         rounds.take_prompts(method.labels)  # Those that the labelled pairs were drawn for.
         pairs = human_pairs(*self.labelled(taste, method), settings)
         method.train(rounds, pairs)
-        images = self._images(settings, policy_at(rounds.current))
+        current = rounds.current
+        images = self._images(settings, policy_at(current)) if current else self._base_images(settings)
         found = {
+            "inputs": self.inputs,
             "taste": taste,
             "method": name,
             "repeat": self._repeat,
@@ -96,7 +111,7 @@ class Study:
             "winners": len(pairs),
             "agreement": pool.agreement,
             **self._read(taste, images, pool.sd),
-            "current": rounds.current.round if rounds.current else None,
+            "current": current.round if current else None,
             "rounds": [self._round(taste, settings, one, folder) for one in rounds.done],
             "unet_evaluations": evaluations(settings, rounds.done),
             "seconds": round(time.monotonic() - began, 1),
@@ -114,7 +129,7 @@ class Study:
 
     def draw_pool(self) -> list[ShownPair]:
         """The pairs that people are shown, from the base model; drawn once for all methods."""
-        folder = self._out / f"{self._repeat}-pool-{self._size.pool_pairs}"
+        folder = self._out / f"{self._repeat}-pool"
         settings = self.settings(METHODS["base"])
         count = self._size.pool_pairs + 3 * self._size.judged_pairs
         return Rounds(folder, STARTER, settings, self.prompts).draw_seed(count)
@@ -148,6 +163,11 @@ class Study:
         decoded = torch.cat([policy.backbone.decode(part) for part in latents.split(settings.sampling.chunk)])
         return [Image.fromarray(image_HW3.numpy()) for image_HW3 in decoded]
 
+    def _base_images(self, settings: LoopSettings) -> list[Image.Image]:
+        """What the base model draws, the same for every method and taste."""
+        self._base = self._base or self._images(settings, policy_at(None))
+        return self._base
+
     def _read(self, taste: str, images: Sequence[Image.Image], sd: float) -> dict[str, Any]:
         """Utility in standard deviations of base, image by image, and the share of named attributes found."""
         reader = load_reader("measuring")
@@ -168,7 +188,7 @@ class Study:
     def _gain_so_far(self, taste: str, settings: LoopSettings, policy: Policy, sd: float) -> float:
         """Mean utility over base, in standard deviations, on some of the held-out prompts."""
         count = self._size.prompts_after_a_round
-        images = [self._images(settings, one, count) for one in (policy, policy_at(None))]
+        images = (self._images(settings, policy, count), self._base_images(settings)[:count])
         own, base = (TASTES[taste].utilities(side, load_reader("measuring")).mean() for side in images)
         return float(own - base) / sd
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.judge --tastes light smoothness "flat or dark"
 
-For each taste a judge is trained on 96 labels as round 0 is. It then draws eight candidates a prompt and
+For each taste a judge is trained on 96 labels in 120 steps. It then draws eight candidates a prompt and
 scores them with many draws, once shared by a prompt's candidates and stratified, once with each candidate's
 own. Every way to put some of them together is tried on these: the share of best-worst pairs that are right,
 and the difference in utility between best and worst as a share of the largest possible.
@@ -11,6 +11,7 @@ and the difference in utility between best and worst as a share of the largest p
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from sail.config import Scoring
 from sail.loop import Rounds, human_pairs
 from sail.policy import Policy
 from sail.reward import gains
-from sail.runfolder import RunFolder
+from sail.runfolder import RunFolder, publish
 
 DRAWS = 32
 COUNTS = (2, 3, 4, 5, 6, 8, 10, 16, 32)
@@ -42,7 +43,8 @@ def measured(out: Path, taste: str, repeat: int, size: Size) -> dict[str, np.nda
     if file.exists():
         return dict(np.load(file))
     settings = study.settings(method, prompts_per_round=PROMPTS)
-    folder = out / f"{repeat}-{taste}".replace(" ", "_")
+    asked = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]
+    folder = out / f"{repeat}-{taste}-{asked}".replace(" ", "_")
     rounds = Rounds(folder, STARTER, settings, study.prompts)
     rounds.take_prompts(method.labels)
     judge = rounds.train(human_pairs(*study.labelled(taste, method), settings), parent=None)
@@ -55,10 +57,14 @@ def measured(out: Path, taste: str, repeat: int, size: Size) -> dict[str, np.nda
         "utility": np.stack(list(utilities_of(taste, proposed, study.pool(taste).sd).values())),
         "shared": _scored(policy, sets, Scoring(draws=DRAWS)),
         "own": _scored(policy, sets, Scoring(draws=DRAWS, shared=False)),
-        "pairs": _scored(policy, study.unseen(taste), Scoring(draws=DRAWS)),
     }
-    np.savez(file, **arrays)
+    publish(file, lambda beside: _save(beside, arrays))
     return arrays
+
+
+def _save(file: Path, arrays: dict[str, np.ndarray]) -> None:
+    with open(file, "wb") as out:
+        np.savez(out, **arrays)
 
 
 def _scored(policy: Policy, sets: Sequence[tuple[str, Tensor]], scoring: Scoring) -> np.ndarray:
@@ -86,13 +92,13 @@ def judged(rewards_GN: np.ndarray, utility_GN: np.ndarray) -> tuple[float, float
 
 
 def some_of(gains_GNK: np.ndarray, count: int, turn: int, *, stratified: bool) -> np.ndarray:
-    """`count` of the draws, the `turn`-th such choice: one from each slice, or the next in line."""
+    """`count` of the draws, the `turn`-th such choice: one from each slice, or any."""
     draws = gains_GNK.shape[2]
+    rng = np.random.default_rng(turn)
     if stratified:
-        rng = np.random.default_rng(turn)
         places = ((np.arange(count) + rng.random(count)) * draws / count).astype(int)
     else:
-        places = (np.arange(count) + turn * count) % draws
+        places = rng.choice(draws, count, replace=False)
     return gains_GNK[:, :, places]
 
 

@@ -95,7 +95,7 @@ class Scoring(Config):
     """How the judge turns denoising errors into an implicit reward."""
 
     draws: int = Field(10, ge=2)
-    """K: (timestep, noise) draws a prompt, shared by its candidates, timesteps stratified."""
+    """K: (timestep, noise) draws an image, timesteps stratified."""
     average: Literal["normalised", "mean"] = "normalised"
     """`normalised`: each draw is divided by its own spread within prompts; `mean`: the paper's plain mean."""
     shared: bool = True
@@ -118,6 +118,16 @@ class Loss(Config):
     """lambda of `margin - lambda * beta/2 * max(0, -gain(winner))`: ground the winner loses."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """Share of labels taken to be wrong (conservative DPO)."""
+
+    @model_validator(mode="after")
+    def _used(self) -> Loss:
+        unused = {
+            "winner_penalty": self.objective not in ("dpo", "ipo") and self.winner_penalty > 0,
+            "label_smoothing": self.objective != "dpo" and self.label_smoothing > 0,
+        }
+        for name in (name for name, is_unused in unused.items() if is_unused):
+            raise ValueError(f"The objective {self.objective} has no {name}. Set {name} to 0.")
+        return self
 
 
 class Mixup(Config):

@@ -29,7 +29,7 @@ def denoising_error(prediction_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
 
 
 def diffusion_dpo(policy_error_2P: Tensor, reference_error_2P: Tensor, config: Loss) -> PairLoss:
-    """-log sigmoid of each pair's margin; the mean over pairs is the caller's, outside the sigmoid.
+    """Loss of each pair, for `dpo` -log sigmoid of its margin; the mean over pairs is outside, the caller's.
 
     margin = beta/2 * (gain(winner) - gain(loser)) with gain = reference error - policy error
     (Diffusion-DPO eq. 14, errors as means). `winner_penalty` takes from the margin what the winner lost.

@@ -34,7 +34,7 @@ def ranked_self_pairs(
 ) -> list[SelfPair]:
     """Best against worst of each prompt (or two by lot), the clearest pair first.
 
-    `margin_error(prompt, winner, loser)` gives the standard error of a margin: draws are shared, so it
+    `margin_error(prompt, winner, loser)` gives the standard error of a margin: where draws are shared it
     cannot be had from the two rewards' own errors.
     """
     pairs = []

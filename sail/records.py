@@ -43,7 +43,7 @@ class CandidateSet(Record):
 
 
 class SelfPair(Record):
-    """A pair that the model annotated: its best and its worst candidate of one prompt."""
+    """A pair that the model annotated: two of its candidates of one prompt, mostly best and worst."""
 
     prompt_index: int
     prompt: str
@@ -55,7 +55,7 @@ class SelfPair(Record):
     margin: float
     """Winner's implicit reward minus loser's, in nats (the logit of `probability`)."""
     margin_error: float
-    """Standard error of the margin over the shared draws, in nats."""
+    """Standard error of the margin over the draws, in nats."""
     rank: int = Field(ge=0)
     """0 is the clearest: pairs are ordered by margin / margin_error, falling."""
 

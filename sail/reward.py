@@ -1,4 +1,4 @@
-"""Bank of shared draws -> implicit reward and its standard error. Knows no file and no sampler.
+"""Bank of draws -> implicit reward and its standard error. Knows no file and no sampler.
 
 N candidates of a prompt, K draws, C H W latent.
 """
@@ -34,26 +34,21 @@ def bank_of(
 ) -> Bank:
     """The draws of a prompt with `count` candidates, always the same.
 
-    Shared: one set for all of them, so that the reward compares images and not draws, and draw k takes its
-    timestep from the k-th of K equal slices of the range: k means the same everywhere. Otherwise every
-    candidate has its own, from the whole range.
+    Draw k takes its timestep from the k-th of K equal slices of the range, so that k means the same
+    everywhere. Shared: one set for all candidates, so that the reward compares images and not draws.
+    Otherwise every candidate has its own.
     """
-    draws = scoring.draws
+    sets = 1 if scoring.shared else count
+    timesteps, noise = [], []
     low, high = (share * num_train_timesteps for share in scoring.timesteps)
-
-    def timesteps_at(position_K: Tensor) -> Tensor:
-        return (low + position_K * (high - low)).long().clamp(0, num_train_timesteps - 1)
-
-    if scoring.shared:
-        generator = _generator(f"bank\n{scoring.bank_seed}\n{prompt}")
-        timesteps_K = timesteps_at((torch.arange(draws) + torch.rand(draws, generator=generator)) / draws)
-        noise_KCHW = torch.randn((draws, *shape), generator=generator)
-        return Bank(timesteps_K.expand(count, -1), noise_KCHW.expand(count, -1, -1, -1, -1))
-    own = [_generator(f"bank\n{scoring.bank_seed}\n{index}\n{prompt}") for index in range(count)]
-    return Bank(
-        torch.stack([timesteps_at(torch.rand(draws, generator=generator)) for generator in own]),
-        torch.stack([torch.randn((draws, *shape), generator=generator) for generator in own]),
-    )
+    for index in range(sets):
+        own = "" if scoring.shared else f"{index}\n"
+        generator = _generator(f"bank\n{scoring.bank_seed}\n{own}{prompt}")
+        within_K = torch.rand(scoring.draws, generator=generator)
+        position_K = low + (torch.arange(scoring.draws) + within_K) / scoring.draws * (high - low)
+        timesteps.append(position_K.long().clamp(0, num_train_timesteps - 1))
+        noise.append(torch.randn((scoring.draws, *shape), generator=generator))
+    return Bank(torch.stack(timesteps).expand(count, -1), torch.stack(noise).expand(count, -1, -1, -1, -1))
 
 
 def _generator(name: str) -> torch.Generator:
@@ -114,7 +109,7 @@ def draw_weights(gains_NK: Sequence[Tensor], scoring: Scoring) -> Tensor:
 
 
 def implicit_reward(gain_NK: Tensor, weight_K: Tensor, *, beta: float) -> tuple[Tensor, Tensor]:
-    """Reward of N candidates from K shared draws, and its standard error: two (N,) tensors, in nats.
+    """Reward of N candidates from K draws, and its standard error: two (N,) tensors, in nats.
 
     SAIL eq. 8 with weights for the draws; the factor 1/2 follows Diffusion-DPO. The standard error takes the
     draws as independent; they are stratified, so it is rather too large than too small.

@@ -7,9 +7,11 @@ import pytest
 from PIL import Image
 
 from benchmarks.alignment import report
+from benchmarks.alignment.figures import draw_figures
 from benchmarks.alignment.methods import METHODS, changed, settings_of
 from benchmarks.alignment.pool import TABLE, TASTES, TUNING, temperature_for
 from benchmarks.alignment.study import STARTER
+from benchmarks.alignment.working import prepare, work
 from benchmarks.taste import (
     Person,
     Taste,
@@ -27,7 +29,9 @@ def unit(method, repeat, utility, taste="light"):
         {
             "round": 0,
             "judge_accuracy": 0.8,
-            "own_accuracy": None,
+            "accepted": True,
+            "learned_from": None,
+            "human_agreement": 0.9,
             "utility": 0.2,
             "diversity_ratio": 0.9,
             "saturation_ratio": 1.0,
@@ -103,6 +107,32 @@ def test_the_published_file_names_every_method_and_comparison(table, tmp_path):
         "sail_6 : dpo_6"
     }
     assert "| sail_6 | 96 | 1 x 3 | 0.55 (" in (tmp_path / "alignment.md").read_text()
+
+
+def test_a_repeat_with_tastes_missing_is_not_yet_an_observation():
+    units = [unit("sail_6", repeat, [1.0], taste) for repeat in (0, 1) for taste in ("light", "size")]
+    table = report.Table([*units, unit("sail_6", 2, [100.0], "light")])
+    assert table.over_repeats("sail_6", lambda one: one["utility"][0]) == {"mean": 1, "low": 1, "high": 1}
+
+
+def test_methods_are_put_beside_each_other_on_what_all_of_them_have():
+    units = [unit("sail_6", 0, [1.0], taste) for taste in ("light", "size")]
+    beside = report.Table([*units, unit("sft_6", 0, [0.5], "size")]).beside(["sail_6", "sft_6"])
+    assert [(one["method"], one["taste"]) for name in beside.methods for one in beside.of(name)] == [
+        ("sail_6", "size"),
+        ("sft_6", "size"),
+    ]
+
+
+def test_figures_are_drawn_of_whatever_was_measured(table, tmp_path):
+    draw_figures(table, tmp_path)
+    draw_figures(report.Table([unit("sail_6", 0, [1.0])]), tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"labels.svg", "rounds.svg", "gains.svg"}
+
+
+def test_a_worker_can_be_spawned():
+    """spawn cannot import a package's __main__ again."""
+    assert not work.__module__.endswith("__main__") and not prepare.__module__.endswith("__main__")
 
 
 def test_a_person_who_is_asked_again_agrees_as_often_as_was_asked_for():

@@ -87,6 +87,13 @@ def test_fine_tuning_on_winners_takes_no_notice_of_losers():
     assert policy_2P.grad is not None and policy_2P.grad.tolist() == [1.0, 0.0]
 
 
+def test_a_setting_that_an_objective_would_not_use_is_refused():
+    with pytest.raises(ValueError, match="two_sided has no label_smoothing"):
+        Loss(objective="two_sided", label_smoothing=0.1)
+    with pytest.raises(ValueError, match="winner has no winner_penalty"):
+        Loss(objective="winner", winner_penalty=1.0)
+
+
 def test_a_margin_is_antisymmetric():
     reference_2P, policy_2P = torch.rand(8), torch.rand(8)
     turned = [torch.cat(list(reversed(error.chunk(2)))) for error in (policy_2P, reference_2P)]

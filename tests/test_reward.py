@@ -38,12 +38,11 @@ def test_a_shared_bank_makes_a_margin_independent_of_the_noise_that_all_candidat
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_draws_stay_in_their_share_of_the_timesteps_and_shared_ones_each_in_a_slice(shared):
+def test_each_draw_has_its_own_slice_of_the_asked_timesteps(shared):
     scoring = Scoring(draws=4, timesteps=(0.2, 1.0), shared=shared)
     timesteps_NK = bank_of("a fox", 2, SHAPE, 1000, scoring).timesteps_NK
     assert timesteps_NK.min() >= 200 and timesteps_NK.max() < 1000
-    if shared:
-        assert all(200 + 200 * k <= t <= 400 + 200 * k for k, t in enumerate(timesteps_NK[1].tolist()))
+    assert all(200 + 200 * k <= t <= 400 + 200 * k for k, t in enumerate(timesteps_NK[1].tolist()))
 
 
 def test_plain_mean_reward_is_half_beta_times_the_mean_gain():

@@ -5,44 +5,19 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
+from benchmarks.alignment.working import prepare, work
 from sail.runfolder import read_lines
 
 RESULTS = Path("benchmarks/results")
 WORK = Path("data/projects/alignment")
 
 QUICK = {"pool_pairs": 96, "judged_pairs": 32, "held_out_prompts": 120}
-
-# What a worker keeps from unit to unit: the pool of a repeat takes longest.
-_studies: dict[tuple[Path, int, Any], Any] = {}
-
-
-def work(out: Path, size: dict[str, int], taste: str, repeat: int, method: str) -> dict[str, Any]:
-    """One unit, in whatever process."""
-    import torch
-
-    from benchmarks.alignment.study import Size, Study
-
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    key = (out, repeat, Size(**size))
-    if key not in _studies:
-        _studies.clear()
-        _studies[key] = Study(*key)
-    return _studies[key].unit(taste, method)
-
-
-def prepare(out: Path, size: dict[str, int], repeat: int) -> None:
-    """Draw the pool of a repeat, which its units share."""
-    from benchmarks.alignment.study import Size, Study
-
-    Study(out, repeat, Size(**size)).draw_pool()
 
 
 def wanted(asked: argparse.Namespace) -> Iterator[tuple[str, int, str]]:
@@ -83,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--report", action="store_true", help="only write the table of the finished units")
     asked = parser.parse_args(arguments)
     from benchmarks.alignment.figures import draw_figures
-    from benchmarks.alignment.report import Table, markdown, publish
+    from benchmarks.alignment.report import Table, publish
     from benchmarks.alignment.study import Size, inputs
 
     out = asked.out or (WORK / "quick" if asked.quick else RESULTS)
@@ -115,15 +90,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     f"{found['seconds']:.0f} s",
                     file=sys.stderr,
                 )
-    command = "python -m benchmarks.alignment " + " ".join(sys.argv[1:] if arguments is None else arguments)
+    words = [word for word in (sys.argv[1:] if arguments is None else arguments) if word != "--report"]
+    if finished:
+        table = Table(finished)
+        print(publish(table, out, " ".join(["python -m benchmarks.alignment", *words])))
+        draw_figures(table, out)
+    if failed:
+        raise SystemExit("Units that failed; the same command tries them again:\n" + "\n".join(failed))
     if not finished:
         raise SystemExit(f"No unit of {units} was measured on this starter at this size.")
-    table = Table(finished)
-    found = publish(table, out, command.strip())
-    draw_figures(table, found["methods"], out)
-    print(markdown(found["methods"], found["against"]))
-    if failed:
-        raise SystemExit("Units that failed, to be tried again:\n" + "\n".join(failed))
 
 
 if __name__ == "__main__":

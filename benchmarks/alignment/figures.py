@@ -9,86 +9,94 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot as plt
 
-from benchmarks.alignment.report import Table
+from benchmarks.alignment.report import Table, win_rate
 
 plt.switch_backend("Agg")
 plt.rcParams.update({"svg.hashsalt": "alignment", "axes.spines.top": False, "axes.spines.right": False})
 
-BY_LABELS = ("sail_24", "sail_6_half_labels", "sail_6", "sail_192")
+BY_LABELS = ("sail_24_labels", "sail_6_half_labels", "sail_6", "sail_192_labels")
+BESIDE = ("dpo_6", "dpo_100", "sft_6", "sail_6_paper")
 BY_ROUNDS = ("sail_6", "sail_6_no_mixup", "sail_6_eight_rounds", "sail_6_eight_rounds_no_mixup", "dpo_6")
+GAINS = ("sail_6", "sail_6_paper", "dpo_6")
 
 
-def draw_figures(table: Table, methods: dict[str, Any], out: Path) -> list[Path]:
-    """Win rate over labels; figures over rounds; winner and loser gain. Leaves out what was not measured."""
-    return [
-        _over_labels(methods, out / "labels.svg"),
-        _over_rounds(table, out / "rounds.svg"),
-        _gains(table, out / "gains.svg"),
-    ]
+def draw_figures(table: Table, out: Path) -> None:
+    """Win rate over labels; figures over rounds; winner and loser gain.
+
+    Each shows the methods that were measured, on the tastes and repeats that all of them have.
+    """
+
+    def measured(names: Sequence[str]) -> Table:
+        return table.beside([name for name in names if name in table.methods])
+
+    _over_labels(measured(["base", *BY_LABELS, *BESIDE]), out / "labels.svg")
+    _over_rounds(measured(BY_ROUNDS), out / "rounds.svg")
+    _gains(measured(GAINS), out / "gains.svg")
 
 
-def _over_labels(methods: dict[str, Any], file: Path) -> Path:
+def _over_labels(table: Table, file: Path) -> None:
     figure, axes = plt.subplots(figsize=(6, 4))
-    ours = [methods[name] for name in BY_LABELS if name in methods]
-    axes.plot(
-        [one["labels"] for one in ours], [one["win_rate"]["mean"] for one in ours], "-", color="C0", alpha=0.5
-    )
-    for name in (*BY_LABELS, "dpo_6", "dpo_100", "sft_6", "sail_6_paper"):
-        if name not in methods:
+    rates = {name: table.paired(name, "base", win_rate) for name in table.methods if name != "base"}
+    at = {name: table.of(name)[0]["labels"] for name in rates}
+    ours = [name for name in BY_LABELS if name in rates]
+    axes.plot([at[name] for name in ours], [rates[name]["mean"] for name in ours], "-", color="C0", alpha=0.5)
+    for name, rate in rates.items():
+        if rate["mean"] is None:
             continue
-        one, colour = methods[name], "C0" if name in BY_LABELS else "C1"
-        rate = one["win_rate"]
+        colour = "C0" if name in BY_LABELS else "C1"
         if rate["low"] is not None:
-            axes.plot([one["labels"]] * 2, [rate["low"], rate["high"]], color=colour)
-        axes.plot(one["labels"], rate["mean"], "o", color=colour)
-        axes.annotate(name, (one["labels"], rate["mean"]), (5, 5), textcoords="offset points", fontsize=8)
+            axes.plot([at[name]] * 2, [rate["low"], rate["high"]], color=colour)
+        axes.plot(at[name], rate["mean"], "o", color=colour)
+        axes.annotate(name, (at[name], rate["mean"]), (5, 5), textcoords="offset points", fontsize=8)
     axes.set(xscale="log", xlabel="labels", ylabel="wins against the base model")
-    return _saved(figure, file)
+    _save(figure, file)
 
 
-def _over_rounds(table: Table, file: Path) -> Path:
-    panels = (
-        ("gain over base, SD", lambda unit: [one["utility"] for one in unit["rounds"]]),
-        ("judge, unseen pairs", lambda unit: [one["judge_accuracy"] for one in unit["rounds"]]),
-        ("diversity against base", lambda unit: [one["diversity_ratio"] for one in unit["rounds"]]),
-    )
-    figure, places = plt.subplots(1, len(panels), figsize=(12, 4))
-    for axes, (title, figures_of) in zip(places, panels, strict=True):
-        for name in BY_ROUNDS:
-            _mean_line(axes, [figures_of(unit) for unit in table.of(name)], label=name)
+def _over_rounds(table: Table, file: Path) -> None:
+    panels = {
+        "gain over base, SD": "utility",
+        "judge, unseen pairs": "judge_accuracy",
+        "agreement with its labels": "human_agreement",
+        "diversity against base": "diversity_ratio",
+    }
+    figure, places = plt.subplots(1, len(panels), figsize=(16, 4))
+    for axes, (title, key) in zip(places, panels.items(), strict=True):
+        for name in table.methods:
+            curves = [[one[key] for one in unit["rounds"]] for unit in table.of(name)]
+            _mean_line(axes, curves, label=name)
         axes.set(xlabel="round", title=title)
     places[0].legend(fontsize=7)
-    return _saved(figure, file)
+    _save(figure, file)
 
 
-def _gains(table: Table, file: Path) -> Path:
+def _gains(table: Table, file: Path) -> None:
     figure, axes = plt.subplots(figsize=(6, 4))
-    for name in ("sail_6", "sail_6_paper", "dpo_6"):
+    for name in table.methods:
         for side, style in (("winner_gain", "-"), ("loser_gain", "--")):
             curves = [[one[side] for one in unit["rounds"]] for unit in table.of(name)]
             _mean_line(axes, curves, style=style, label=f"{name}, {side.split('_')[0]}")
     axes.axhline(0, color="grey", linewidth=0.5)
     axes.set(xlabel="round", ylabel="gain at the end of the round")
     axes.legend(fontsize=7)
-    return _saved(figure, file)
+    _save(figure, file)
 
 
 def _mean_line(axes: Any, curves: Sequence[Sequence[float | None]], *, label: str, style: str = "-") -> None:
-    """The mean of curves of different length, as far as any goes."""
+    """The mean of curves; one that ends early keeps its last value, as a loop that stops keeps its model."""
+    curves = [curve for curve in curves if curve]
     if not curves:
         return
     length = max(map(len, curves))
-    table = np.array([[*map(_number, curve), *[np.nan] * (length - len(curve))] for curve in curves])
-    if length and not np.isnan(table).all():
-        axes.plot(range(length), np.nanmean(table, axis=0), style, marker=".", label=label)
+    rows = [[_number(value) for value in [*curve, *[curve[-1]] * (length - len(curve))]] for curve in curves]
+    if not np.isnan(rows).all():
+        axes.plot(range(length), np.nanmean(rows, axis=0), style, marker=".", label=label)
 
 
 def _number(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def _saved(figure: Any, file: Path) -> Path:
+def _save(figure: Any, file: Path) -> None:
     figure.tight_layout()
     figure.savefig(file, metadata={"Date": None})
     plt.close(figure)
-    return file

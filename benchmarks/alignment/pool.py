@@ -54,8 +54,10 @@ TABLE = tuple(name for name in TASTES if name not in TUNING)
 class Pool:
     """Pairs of the base model under one taste, as a simulated person and as the other reader sees them."""
 
-    def __init__(self, taste: str, pairs: list[ShownPair]) -> None:
+    def __init__(self, taste: str, pairs: list[ShownPair], *, to_label: int) -> None:
         self.pairs = pairs
+        self._to_label = to_label
+        """So many of the first may be labelled; the others are for measuring judges."""
         self._taste = taste
         self._annotated_P2, self._measured_P2 = (
             np.stack([utilities(taste, [pair.left for pair in pairs], reader),
@@ -73,6 +75,8 @@ class Pool:
         self, method: Method, repeat: int, *, beside: Pool | None = None
     ) -> tuple[list[ShownPair], dict[str, LabelValue]]:
         """The pairs that a method's person is shown, and what they say; every other one as in `beside`."""
+        if method.labels > self._to_label:
+            raise ValueError(f"{method.labels} labels are asked of a pool with {self._to_label} to label.")
         person, chance = self._person(repeat), random.Random(f"faults/{repeat}")
         second = beside._person(repeat) if beside else None
         shown = self.pairs[: method.labels]
@@ -90,9 +94,10 @@ class Pool:
         return shown, said
 
     def unseen(self, count: int) -> list[tuple[str, torch.Tensor]]:
-        """Clear pairs that nobody labels, from the end: prompt, latents of better and worse image."""
+        """Clear pairs that nobody labels, at most `count`: prompt, latents of better and worse image."""
         found = []
-        for pair, (left, right) in zip(reversed(self.pairs), self._measured_P2[::-1].tolist(), strict=True):
+        spare = slice(self._to_label, None)
+        for pair, (left, right) in zip(self.pairs[spare], self._measured_P2[spare].tolist(), strict=True):
             if abs(left - right) < TIE_BELOW_SD * self.sd:
                 continue
             sides = (pair.left_latents, pair.right_latents)

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from benchmarks.alignment.methods import CORE
+
 Unit = dict[str, Any]
 ALIKE_SD = 0.1
 """Two images whose utilities differ by less, in standard deviations of base's images, are a draw."""
@@ -48,14 +50,24 @@ class Table:
     def of(self, method: str) -> list[Unit]:
         return [unit for key, unit in self._units.items() if key[0] == method]
 
+    def beside(self, methods: Sequence[str]) -> Table:
+        """These methods on the tastes and repeats that all of them have: only then do their rows compare."""
+        keys = [{key[1:] for key in self._units if key[0] == method} for method in methods]
+        shared = set.intersection(*keys) if keys else set()
+        return Table(unit for key, unit in self._units.items() if key[0] in methods and key[1:] in shared)
+
     def over_repeats(self, method: str, figure: Callable[[Unit], float | None]) -> dict[str, float | None]:
-        """Mean over tastes, then mean and interval over repeats, of what `figure` finds in a unit."""
+        """Mean over tastes, then mean and interval over repeats, of what `figure` finds in a unit.
+
+        A repeat in which tastes are still missing is left out, since tastes differ more than repeats.
+        """
         by_repeat: dict[int, list[float]] = {}
         for unit in self.of(method):
             value = figure(unit)
             if value is not None and np.isfinite(value):
                 by_repeat.setdefault(unit["repeat"], []).append(value)
-        return interval([float(np.mean(values)) for values in by_repeat.values()])
+        most = max(map(len, by_repeat.values()), default=0)
+        return interval([float(np.mean(values)) for values in by_repeat.values() if len(values) == most])
 
     def paired(
         self, method: str, other: str, compare: Callable[[np.ndarray, np.ndarray], float]
@@ -84,11 +96,12 @@ class Table:
             "subject_found": _mean(unit["subject_found"] for unit in units),
             "judge_accuracy": _mean(one["judge_accuracy"] for one in current),
             "own_accuracy": _mean(
-                (one["own_accuracy"] or {}).get("right") for unit in units for one in unit["rounds"]
+                (one["learned_from"] or {}).get("right") for unit in units for one in unit["rounds"]
             ),
+            "human_agreement": _mean(one["human_agreement"] for one in current),
             "diversity_ratio": _mean(one["diversity_ratio"] for one in current),
             "saturation_ratio": _mean(one["saturation_ratio"] for one in current),
-            "rounds_kept": _mean(float(unit["current"] or 0) for unit in units),
+            "rounds_kept": _mean(float(sum(one["accepted"] for one in unit["rounds"])) for unit in units),
             "unet_evaluations": _mean(unit["unet_evaluations"] for unit in units),
             "seconds": _mean(unit["seconds"] for unit in units),
         }
@@ -121,8 +134,8 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def publish(table: Table, out: Path, command: str) -> dict[str, Any]:
-    """Write alignment.json and alignment.md; return what alignment.json says."""
+def publish(table: Table, out: Path, command: str) -> str:
+    """Write alignment.json and alignment.md; return the second."""
     out.mkdir(parents=True, exist_ok=True)
     methods = {method: table.summary(method) for method in table.methods}
     against = {
@@ -144,8 +157,14 @@ def publish(table: Table, out: Path, command: str) -> dict[str, Any]:
         "against": against,
     }
     (out / "alignment.json").write_text(json.dumps(found, indent=1) + "\n")
-    (out / "alignment.md").write_text(markdown(methods, against))
-    return found
+    text = markdown(methods, against)
+    few = [method for method in table.methods if method not in CORE]
+    same = table.beside(["base", "dpo_6", "sail_6", *few]) if few else Table([])
+    if few and same.methods:
+        text += "\nOn the tastes and repeats that all of these have:\n\n"
+        text += markdown({method: same.summary(method) for method in same.methods}, {})
+    (out / "alignment.md").write_text(text)
+    return text
 
 
 def markdown(methods: dict[str, Any], against: dict[str, Any]) -> str:
@@ -162,7 +181,8 @@ def markdown(methods: dict[str, Any], against: dict[str, Any]) -> str:
             f"| {_ratio(one['diversity_ratio'])} | {_ratio(one['saturation_ratio'])} "
             f"| {_ratio(one['rounds_kept'])} | {one['unet_evaluations']:,.0f} | {one['seconds']:.0f} |"
         )
-    lines += ["", "| head to head | difference, SD | wins |", "|---|---|---|"]
+    if against:
+        lines += ["", "| head to head | difference, SD | wins |", "|---|---|---|"]
     lines += [
         f"| {pair} | {_shown(one['gain'])} | {_shown(one['win_rate'], share=True)} |"
         for pair, one in against.items()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import random
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +89,6 @@ class Study:
 
     def unit(self, taste: str, name: str) -> dict[str, Any]:
         """Train and measure one method; what the results file keeps of it."""
-        began = time.monotonic()
         method, pool = METHODS[name], self.pool(taste)
         settings = self.settings(method)
         # What was begun with other settings is not gone on with.
@@ -100,7 +98,9 @@ class Study:
         rounds.take_prompts(method.labels)  # Those that the labelled pairs were drawn for.
         pairs = human_pairs(*self.labelled(taste, method), settings)
         method.train(rounds, pairs)
-        current = rounds.current
+        seconds = sum((RunFolder(run).result() or {}).get("seconds", 0.0) for run in folder.glob("*-*"))
+        last = rounds.done[-1] if rounds.done else None
+        current = rounds.current if method.gated else last
         images = self._images(settings, policy_at(current)) if current else self._base_images(settings)
         found = {
             "inputs": self.inputs,
@@ -114,7 +114,7 @@ class Study:
             "current": current.round if current else None,
             "rounds": [self._round(taste, settings, one, folder) for one in rounds.done],
             "unet_evaluations": evaluations(settings, rounds.done),
-            "seconds": round(time.monotonic() - began, 1),
+            "seconds": round(seconds, 1),
         }
         shutil.rmtree(folder, ignore_errors=True)
         return found
@@ -131,12 +131,13 @@ class Study:
         """The pairs that people are shown, from the base model; drawn once for all methods."""
         folder = self._out / f"{self._repeat}-pool"
         settings = self.settings(METHODS["base"])
-        count = self._size.pool_pairs + 3 * self._size.judged_pairs
+        # About a third of the pairs are clear to somebody who likes one size.
+        count = self._size.pool_pairs + 5 * self._size.judged_pairs
         return Rounds(folder, STARTER, settings, self.prompts).draw_seed(count)
 
     def pool(self, taste: str) -> Pool:
         if taste not in self._pools:
-            self._pools[taste] = Pool(taste, self.draw_pool())
+            self._pools[taste] = Pool(taste, self.draw_pool(), to_label=self._size.pool_pairs)
         return self._pools[taste]
 
     def labelled(self, taste: str, method: Method) -> tuple[list[ShownPair], dict[str, LabelValue]]:
@@ -203,7 +204,8 @@ class Study:
             "gate_pairs": one.judge_accuracy.n,
             "judge_accuracy": _right(policy, self.unseen(taste), settings.scoring),
             "utility": self._gain_so_far(taste, settings, policy, sd),
-            "own_accuracy": own_accuracy(taste, RunFolder(proposed), sd) if proposed.exists() else None,
+            "learned_from": own_accuracy(taste, RunFolder(proposed), sd) if proposed.exists() else None,
+            "human_agreement": one.human_agreement.value if one.human_agreement else None,
             "diversity_ratio": one.diversity_ratio,
             "saturation_ratio": one.saturation_ratio,
             "winner_gain": one.winner_gain,

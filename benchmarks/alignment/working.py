@@ -1,0 +1,33 @@
+"""What a worker process does: a unit, or the pool of a repeat. Not in __main__, which spawn cannot import."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.alignment.study import Size, Study
+
+# What a worker keeps from unit to unit: reading the pool of a repeat takes a while.
+_studies: dict[tuple[Path, int, Size], Study] = {}
+
+
+def work(out: Path, size: dict[str, int], taste: str, repeat: int, method: str) -> dict[str, Any]:
+    """One unit."""
+    return _study(out, size, repeat).unit(taste, method)
+
+
+def prepare(out: Path, size: dict[str, int], repeat: int) -> None:
+    """Draw the pool of a repeat, which its units share."""
+    _study(out, size, repeat).draw_pool()
+
+
+def _study(out: Path, size: dict[str, int], repeat: int) -> Study:
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    key = (out, repeat, Size(**size))
+    if key not in _studies:
+        _studies.clear()
+        _studies[key] = Study(*key)
+    return _studies[key]

@@ -22,6 +22,7 @@ from sail.runfolder import RunFolder
 
 FOLDER_NAME = re.compile(r"(\d{4,})-\w+")
 DRAW_CHUNK = 8
+MAX_DOUBTED = 20
 _creating = threading.Lock()
 
 
@@ -65,18 +66,20 @@ def propose(store: Store, *, by: str) -> Run:
     return _create(store, "propose", round_number=number, by=by, build=lambda: (request, (), adapters))
 
 
-def doubted_pairs(store: Store) -> tuple[int, list[str]] | None:
-    """(round, labelled pairs that its judge contradicts and nobody has looked at again since).
+def doubted_pairs(store: Store, person: str) -> list[str]:
+    """Pairs in which the current judge clearly contradicts what this person said, the clearest first.
 
-    The clearest contradiction comes first. None before a round is trained.
+    Only pairs that it learned from: the held-out ones measure it, and to ask again wherever they count
+    against it would flatter it. A pair that the person has answered again since is left out.
     """
-    trained = [run for run in store.runs() if run.job == "train" and run.what == "done"]
-    if not trained:
-        return None
-    run = trained[-1]
+    current = store.current_round()
+    if current is None:
+        return []
+    run = store.run_of(current)
     judged = RunFolder(store.run_folder(run)).judged_pairs()
-    against = sorted((pair for pair in judged if pair.margin < 0), key=lambda pair: pair.margin)
-    return run.round, store.not_labelled_since(run.at, [pair.id for pair in against])
+    against = [pair for pair in judged if not pair.held_out and pair.margin < -pair.margin_error]
+    against.sort(key=lambda pair: pair.margin / pair.margin_error)
+    return store.answered_before(run.at, [pair.id for pair in against], by=person)[:MAX_DOUBTED]
 
 
 def train(store: Store, *, self_fraction: float | None = None, by: str) -> Run:

@@ -28,6 +28,9 @@ from sail.records import Source, TrainingPair
 from sail.runfolder import Progress, RunFolder, Stopped, publish, publish_json, publish_lines
 from sail.sampling import draw
 
+MAX_LEARNED_JUDGED = 256
+"""Pairs it learned from that the judge is asked about: enough for a share, however many labels there are."""
+
 
 class Diverged(ValueError):
     """Loss or gradient is no longer finite with these settings; the adapter before stays as it was."""
@@ -44,8 +47,10 @@ class PairData:
     """A row for each different prompt, and the empty prompt as the last row."""
     sides: dict[Source, list[int]]
     """Indices of the pairs to learn from, by who judged them."""
+    ties: frozenset[int]
+    """Indices of pairs that people found alike."""
     human: list[HumanPair]
-    """Those to learn from and those that are held out."""
+    """Those that the judge is asked about, learned from or held out."""
 
 
 def load_pairs(folder: RunFolder, policy: Policy) -> PairData:
@@ -53,17 +58,27 @@ def load_pairs(folder: RunFolder, policy: Policy) -> PairData:
     prompts = list(dict.fromkeys(pair.prompt for pair in pairs))
     row_of = {prompt: row for row, prompt in enumerate(prompts)}
     latents = [_both_latents(folder.path, pair) for pair in pairs]
+    judged = _to_judge(pairs)
     return PairData(
         latents=latents,
         prompt_rows=[row_of[pair.prompt] for pair in pairs],
         conditioning=_encode(policy, [*prompts, ""]),
         sides={side: _indices(pairs, side) for side in ("human", "self")},
+        ties=frozenset(index for index, pair in enumerate(pairs) if pair.tie),
         human=[
             HumanPair(pair.id, pair.prompt, both, pair.held_out)
-            for pair, both in zip(pairs, latents, strict=True)
-            if pair.source == "human" or pair.held_out
+            for index, (pair, both) in enumerate(zip(pairs, latents, strict=True))
+            if index in judged
         ],
     )
+
+
+def _to_judge(pairs: list[TrainingPair]) -> frozenset[int]:
+    """Indices of the human pairs that the judge is asked about: all that are held out, and so many others."""
+    held_out = [index for index, pair in enumerate(pairs) if pair.held_out]
+    learned = [index for index in _indices(pairs, "human") if not pairs[index].tie]
+    learned.sort(key=lambda index: hashlib.sha256(pairs[index].id.encode()).digest())
+    return frozenset([*held_out, *learned[:MAX_LEARNED_JUDGED]])
 
 
 def _both_latents(run: Path, pair: TrainingPair) -> Tensor:
@@ -227,7 +242,7 @@ class Trainer:
         with self._policy.acting_as(self._reference):
             reference_error_2P = denoising_error(backbone.predict(*inputs), target)
         policy_error_2P = denoising_error(backbone.predict(*inputs), target)
-        pair = diffusion_dpo(policy_error_2P, reference_error_2P, self._request.loss)
+        pair = diffusion_dpo(policy_error_2P, reference_error_2P, self._request.loss, micro.tie_P)
         self._accelerator.backward(pair.loss_P.mean() * weight)
         means = {
             "loss": pair.loss_P.mean(),
@@ -257,7 +272,8 @@ class Trainer:
             for pair, emptied in zip(pairs, emptied_P.tolist(), strict=True)
         ]
         latents_P2 = torch.stack([data.latents[pair] for pair in pairs])
-        return Batch(latents_P2, noise_P, timesteps_P, rows, data.conditioning, backbone.device)
+        tie_P = torch.tensor([pair in data.ties for pair in pairs])
+        return Batch(latents_P2, noise_P, timesteps_P, tie_P, rows, data.conditioning, backbone.device)
 
     def _preview(self) -> None:
         """Images of the first held-out prompts on fixed noise seeds, as they are at this step."""
@@ -312,11 +328,13 @@ class Batch:
         latents_P2: Tensor,
         noise_P: Tensor,
         timesteps_P: Tensor,
+        tie_P: Tensor,
         prompt_rows: list[int],
         conditioning: Conditioning,
         device: torch.device,
     ) -> None:
-        self._own = (latents_P2, noise_P, timesteps_P, prompt_rows, conditioning, device)
+        self._own = (latents_P2, noise_P, timesteps_P, tie_P, prompt_rows, conditioning, device)
+        self.tie_P = tie_P.to(device)
         self.latents_2P = torch.cat([latents_P2[:, 0], latents_P2[:, 1]]).to(device)
         # One noise and one timestep for both: the margin compares images, not draws.
         self.noise_2P = torch.cat([noise_P, noise_P]).to(device)
@@ -324,9 +342,11 @@ class Batch:
         self.conditioning_2P = take(conditioning, [*prompt_rows, *prompt_rows])
 
     def __len__(self) -> int:
-        return len(self._own[3])
+        return len(self._own[4])
 
     def slice(self, first: int, last: int) -> Batch:
-        latents_P2, noise_P, timesteps_P, rows, conditioning, device = self._own
+        latents_P2, noise_P, timesteps_P, tie_P, rows, conditioning, device = self._own
         cut = slice(first, last)
-        return Batch(latents_P2[cut], noise_P[cut], timesteps_P[cut], rows[cut], conditioning, device)
+        return Batch(
+            latents_P2[cut], noise_P[cut], timesteps_P[cut], tie_P[cut], rows[cut], conditioning, device
+        )

@@ -144,8 +144,13 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
     held_out = [pair for pair in pairs if pair.held_out]
     human = [pair for pair in pairs if pair.source == "human"]
     judged = [
-        # It contradicts the first alone.
-        JudgedPair(id=pair.id, margin=0.4 if index else -0.2, margin_error=0.1, held_out=pair.held_out)
+        # It contradicts the first, and any that it never learned from.
+        JudgedPair(
+            id=pair.id,
+            margin=0.4 if index and not pair.held_out else -0.2,
+            margin_error=0.1,
+            held_out=pair.held_out,
+        )
         for index, pair in enumerate(human)
     ]
     publish_lines(folder.path / "judged_pairs.jsonl", (pair.model_dump() for pair in judged))

@@ -57,15 +57,9 @@ def shown(project: OpenProject, pair: ShownPair) -> dict[str, str]:
 
 @api.post("/projects/{project}/pairs/doubted")
 def doubted_pairs(project: InProject, who: Person) -> dict[str, Any]:
-    """Labelled pairs that the newest judge contradicts, without a word on what was said."""
-    found = jobs.doubted_pairs(project.store)
-    if found is None:
-        return {"round": None, "pairs": []}
-    number, pairs = found
-    return {
-        "round": number,
-        "pairs": [shown(project, pair) for pair in project.store.show_pairs(pairs, to=who)],
-    }
+    """This person's answers that the current judge contradicts, without a word on what they were."""
+    store, pairs = project.store, jobs.doubted_pairs(project.store, who)
+    return {"pairs": [shown(project, pair) for pair in store.show_pairs(pairs, to=who)]}
 
 
 @api.post("/projects/{project}/pairs/release")

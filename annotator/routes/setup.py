@@ -80,5 +80,5 @@ def change_settings(body: SettingsBody, project: InProject, who: Person) -> dict
 @api.post("/projects/{project}/prompts")
 def change_prompts(body: PromptsBody, project: InProject, who: Person) -> dict[str, int]:
     prompts = parse_prompts(body.prompts)
-    project.store.set_prompts(prompts, by=who, version=body.version)
-    return {"prompts": len(prompts)}
+    version = project.store.set_prompts(prompts, by=who, version=body.version)
+    return {"prompts": len(prompts), "version": version}

@@ -1,64 +1,80 @@
-// Labelled pairs that the newest judge contradicts, to look at again without being told what was said.
+// Answers of this person that the current judge contradicts, to be given again without being told what they were.
 
-import { act, ask, base, h, plural, Refused } from "/ui/core.js";
+import { act, ask, base, beforeTraining, h, plural, Refused } from "/ui/core.js";
 
-const ANSWERS = [
-  ["left", "Left"],
-  ["tie", "Tie"],
-  ["right", "Right"],
-];
+const ANSWERS = { left: "Left", tie: "Tie", right: "Right" };
+const LONGEST_MS = 86_400_000;
 
+/** Returns a function that shows what the judge of a round contradicts, once for each round. */
 export function doubted(card) {
   const part = (name) => card.querySelector(`[data-part="${name}"]`);
+  let shownOf = null;
+  let loading = false;
+  let sent = Promise.resolve();
+  let lost = 0; // answers that were not kept
 
-  async function load() {
-    const found = await ask(`${base}/pairs/doubted`, {}).catch(() => null);
-    if (!found) return;
-    part("pairs").replaceChildren(...found.pairs.map(again));
-    count(found.round);
+  beforeTraining(async () => {
+    const before = lost;
+    await sent;
+    if (lost > before) throw new Refused("An answer in Rounds was not kept. Give it again, then train.");
+  });
+
+  async function show(round) {
+    if (loading || round === shownOf) return;
+    loading = true;
+    try {
+      const found = await ask(`${base}/pairs/doubted`, {});
+      shownOf = round;
+      part("pairs").replaceChildren(...found.pairs.map(again));
+      count();
+    } catch {
+      // The next look at how things stand asks again.
+    } finally {
+      loading = false;
+    }
   }
 
-  function count(round) {
+  function count() {
     const left = part("pairs").children.length;
     card.hidden = left === 0;
-    part("title").textContent = `Round ${round} contradicts ${plural(left, "answer")}`;
-    card.dataset.round = round;
+    part("title").textContent = `The model contradicts ${plural(left, "answer")} of yours`;
   }
 
   function again(pair) {
-    const began = performance.now();
+    let began = null;
     const image = (side) =>
       h("figure", {}, h("img", { src: pair[side], alt: `${pair.prompt}, ${side}`, loading: "lazy" }));
+    const buttons = Object.entries(ANSWERS).map(([value, title]) =>
+      h("button", { type: "button", onclick: () => give(value) }, title),
+    );
     const own = h(
       "article",
       { class: "sail-self", "data-testid": "doubted-pair", "data-pair": pair.id },
       h("p", {}, pair.prompt),
       h("div", { class: "sail-two" }, image("left"), image("right")),
-      h(
-        "div",
-        { class: "sail-decide", role: "group", "aria-label": "Which is better?" },
-        ANSWERS.map(([value, title]) => {
-          const button = h("button", { type: "button", "data-value": value }, title);
-          const answer = {
-            uuid: crypto.randomUUID(),
-            pair: pair.id,
-            value,
-          };
-          button.addEventListener("click", () =>
-            act(button, async () => {
-              const elapsed_ms = Math.round(Math.min(performance.now() - began, 86400000));
-              const kept = await ask(`${base}/labels`, { answers: [{ ...answer, elapsed_ms }] });
-              if (kept.refused[answer.uuid]) throw new Refused(kept.refused[answer.uuid]);
-              own.remove();
-              count(card.dataset.round);
-            }),
-          );
-          return button;
-        }),
-      ),
+      h("div", { class: "sail-decide", role: "group", "aria-label": "Which is better?" }, buttons),
     );
+    // Looking begins when a person comes to this pair, not when the page was made.
+    for (const name of ["pointerenter", "focusin"]) own.addEventListener(name, () => (began ??= performance.now()));
+
+    async function give(value) {
+      const elapsed_ms = Math.round(Math.min(performance.now() - (began ?? performance.now()), LONGEST_MS));
+      const answer = { uuid: crypto.randomUUID(), pair: pair.id, value, elapsed_ms };
+      for (const button of buttons) button.disabled = true;
+      const kept = sent
+        .then(() => ask(`${base}/labels`, { answers: [answer] }))
+        .then((said) => {
+          if (said.refused[answer.uuid]) throw new Refused(said.refused[answer.uuid]);
+          own.remove();
+          count();
+        });
+      sent = kept.catch(() => lost++);
+      await act(buttons[0], () => kept);
+      for (const button of buttons) button.disabled = false;
+    }
+
     return own;
   }
 
-  return load;
+  return show;
 }

@@ -46,8 +46,10 @@ export function mount(root) {
 
   function load() {
     sent = sent
-      .then(() => ask(`${base}/review`))
+      // Another load may have brought them meanwhile, and what was decided since must not be thrown away.
+      .then(() => ((status.review?.run ?? null) === run ? null : ask(`${base}/review`)))
       .then((review) => {
+        if (!review) return;
         pairs = review.pairs.map((pair) => ({ ...pair, kept: pair.decision, turn: 0 }));
         ({ round, run } = review);
         slider.value = review.self_fraction;

@@ -15,8 +15,7 @@ export function mount(root) {
   const drawn = new Map(); // what is on the page, so that nothing is replaced under someone's finger
   const rows = new Map();
   let followed = null;
-  let doubtedOf = null; // the round whose contradicted pairs are shown
-  const loadDoubted = doubted(find("doubted"));
+  const showDoubted = doubted(find("doubted"));
 
   function put(place, key, make) {
     const text = JSON.stringify(key);
@@ -41,11 +40,7 @@ export function mount(root) {
     );
     put(find("rounds"), [status.rounds, status.current], () => roundTable(status));
     runList(status.runs);
-    const newest = status.rounds.at(-1)?.round ?? null;
-    if (newest !== doubtedOf) {
-      doubtedOf = newest;
-      loadDoubted();
-    }
+    showDoubted(status.current);
     const training = status.runs.find((run) => run.job === "train" && run.state !== "waiting");
     if (training) follow(training);
     else find("curves").hidden = true;
@@ -93,6 +88,7 @@ export function mount(root) {
       "From",
       "Human + self",
       "Judge, held out",
+      "Judge, learned",
       "Diversity",
       "Saturation",
       "Winner",
@@ -126,6 +122,7 @@ export function mount(root) {
       accuracy.value == null
         ? "not measured"
         : `${percent(accuracy.value)} (${Math.round(100 * accuracy.low)} to ${Math.round(100 * accuracy.high)}), n ${accuracy.n}`;
+    const learned = round.human_agreement?.value;
     const ratio = (value) => (value == null ? "not measured" : `× ${value.toFixed(2)}`);
     const gate = round.accepted
       ? h("span", { class: "sail-chip", "data-state": "done" }, "accepted")
@@ -140,6 +137,7 @@ export function mount(root) {
       round.parent ?? "base",
       `${round.human_pairs} + ${round.self_pairs}`,
       judge,
+      learned == null ? "not measured" : percent(learned),
       ratio(round.diversity_ratio),
       ratio(round.saturation_ratio),
       gain(round.winner_gain),

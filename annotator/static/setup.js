@@ -102,7 +102,9 @@ export function mount(root) {
   });
 
   onSubmit(prompts, "prompts", async () => {
+    if (version === null) throw new Refused("The prompts are still being loaded. Try again in a moment.");
     const saved = await ask(`${base}/prompts`, { prompts: prompts.elements.prompts.value, version });
+    version = saved.version;
     said("prompts", `Saved ${plural(saved.prompts, "prompt")}.`);
     load();
   });

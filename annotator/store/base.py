@@ -126,10 +126,10 @@ class Base:
         """A number that changes whenever the prompts do."""
         return int(self._rows("select max(seq) as seq from events where kind = 'prompts'")[0]["seq"])
 
-    def set_prompts(self, prompts: Sequence[str], *, by: str, version: int | None = None) -> None:
-        """ValueError where `version` is given and somebody has changed the prompts since it."""
+    def set_prompts(self, prompts: Sequence[str], *, by: str, version: int | None = None) -> int:
+        """The new version. ValueError where `version` is given and somebody changed the prompts since."""
 
-        def write() -> None:
+        def write() -> int:
             last = self._first("events", "kind = ?", ["prompts"], order_by="seq desc")
             if version is not None and last is not None and last["seq"] != version:
                 raise ValueError(
@@ -137,8 +137,11 @@ class Base:
                     "Copy what you added, reload the page and save again."
                 )
             self._append_event("prompts", list(prompts), by)
+            written = self._first("events", "kind = ?", ["prompts"], order_by="seq desc")
+            assert written is not None
+            return int(written["seq"])
 
-        self._write(write)
+        return self._write(write)
 
     def set_settings(self, settings: LoopSettings, *, by: str) -> None:
         self._write(lambda: self._append_event("settings", settings.model_dump(mode="json"), by))

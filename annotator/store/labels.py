@@ -135,17 +135,20 @@ class Labels(Base):
         )
         return {row["id"]: ShownPair(**row) for row in rows}
 
-    def not_labelled_since(self, at: float, pairs: Sequence[str]) -> list[str]:
-        """Those of `pairs` that are pairs to label and had no answer after `at`, in their order."""
+    def answered_before(self, at: float, pairs: Sequence[str], *, by: str) -> list[str]:
+        """Those of `pairs` for which this person named a winner, and not again after `at`; in their order."""
         rows = self._rows(
             """
             select value from json_each(:pairs)
-            where value in (select id from pairs)
-              and value not in (select pair from labels where at > :at)
+            where value in (
+                select pair from standing_labels
+                where person = :by and at <= :at and value in ('left', 'right')
+            )
             order by key
             """,
             pairs=json.dumps(list(pairs)),
             at=at,
+            by=by,
         )
         return [row["value"] for row in rows]
 

@@ -87,6 +87,11 @@ class Runs(Base):
             for round_, folder in trained
         ]
 
+    def run_of(self, trained: Round) -> Run:
+        """The run that trained a round."""
+        (row,) = self._rows("select run from rounds where number = :number", number=trained.round)
+        return self.run(row["run"])
+
     def current_round(self) -> Round | None:
         """The round that the loop goes on from; None is the base model."""
         chosen = self._last_event("current_round")

@@ -99,7 +99,7 @@ def test_a_double_press_is_one_answer(pairs_to_label: Labelling, open_label: Ope
     assert values(store) == ["left"]
 
 
-def test_the_next_pair_is_painted_within_100_ms(pairs_to_label: Labelling, open_label: Opens) -> None:
+def test_the_next_pair_can_be_painted_within_100_ms(pairs_to_label: Labelling, open_label: Opens) -> None:
     app, _ = pairs_to_label
     page = open_label(app)
     wait_for_pair(page)

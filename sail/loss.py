@@ -28,9 +28,7 @@ def denoising_error(prediction_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
     return (prediction_BCHW - target_BCHW).float().pow(2).flatten(1).mean(1)
 
 
-def diffusion_dpo(
-    policy_error_2P: Tensor, reference_error_2P: Tensor, config: Loss, tie_P: Tensor | None = None
-) -> PairLoss:
+def diffusion_dpo(policy_error_2P: Tensor, reference_error_2P: Tensor, config: Loss) -> PairLoss:
     """Loss of each pair, for `dpo` -log sigmoid of its margin; the mean over pairs is outside, the caller's.
 
     margin = beta/2 * (gain(winner) - gain(loser)) with gain = reference error - policy error
@@ -50,9 +48,6 @@ def diffusion_dpo(
     else:
         smoothing = config.label_smoothing
         loss_P = -(1 - smoothing) * F.logsigmoid(guarded_P) - smoothing * F.logsigmoid(-guarded_P)
-    if tie_P is not None:
-        # Either image is preferred with probability 1/2.
-        loss_P = torch.where(tie_P, -0.5 * (F.logsigmoid(margin_P) + F.logsigmoid(-margin_P)), loss_P)
     return PairLoss(loss_P, margin_P, winner_gain_P, loser_gain_P)
 
 

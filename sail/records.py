@@ -75,8 +75,6 @@ class TrainingPair(Record):
     source: Source
     held_out: bool = False
     """Never trained on; the judge is measured on it."""
-    tie: bool = False
-    """People found both alike: which is called winner means nothing, and the margin is pulled to 0."""
 
 
 class JudgedPair(Record):

@@ -47,8 +47,6 @@ class PairData:
     """A row for each different prompt, and the empty prompt as the last row."""
     sides: dict[Source, list[int]]
     """Indices of the pairs to learn from, by who judged them."""
-    ties: frozenset[int]
-    """Indices of pairs that people found alike."""
     human: list[HumanPair]
     """Those that the judge is asked about, learned from or held out."""
 
@@ -64,7 +62,6 @@ def load_pairs(folder: RunFolder, policy: Policy) -> PairData:
         prompt_rows=[row_of[pair.prompt] for pair in pairs],
         conditioning=_encode(policy, [*prompts, ""]),
         sides={side: _indices(pairs, side) for side in ("human", "self")},
-        ties=frozenset(index for index, pair in enumerate(pairs) if pair.tie),
         human=[
             HumanPair(pair.id, pair.prompt, both, pair.held_out)
             for index, (pair, both) in enumerate(zip(pairs, latents, strict=True))
@@ -76,7 +73,7 @@ def load_pairs(folder: RunFolder, policy: Policy) -> PairData:
 def _to_judge(pairs: list[TrainingPair]) -> frozenset[int]:
     """Indices of the human pairs that the judge is asked about: all that are held out, and so many others."""
     held_out = [index for index, pair in enumerate(pairs) if pair.held_out]
-    learned = [index for index in _indices(pairs, "human") if not pairs[index].tie]
+    learned = _indices(pairs, "human")
     learned.sort(key=lambda index: hashlib.sha256(pairs[index].id.encode()).digest())
     return frozenset([*held_out, *learned[:MAX_LEARNED_JUDGED]])
 
@@ -242,7 +239,7 @@ class Trainer:
         with self._policy.acting_as(self._reference):
             reference_error_2P = denoising_error(backbone.predict(*inputs), target)
         policy_error_2P = denoising_error(backbone.predict(*inputs), target)
-        pair = diffusion_dpo(policy_error_2P, reference_error_2P, self._request.loss, micro.tie_P)
+        pair = diffusion_dpo(policy_error_2P, reference_error_2P, self._request.loss)
         self._accelerator.backward(pair.loss_P.mean() * weight)
         means = {
             "loss": pair.loss_P.mean(),
@@ -272,8 +269,7 @@ class Trainer:
             for pair, emptied in zip(pairs, emptied_P.tolist(), strict=True)
         ]
         latents_P2 = torch.stack([data.latents[pair] for pair in pairs])
-        tie_P = torch.tensor([pair in data.ties for pair in pairs])
-        return Batch(latents_P2, noise_P, timesteps_P, tie_P, rows, data.conditioning, backbone.device)
+        return Batch(latents_P2, noise_P, timesteps_P, rows, data.conditioning, backbone.device)
 
     def _preview(self) -> None:
         """Images of the first held-out prompts on fixed noise seeds, as they are at this step."""
@@ -328,13 +324,11 @@ class Batch:
         latents_P2: Tensor,
         noise_P: Tensor,
         timesteps_P: Tensor,
-        tie_P: Tensor,
         prompt_rows: list[int],
         conditioning: Conditioning,
         device: torch.device,
     ) -> None:
-        self._own = (latents_P2, noise_P, timesteps_P, tie_P, prompt_rows, conditioning, device)
-        self.tie_P = tie_P.to(device)
+        self._own = (latents_P2, noise_P, timesteps_P, prompt_rows, conditioning, device)
         self.latents_2P = torch.cat([latents_P2[:, 0], latents_P2[:, 1]]).to(device)
         # One noise and one timestep for both: the margin compares images, not draws.
         self.noise_2P = torch.cat([noise_P, noise_P]).to(device)
@@ -342,11 +336,9 @@ class Batch:
         self.conditioning_2P = take(conditioning, [*prompt_rows, *prompt_rows])
 
     def __len__(self) -> int:
-        return len(self._own[4])
+        return len(self._own[3])
 
     def slice(self, first: int, last: int) -> Batch:
-        latents_P2, noise_P, timesteps_P, tie_P, rows, conditioning, device = self._own
+        latents_P2, noise_P, timesteps_P, rows, conditioning, device = self._own
         cut = slice(first, last)
-        return Batch(
-            latents_P2[cut], noise_P[cut], timesteps_P[cut], tie_P[cut], rows[cut], conditioning, device
-        )
+        return Batch(latents_P2[cut], noise_P[cut], timesteps_P[cut], rows[cut], conditioning, device)

@@ -94,26 +94,6 @@ def test_a_setting_that_an_objective_would_not_use_is_refused():
         Loss(objective="winner", winner_penalty=1.0)
 
 
-def test_a_tie_pulls_the_margin_to_0_from_either_side():
-    reference_2P = torch.full((6,), 0.5)
-    policy_2P = torch.tensor([0.4, 0.5, 0.6, 0.5, 0.5, 0.5], requires_grad=True)
-    tie_P = torch.tensor([True, True, True])
-    loss_P = diffusion_dpo(policy_2P, reference_2P, Loss(beta=10), tie_P).loss_P
-    assert loss_P[1].item() == pytest.approx(math.log(2)) and loss_P[0] > loss_P[1] < loss_P[2]
-    assert loss_P[0].item() == pytest.approx(loss_P[2].item())
-    loss_P.sum().backward()
-    assert policy_2P.grad is not None
-    better, even, worse = policy_2P.grad[:3].tolist()
-    assert better < 0 < worse and even == 0
-
-
-def test_a_pair_with_a_winner_is_learned_as_before_beside_ties():
-    reference_2P, policy_2P = torch.rand(4), torch.rand(4)
-    plain = diffusion_dpo(policy_2P, reference_2P, Loss()).loss_P
-    mixed = diffusion_dpo(policy_2P, reference_2P, Loss(), torch.tensor([False, True])).loss_P
-    assert mixed[0] == plain[0] and mixed[1] >= math.log(2) - 1e-6
-
-
 def test_a_margin_is_antisymmetric():
     reference_2P, policy_2P = torch.rand(8), torch.rand(8)
     turned = [torch.cat(list(reversed(error.chunk(2)))) for error in (policy_2P, reference_2P)]

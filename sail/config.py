@@ -185,8 +185,19 @@ class ProposeRequest(_Request):
     sampling: Sampling = Sampling()
     scoring: Scoring | None = None
     choose: Choose = "best_worst"
+    pairs_to_show: int = Field(0, ge=0)
+    """So many pairs of a prompt's candidates are for people, the most different ones first."""
     beta: float = Field(2000.0, gt=0)
     """Scale of the implicit reward; the beta that the adapter was trained with."""
+
+    @model_validator(mode="after")
+    def _enough(self) -> ProposeRequest:
+        if 2 * self.pairs_to_show > self.num_candidates:
+            raise ValueError(
+                f"{self.pairs_to_show} pairs need {2 * self.pairs_to_show} candidates, "
+                f"got {self.num_candidates}."
+            )
+        return self
 
     @model_validator(mode="after")
     def _judge(self) -> ProposeRequest:
@@ -246,6 +257,8 @@ Kind = Literal["propose", "train", "evaluate", "export"]
 class LoopSettings(Config):
     """One project's settings for the whole loop."""
 
+    candidates_per_pair: int = Field(4, ge=2)
+    """Images drawn for each pair that people are shown: of these the two that differ most."""
     prompts_per_round: int = Field(64, ge=1)
     num_candidates: int = Field(8, ge=2)
     held_out_every: int = Field(5, ge=2)

@@ -244,7 +244,7 @@ def _latents(folder: RunFolder, found: CandidateSet, index: int) -> LatentsRef:
 
 
 def _shown(folder: RunFolder, found: CandidateSet, turn: int) -> ShownPair:
-    left, right = found.candidates[2 * turn], found.candidates[2 * turn + 1]
+    left, right = (found.candidates[index] for index in found.to_show[turn])
     return ShownPair(
         ordinal=0,
         prompt=found.prompt,

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from itertools import combinations
 
 from sail.config import Choose
 from sail.records import SelfPair
+
+
+def most_different(distance_NN: Sequence[Sequence[float]], count: int) -> list[tuple[int, int]]:
+    """`count` pairs of N candidates, none in two of them: the two farthest apart, then of the others.
+
+    Two images that hardly differ are a tie to whoever looks at them, and a tie teaches nothing.
+    """
+    left = set(range(len(distance_NN)))
+    pairs = []
+    for _ in range(count):
+        pair = max(combinations(sorted(left), 2), key=lambda both: distance_NN[both[0]][both[1]])
+        left -= set(pair)
+        pairs.append(pair)
+    return pairs
 
 
 def two_at_random(rewards: Sequence[float], rng: random.Random) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from sail import backbones
 from sail.config import ModelRef, ProposeRequest, Sampling
-from sail.pairing import ranked_self_pairs
+from sail.pairing import most_different, ranked_self_pairs
 from sail.policy import Part, Policy
 from sail.records import Candidate, CandidateSet
 from sail.reward import draw_weights, gains, implicit_reward, margin_with_error
@@ -51,7 +51,9 @@ def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> d
         if request.scoring:
             tensors["gains"] = gains(policy, prompt, drawn.latents_NCHW, request.scoring, reference=reference)
         images = _decoded(policy, drawn.latents_NCHW, request.sampling.chunk)
-        _publish_candidates(folder.path, drawn.prompt_index, prompt, tensors, images)
+        flat_ND = drawn.latents_NCHW.flatten(1)
+        to_show = most_different(torch.cdist(flat_ND, flat_ND).tolist(), request.pairs_to_show)
+        _publish_candidates(folder.path, drawn.prompt_index, prompt, tensors, images, to_show)
         progress.advance()
         folder.stop_if_asked()
 
@@ -72,7 +74,12 @@ def _decoded(policy: Policy, latents_NCHW: Tensor, chunk: int) -> Tensor:
 
 
 def _publish_candidates(
-    run: Path, prompt_index: int, prompt: str, tensors: dict[str, Tensor], images_NHW3: Tensor
+    run: Path,
+    prompt_index: int,
+    prompt: str,
+    tensors: dict[str, Tensor],
+    images_NHW3: Tensor,
+    to_show: Sequence[tuple[int, int]],
 ) -> None:
     name = f"candidates/{prompt_index:05d}"
     candidates = []
@@ -83,7 +90,11 @@ def _publish_candidates(
     latents = f"{name}.safetensors"
     publish(run / latents, lambda beside: save_file(tensors, beside))
     found = CandidateSet(
-        prompt_index=prompt_index, prompt=prompt, latents=latents, candidates=tuple(candidates)
+        prompt_index=prompt_index,
+        prompt=prompt,
+        latents=latents,
+        candidates=tuple(candidates),
+        to_show=tuple(to_show),
     )
     # Last: what it names is there when it is.
     publish_json(run / f"{name}.json", found.model_dump())

@@ -40,6 +40,8 @@ class CandidateSet(Record):
     latents: str
     """A safetensors file relative to the run folder; row i of `latents` belongs to candidate i."""
     candidates: tuple[Candidate, ...]
+    to_show: tuple[tuple[int, int], ...] = ()
+    """Indices of candidates that are to be shown to people as pairs."""
 
 
 class SelfPair(Record):

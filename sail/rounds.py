@@ -99,12 +99,13 @@ def take_prompts(prompts: Sequence[str], used: Sequence[str], count: int) -> lis
 def seed_request(
     settings: LoopSettings, model: ModelRef, prompts: Sequence[str], *, pairs_per_prompt: int = 1
 ) -> ProposeRequest:
-    """Draw two images a pair for people to choose from: candidates 0 and 1 are a pair, 2 and 3, and so on."""
+    """Draw images for people to choose from, and name the pairs of them that differ most."""
     return ProposeRequest(
         model=model,
         round=0,
         prompts=tuple(prompts),
-        num_candidates=2 * pairs_per_prompt,
+        num_candidates=settings.candidates_per_pair * pairs_per_prompt,
+        pairs_to_show=pairs_per_prompt,
         noise_seed=settings.noise_seed,
         sampling=settings.sampling,
         beta=settings.loss.beta,

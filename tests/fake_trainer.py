@@ -100,7 +100,13 @@ def publish_candidates(folder: RunFolder, request: ProposeRequest, progress: Pro
             found.append(Candidate(index=number, image=name))
         latents = f"candidates/{index:05d}.safetensors"
         (folder.path / latents).write_bytes(f"latents {request.noise_seed} {index}".encode())
-        published = CandidateSet(prompt_index=index, prompt=prompt, latents=latents, candidates=tuple(found))
+        published = CandidateSet(
+            prompt_index=index,
+            prompt=prompt,
+            latents=latents,
+            candidates=tuple(found),
+            to_show=tuple((2 * turn + 1, 2 * turn) for turn in range(request.pairs_to_show)),
+        )
         publish_json(root / f"{index:05d}.json", published.model_dump())
         step(folder, progress, index)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sail.pairing import best_and_worst, ranked_self_pairs
+from sail.pairing import best_and_worst, most_different, ranked_self_pairs
 
 rewards_N = st.lists(st.floats(-100, 100), min_size=2, max_size=8)
 
@@ -16,6 +16,14 @@ def test_best_has_the_highest_and_worst_the_lowest_reward(rewards):
         assert len(set(rewards)) == 1
     else:
         assert (rewards[chosen[0]], rewards[chosen[1]]) == (max(rewards), min(rewards))
+
+
+def test_the_two_candidates_farthest_apart_are_shown_first_and_none_is_shown_twice():
+    places = [0.0, 1.0, 5.0, 5.5, 9.0]
+    distance = [[abs(one - other) for other in places] for one in places]
+    assert most_different(distance, 1) == [(0, 4)]
+    assert most_different(distance, 2) == [(0, 4), (1, 3)]
+    assert most_different(distance, 0) == []
 
 
 def test_equal_rewards_make_no_pair():

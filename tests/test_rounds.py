@@ -163,8 +163,10 @@ def test_after_a_first_round_that_was_not_accepted_there_is_no_judge_so_training
 
 def test_seed_pairs_are_two_images_of_the_base_model():
     request = seed_request(SETTINGS, MODEL, ["a", "b"])
-    assert (request.num_candidates, request.adapter, request.scoring, request.round) == (2, None, None, 0)
-    assert seed_request(SETTINGS, MODEL, ["a"], pairs_per_prompt=3).num_candidates == 6
+    assert (request.num_candidates, request.pairs_to_show) == (4, 1)
+    assert (request.adapter, request.scoring, request.round) == (None, None, 0)
+    more = seed_request(SETTINGS, MODEL, ["a"], pairs_per_prompt=3)
+    assert (more.num_candidates, more.pairs_to_show) == (12, 3)
 
 
 def test_the_judge_is_scored_against_base_by_default_and_against_its_parent_on_request():

@@ -67,7 +67,7 @@ def label_counts(project: OpenProject) -> dict[str, int]:
 def _pairs_coming(project: OpenProject, run: Run) -> int:
     request = RunFolder(project.store.run_folder(run)).request()
     left = len(request.prompts) - len(project.store.taken_in(run))
-    return int(left * (request.num_candidates // 2))
+    return int(left * (request.pairs_to_show or request.num_candidates // 2))
 
 
 def with_etag(request: Request, value: Any) -> Response:

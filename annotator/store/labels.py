@@ -50,8 +50,10 @@ class Labels(Base):
             }  # fmt: skip
             self._append("candidates", row)
         if run.job == "draw":
-            for one, two in zip(ids[::2], ids[1::2], strict=False):
-                self._insert_pair(run, one, two)
+            # A folder from before pairs were named has them in their order.
+            in_order = zip(range(0, len(ids), 2), range(1, len(ids), 2), strict=False)
+            for one, two in found.to_show or in_order:
+                self._insert_pair(run, ids[one], ids[two])
 
     def _insert_pair(self, run: Run, one: str, two: str) -> None:
         ordinal = self._writing.execute("select coalesce(max(ordinal), -1) + 1 from pairs").fetchone()[0]

@@ -11,6 +11,7 @@ _SETTINGS = (
     ("optimisation.learning_rate", "Learning rate", "0.000001", "any"),
     ("loss.beta", "Beta", "1", "any"),
     ("lora.rank", "LoRA rank", "1", "1"),
+    ("candidates_per_pair", "Images drawn for a pair", "2", "1"),
     ("prompts_per_round", "Prompts a round", "1", "1"),
     ("num_candidates", "Candidates a prompt", "2", "1"),
     ("scoring.draws", "Draws to judge with", "2", "1"),

@@ -53,6 +53,7 @@ def judged_pairs(
     for pair in pairs:
         gains_2K.append(gains(policy, pair.prompt, pair.latents_2CHW, scoring, reference=reference))
         progress.advance()
+        progress.stop_if_asked()
     if not pairs:
         return []
     weight_K = draw_weights(gains_2K, scoring)
@@ -106,6 +107,7 @@ def draw_images(
         ):
             images.append(policy.backbone.decode(drawn.latents_NCHW.to(policy.backbone.device)))
             progress.advance()
+            progress.stop_if_asked()
     return images
 
 

@@ -359,6 +359,10 @@ class Progress:
         if time.monotonic() - self._written >= self._min_interval_s or step == self._snapshot.total:
             self._write()
 
+    def stop_if_asked(self) -> None:
+        """As the folder's; for stages that lose nothing by a stop, since a resume does them again."""
+        self._folder.stop_if_asked()
+
     def end(self, state: State, message: str = "") -> None:
         self._close_bar()
         self._snapshot = self._snapshot.model_copy(

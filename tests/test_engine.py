@@ -305,6 +305,21 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_adapter_bytes(model, propo
     assert folder.result()["sha256"] == trained.result()["sha256"]
 
 
+def test_a_stop_is_heard_while_a_round_is_measured(model, proposed, trained, tmp_path):
+    folder = RunFolder.create(tmp_path / "run", train_request(model), pairs=human_pairs(proposed))
+
+    class StopsWhenTrained(RunFolder):
+        def stop_if_asked(self) -> None:
+            if (self.path / "adapter").exists():
+                raise Stopped("Stopped on request.")
+
+    with pytest.raises(Stopped):
+        execute(StopsWhenTrained(folder.path))
+    assert folder.result() is None
+    execute(folder)
+    assert folder.result()["sha256"] == trained.result()["sha256"]
+
+
 def stop_at_first_step(folder: RunFolder) -> None:
     class StopsAtOnce(RunFolder):
         def append_metric(self, **values):

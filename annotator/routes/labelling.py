@@ -45,7 +45,7 @@ def next_pairs(project: InProject, who: Person) -> dict[str, Any]:
             for past in project.store.last_labels(who, 20)
         ],
         "with_others": queue.with_others,
-        "mean_ms": project.store.mean_label_ms(who),
+        "usual_ms": project.store.usual_label_ms(who),
         "labels": labels,
     }
 
@@ -76,7 +76,7 @@ def record_labels(body: AnswersBody, project: InProject, who: Person) -> dict[st
     return {
         "acknowledged": [answer.uuid for answer, why in zip(answers, refusals, strict=True) if why is None],
         "refused": {answer.uuid: why for answer, why in zip(answers, refusals, strict=True) if why},
-        "mean_ms": project.store.mean_label_ms(who),
+        "usual_ms": project.store.usual_label_ms(who),
         "labels": label_counts(project),
     }
 

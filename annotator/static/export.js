@@ -38,7 +38,9 @@ export function mount(root) {
     );
     button.hidden = !found.round;
     button.textContent = found.round ? `Export round ${found.round.round}` : "";
-    find("export-files").replaceChildren(found.run?.files.length ? files(found.run) : "");
+    find("export-files").replaceChildren(
+      ...(found.run?.files.length ? [h("h3", {}, filesTitle(found)), files(found.run)] : []),
+    );
     find("export-preferences").replaceChildren(
       found.preferences
         ? h(
@@ -49,6 +51,11 @@ export function mount(root) {
         : h("span", { class: "sail-dim" }, "Nothing is judged yet."),
     );
     root.dataset.mounted = "yes";
+  }
+
+  function filesTitle({ run, round }) {
+    const older = round && run.round !== round.round;
+    return older ? `Files of round ${run.round}, not of the current round` : `Files of round ${run.round}`;
   }
 
   function facts(found) {

@@ -15,6 +15,7 @@ import {
   openTab,
   plural,
   poll,
+  project,
   Refused,
   train as askToTrain,
   trouble,
@@ -61,7 +62,7 @@ export function mount(root) {
   let shownAt = 0;
   let status = null;
   let counts = null;
-  let meanMs = null;
+  let usualMs = null;
   let withOthers = 0;
   let drawnSeen = 0; // how many pairs there were when pairs were last fetched
   let fetchedAt = 0;
@@ -72,6 +73,8 @@ export function mount(root) {
   let loaded = false;
   // A list of pairs may have been made before the server heard of the last answers.
   const answered = new Set();
+  // Two tabs of one browser hold the same pairs, and one answer must not overwrite the other's.
+  const tabs = new BroadcastChannel(`sail/${project}`);
 
   // Pairs
 
@@ -113,7 +116,7 @@ export function mount(root) {
 
   function hear(answer) {
     counts = answer.labels;
-    meanMs = answer.mean_ms;
+    usualMs = answer.usual_ms;
   }
 
   /** An image, decoded, so that putting it on the page costs nothing. */
@@ -192,6 +195,7 @@ export function mount(root) {
     const elapsed_ms = Math.min(Math.round(elapsed), SLOWEST_MS);
     // With the pair as it was shown, so that undo finds it after a reload.
     put_in({ uuid, pair: shown.id, value, elapsed_ms, shown });
+    tabs.postMessage(shown.id);
     answered.add(shown.id);
     past.push({ uuid, value, pair: shown });
     if (past.length > 50) past.shift();
@@ -212,6 +216,15 @@ export function mount(root) {
     say(`Took back: ${WORDS[last.value]}.`);
     show();
   }
+
+  tabs.addEventListener("message", ({ data: pair }) => {
+    if (!queue.some((one) => one.id === pair)) return;
+    answered.add(pair);
+    queue = queue.filter((one) => one.id !== pair);
+    say("Answered in another tab.");
+    show();
+    if (queue.length < REFILL_BELOW) fetchPairs();
+  });
 
   function put_in(answer) {
     outbox.put(answer);
@@ -287,12 +300,13 @@ export function mount(root) {
     const badge = find("unsent");
     badge.hidden = !(pending.length > 1 || failures);
     badge.textContent = `${pending.length} unsent`;
+    root.querySelector('[data-answer="undo"]').disabled = !past.length;
     if (!counts) return;
     const undone = pending.filter((one) => one.value === "undo").length;
     const done = Math.max(0, counts.labelled + counts.skipped + pending.length - 2 * undone);
     const total = Math.max(counts.planned, done);
-    const pace = meanMs ? ` · ${(meanMs / 1000).toFixed(1)} s each` : "";
-    const left = meanMs && total > done ? ` · about ${duration(((total - done) * meanMs) / 1000)} left` : "";
+    const pace = usualMs ? ` · ${(usualMs / 1000).toFixed(1)} s each` : "";
+    const left = usualMs && total > done ? ` · about ${duration(((total - done) * usualMs) / 1000)} left` : "";
     find("label-progress").textContent = total ? `${done} of ${total}${pace}${left}` : "";
     Object.assign(find("label-bar"), { max: Math.max(total, 1), value: done });
     const early = find("train-early");
@@ -424,12 +438,17 @@ export function mount(root) {
 
   root.addEventListener("click", (event) => {
     const value = event.target.closest("[data-answer]")?.dataset.answer;
-    if (value) answer(value);
+    if (!value) return;
+    answer(value);
+    // A focus ring that stays on one side looks like a choice already made.
+    if (event.target.closest(".sail-image") && event.detail) document.activeElement?.blur();
   });
   find("train-early").addEventListener("click", (event) => act(event.currentTarget, train));
   document.addEventListener("keydown", (event) => {
+    const undoes = event.key === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey && !event.altKey;
     const value = KEYS[event.key];
-    if (!value || event.repeat || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+    if (!value || event.repeat || event.isComposing) return;
+    if (!undoes && (event.ctrlKey || event.metaKey || event.altKey)) return;
     if (document.hidden || !isShown(root) || help.open || (!shown && value !== "undo")) return;
     if (event.target.closest?.("input, textarea, select, [contenteditable], dialog")) return;
     event.preventDefault();

@@ -71,6 +71,7 @@ export function mount(root) {
       const button = form.querySelector("button");
       button.disabled = true;
       find(`${name}-error`).textContent = "";
+      if (find(`${name}-saved`)) find(`${name}-saved`).textContent = "";
       try {
         await send();
       } catch (error) {

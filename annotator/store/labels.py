@@ -7,11 +7,15 @@ import secrets
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from annotator.rows import Answer, PastLabel, Run, ShownPair
 from annotator.store.base import Base
 from sail.records import CandidateSet, SelfPair
+
+FEW_LABELS = 5
+"""Answers before which nothing is said of how long one takes."""
 
 
 class Labels(Base):
@@ -210,13 +214,11 @@ class Labels(Base):
         """Every label and undo as it came in, oldest first."""
         return self._rows("select * from labels order by seq")
 
-    def mean_label_ms(self, person: str, last: int = 20) -> float | None:
-        """How long this person's last answers took; None before the first."""
+    def usual_label_ms(self, person: str, last: int = 20) -> float | None:
+        """What this person's last answers usually took, pauses left out; None before the first few."""
         rows = self._rows(
-            "select avg(elapsed_ms) as mean from (select elapsed_ms from standing_labels "
-            "where person = :person order by seq desc limit :last)",
+            "select elapsed_ms from standing_labels where person = :person order by seq desc limit :last",
             person=person,
             last=last,
         )
-        mean: float | None = rows[0]["mean"]
-        return mean
+        return float(median(row["elapsed_ms"] for row in rows)) if len(rows) >= FEW_LABELS else None

@@ -40,6 +40,7 @@ MARKUP = f"""
   <div class="sail-answers" role="group" aria-label="Answers">
     {"".join(_button(*answer) for answer in _ANSWERS)}
   </div>
+  <p class="sail-said" aria-live="polite" data-testid="announcement"></p>
 </section>
 <section class="sail-message" data-testid="label-message" hidden></section>
 <footer class="sail-progress">
@@ -48,11 +49,11 @@ MARKUP = f"""
      <span class="sail-badge" data-testid="unsent" hidden></span>
      <button type="button" class="sail-quiet" data-testid="train-early" hidden></button></p>
 </footer>
-<p class="sail-hidden" aria-live="polite" data-testid="announcement"></p>
 <dialog class="sail-help" data-testid="help">
   <h3>Keys</h3>
   <table>{_HELP}</table>
-  <p>A click on an image chooses it. Labels are saved as you go.
+  <p>Tie: both are equally good. Both bad: neither should be learned from. Skip: you would rather not say.
+    Only pairs with a winner teach the model. A click on an image chooses it. Labels are saved as you go.
     What could not be sent waits in this browser.</p>
   <form method="dialog"><button class="sail-primary">Close</button></form>
 </dialog>

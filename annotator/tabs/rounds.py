@@ -29,8 +29,8 @@ MARKUP = f"""
   </section>
   <section class="sail-card" data-testid="doubted" hidden>
     <h3 data-part="title"></h3>
-    <p class="sail-dim">The model judges these the other way. A slip of the hand? Choose again, and what you
-      say now counts from the next round on.</p>
+    <p class="sail-dim">The model judges these the other way; your answer is not shown, so that you look
+      afresh. A slip of the hand? Choose again, and what you say now counts from the next round on.</p>
     <div class="sail-grid" data-part="pairs"></div>
   </section>
   <section class="sail-card"><h3>Rounds</h3><div class="sail-scroll" data-testid="rounds"></div></section>

@@ -263,6 +263,36 @@ def test_a_setting_changed_in_another_tab_is_not_overwritten(
     expect(page.get_by_test_id("setting-num_candidates")).to_have_value("5")
 
 
+def test_a_pair_answered_in_one_tab_leaves_the_other(pairs_to_label: Labelling, open_label: Opens) -> None:
+    app, store = pairs_to_label
+    page = open_label(app)
+    wait_for_pair(page)
+    other = page.context.new_page()
+    other.goto(app.address)
+    other.wait_for_selector(".sail-label[data-mounted]")
+    same = wait_for_pair(other)
+    assert shown_pair(page) == same
+    answer(page, "1")
+    assert wait_for_pair(other, other_than=same) != same
+    expect(other.get_by_test_id("announcement")).to_have_text("Answered in another tab.")
+    wait_for(lambda: values(store) == ["left"])
+
+
+def test_no_image_looks_chosen_after_a_click_and_undo_says_what_it_took_back(
+    pairs_to_label: Labelling, open_label: Opens
+) -> None:
+    app, _ = pairs_to_label
+    page = open_label(app)
+    first = wait_for_pair(page)
+    expect(page.get_by_test_id("answer-undo")).to_be_disabled()
+    page.get_by_test_id("image-right").click()
+    wait_for_pair(page, other_than=first)
+    assert page.evaluate("document.activeElement === document.body")
+    page.keyboard.press("Control+z")
+    expect(page.get_by_test_id("announcement")).to_be_visible()
+    expect(page.get_by_test_id("announcement")).to_have_text("Took back: right.")
+
+
 def test_prompts_changed_in_another_tab_are_not_overwritten(
     pairs_to_label: Labelling, open_label: Opens
 ) -> None:

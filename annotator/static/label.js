@@ -200,7 +200,7 @@ export function mount(root) {
     past.push({ uuid, value, pair: shown });
     if (past.length > 50) past.shift();
     queue.shift();
-    say(WORDS[value]);
+    say(`Last answer: ${WORDS[value]}.`);
     flash(value);
     show();
     if (queue.length < REFILL_BELOW) fetchPairs();

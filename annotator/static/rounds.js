@@ -153,7 +153,8 @@ export function mount(root) {
   }
 
   function gain(value) {
-    return `${value > 0 ? "+" : ""}${value.toExponential(1)}`;
+    // A minus, not a hyphen, after which a line may break.
+    return `${value > 0 ? "+" : ""}${value.toExponential(1)}`.replaceAll("-", "\u2212");
   }
 
   function current(round, status) {

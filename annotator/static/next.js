@@ -2,6 +2,7 @@
 
 import { act, ask, base, h, isActive, openTab, plural, runTitle, train } from "/ui/core.js";
 
+const ENDED_EARLY = ["stopped", "failed", "interrupted"];
 const MEANWHILE = {
   draw: "You can label what is there already.",
   propose: "The pairs go to Review when it is done.",
@@ -12,7 +13,21 @@ const MEANWHILE = {
 export function nextAction(status) {
   const active = status.runs.find((run) => isActive(run) && run.job !== "export");
   const canLabel = active?.job === "draw" && status.next.name !== "draw";
-  return active && !canLabel ? during(active) : STEPS[status.next.name](status);
+  if (active && !canLabel) return during(active);
+  const next = STEPS[status.next.name](status);
+  const last = status.runs.find((run) => ["propose", "train"].includes(run.job));
+  return last && ENDED_EARLY.includes(last.state) && last.round === status.next.round
+    ? resume(last, next[1])
+    : next;
+}
+
+/** What ended early goes on from where it was; what would begin anew stays beside it. */
+function resume(run, instead) {
+  instead.className = "sail-quiet";
+  const text = `${run.message || `It ended at ${run.stage} ${run.step} of ${run.total}.`} What was changed since counts only for what begins anew.`;
+  const own = button(`Resume ${runTitle(run).toLowerCase()}`, () => ask(`${base}/runs/${run.id}/resume`, {}));
+  own.dataset.testid = "resume-next";
+  return [words(`${runTitle(run)}: ${run.state}`, text), instead, own];
 }
 
 const STEPS = {

@@ -85,6 +85,18 @@ def test_a_lost_decision_does_not_undo_a_later_one(review: Page, store: Store) -
     expect(review.get_by_test_id("self-0")).to_have_attribute("data-decision", "flip")
 
 
+def test_a_round_that_ended_early_is_resumed_where_the_next_step_stands(review: Page) -> None:
+    # The outline of a model cannot be loaded, so the real trainer fails at once.
+    review.get_by_test_id("train-round").click()
+    resume = review.get_by_test_id("resume-next")
+    open_tab(review, "Rounds")
+    resume.wait_for(timeout=60_000)
+    expect(resume).to_have_text("Resume train round 1")
+    expect(review.get_by_test_id("next-action")).to_have_text("Review")
+    resume.click()
+    expect(resume).to_have_count(0)
+
+
 def test_an_answer_that_the_judge_contradicts_can_be_given_again(review: Page, store: Store) -> None:
     (doubted,) = jobs.doubted_pairs(store, "ann")
     assert jobs.doubted_pairs(store, "bob") == []

@@ -14,7 +14,7 @@ from annotator.rows import Job, Run
 from annotator.store import Store
 from sail import mixup
 from sail import rounds as loop
-from sail.config import ExportRequest, LoopSettings, Mixup
+from sail.config import ExportRequest, LoopSettings, Mixup, ProposeRequest, TrainRequest
 from sail.mixup import MixupPlan
 from sail.records import Interval, TrainingPair
 from sail.rounds import NextStep, Round
@@ -49,21 +49,25 @@ def draw(store: Store, count: int, *, by: str) -> Run:
 
 
 def propose(store: Store, *, by: str) -> Run:
-    """Have the current round's policy draw candidates and judge them, for the round after the last."""
+    """Have the current round's policy judge new candidates, for the round after the last."""
+    request = propose_request(store)
+    named = {request.adapter, request.reference_adapter}
+    adapters = {round_.sha256: Path(round_.adapter) for round_ in store.rounds() if round_.sha256 in named}
+    return _create(store, "propose", round_number=request.round, by=by, build=lambda: (request, (), adapters))
+
+
+def propose_request(store: Store) -> ProposeRequest:
+    """What `propose` would ask for now."""
     project, trained = store.project(), store.rounds()
     policy = store.current_round()
     if policy is None:
         raise ValueError("No round is accepted yet, so there is no judge. Train a round first.")
-    number = trained[-1].round + 1
     parent = next((round_ for round_ in trained if round_.round == policy.parent), None)
     learn, _ = loop.split_prompts(project.prompts, project.settings)
     prompts = loop.take_prompts(learn, store.used_prompts(), project.settings.prompts_per_round)
-    request = loop.propose_request(
-        project.settings, project.model, prompts, number=number, policy=policy, parent=parent
+    return loop.propose_request(
+        project.settings, project.model, prompts, number=next_round(store), policy=policy, parent=parent
     )
-    named = {request.adapter, request.reference_adapter}
-    adapters = {round_.sha256: Path(round_.adapter) for round_ in trained if round_.sha256 in named}
-    return _create(store, "propose", round_number=number, by=by, build=lambda: (request, (), adapters))
 
 
 def doubted_pairs(store: Store, person: str) -> list[str]:
@@ -90,14 +94,24 @@ def train(store: Store, *, self_fraction: float | None = None, by: str) -> Run:
         store.set_settings(settings, by=by)
     pairs = training_pairs(store)
     loop.require_enough_pairs(_trainable(pairs), settings)
-    number, parent = next_round(store), store.current_round()
-    project = store.project()
-    _, held_out_prompts = loop.split_prompts(project.prompts, settings)
-    request = loop.train_request(
-        settings, project.model, number=number, parent=parent, held_out_prompts=held_out_prompts
-    )
+    request, parent = train_request(store), store.current_round()
     adapters = {parent.sha256: Path(parent.adapter)} if parent else {}
-    return _create(store, "train", round_number=number, by=by, build=lambda: (request, pairs, adapters))
+    return _create(
+        store, "train", round_number=request.round, by=by, build=lambda: (request, pairs, adapters)
+    )
+
+
+def train_request(store: Store) -> TrainRequest:
+    """What `train` would ask for now."""
+    project = store.project()
+    _, held_out_prompts = loop.split_prompts(project.prompts, project.settings)
+    return loop.train_request(
+        project.settings,
+        project.model,
+        number=next_round(store),
+        parent=store.current_round(),
+        held_out_prompts=held_out_prompts,
+    )
 
 
 def export(store: Store, *, by: str) -> Run:

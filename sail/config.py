@@ -44,6 +44,9 @@ TimestepRange = Annotated[tuple[float, float], AfterValidator(_checked_share)]
 """Share of the training timesteps that draws are taken from: (0, 1) is all of them, 0 the least noise."""
 Choose = Literal["best_worst", "random"]
 """Which two candidates of a prompt become its self pair; the paper compares both."""
+DrawnBy = Literal["policy", "reference"]
+"""Who draws the candidates that the policy judges against its reference; the paper has the policy do both.
+A policy prefers images that carry its own marks, whatever people like, and the reference's carry none."""
 Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARS)]
 
 
@@ -161,7 +164,7 @@ class Monitoring(Config):
     min_judge_accuracy: float = Field(0.5, ge=0, le=1)
     """The gate closes when the upper end of the judge's interval is below this."""
     min_diversity_ratio: float = Field(0.5, ge=0)
-    max_saturation_ratio: float = Field(1.35, ge=1)
+    max_saturation_ratio: float = Field(2.0, ge=1)
     """The gate closes outside [1 / this, this]."""
 
 
@@ -184,6 +187,7 @@ class ProposeRequest(_Request):
     noise_seed: int = 0
     sampling: Sampling = Sampling()
     scoring: Scoring | None = None
+    drawn_by: DrawnBy = "policy"
     choose: Choose = "best_worst"
     pairs_to_show: int = Field(0, ge=0)
     """So many pairs of a prompt's candidates are for people, the most different ones first."""
@@ -265,6 +269,7 @@ class LoopSettings(Config):
     """Every so many human pairs one is held out, for the judge to be measured on."""
     min_human_pairs: int = Field(8, ge=2)
     """Fewer winner-loser pairs than this are too few to train."""
+    drawn_by: DrawnBy = "policy"
     choose: Choose = "best_worst"
     keep_self_pairs: float = Field(1.0, gt=0, le=1)
     """Share of the ranked self pairs that goes to review; the least certain are dropped."""

@@ -33,6 +33,7 @@ class Policy:
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
         self._configs: dict[str, LoraConfig] = {}
+        self._playing: Part = "policy"
 
     def add_trainable(self, lora: Lora, *, noise_seed: int) -> None:
         """A new policy adapter that changes nothing yet (its B matrices are 0)."""
@@ -81,6 +82,7 @@ class Policy:
 
     def play(self, part: Part) -> None:
         """Have the denoiser act as `part` from now on; only the policy takes gradients."""
+        self._playing = part
         active = part if part in self._configs else "base"
         for layer in self._layers():
             layer.enable_adapters(active != "base")
@@ -89,13 +91,14 @@ class Policy:
 
     @contextmanager
     def acting_as(self, part: Part) -> Iterator[None]:
-        """As `part`, without gradients; as the policy again afterwards."""
+        """As `part`, without gradients; as what it was before again afterwards."""
+        before = self._playing
         self.play(part)
         try:
             with torch.no_grad():
                 yield
         finally:
-            self.play("policy")
+            self.play(before)
 
     def _layers(self) -> list[BaseTunerLayer]:
         return [module for module in self.backbone.denoiser.modules() if isinstance(module, BaseTunerLayer)]

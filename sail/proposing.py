@@ -38,6 +38,7 @@ def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> d
     (folder.path / "candidates").mkdir(exist_ok=True)
     done = frozenset(found.prompt_index for found in folder.candidate_sets())
     progress.stage("draw and judge" if request.scoring else "draw", len(request.prompts), done=len(done))
+    policy.play("policy" if request.drawn_by == "policy" else reference)
     for drawn in draw(
         policy,
         request.prompts,

@@ -138,6 +138,7 @@ def propose_request(
         noise_seed=settings.noise_seed + number,
         sampling=settings.sampling,
         scoring=settings.scoring,
+        drawn_by=settings.drawn_by,
         choose=settings.choose,
         beta=settings.loss.beta,
     )

@@ -16,7 +16,7 @@ import pytest
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("sail.records",),
     ("sail.config",),
-    ("sail.runfolder", "sail.pairing", "sail.mixup", "sail.rounds", "sail.annotate"),
+    ("sail.runfolder", "sail.pairing", "sail.mixup", "sail.rounds", "sail.cost", "sail.annotate"),
     ("sail.backbones", "sail.backbones.*"),
     ("sail.policy",),
     ("sail.loss", "sail.reward"),
@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "annotator.assignment",
         "annotator.quality",
         "annotator.jobs",
+        "annotator.estimates",
         "annotator.runs",
         "annotator.preferences",
     ),
@@ -50,8 +51,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 ANYWHERE = ("sail", "annotator")
 """The packages themselves: a docstring and a version."""
 
-TORCH_FREE = ("sail.records", "sail.config", "sail.runfolder", "sail.rounds", "sail.mixup", "sail.pairing")
-CONTRACT = ("sail", "sail.records", "sail.config", "sail.runfolder", "sail.rounds", "sail.mixup")
+TORCH_FREE = (
+    "sail.records", "sail.config", "sail.runfolder", "sail.rounds", "sail.cost", "sail.mixup", "sail.pairing",
+)  # fmt: skip
+CONTRACT = (
+    "sail", "sail.records", "sail.config", "sail.runfolder", "sail.rounds", "sail.cost", "sail.mixup",
+)  # fmt: skip
 """All of sail that the app may know."""
 
 DOORS: dict[str, tuple[str, ...]] = {

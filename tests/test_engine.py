@@ -12,7 +12,8 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 from tiny_model import build_tiny_model
 
-from sail import backbones
+from sail import backbones, cost
+from sail.backbones.stable_diffusion import StableDiffusion
 from sail.config import (
     ExportRequest,
     Lora,
@@ -404,9 +405,74 @@ def test_a_policy_ranks_its_own_candidates_and_says_how_sure_it_is(model, traine
     assert [pair.confidence for pair in pairs] == sorted((p.confidence for p in pairs), reverse=True)
 
 
+@pytest.mark.parametrize("drawn_by", ["reference", "policy"])
+def test_candidates_are_drawn_by_the_reference_or_by_the_policy_as_asked(model, trained, tmp_path, drawn_by):
+    adapter = trained.path / "adapter"
+    sha256 = sha256_file(adapter / ADAPTER_FILE)
+    request = ProposeRequest(
+        model=model,
+        adapter=sha256,
+        prompts=PROMPTS,
+        num_candidates=3,
+        sampling=QUICK,
+        scoring=Scoring(draws=3),
+        drawn_by=drawn_by,
+    )
+    folder = RunFolder.create(tmp_path / "0002-propose", request, adapters={sha256: adapter})
+    execute(folder)
+
+    found = [load_file(folder.path / one.latents) for one in folder.candidate_sets()]
+    own = torch.cat([tensors["latents"] for tensors in found])
+    drawn_with = policy_of(model, adapter if drawn_by == "policy" else None)
+    assert torch.equal(own, drawn_latents(drawn_with, per_prompt=3))
+    # Whoever draws, it is the policy that judges.
+    assert all(tensors["gains"].abs().min() > 0 for tensors in found)
+
+
 def test_a_policy_without_an_adapter_cannot_judge(model):
     with pytest.raises(ValueError, match="against itself"):
         ProposeRequest(model=model, prompts=PROMPTS, scoring=Scoring())
+
+
+# Cost
+
+
+def images_predicted(monkeypatch, folder: RunFolder) -> int:
+    """How many images the denoiser sees while the run is done."""
+    seen = []
+    plain = StableDiffusion.predict
+
+    def counted(self, noisy_BCHW, timesteps_B, conditioning):
+        seen.append(len(noisy_BCHW))
+        return plain(self, noisy_BCHW, timesteps_B, conditioning)
+
+    monkeypatch.setattr(StableDiffusion, "predict", counted)
+    execute(folder)
+    return sum(seen)
+
+
+def test_the_cost_of_a_propose_run_is_what_the_denoiser_is_asked(model, trained, tmp_path, monkeypatch):
+    sha256 = trained.result()["sha256"]
+    request = ProposeRequest(
+        model=model,
+        adapter=sha256,
+        prompts=PROMPTS,
+        num_candidates=3,
+        sampling=QUICK,
+        scoring=Scoring(draws=4),
+    )
+    folder = RunFolder.create(tmp_path / "run", request, adapters={sha256: trained.path / "adapter"})
+    assert images_predicted(monkeypatch, folder) == cost.evaluations_to_propose(request)
+
+
+def test_the_cost_of_a_train_run_is_what_the_denoiser_is_asked(model, proposed, tmp_path, monkeypatch):
+    request, pairs = train_request(model, steps=3), human_pairs(proposed)
+    folder = RunFolder.create(tmp_path / "run", request, pairs=pairs)
+    # What is seen are forward passes alone.
+    monkeypatch.setattr(cost, "FORWARD_AND_BACKWARD", 1)
+    assert images_predicted(monkeypatch, folder) == cost.evaluations_to_train(
+        request, judged_pairs=len(pairs)
+    )
 
 
 # Monitors

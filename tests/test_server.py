@@ -141,7 +141,7 @@ def test_a_link_in_place_of_an_image_is_refused(client: TestClient, store: Store
 def test_status_is_not_sent_twice(client: TestClient) -> None:
     first = client.get("/api/projects/p/status")
     again = client.get("/api/projects/p/status", headers={"if-none-match": first.headers["etag"]})
-    assert first.json()["next"] == {"name": "label", "round": 0}
+    assert first.json()["next"] == {"name": "label", "round": 0, "seconds": None}
     assert (again.status_code, again.content) == (304, b"")
 
 

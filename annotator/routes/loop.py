@@ -10,7 +10,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import Field
 
-from annotator import jobs
+from annotator import estimates, jobs
 from annotator.projects import OpenProject, Projects
 from annotator.routes.common import (
     FOR_EVER,
@@ -68,7 +68,7 @@ def status_of(project: OpenProject, projects: Projects) -> dict[str, Any]:
         "project": store.name,
         "projects": projects.names(),
         "labels": label_counts(project),
-        "next": {"name": step.name, "round": step.round},
+        "next": {"name": step.name, "round": step.round, "seconds": estimates.seconds_of(store, step)},
         "runs": [asdict(view) for view in runner.views(store)],
         "rounds": [round_view(round_) for round_ in store.rounds()],
         "current": current.round if current else None,

@@ -1,8 +1,9 @@
 // The bar on top: which project, and what the device does.
 
-import { doing, h, isActive, onStatus, openTab, project } from "/ui/core.js";
+import { doing, h, isActive, onStatus, openTab, project, rememberTab } from "/ui/core.js";
 
 export function mount(root) {
+  rememberTab();
   const select = root.querySelector("select");
   const device = root.querySelector(".sail-device");
   device.addEventListener("click", () => openTab("rounds"));

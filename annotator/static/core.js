@@ -73,6 +73,18 @@ export function openTab(name) {
   (document.getElementById(`sail-tab-${name}-button`) ?? inMenu)?.click();
 }
 
+/** The open tab is part of the address: a reload, and a link to it, opens the same. */
+export function rememberTab() {
+  const asked = query.get("tab");
+  if (asked) openTab(asked);
+  document.addEventListener("click", (event) => {
+    const chosen = /^sail-tab-(\w+)-button$/.exec(event.target.closest('[role="tab"]')?.id ?? "")?.[1];
+    if (!chosen) return;
+    query.set("tab", chosen);
+    history.replaceState(null, "", `${location.pathname}?${query}${location.hash}`);
+  });
+}
+
 /** One sentence about what went wrong, on top of the page; empty takes it away. */
 export function trouble(text = "", kind = "general") {
   const place = document.querySelector(".sail-trouble");

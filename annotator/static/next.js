@@ -1,6 +1,6 @@
 // The one thing to do next in the loop, in words and as a button. Knows the status; draws no page.
 
-import { act, ask, base, h, isActive, openTab, plural, runTitle, train } from "/ui/core.js";
+import { act, ask, base, duration, h, isActive, openTab, plural, runTitle, train } from "/ui/core.js";
 
 const ENDED_EARLY = ["stopped", "failed", "interrupted"];
 const MEANWHILE = {
@@ -48,14 +48,14 @@ const STEPS = {
   train: (status) =>
     step(
       `Train round ${status.next.round}`,
-      afterRejected(status) + learnFrom(status.labels),
+      afterRejected(status) + learnFrom(status.labels) + takes(status.next),
       `Train round ${status.next.round}`,
       () => train(),
     ),
   propose: (status) =>
     step(
       `Propose pairs for round ${status.next.round}`,
-      afterRejected(status) + judgedBy(status),
+      afterRejected(status) + judgedBy(status) + takes(status.next),
       `Propose round ${status.next.round}`,
       start("propose"),
     ),
@@ -76,8 +76,10 @@ const start =
 const learnFrom = (labels) =>
   `${plural(labels.trainable, "human pair")} to learn from, ${labels.winners - labels.trainable} held out to measure the judge.`;
 
-const judgedBy = (status) =>
-  `The policy of round ${status.current} draws new images and judges them by what it learned.`;
+const judgedBy = (status) => `The model judges new images by what round ${status.current} learned.`;
+
+/** By how long runs took on this device before. */
+const takes = ({ seconds }) => (seconds == null ? "" : ` About ${duration(seconds)} on this device.`);
 
 function afterRejected(status) {
   const last = status.rounds.at(-1);

@@ -3,6 +3,7 @@
 import { chart } from "/ui/chart.js";
 import { act, ask, base, h, isActive, isShown, onStatus, percent } from "/ui/core.js";
 import { doubted } from "/ui/doubted.js";
+import { afterTraining, whileTraining } from "/ui/learning.js";
 import { nextAction } from "/ui/next.js";
 import { runRow } from "/ui/runs.js";
 
@@ -42,7 +43,7 @@ export function mount(root) {
     runList(status.runs);
     showDoubted(status.current);
     const training = status.runs.find((run) => run.job === "train" && run.state !== "waiting");
-    if (training) follow(training);
+    if (training) follow(training, status.rounds);
     else find("curves").hidden = true;
   });
 
@@ -168,7 +169,7 @@ export function mount(root) {
 
   // Curves and samples of the newest train run
 
-  async function follow(run) {
+  async function follow(run, rounds) {
     const key = `${run.id} ${run.state} ${run.stage} ${run.step}`;
     if (key === followed || !isShown(root)) return;
     followed = key;
@@ -178,6 +179,9 @@ export function mount(root) {
     const part = (name) => card.querySelector(`[data-part="${name}"]`);
     card.hidden = !detail.metrics.length && !detail.samples.steps.length;
     part("title").textContent = `Round ${run.round}${isActive(run) ? ", training" : ""}`;
+    const trained = rounds.find((one) => one.round === run.round);
+    part("words").textContent =
+      trained && run.state === "done" ? afterTraining(trained) : whileTraining(detail.metrics);
     part("note").textContent = detail.metrics.length ? `step ${detail.metrics.at(-1).step}` : "";
     put(part("charts"), [run.id, detail.metrics.at(-1)?.step], () => charts(detail.metrics));
     put(part("samples"), [run.id, detail.samples], () => sampleSheet(run, detail.samples));
@@ -219,7 +223,7 @@ export function mount(root) {
       h(
         "p",
         { class: "sail-dim", style: "margin:1rem 0 .4rem" },
-        last > first ? `The same starting noise before training and at step ${last}` : "Before training",
+        last > first ? `The same starting noise before this round and at its step ${last}` : "Before this round",
       ),
       h(
         "div",
@@ -228,7 +232,14 @@ export function mount(root) {
           h(
             "figure",
             {},
-            h("div", {}, image(first, index, "before"), last > first && image(last, index, `step ${last}`)),
+            h(
+              "div",
+              {},
+              h("span", {}, "before"),
+              last > first && h("span", {}, `step ${last}`),
+              image(first, index, "before"),
+              last > first && image(last, index, `step ${last}`),
+            ),
             h("figcaption", {}, prompt),
           ),
         ),

@@ -5,11 +5,11 @@ from __future__ import annotations
 TITLE = "Rounds"
 NAME = "rounds"
 STEPS = (
-    ("seed", "Seed", "people label"),
+    ("seed", "Label", "people choose"),
     ("propose", "Propose", "the model draws and judges"),
     ("review", "Review", "people correct"),
     ("train", "Train", "the model learns"),
-    ("gate", "Gate", "measured, accepted or not"),
+    ("gate", "Check", "measured, accepted or not"),
 )
 
 _STEPS = "".join(
@@ -24,6 +24,7 @@ MARKUP = f"""
     <div class="sail-row">
       <h3 class="sail-grow" data-part="title"></h3><span class="sail-dim" data-part="note"></span>
     </div>
+    <p data-part="words" data-testid="learning" aria-live="polite"></p>
     <div class="sail-charts" data-part="charts"></div>
     <div data-part="samples"></div>
   </section>

@@ -1,0 +1,50 @@
+// Is it learning? The answer in words, from a run's curves and from what was measured after it. Draws nothing.
+
+import { percent, plural } from "/ui/core.js";
+
+const ENOUGH_STEPS = 20;
+const LEARNED = 0.6;
+const COIN = 0.53;
+const WORN = 0.25; // of the losers' change: winners that lose more than this are worn down with them
+const FEW = 20;
+const NARROW = 0.75;
+
+/** From the metrics of the steps so far. */
+export function whileTraining(metrics) {
+  if (metrics.length < ENOUGH_STEPS) return "It is too early to say whether it learns.";
+  const last = metrics.slice(-Math.max(ENOUGH_STEPS, Math.round(metrics.length / 4)));
+  const mean = (field) => last.reduce((sum, line) => sum + line[field], 0) / last.length;
+  const right = mean("accuracy");
+  const ranked = `it ranks ${percent(right)} of the pairs it trains on as they were judged`;
+  if (right < COIN) return `It has not learned yet: ${ranked}, and a coin would rank 50 %.`;
+  const [winner, loser] = [mean("winner_gain"), mean("loser_gain")];
+  const ground =
+    winner >= 0
+      ? "the winners' error falls"
+      : winner > -WORN * Math.abs(loser)
+        ? "the winners keep their ground while the losers lose theirs"
+        : "but the winners' error rises as well, which wears the model down: a lower learning rate would help";
+  return `${right < LEARNED ? "It begins to learn" : "It is learning"}: ${ranked}, ${ground}.`;
+}
+
+/** Of a trained round, from what was measured for the gate. */
+export function afterTraining(round) {
+  return [held(round.judge_accuracy), varied(round.diversity_ratio)].filter(Boolean).join(" ");
+}
+
+function held({ value, low, high, n }) {
+  if (value == null) return "No pair was held out, so nobody knows how often it agrees with people.";
+  const range = `${Math.round(100 * low)} to ${Math.round(100 * high)}`;
+  const figure = `It agrees with people on ${percent(value)} of ${plural(n, "pair")} that it never saw (95 % interval ${range})`;
+  if (low > 0.5) return `${figure}: better than chance.`;
+  return n < FEW
+    ? `${figure}: too few to tell it from chance. More labels would.`
+    : `${figure}: this could be chance. Look at the samples, and label more pairs.`;
+}
+
+function varied(ratio) {
+  if (ratio == null) return "";
+  return ratio < NARROW
+    ? `Its images of one prompt vary less than the base model's (× ${ratio.toFixed(2)}), as a taste makes them; below × 0.5 the gate would close.`
+    : `Its images of one prompt vary about as much as the base model's (× ${ratio.toFixed(2)}).`;
+}

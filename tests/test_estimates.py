@@ -1,0 +1,42 @@
+"""How long the next run will take, from how long the last ones took."""
+
+from pathlib import Path
+
+import pytest
+from annotating import drawn, label, make_store, run_now
+
+from annotator import estimates, jobs
+from sail import cost
+from sail.rounds import NextStep
+from sail.runfolder import RunFolder
+
+TRAIN = NextStep(name="train", round=0)
+
+
+def test_nothing_is_said_of_time_before_anything_was_timed(tmp_path: Path):
+    assert estimates.seconds_of(make_store(tmp_path / "project"), TRAIN) is None
+
+
+def test_a_step_that_starts_no_run_takes_no_time(tmp_path: Path):
+    store = make_store(tmp_path / "project")
+    drawn(store, 4)
+    assert estimates.seconds_of(store, NextStep(name="label", round=0)) is None
+
+
+def test_the_next_run_is_reckoned_by_its_cost_and_the_pace_of_those_before(tmp_path: Path):
+    store = make_store(tmp_path / "project")
+    for pair in drawn(store, 8):
+        label(store, pair, "left")
+    seconds_per_evaluation = 0.25
+    run = store.runs()[-1]
+    folder = RunFolder(store.run_folder(run))
+    seconds = seconds_per_evaluation * cost.evaluations_to_propose(folder.request())
+    folder.publish_result({**folder.result(), "seconds": seconds})
+
+    assert estimates.seconds_per_evaluation(store) == pytest.approx(seconds_per_evaluation)
+    expected = cost.evaluations_to_train(jobs.train_request(store), judged_pairs=store.counts().winners)
+    assert estimates.seconds_of(store, TRAIN) == round(seconds_per_evaluation * expected)
+
+    run_now(store, jobs.train(store, by="ann"))
+    proposed = estimates.seconds_of(store, NextStep(name="propose", round=1))
+    assert proposed is not None and proposed >= 0

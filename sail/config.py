@@ -33,6 +33,11 @@ def first_fault(error: ValidationError) -> str:
     return f"{where}: {first['msg']}."
 
 
+def _require_candidates(pairs: int, candidates: int) -> None:
+    if 2 * pairs > candidates:
+        raise ValueError(f"{pairs} pairs of a prompt need {2 * pairs} candidates, got {candidates}.")
+
+
 def _checked_share(timesteps: tuple[float, float]) -> tuple[float, float]:
     low, high = timesteps
     if not 0 <= low < high <= 1:
@@ -119,6 +124,9 @@ class Loss(Config):
     the factor 1/2 (the convention in which the paper's 5000 is quoted)."""
     winner_penalty: float = Field(0.0, ge=0)
     """lambda of `margin - lambda * beta/2 * max(0, -gain(winner))`: ground the winner loses."""
+    winner_pull: float = Field(0.0, ge=0)
+    """Weight of plain learning of the winner beside the comparison: `- winner_pull * beta/2 * gain(winner)`
+    is added to the loss. A comparison alone is won most easily by making losers worse."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """Share of labels taken to be wrong (conservative DPO)."""
 
@@ -126,6 +134,7 @@ class Loss(Config):
     def _used(self) -> Loss:
         unused = {
             "winner_penalty": self.objective not in ("dpo", "ipo") and self.winner_penalty > 0,
+            "winner_pull": self.objective == "winner" and self.winner_pull > 0,
             "label_smoothing": self.objective != "dpo" and self.label_smoothing > 0,
         }
         for name in (name for name, is_unused in unused.items() if is_unused):
@@ -189,6 +198,8 @@ class ProposeRequest(_Request):
     scoring: Scoring | None = None
     drawn_by: DrawnBy = "policy"
     choose: Choose = "best_worst"
+    self_pairs_per_prompt: int = Field(1, ge=1)
+    """With `best_worst`: best against worst, second best against second worst, and so on."""
     pairs_to_show: int = Field(0, ge=0)
     """So many pairs of a prompt's candidates are for people, the most different ones first."""
     beta: float = Field(2000.0, gt=0)
@@ -196,11 +207,8 @@ class ProposeRequest(_Request):
 
     @model_validator(mode="after")
     def _enough(self) -> ProposeRequest:
-        if 2 * self.pairs_to_show > self.num_candidates:
-            raise ValueError(
-                f"{self.pairs_to_show} pairs need {2 * self.pairs_to_show} candidates, "
-                f"got {self.num_candidates}."
-            )
+        _require_candidates(self.pairs_to_show, self.num_candidates)
+        _require_candidates(self.self_pairs_per_prompt if self.scoring else 0, self.num_candidates)
         return self
 
     @model_validator(mode="after")
@@ -271,6 +279,8 @@ class LoopSettings(Config):
     """Fewer winner-loser pairs than this are too few to train."""
     drawn_by: DrawnBy = "policy"
     choose: Choose = "best_worst"
+    self_pairs_per_prompt: int = Field(1, ge=1)
+    """Best against worst of a prompt's candidates, second best against second worst, and so on inwards."""
     keep_self_pairs: float = Field(1.0, gt=0, le=1)
     """Share of the ranked self pairs that goes to review; the least certain are dropped."""
     monitor_prompts: int = Field(16, ge=0)
@@ -283,6 +293,11 @@ class LoopSettings(Config):
     sampling: Sampling = Sampling()
     monitoring: Monitoring = Monitoring()
     noise_seed: int = 0
+
+    @model_validator(mode="after")
+    def _enough_candidates(self) -> LoopSettings:
+        _require_candidates(self.self_pairs_per_prompt, self.num_candidates)
+        return self
 
     @classmethod
     def for_model(cls, model: ModelRef) -> LoopSettings:

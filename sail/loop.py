@@ -81,7 +81,7 @@ class Rounds:
         kept = ranked[: max(1, round(len(ranked) * self._settings.keep_self_pairs))]
         return [
             TrainingPair(
-                id=f"self-{request.round}-{pair.prompt_index:05d}",
+                id=f"self-{request.round}-{pair.prompt_index:05d}-{pair.winner}",
                 prompt=pair.prompt,
                 winner=_latents(folder, found[pair.prompt_index], pair.winner),
                 loser=_latents(folder, found[pair.prompt_index], pair.loser),

@@ -48,6 +48,8 @@ def diffusion_dpo(policy_error_2P: Tensor, reference_error_2P: Tensor, config: L
     else:
         smoothing = config.label_smoothing
         loss_P = -(1 - smoothing) * F.logsigmoid(guarded_P) - smoothing * F.logsigmoid(-guarded_P)
+    if config.winner_pull:
+        loss_P = loss_P - config.winner_pull * 0.5 * config.beta * winner_gain_P
     return PairLoss(loss_P, margin_P, winner_gain_P, loser_gain_P)
 
 

@@ -24,19 +24,22 @@ def most_different(distance_NN: Sequence[Sequence[float]], count: int) -> list[t
     return pairs
 
 
-def two_at_random(rewards: Sequence[float], rng: random.Random) -> tuple[int, int] | None:
-    """Two candidates drawn by lot, the one with the higher reward first; None where they are alike."""
+def two_at_random(rewards: Sequence[float], rng: random.Random) -> list[tuple[int, int]]:
+    """Two candidates drawn by lot, the one with the higher reward first; none where they are alike."""
     one, other = rng.sample(range(len(rewards)), 2)
     if rewards[one] == rewards[other]:
-        return None
-    return (one, other) if rewards[one] > rewards[other] else (other, one)
+        return []
+    return [(one, other) if rewards[one] > rewards[other] else (other, one)]
 
 
-def best_and_worst(rewards: Sequence[float]) -> tuple[int, int] | None:
-    """Indices of the highest and the lowest reward; None where all are equal."""
-    best = max(range(len(rewards)), key=rewards.__getitem__)
-    worst = min(range(len(rewards)), key=rewards.__getitem__)
-    return None if rewards[best] == rewards[worst] else (best, worst)
+def best_and_worst(rewards: Sequence[float], count: int = 1) -> list[tuple[int, int]]:
+    """Indices of the best and the worst, then of the second best and second worst, and so on.
+
+    At most `count` pairs, none with an index that another has, and none of two equal rewards.
+    """
+    falling = sorted(range(len(rewards)), key=lambda index: (-rewards[index], index))
+    pairs = list(zip(falling, falling[::-1], strict=True))[: min(count, len(falling) // 2)]
+    return [(best, worst) for best, worst in pairs if rewards[best] > rewards[worst]]
 
 
 def ranked_self_pairs(
@@ -45,9 +48,10 @@ def ranked_self_pairs(
     margin_error: Callable[[int, int, int], float],
     *,
     choose: Choose = "best_worst",
+    per_prompt: int = 1,
     noise_seed: int = 0,
 ) -> list[SelfPair]:
-    """Best against worst of each prompt (or two by lot), the clearest pair first.
+    """Best against worst of each prompt and so on inwards (or two by lot), the clearest pair first.
 
     `margin_error(prompt, winner, loser)` gives the standard error of a margin: where draws are shared it
     cannot be had from the two rewards' own errors.
@@ -57,11 +61,8 @@ def ranked_self_pairs(
         if choose == "random":
             chosen = two_at_random(reward_N, random.Random(f"{noise_seed}/{prompt_index}/{prompt}"))
         else:
-            chosen = best_and_worst(reward_N)
-        if chosen is None:
-            continue
-        winner, loser = chosen
-        pairs.append(
+            chosen = best_and_worst(reward_N, per_prompt)
+        pairs += [
             SelfPair(
                 prompt_index=prompt_index,
                 prompt=prompt,
@@ -73,6 +74,7 @@ def ranked_self_pairs(
                 margin_error=margin_error(prompt_index, winner, loser),
                 rank=0,
             )
-        )
-    pairs.sort(key=lambda pair: (-pair.confidence, pair.prompt_index))
+            for winner, loser in chosen
+        ]
+    pairs.sort(key=lambda pair: (-pair.confidence, pair.prompt_index, pair.winner))
     return [pair.model_copy(update={"rank": rank}) for rank, pair in enumerate(pairs)]

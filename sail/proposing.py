@@ -122,6 +122,7 @@ def _rank(folder: RunFolder, request: ProposeRequest) -> int:
         rewards,
         margin_error,
         choose=request.choose,
+        per_prompt=request.self_pairs_per_prompt,
         noise_seed=request.noise_seed,
     )
     publish_lines(

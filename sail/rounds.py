@@ -140,6 +140,7 @@ def propose_request(
         scoring=settings.scoring,
         drawn_by=settings.drawn_by,
         choose=settings.choose,
+        self_pairs_per_prompt=settings.self_pairs_per_prompt,
         beta=settings.loss.beta,
     )
 

@@ -12,10 +12,20 @@ rewards_N = st.lists(st.floats(-100, 100), min_size=2, max_size=8)
 @given(rewards_N)
 def test_best_has_the_highest_and_worst_the_lowest_reward(rewards):
     chosen = best_and_worst(rewards)
-    if chosen is None:
+    if not chosen:
         assert len(set(rewards)) == 1
     else:
-        assert (rewards[chosen[0]], rewards[chosen[1]]) == (max(rewards), min(rewards))
+        ((best, worst),) = chosen
+        assert (rewards[best], rewards[worst]) == (max(rewards), min(rewards))
+
+
+@given(rewards_N, st.integers(1, 5))
+def test_pairs_go_inwards_and_share_no_candidate(rewards, count):
+    chosen = best_and_worst(rewards, count)
+    assert len(chosen) <= min(count, len(rewards) // 2)
+    margins = [rewards[best] - rewards[worst] for best, worst in chosen]
+    assert margins == sorted(margins, reverse=True) and all(margin > 0 for margin in margins)
+    assert len({index for pair in chosen for index in pair}) == 2 * len(chosen)
 
 
 def test_the_two_candidates_farthest_apart_are_shown_first_and_none_is_shown_twice():
@@ -27,7 +37,7 @@ def test_the_two_candidates_farthest_apart_are_shown_first_and_none_is_shown_twi
 
 
 def test_equal_rewards_make_no_pair():
-    assert best_and_worst([0.5, 0.5, 0.5]) is None
+    assert best_and_worst([0.5, 0.5, 0.5]) == []
     assert ranked_self_pairs(["a fox"], [[0.5, 0.5]], lambda *_: 0.1) == []
 
 
@@ -45,6 +55,12 @@ def test_a_pair_names_its_candidates_rewards_and_margin():
     assert (pair.prompt_index, pair.winner, pair.loser) == (0, 1, 2)
     assert (pair.winner_reward, pair.loser_reward) == (0.9, -0.3)
     assert (pair.margin, pair.margin_error) == (pytest.approx(1.2), 0.2)
+
+
+def test_a_prompt_gives_as_many_self_pairs_as_asked_for():
+    pairs = ranked_self_pairs(["a fox"], [[0.0, 3.0, 1.0, 2.0, 1.5]], lambda *_: 1.0, per_prompt=2)
+    assert [(pair.winner, pair.loser) for pair in pairs] == [(1, 0), (3, 2)]
+    assert [pair.rank for pair in pairs] == [0, 1]
 
 
 def test_the_error_of_a_margin_is_asked_for_its_own_winner_and_loser():

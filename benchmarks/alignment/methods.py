@@ -98,6 +98,9 @@ PAPER: Changes = {
     "loss.winner_penalty": 0.0,
     "scoring.average": "mean",
     "scoring.shared": False,
+    "drawn_by": "policy",
+    "self_pairs_per_prompt": 1,
+    "reference": "parent",
     "mixup.self_fraction": 0.25,
     "keep_self_pairs": 1.0,
 }
@@ -120,8 +123,9 @@ METHODS: dict[str, Method] = {
     "sail_6_half_labels": gated(labels=FEW_LABELS // 2),
     "sail_6_paper": gated(changes=PAPER),
     "sail_6_no_mixup": gated(changes=NO_MIXUP),
-    "sail_6_random_pairs": gated(changes={"choose": "random"}),
+    "sail_6_random_pairs": gated(changes={"choose": "random", "self_pairs_per_prompt": 1}),
     "sail_6_independent_draws": gated(changes={"scoring.shared": False}),
+    "sail_6_own_images": gated(changes={"drawn_by": "policy"}),
     # Robustness.
     "sail_24_labels": gated(labels=24),
     "sail_192_labels": gated(labels=192),

@@ -58,6 +58,18 @@ def test_every_bounded_objective_is_log_2_where_policy_equals_reference(objectiv
     assert torch.allclose(loss_P, torch.full((3,), math.log(2)))
 
 
+def test_the_winners_pull_lowers_its_error_and_asks_nothing_of_the_loser():
+    policy_2P = torch.tensor([0.4, 0.5], requires_grad=True)
+    reference_2P = torch.tensor([0.5, 0.5])
+    pulled, plain = (
+        diffusion_dpo(policy_2P, reference_2P, Loss(beta=10, winner_pull=pull)).loss_P for pull in (0.5, 0.0)
+    )
+    # beta/2 * pull * gain(winner), the gain being .1.
+    assert torch.allclose(plain - pulled, torch.tensor([0.25]))
+    (gradient_2P,) = torch.autograd.grad((pulled - plain).sum(), policy_2P)
+    assert torch.allclose(gradient_2P, torch.tensor([2.5, 0.0]))
+
+
 def test_two_sided_terms_pull_the_winner_up_and_push_the_loser_down_apart():
     policy_2P = torch.tensor([0.6, 0.2], requires_grad=True)
     reference_2P = torch.tensor([0.5, 0.5])
@@ -90,6 +102,8 @@ def test_fine_tuning_on_winners_takes_no_notice_of_losers():
 def test_a_setting_that_an_objective_would_not_use_is_refused():
     with pytest.raises(ValueError, match="two_sided has no label_smoothing"):
         Loss(objective="two_sided", label_smoothing=0.1)
+    with pytest.raises(ValueError, match="winner has no winner_pull"):
+        Loss(objective="winner", winner_pull=0.5)
     with pytest.raises(ValueError, match="winner has no winner_penalty"):
         Loss(objective="winner", winner_penalty=1.0)
 

@@ -78,6 +78,8 @@ export function mixup(root) {
     start.textContent = training ? `Training round ${training.round}` : `Train round ${round}`;
     start.disabled = Boolean(training) || !audit.done;
     find("gate").hidden = audit.done || Boolean(training);
+    // First the audit: what to train comes after it.
+    find("mixing").hidden = !audit.done && !asking;
     back.hidden = !asking;
     anyway.textContent = asking ? "Train all the same" : "Train without the audit";
     find("gate-text").textContent = asking

@@ -135,18 +135,22 @@ export function mount(root) {
 
   function counted() {
     const count = (name) => review.pairs.filter((pair) => decisionOf(pair) === name).length;
-    const decided = [
-      `${count("approve")} approved`,
-      `${count("flip")} flipped (human from now on)`,
-      `${count("drop")} dropped`,
-    ];
     const open = count(null);
+    const decided = review.audit.done
+      ? [
+          `${count("approve")} approved`,
+          `${count("flip")} flipped (human from now on)`,
+          `${count("drop")} dropped`,
+        ]
+      : [`${review.pairs.length - open} decided`];
     const rest = open ? `${open} not reviewed: trained as the model judged.` : "All reviewed.";
     return `${plural(review.pairs.length, "self pair")} for round ${review.round}: ${decided.join(", ")}. ${rest}`;
   }
 
   function drawAudit() {
     const { pairs, decided, done, error } = audit();
+    find("audit-help").hidden = done;
+    find("review-help").hidden = !done;
     if (!done) {
       find("audit-title").textContent = `Audit: ${decided} of ${pairs} decided`;
       find("audit-text").textContent =

@@ -53,17 +53,19 @@ function side(pair, which) {
       "figcaption",
       {},
       h("span", { "data-role": which }),
-      pair.judge && h("span", { title: "implicit reward" }, figure(pair.judge.rewards[which])),
+      pair.judge && h("span", { title: "implicit reward" }, nats(pair.judge.rewards[which])),
     ),
   );
 }
+
+const nats = (value) => (Math.abs(value) < 0.1 ? value.toFixed(3) : figure(value));
 
 function opinion({ certainty, margin, margin_error, p }) {
   return h(
     "p",
     { class: "sail-certainty" },
     certainty[0].toUpperCase() + certainty.slice(1),
-    h("small", {}, `margin ${figure(margin)} ± ${figure(margin_error)} · p ${p.toFixed(2)}`),
+    h("small", {}, `margin ${nats(margin)} ± ${nats(margin_error)} · p ${p.toFixed(2)}`),
   );
 }
 
@@ -75,7 +77,8 @@ export function show(own, pair) {
   for (const one of own.querySelectorAll("figure")) {
     const preferred = one.dataset.side === better;
     one.toggleAttribute("data-preferred", preferred);
-    const role = better === pair.judge?.side ? "model’s choice" : "your choice";
+    const role =
+      better === pair.judge?.side ? "model’s choice" : pair.said?.by === "you" ? "your choice" : "chosen";
     one.querySelector("[data-role]").textContent = preferred ? role : "";
   }
   for (const button of own.querySelectorAll("button")) {

@@ -49,6 +49,11 @@ class Runs(Base):
         row = {"run": run, "what": what, "at": time.time(), "by": by, "payload": json.dumps(payload)}
         self._append("run_events", row)
 
+    def run_history(self, run: Run) -> list[dict[str, Any]]:
+        """Every event of a run as it came in, oldest first."""
+        rows = self._rows("select * from run_events where run = :run order by seq", run=run.id)
+        return [{**row, "payload": json.loads(row["payload"])} for row in rows]
+
     def runs(self) -> list[Run]:
         return [_run(row) for row in self._rows("select * from standing_runs order by id")]
 

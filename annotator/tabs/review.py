@@ -24,7 +24,7 @@ MARKUP = """
       <div><h3 data-testid="audit-title"></h3><p class="sail-dim" data-testid="audit-text"></p></div>
       <div class="sail-stack" data-testid="bulk" hidden>
         <div class="sail-row">
-          <label class="sail-row sail-grow">
+          <label class="sail-slider sail-grow">
             <span>Margin over</span>
             <input type="range" min="0" step="1" data-testid="bulk-threshold"
                    aria-label="Margin over, in standard errors">
@@ -33,7 +33,7 @@ MARKUP = """
           <button type="button" class="sail-quiet" data-testid="bulk-open" aria-expanded="false"></button>
         </div>
         <div class="sail-stack" data-testid="bulk-preview" hidden>
-          <p class="sail-dim">The side in green wins. Click on a pair that looks wrong to decide it by itself.</p>
+          <p class="sail-dim">The side in green wins. Click on a pair that looks wrong to go there.</p>
           <div class="sail-thumbs" data-testid="bulk-thumbs"></div>
           <div class="sail-row">
             <button type="button" class="sail-primary" data-testid="bulk-approve"></button>
@@ -46,8 +46,8 @@ MARKUP = """
         <button type="button" class="sail-quiet" data-testid="bulk-undo">Take it back</button>
       </div>
     </section>
-    <section class="sail-card sail-mixing">
-      <label class="sail-row">
+    <section class="sail-card sail-mixing" data-testid="mixing">
+      <label class="sail-slider">
         <span>Mixup ratio</span>
         <input type="range" min="0" max="1" step="0.05" data-testid="mixup-ratio"
                aria-describedby="sail-mix-meaning">
@@ -56,10 +56,13 @@ MARKUP = """
       <p class="sail-dim" id="sail-mix-meaning" data-testid="mixup-meaning"></p>
       <p class="sail-warning" data-testid="mixup-warning" role="status"></p>
     </section>
+    <p class="sail-dim" data-testid="audit-help">
+      <kbd>1</kbd> left is better, <kbd>2</kbd> right is better, <kbd>X</kbd> neither; the same key again
+      takes it back. <kbd>J</kbd> <kbd>K</kbd> move, <kbd>Z</kbd> undo.
+    </p>
     <p class="sail-dim" data-testid="review-help">
-      <kbd>J</kbd> <kbd>K</kbd> move, with <kbd>Shift</kbd> select a range; <kbd>A</kbd> approve,
-      <kbd>F</kbd> flip, <kbd>X</kbd> drop, the same key again takes it back; <kbd>1</kbd> <kbd>2</kbd> say
-      which side is better; <kbd>Z</kbd> undo.
+      <kbd>A</kbd> approve, <kbd>F</kbd> flip, <kbd>X</kbd> drop; the same key again takes it back.
+      <kbd>J</kbd> <kbd>K</kbd> move, with <kbd>Shift</kbd> they select a range, <kbd>Z</kbd> undo.
     </p>
     <div class="sail-grid" data-testid="review-grid"></div>
   </div>

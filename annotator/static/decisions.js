@@ -10,10 +10,12 @@ export function decisions({ changed, kept }) {
   // One after the other: two requests may overtake each other, and the last decision on a pair holds.
   let sent = Promise.resolve();
   let lost = 0; // decisions that were not kept
+  let waiting = 0; // requests on their way
   let past = []; // what was said before each action, for undo
 
   function inOrder(work) {
-    const answer = sent.then(work);
+    waiting++;
+    const answer = sent.then(work).finally(() => waiting--);
     sent = answer.catch(() => {});
     return answer;
   }
@@ -81,5 +83,7 @@ export function decisions({ changed, kept }) {
       past = [];
     },
     inOrder,
+    /** Whether all that was said here is with the server, or rolled back. */
+    idle: () => waiting === 0,
   };
 }

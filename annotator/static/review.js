@@ -39,6 +39,7 @@ export function mount(root) {
   onStatus((now) => {
     status = now;
     if ((now.review?.run ?? null) !== review.run) load();
+    else if (said.idle() && differs(now.review)) refresh().catch(() => {});
     draw();
   });
 
@@ -71,6 +72,17 @@ export function mount(root) {
     if (at !== null) selected.select(at, { focus: false });
     draw();
     mixup.plan();
+  }
+
+  /** Others decided meanwhile, or a decision was kept whose answer was lost. */
+  function differs(counts) {
+    if (!counts) return false;
+    const known = review.pairs.filter((pair) => pair.judge);
+    const count = (pairs, name) => pairs.filter((pair) => decisionOf(pair) === name).length;
+    return (
+      count(review.pairs, null) !== counts.unreviewed ||
+      ["approve", "flip", "drop"].some((name) => count(known, name) !== counts[name])
+    );
   }
 
   function takeIn(found) {

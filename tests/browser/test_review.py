@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from annotating import decide_audit, proposed, run_now, wait_for
-from labelling import open_tab, start_app, until
+from annotating import decide_audit, new_uuid, proposed, run_now, wait_for
+from labelling import App, open_tab, start_app, until
 from playwright.sync_api import Page, Route, expect
 
 from annotator import jobs
@@ -30,10 +30,28 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store.folder
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Path:
+    """A folder of projects."""
+    home = tmp_path_factory.mktemp("home")
+    shutil.copytree(project, home / "first")
+    return home
+
+
+@pytest.fixture(scope="module")
+def app(home: Path, root: Path) -> Iterator[App]:
+    """One app for all tests: it finds a new project beside the first by its name."""
+    app = start_app(root, home / "first")
+    yield app
+    app.end()
+
+
 @pytest.fixture
-def blind_store(tmp_path: Path, project: Path) -> Iterator[Store]:
-    shutil.copytree(project, tmp_path / "p")
-    store = Store(tmp_path / "p")
+def blind_store(request: pytest.FixtureRequest, home: Path, project: Path) -> Iterator[Store]:
+    """A project of this test's own, with the audit undecided."""
+    folder = home / request.node.name[:60]
+    shutil.copytree(project, folder)
+    store = Store(folder)
     yield store
     store.close()
 
@@ -46,23 +64,21 @@ def store(blind_store: Store) -> Store:
 
 
 @pytest.fixture
-def review(store: Store, root: Path, page: Page) -> Iterator[Page]:
+def review(store: Store, app: App, page: Page) -> Page:
     """The page with the audit behind it."""
-    yield from opened_review(store, root, page)
+    return open_review(store, app, page)
 
 
 @pytest.fixture
-def audit(blind_store: Store, root: Path, page: Page) -> Iterator[Page]:
+def audit(blind_store: Store, app: App, page: Page) -> Page:
     """The page with the audit before it."""
-    yield from opened_review(blind_store, root, page)
+    return open_review(blind_store, app, page)
 
 
-def opened_review(store: Store, root: Path, page: Page) -> Iterator[Page]:
-    app = start_app(root, store.folder)
-    page.goto(app.address)
+def open_review(store: Store, app: App, page: Page) -> Page:
+    page.goto(f"{app.address}/?project={store.name}")
     show_review(page)
-    yield page
-    app.end()
+    return page
 
 
 def show_review(page: Page) -> None:
@@ -133,6 +149,25 @@ def test_a_lost_decision_does_not_undo_a_later_one(review: Page, store: Store) -
     wait_for(lambda: decisions(store) == ["flip"])
     review.wait_for_timeout(300)
     expect(review.get_by_test_id("self-10")).to_have_attribute("data-decision", "flip")
+
+
+def test_a_decision_whose_answer_was_lost_is_shown_as_soon_as_the_app_says_so(
+    review: Page, store: Store
+) -> None:
+    review.route("**/reviews", lambda route: (route.fetch(), route.abort()))
+    press(review, "j", "f")
+    expect(review.get_by_test_id("trouble")).to_contain_text("The app does not answer")
+    assert decisions(store) == ["flip"]
+    review.evaluate("async () => (await import('/ui/core.js')).poll()")
+    expect(review.get_by_test_id("self-10")).to_have_attribute("data-decision", "flip")
+
+
+def test_what_others_decide_appears_on_an_open_page(review: Page, store: Store) -> None:
+    dropped = pairs(store)[12].id
+    store.record_review(dropped, "drop", uuid=new_uuid(), by="bob")
+    review.evaluate("async () => (await import('/ui/core.js')).poll()")
+    expect(review.get_by_test_id("self-12")).to_have_attribute("data-decision", "drop")
+    expect(review.get_by_test_id("self-12")).to_contain_text("Dropped by bob")
 
 
 def test_a_round_that_ended_early_is_resumed_where_the_next_step_stands(review: Page) -> None:
@@ -208,9 +243,9 @@ def test_a_range_selected_by_keys_or_a_click_is_decided_at_once(review: Page, st
     review.get_by_test_id("self-14").click(modifiers=["Shift"], position={"x": 8, "y": 8})
     press(review, "x")
     expect(review.locator("article[data-decision=drop]")).to_have_count(2)
-    wait_for(lambda: decisions(store) == ["flip"] * 3 + ["drop"] * 2)
+    until(review, lambda: decisions(store) == ["flip"] * 3 + ["drop"] * 2)
     assert [pair.decision for pair in pairs(store)[10:16]] == ["flip"] * 3 + ["drop"] * 2 + [None]
-    assert len(asked) == 2
+    until(review, lambda: len(asked) == 2)
     press(review, "z")
     expect(review.locator("article[data-decision=drop]")).to_have_count(0)
 

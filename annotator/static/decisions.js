@@ -1,12 +1,15 @@
 // Decisions on self pairs: on the page at once, with the server one after the other, and rolled back where
 // they are not kept. Knows pairs; knows no card.
 
-import { ask, base, beforeTraining, Refused, trouble } from "/ui/core.js";
+import { ask, base, beforeTraining, Refused } from "/ui/core.js";
 
 const UNDOABLE = 200;
 
-/** `changed` is called with pairs that look different now, `kept` with what the server says of all. */
-export function decisions({ changed, kept }) {
+/**
+ * `changed` is called with pairs that look different now, `kept` with what the server says of all, `failed` with
+ * one sentence where a decision was not kept.
+ */
+export function decisions({ changed, kept, failed }) {
   // One after the other: two requests may overtake each other, and the last decision on a pair holds.
   let sent = Promise.resolve();
   let lost = 0; // decisions that were not kept
@@ -38,24 +41,24 @@ export function decisions({ changed, kept }) {
     const said = entries.map(([pair, choice]) => {
       const value = choice && { choice, by: "you", at: Date.now() / 1000, in_bulk: false };
       pair.said = value;
+      pair.lost = false;
       return { pair, value, turn: ++pair.turn };
     });
     changed(said.map(({ pair }) => pair));
     try {
       const answer = await send(said);
-      trouble("", "review");
       kept(answer);
     } catch (error) {
       // A later decision on the same pair is still on its way, and speaks for itself.
-      for (const { pair, turn } of said) if (turn === pair.turn) pair.said = pair.kept;
+      for (const { pair, turn } of said)
+        if (turn === pair.turn) {
+          pair.said = pair.kept;
+          pair.lost = true;
+        }
       past = [];
       changed(said.map(({ pair }) => pair));
-      trouble(
-        error instanceof Refused
-          ? error.message
-          : "The app does not answer, so that decision was not kept. Try again.",
-        "review",
-      );
+      const silent = "The app does not answer, so a decision was not kept. Try again.";
+      failed(error instanceof Refused ? error.message : silent);
     }
   }
 

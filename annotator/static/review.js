@@ -29,7 +29,7 @@ export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
   const grid = find("review-grid");
   const selected = selection(grid);
-  const said = decisions({ changed, kept });
+  const said = decisions({ changed, kept, failed });
   const bulk = bulkApproval(root, { inOrder: said.inOrder, changed: refresh, look });
   const mixup = mixupRatio(root);
   let review = { run: null, pairs: [] }; // as the server gave it, with what was decided here since
@@ -68,6 +68,7 @@ export function mount(root) {
   async function refresh() {
     const found = await said.inOrder(() => ask(`${base}/review`));
     takeIn(found);
+    failed("");
     const at = selected.at();
     if (at !== null) selected.select(at, { focus: false });
     draw();
@@ -92,7 +93,10 @@ export function mount(root) {
       const [before, card] = known.get(pair.id) ?? [];
       if (!before || Boolean(before.judge) !== Boolean(pair.judge)) return newCard(pair, index);
       // Decided while this answer was on its way: that is newer.
-      pairs[index] = Object.assign(before, before.said === before.kept ? { said: pair.said, kept: pair.said } : {});
+      pairs[index] = Object.assign(
+        before,
+        before.said === before.kept ? { said: pair.said, kept: pair.said, lost: before.lost && !pair.said } : {},
+      );
       show(card, before);
       return card;
     });
@@ -207,7 +211,12 @@ export function mount(root) {
     draw();
   }
 
+  function failed(sentence) {
+    find("review-trouble").textContent = sentence;
+  }
+
   function kept(answer) {
+    failed("");
     if (answer.review?.audit.done && !review.audit.done) refresh().catch(() => {});
     else if (review.audit.done) mixup.plan();
     poll();

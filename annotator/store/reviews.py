@@ -41,7 +41,7 @@ class Reviews(Runs):
         rows = self._rows(
             """
             select s.*, runs.round, c.prompt, r.decision, r.person as "by", r.at, r.bulk,
-                   (select count(*) from self_pairs o where o.run = s.run) as among
+                   count(*) over (partition by s.run) as among
             from self_pairs s join runs on runs.id = s.run join candidates c on c.id = s.winner
             left join standing_reviews r on r.self_pair = s.id
             where :run is null or s.run = :run order by s.run, s.rank

@@ -14,6 +14,7 @@ MARKUP = """
         <p class="sail-grow" data-testid="review-counts" aria-live="polite"></p>
         <button type="button" class="sail-primary" data-testid="train-round"></button>
       </div>
+      <p class="sail-error" role="alert" data-testid="review-trouble"></p>
       <div class="sail-row sail-gate" data-testid="gate" hidden>
         <span class="sail-grow" data-testid="gate-text"></span>
         <button type="button" class="sail-quiet" data-testid="train-anyway">Train without the audit</button>

@@ -156,10 +156,12 @@ def test_a_decision_whose_answer_was_lost_is_shown_as_soon_as_the_app_says_so(
 ) -> None:
     review.route("**/reviews", lambda route: (route.fetch(), route.abort()))
     press(review, "j", "f")
-    expect(review.get_by_test_id("trouble")).to_contain_text("The app does not answer")
+    expect(review.get_by_test_id("review-trouble")).to_contain_text("The app does not answer")
+    expect(review.get_by_test_id("self-10")).to_contain_text("Your decision was not kept.")
     assert decisions(store) == ["flip"]
     review.evaluate("async () => (await import('/ui/core.js')).poll()")
     expect(review.get_by_test_id("self-10")).to_have_attribute("data-decision", "flip")
+    expect(review.get_by_test_id("review-trouble")).to_be_hidden()
 
 
 def test_what_others_decide_appears_on_an_open_page(review: Page, store: Store) -> None:

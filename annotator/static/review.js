@@ -217,8 +217,9 @@ export function mount(root) {
 
   function kept(answer) {
     failed("");
-    if (answer.review?.audit.done && !review.audit.done) refresh().catch(() => {});
-    else if (review.audit.done) mixup.plan();
+    // Meanwhile another round may have been trained, and there is nothing to review any more.
+    if (answer.review?.audit.done && !review.audit?.done) refresh().catch(() => {});
+    else if (review.audit?.done) mixup.plan();
     poll();
   }
 

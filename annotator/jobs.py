@@ -97,7 +97,12 @@ def train(store: Store, *, self_fraction: float | None = None, by: str) -> Run:
     request, parent = train_request(store), store.current_round()
     adapters = {parent.sha256: Path(parent.adapter)} if parent else {}
     return _create(
-        store, "train", round_number=request.round, by=by, build=lambda: (request, pairs, adapters)
+        store,
+        "train",
+        round_number=request.round,
+        by=by,
+        facts=_reviewed(store),
+        build=lambda: (request, pairs, adapters),
     )
 
 
@@ -112,6 +117,30 @@ def train_request(store: Store) -> TrainRequest:
         parent=store.current_round(),
         held_out_prompts=held_out_prompts,
     )
+
+
+def require_audit(store: Store) -> None:
+    """ValueError where the next round would learn from self pairs whose audit sample is not decided."""
+    proposed = proposal(store)
+    audit = store.audit(proposed) if proposed else None
+    if audit and not audit.done:
+        raise ValueError(
+            f"{audit.pairs - audit.decided} of {audit.pairs} audit pairs are not decided. "
+            "Decide them in Review, or train without the audit there."
+        )
+
+
+def _reviewed(store: Store) -> dict[str, Any]:
+    """How far the review was when training was asked for; empty where there was nothing to review."""
+    proposed = proposal(store)
+    if proposed is None:
+        return {}
+    audit = store.audit(proposed)
+    wrong = sum(one.decision != "approve" for one in audit.audited)
+    return {
+        "audit": {"pairs": audit.pairs, "decided": audit.decided, "done": audit.done, "wrong": wrong},
+        "without_audit": not audit.done,
+    }
 
 
 def export(store: Store, *, by: str) -> Run:
@@ -246,7 +275,15 @@ def _trainable(pairs: Iterable[TrainingPair]) -> int:
 Parts = tuple[BaseModel, Iterable[TrainingPair], dict[str, Path]]
 
 
-def _create(store: Store, job: Job, *, round_number: int, by: str, build: Callable[[], Parts]) -> Run:
+def _create(
+    store: Store,
+    job: Job,
+    *,
+    round_number: int,
+    by: str,
+    build: Callable[[], Parts],
+    facts: Mapping[str, Any] | None = None,
+) -> Run:
     """Publish the run folder, then record the run: a crash in between leaves a folder nobody looks at."""
     with _creating:
         for run in store.runs():
@@ -257,7 +294,7 @@ def _create(store: Store, job: Job, *, round_number: int, by: str, build: Callab
         number = _free_number(store)
         folder = f"{number:04d}-{getattr(request, 'kind')}"  # noqa: B009
         RunFolder.create(store.folder / "runs" / folder, request, pairs=pairs, adapters=adapters)
-        return store.record_run(number, job, round_number=round_number, folder=folder, by=by)
+        return store.record_run(number, job, round_number=round_number, folder=folder, by=by, facts=facts)
 
 
 def _free_number(store: Store) -> int:

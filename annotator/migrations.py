@@ -151,3 +151,41 @@ def m005_views(db: Database) -> None:
                 f"create trigger {table}_no_{verb} before {verb} on {table} "
                 f"begin select raise(abort, '{table} is append-only'); end"
             )
+
+
+@project()
+def m006_review_by_exception(db: Database) -> None:
+    """A bulk approval is one event beside the reviews that name it; undone, those no longer stand."""
+    _table(db, "bulk_reviews").create(
+        {
+            "seq": int, "uuid": str, "run": int, "person": str, "threshold": float, "undoes": str,
+            "at": float,
+        },
+        pk="seq",
+        not_null={"uuid", "run", "person", "at"},
+        foreign_keys=[("run", "runs", "id")],
+    ).create_index(["uuid"], unique=True).create_index(["undoes"])  # fmt: skip
+    db.table("reviews").add_column("bulk", str).create_index(["bulk"])
+    db.create_view(
+        "standing_reviews",
+        """
+        select * from (
+          select r.*, row_number() over (partition by self_pair order by seq desc) as newest from reviews r
+          where not exists (select 1 from bulk_reviews u where u.undoes = r.bulk)
+        ) where newest = 1 and decision != 'clear'
+        """,
+        replace=True,
+    )
+    for verb in ("update", "delete"):
+        db.execute(
+            f"create trigger bulk_reviews_no_{verb} before {verb} on bulk_reviews "
+            f"begin select raise(abort, 'bulk_reviews is append-only'); end"
+        )
+
+
+@project()
+def m007_several_self_pairs_of_a_prompt(db: Database) -> None:
+    """Not only best against worst: a pair is known by its winner."""
+    table = db.table("self_pairs")
+    db.execute("drop index idx_self_pairs_run_prompt_index")
+    table.create_index(["run", "prompt_index", "winner"], unique=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from annotator.audit import Audited, Side
 from sail.config import LoopSettings, ModelRef
 from sail.records import Decision, LabelValue
 
@@ -85,7 +86,8 @@ class Review:
 
     uuid: str
     self_pair: str
-    decision: Decision | None
+    decision: Decision | Side | None
+    """A side is what a person says who does not know which one the judge chose."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +105,37 @@ class ReviewPair:
     margin_error: float
     rank: int
     decision: Decision | None
+    by: str | None
+    at: float | None
+    bulk: str | None
+    """uuid of the bulk approval that decided it."""
+    in_audit: bool
+    blind: bool
+    """Nobody is told what the judge chose until the whole audit sample is decided."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bulk:
+    """Self pairs that a person approved at one stroke."""
+
+    uuid: str
+    by: str
+    at: float
+    threshold: float
+    """Margin in standard errors over which they were approved."""
+    pairs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """How far the audit of one propose run is."""
+
+    pairs: int
+    decided: int
+    done: bool
+    """Once decided as a whole it is over: what is said later was said with the judge's choice in view."""
+    audited: tuple[Audited, ...]
+    """What was said of each pair when it was done; empty before."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,11 @@ from pathlib import Path
 import fake_trainer
 
 from annotator import jobs
-from annotator.rows import Answer, Run, ShownPair
+from annotator.rows import Answer, Review, Run, ShownPair
 from annotator.runs import Runner, take_in
 from annotator.store import Store
 from sail.config import LoopSettings, ModelRef, Optimisation
-from sail.records import LabelValue
+from sail.records import Decision, LabelValue
 from sail.runfolder import RunFolder
 
 PROMPTS = [
@@ -60,6 +60,24 @@ def drawn(store: Store, count: int) -> list[ShownPair]:
     """Draw that many pairs and show them to ann."""
     run_now(store, jobs.draw(store, count, by="ann"))
     return store.show_pairs([pair for pair, _ in store.open_pairs("ann", 1000)], to="ann")
+
+
+def proposed(folder: Path, self_pairs: int, *, audited: bool = True) -> tuple[Store, Run]:
+    """A project with round 0 trained and so many self pairs for round 1; audited, all were right."""
+    store = make_store(folder, settings=SETTINGS.model_copy(update={"prompts_per_round": self_pairs}))
+    for pair in drawn(store, 5):
+        label(store, pair, "left")
+    run_now(store, jobs.train(store, by="ann"))
+    store.set_prompts([f"a fox of age {age}" for age in range(self_pairs + 1)], by="ann")
+    run = run_now(store, jobs.propose(store, by="ann"))
+    if audited:
+        decide_audit(store, run)
+    return store, run
+
+
+def decide_audit(store: Store, run: Run, decision: Decision = "approve", *, by: str = "ann") -> None:
+    blind = [pair.id for pair in store.review_pairs(run) if pair.blind]
+    store.record_reviews([Review(uuid=new_uuid(), self_pair=one, decision=decision) for one in blind], by=by)
 
 
 def label(

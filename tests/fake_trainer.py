@@ -118,14 +118,15 @@ def self_pairs(request: ProposeRequest) -> list[SelfPair]:
         SelfPair(
             prompt_index=index,
             prompt=prompt,
-            winner=0,
-            loser=last,
+            winner=turn,
+            loser=last - turn,
             winner_reward=1.0,
             loser_reward=-(count - index) / count,
             margin=1.0 + (count - index) / count,
-            margin_error=0.5,
-            rank=index,
+            margin_error=0.5 * (turn + 1),
+            rank=turn * count + index,
         )
+        for turn in range(request.self_pairs_per_prompt)
         for index, prompt in enumerate(request.prompts)
     ]
 

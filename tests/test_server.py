@@ -154,8 +154,11 @@ def test_a_round_from_label_to_export_over_the_routes(client: TestClient, projec
         run = client.post(f"{base}/runs", json=body).json()
         wait_for(lambda run=run: store.run(run["id"]).what == "done")
     pairs = client.get(f"{base}/review").json()["pairs"]
-    review = {"uuid": new_uuid(), "self_pair": pairs[0]["id"], "decision": "flip"}
-    assert client.post(f"{base}/reviews", json={"reviews": [review]}).json()["review"]["flip"] == 1
+    reviews = [
+        {"uuid": new_uuid(), "self_pair": pair["id"], "decision": "approve" if number else "flip"}
+        for number, pair in enumerate(pairs)
+    ]
+    assert client.post(f"{base}/reviews", json={"reviews": reviews}).json()["review"]["flip"] == 1
     plan = client.get(f"{base}/mixup", params={"self_fraction": 0.5}).json()
     assert (plan["human_pairs"], plan["self_pairs"]) == (6, 3)
     run = client.post(f"{base}/runs", json={"job": "train", "self_fraction": 0.5}).json()

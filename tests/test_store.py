@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from annotating import PROMPTS, drawn, label, make_store, new_uuid, run_now
+from annotating import PROMPTS, SETTINGS, drawn, label, make_store, new_uuid, run_now
 from sqlite_utils import Database
 
 from annotator import jobs
@@ -252,6 +252,18 @@ def test_what_people_said_cannot_be_changed_or_deleted(tmp_path: Path) -> None:
             database.execute(statement)
 
 
+def test_all_self_pairs_of_a_prompt_are_taken_in_once(tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"num_candidates": 4, "self_pairs_per_prompt": 2})
+    store = make_store(tmp_path / "project", settings=settings)
+    for pair in drawn(store, 6):
+        label(store, pair, "left")
+    run_now(store, jobs.train(store, by="ann"))
+    run = run_now(store, jobs.propose(store, by="ann"))
+    assert len(store.review_pairs(run)) == 2 * settings.prompts_per_round
+    store.take_in_self_pairs(run, RunFolder(store.run_folder(run)).self_pairs())
+    assert len(store.review_pairs(run)) == 2 * settings.prompts_per_round
+
+
 def test_a_flipped_self_pair_is_a_human_pair_from_then_on(tmp_path: Path) -> None:
     store = _proposed(tmp_path)
     run = jobs.proposal(store)
@@ -290,13 +302,13 @@ def test_a_decision_sent_twice_is_one(tmp_path: Path) -> None:
     assert len(store.review_history()) == 1
 
 
-def test_review_shows_the_least_certain_first_and_only_the_share_to_keep(tmp_path: Path) -> None:
+def test_review_shows_only_the_share_to_keep(tmp_path: Path) -> None:
     store = _proposed(tmp_path)
     run = jobs.proposal(store)
     assert run is not None
-    assert [pair.rank for pair in store.review_pairs(run)] == [3, 2, 1, 0]
+    assert {pair.rank for pair in store.review_pairs(run)} == {0, 1, 2, 3}
     store.set_settings(store.project().settings.model_copy(update={"keep_self_pairs": 0.5}), by="ann")
-    assert [pair.rank for pair in store.review_pairs(run)] == [1, 0]
+    assert {pair.rank for pair in store.review_pairs(run)} == {0, 1}
 
 
 def test_an_accepted_round_becomes_current_and_an_older_one_can_again(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
-"""The loop: where things stand, runs and rounds, review and the mixup ratio."""
+"""The loop: where things stand, runs and rounds."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import FileResponse
@@ -15,18 +15,14 @@ from annotator.projects import OpenProject, Projects
 from annotator.routes.common import (
     FOR_EVER,
     Body,
-    Id,
     InProject,
     Person,
-    Uuid,
     all_projects,
-    image_url,
     label_counts,
     with_etag,
 )
-from annotator.rows import Review
+from annotator.routes.review import review_counts
 from annotator.runs import RunView
-from sail.records import Decision
 from sail.rounds import Round
 from sail.runfolder import RunFolder
 
@@ -39,20 +35,12 @@ class RunBody(Body):
     count: int = Field(20, ge=1, le=5000)
     """Pairs to draw."""
     self_fraction: float | None = Field(None, ge=0, le=1)
+    without_audit: bool = False
+    """Train although the audit sample is not decided."""
 
 
 class CurrentBody(Body):
     round: int = Field(ge=0)
-
-
-class ReviewBody(Body):
-    uuid: Uuid
-    self_pair: Id
-    decision: Decision | None
-
-
-class ReviewsBody(Body):
-    reviews: list[ReviewBody] = Field(min_length=1, max_length=2000)
 
 
 @api.get("/projects/{project}/status")
@@ -63,14 +51,14 @@ def status(project: InProject, request: Request) -> Response:
 
 def status_of(project: OpenProject, projects: Projects) -> dict[str, Any]:
     store, runner = project.store, project.runner
-    current, step = store.current_round(), jobs.next_step(store)
+    current, step, facts = store.current_round(), jobs.next_step(store), store.training_facts()
     return {
         "project": store.name,
         "projects": projects.names(),
         "labels": label_counts(project),
         "next": {"name": step.name, "round": step.round, "seconds": estimates.seconds_of(store, step)},
         "runs": [asdict(view) for view in runner.views(store)],
-        "rounds": [round_view(round_) for round_ in store.rounds()],
+        "rounds": [{**round_view(round_), **facts.get(round_.round, {})} for round_ in store.rounds()],
         "current": current.round if current else None,
         "review": review_counts(project),
         "elsewhere": [
@@ -81,21 +69,6 @@ def status_of(project: OpenProject, projects: Projects) -> dict[str, Any]:
 
 def round_view(trained: Round) -> dict[str, Any]:
     return {**trained.model_dump(mode="json", exclude={"adapter"}), "sha256": trained.sha256[:12]}
-
-
-def review_counts(project: OpenProject) -> dict[str, Any] | None:
-    run = jobs.proposal(project.store)
-    if run is None:
-        return None
-    pairs = project.store.review_pairs(run)
-    decided = [pair.decision for pair in pairs]
-    return {
-        "run": run.id,
-        "round": run.round,
-        "pairs": len(pairs),
-        **{name: decided.count(name) for name in ("approve", "flip", "drop")},
-        "unreviewed": decided.count(None),
-    }
 
 
 # Runs and rounds
@@ -109,6 +82,8 @@ def start_run(body: RunBody, project: InProject, who: Person) -> dict[str, Any]:
     elif body.job == "propose":
         run = jobs.propose(store, by=who)
     elif body.job == "train":
+        if not body.without_audit:
+            jobs.require_audit(store)
         run = jobs.train(store, self_fraction=body.self_fraction, by=who)
     else:
         run = jobs.export(store, by=who)
@@ -184,45 +159,3 @@ def sample(number: int, step: int, index: int, project: InProject) -> FileRespon
 def make_current(body: CurrentBody, project: InProject, who: Person) -> dict[str, int]:
     project.store.make_current(body.round, by=who)
     return {"current": body.round}
-
-
-# Review
-
-
-@api.get("/projects/{project}/review")
-def review(project: InProject, request: Request) -> Response:
-    """The self pairs that wait for the next round, the least certain first."""
-    return with_etag(request, review_of(project))
-
-
-def review_of(project: OpenProject) -> dict[str, Any]:
-    store = project.store
-    run = jobs.proposal(store)
-    pairs = store.review_pairs(run) if run else []
-    settings = store.project().settings
-    return {
-        "run": run.id if run else None,
-        "round": jobs.next_round(store),
-        "self_fraction": settings.mixup.self_fraction,
-        "pairs": [
-            {
-                **asdict(pair),
-                "winner": image_url(project, pair.winner),
-                "loser": image_url(project, pair.loser),
-            }
-            for pair in pairs
-        ],
-    }
-
-
-@api.post("/projects/{project}/reviews")
-def record_reviews(body: ReviewsBody, project: InProject, who: Person) -> dict[str, Any]:
-    project.store.record_reviews([Review(**item.model_dump()) for item in body.reviews], by=who)
-    return {"acknowledged": [item.uuid for item in body.reviews], "review": review_counts(project)}
-
-
-@api.get("/projects/{project}/mixup")
-def mixup(project: InProject, self_fraction: Annotated[float, Field(ge=0, le=1)]) -> dict[str, Any]:
-    """What a mixup ratio means for the next round."""
-    plan = jobs.mixup_plan(project.store, self_fraction)
-    return {**asdict(plan), "human_passes": plan.human_passes, "self_passes": plan.self_passes}

@@ -1,97 +1,187 @@
-// Review: self pairs as a grid, and what the mixup ratio means before training.
+// Review: self pairs as a grid, the audit first. Brings pairs, decisions, keys, bulk and training together.
 
-import { figure } from "/ui/chart.js";
-import {
-  act,
-  ask,
-  base,
-  beforeTraining,
-  h,
-  isActive,
-  isShown,
-  onStatus,
-  openTab,
-  percent,
-  plural,
-  poll,
-  Refused,
-  train as askToTrain,
-  trouble,
-} from "/ui/core.js";
+import { bulk as bulkApproval } from "/ui/bulk.js";
+import { ask, base, h, isActive, isShown, onStatus, openTab, percent, plural, poll, Refused, trouble } from "/ui/core.js";
+import { decisions } from "/ui/decisions.js";
+import { mixup as mixupRatio } from "/ui/mixup.js";
+import { selection } from "/ui/selection.js";
+import { choiceFor, decisionOf, selfPair, show } from "/ui/selfpair.js";
 
-const DECISIONS = { approve: ["Approve", "A"], flip: ["Flip", "F"], drop: ["Drop", "X"] };
-const KEYS = { a: "approve", f: "flip", x: "drop" };
-const SAID = { approve: "Approved.", flip: "Flipped: a human pair from now on.", drop: "Dropped." };
-const DEBOUNCE_MS = 60;
+const KEYS = {
+  a: "approve",
+  f: "flip",
+  x: "drop",
+  0: "drop",
+  9: "drop",
+  1: "left",
+  2: "right",
+  arrowleft: "left",
+  arrowright: "right",
+};
+const SAID = {
+  approve: "Approved.",
+  flip: "Flipped: a human pair from now on.",
+  drop: "Dropped.",
+  chosen: "Chosen.",
+};
 
 export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
-  const [grid, slider, train] = [find("review-grid"), find("mixup-ratio"), find("train-round")];
-  let pairs = [];
-  let round = null;
-  let run = null; // the propose run whose pairs are shown
+  const grid = find("review-grid");
+  const selected = selection(grid);
+  const said = decisions({ changed, kept, failed });
+  const bulk = bulkApproval(root, { inOrder: said.inOrder, changed: refresh, look });
+  const mixup = mixupRatio(root);
+  let review = { run: null, pairs: [] }; // as the server gave it, with what was decided here since
+  let cards = [];
   let status = null;
-  let chosen = 0;
-  let timer = 0;
-  // One after the other: two requests may overtake each other; the last decision on a pair holds, and the
-  // last pairs asked for are those of the current round.
-  let sent = Promise.resolve();
-  let lost = 0; // decisions that were not kept
 
   onStatus((now) => {
     status = now;
-    if ((now.review?.run ?? null) !== run) load();
+    if ((now.review?.run ?? null) !== review.run) load();
+    else if (said.idle() && differs(now.review)) refresh().catch(() => {});
     draw();
   });
 
+  // Pairs
+
   function load() {
-    sent = sent
-      // Another load may have brought them meanwhile, and what was decided since must not be thrown away.
-      .then(() => ((status.review?.run ?? null) === run ? null : ask(`${base}/review`)))
-      .then((review) => {
-        if (!review) return;
-        pairs = review.pairs.map((pair) => ({ ...pair, kept: pair.decision, turn: 0 }));
-        ({ round, run } = review);
-        slider.value = review.self_fraction;
-        chosen = 0;
-        grid.replaceChildren(...pairs.map(card));
+    return said
+      .inOrder(() =>
+        // Another load may have brought them meanwhile, and what was decided since must not be thrown away.
+        (status.review?.run ?? null) === review.run ? null : ask(`${base}/review`),
+      )
+      .then((found) => {
+        if (!found) return;
+        takeIn(found);
+        selected.clear();
+        said.forget();
+        if (found.run !== null) mixup.load(found);
         draw();
-        plan();
       })
       .catch((error) =>
         trouble(error instanceof Refused ? error.message : "The pairs could not be loaded.", "review"),
       );
   }
 
+  /** The same pairs as they stand now: the audit is over, or many were decided at once. */
+  async function refresh() {
+    const found = await said.inOrder(() => ask(`${base}/review`));
+    takeIn(found);
+    failed("");
+    const at = selected.at();
+    if (at !== null) selected.select(at, { focus: false });
+    draw();
+    mixup.plan();
+  }
+
+  /** Others decided meanwhile, or a decision was kept whose answer was lost. */
+  function differs(counts) {
+    if (!counts) return false;
+    const known = review.pairs.filter((pair) => pair.judge);
+    const count = (pairs, name) => pairs.filter((pair) => decisionOf(pair) === name).length;
+    return (
+      count(review.pairs, null) !== counts.unreviewed ||
+      ["approve", "flip", "drop"].some((name) => count(known, name) !== counts[name])
+    );
+  }
+
+  function takeIn(found) {
+    const known = new Map(review.pairs.map((pair, index) => [pair.id, [pair, cards[index]]]));
+    const pairs = found.pairs.map((pair) => ({ ...pair, kept: pair.said, turn: 0 }));
+    cards = pairs.map((pair, index) => {
+      const [before, card] = known.get(pair.id) ?? [];
+      if (!before || Boolean(before.judge) !== Boolean(pair.judge)) return newCard(pair, index);
+      // Decided while this answer was on its way: that is newer.
+      pairs[index] = Object.assign(
+        before,
+        before.said === before.kept ? { said: pair.said, kept: pair.said, lost: before.lost && !pair.said } : {},
+      );
+      show(card, before);
+      return card;
+    });
+    review = { ...found, pairs };
+    const audited = pairs.filter((pair) => pair.in_audit).length;
+    grid.replaceChildren(
+      ...heading(audited, "Audit sample, drawn by lot"),
+      ...cards.slice(0, audited),
+      ...heading(pairs.length - audited, "The others, least certain first"),
+      ...cards.slice(audited),
+    );
+  }
+
+  const heading = (count, text) => (count ? [h("h3", {}, text)] : []);
+
+  function newCard(pair, index) {
+    const card = selfPair(pair, index);
+    card.addEventListener("click", (event) => {
+      if (event.shiftKey) return selected.select(index, { extend: true, focus: false });
+      selected.select(index, { focus: false });
+      const button = event.target.closest("button");
+      if (button) return decide([index], button.dataset.decision, { advance: false });
+      const side = event.target.closest("img") && event.target.closest("figure").dataset.side;
+      // As on Label, a click on an image chooses it.
+      if (side && !review.pairs[index].judge) decide([index], side, { advance: false });
+    });
+    return card;
+  }
+
+  function look(pair) {
+    selected.select(review.pairs.indexOf(pair));
+  }
+
   // The page
 
   function draw() {
-    const any = pairs.length > 0 && status?.review;
-    find("mix").hidden = find("review-help").hidden = !any;
-    grid.hidden = !any;
+    const any = review.pairs.length > 0 && Boolean(status?.review);
+    find("reviewing").hidden = !any;
     drawMessage(any);
     if (!any) return;
     find("review-counts").textContent = counted();
-    const training = status.runs.find((run) => run.job === "train" && isActive(run));
-    train.textContent = training ? `Training round ${training.round}` : `Train round ${round}`;
-    train.disabled = Boolean(training);
+    drawAudit();
+    bulk.show(review);
+    mixup.show(audit(), status.runs);
+  }
+
+  /** How far the audit is, with what was said a moment ago. */
+  function audit() {
+    const decided = review.pairs.filter((pair) => pair.in_audit && pair.said).length;
+    return review.audit.done ? review.audit : { ...review.audit, decided };
   }
 
   function counted() {
-    const count = (name) => pairs.filter((pair) => pair.decision === name).length;
-    const decided = [
-      `${count("approve")} approved`,
-      `${count("flip")} flipped (human from now on)`,
-      `${count("drop")} dropped`,
-    ];
+    const count = (name) => review.pairs.filter((pair) => decisionOf(pair) === name).length;
     const open = count(null);
+    const decided = review.audit.done
+      ? [
+          `${count("approve")} approved`,
+          `${count("flip")} flipped (human from now on)`,
+          `${count("drop")} dropped`,
+        ]
+      : [`${review.pairs.length - open} decided`];
     const rest = open ? `${open} not reviewed: trained as the model judged.` : "All reviewed.";
-    return `${plural(pairs.length, "self pair")} for round ${round}: ${decided.join(", ")}. ${rest}`;
+    return `${plural(review.pairs.length, "self pair")} for round ${review.round}: ${decided.join(", ")}. ${rest}`;
+  }
+
+  function drawAudit() {
+    const { pairs, decided, done, error } = audit();
+    find("audit-help").hidden = done;
+    find("review-help").hidden = !done;
+    if (!done) {
+      find("audit-title").textContent = `Audit: ${decided} of ${pairs} decided`;
+      find("audit-text").textContent =
+        `${plural(pairs, "pair")} of ${review.pairs.length}, drawn by lot. Say which image is better, without knowing what the model chose. Then you see how often it is wrong.`;
+      return;
+    }
+    const wrong = Math.round(error.value * error.n);
+    find("audit-title").textContent = `Audit: the model was wrong in ${wrong} of ${error.n}`;
+    find("audit-text").textContent =
+      `About ${percent(error.value)} of its pairs are wrong (95 % interval ${Math.round(100 * error.low)} to ${Math.round(100 * error.high)}). What you change now does not change this figure.`;
   }
 
   function drawMessage(any) {
     const place = find("review-message");
-    place.hidden = Boolean(any) || !status;
+    place.hidden = any || !status;
     if (place.hidden) return;
     const proposing = status.runs.find((run) => run.job === "propose" && isActive(run));
     const text = proposing
@@ -110,181 +200,83 @@ export function mount(root) {
     );
   }
 
-  function card(pair, index) {
-    const sigma = pair.margin_error > 0 ? ` · ${(pair.margin / pair.margin_error).toFixed(1)} s.e.` : "";
-    const p = 1 / (1 + Math.exp(-pair.margin));
-    const own = h(
-      "article",
-      { class: "sail-self", tabindex: "-1", "data-testid": `self-${index}`, "data-pair": pair.id },
-      h("p", {}, pair.prompt),
-      h("div", { class: "sail-two" }, side(pair, "winner"), side(pair, "loser")),
-      h(
-        "p",
-        { class: "sail-figures" },
-        `margin ${figure(pair.margin)} ± ${figure(pair.margin_error)}${sigma} · p ${p.toFixed(2)}`,
-      ),
-      h(
-        "div",
-        { class: "sail-decide", role: "group", "aria-label": "Decision" },
-        Object.entries(DECISIONS).map(([name, [title, key]]) =>
-          h("button", { type: "button", "data-decision": name, title: `Key: ${key}` }, title),
-        ),
-      ),
-    );
-    own.addEventListener("click", (event) => {
-      choose(index, false);
-      const name = event.target.closest("[data-decision]:not(article)")?.dataset.decision;
-      if (name) decide(index, name);
-    });
-    show(own, pair);
-    return own;
-  }
-
-  function side(pair, which) {
-    return h(
-      "figure",
-      { "data-side": which },
-      h("img", { src: pair[which], alt: `${pair.prompt}, the judge's ${which}`, loading: "lazy" }),
-      h(
-        "figcaption",
-        {},
-        h("span", { "data-role": which }),
-        h("span", { title: "implicit reward" }, figure(pair[`${which}_reward`])),
-      ),
-    );
-  }
-
-  function show(own, pair) {
-    own.dataset.decision = pair.decision ?? "none";
-    const preferred = pair.decision === "flip" ? "loser" : "winner";
-    for (const figure of own.querySelectorAll("figure")) {
-      const better = figure.dataset.side === preferred && pair.decision !== "drop";
-      figure.toggleAttribute("data-preferred", better);
-      figure.querySelector("[data-role]").textContent = better
-        ? pair.decision === "flip"
-          ? "you prefer"
-          : "preferred"
-        : "";
-    }
-    for (const button of own.querySelectorAll("button"))
-      button.setAttribute("aria-pressed", String(button.dataset.decision === pair.decision));
+  function announce(text) {
+    find("review-announcement").textContent = text;
   }
 
   // Decisions
 
-  function send(pair) {
-    const review = { uuid: crypto.randomUUID(), self_pair: pair.id, decision: pair.decision };
-    const answer = sent.then(() => ask(`${base}/reviews`, { reviews: [review] }));
-    sent = answer.then(
-      () => (pair.kept = review.decision),
-      () => lost++,
-    );
-    return answer;
-  }
-
-  beforeTraining(async () => {
-    const before = lost;
-    await sent;
-    if (lost > before) throw new Refused("A decision in Review was not kept. Decide again, then train.");
-  });
-
-  async function decide(index, name) {
-    const [pair, own] = [pairs[index], grid.children[index]];
-    const turn = ++pair.turn;
-    pair.decision = pair.decision === name ? null : name;
-    show(own, pair);
-    find("review-announcement").textContent = pair.decision ? SAID[pair.decision] : "Taken back.";
+  function changed(pairs) {
+    for (const pair of pairs) show(cards[review.pairs.indexOf(pair)], pair);
     draw();
-    try {
-      await send(pair);
-      trouble("", "review");
-      plan();
-      poll();
-    } catch (error) {
-      // A later decision on the same pair is still on its way, and speaks for itself.
-      if (turn === pair.turn) pair.decision = pair.kept;
-      show(own, pair);
-      draw();
-      trouble(
-        error instanceof Refused
-          ? error.message
-          : "The app does not answer, so that decision was not kept. Try again.",
-        "review",
-      );
-    }
   }
 
-  function choose(index, scroll = true) {
-    if (index < 0 || index >= pairs.length) return;
-    grid.children[chosen]?.removeAttribute("aria-current");
-    chosen = index;
-    const own = grid.children[chosen];
-    own.setAttribute("aria-current", "true");
-    if (scroll) own.focus({ preventScroll: true });
-    if (scroll) own.scrollIntoView({ block: "nearest" });
+  function failed(sentence) {
+    find("review-trouble").textContent = sentence;
+  }
+
+  function kept(answer) {
+    failed("");
+    // Meanwhile another round may have been trained, and there is nothing to review any more.
+    if (answer.review?.audit.done && !review.audit?.done) refresh().catch(() => {});
+    else if (review.audit?.done) mixup.plan();
+    poll();
+  }
+
+  /** The same decision on all of them; where all have it already, it is taken back. */
+  function decide(indices, name, { advance = true } = {}) {
+    const entries = indices
+      .map((index) => [review.pairs[index], choiceFor(review.pairs[index], name)])
+      .filter(([, choice]) => choice);
+    if (!entries.length) return announce("This pair is in the audit: press 1 or 2 for the better side.");
+    const again = entries.every(([pair, choice]) => pair.said?.choice === choice);
+    said.say(again ? entries.map(([pair]) => [pair, null]) : entries);
+    const spoken = SAID[decisionOf(entries[0][0])];
+    announce(again ? "Taken back." : entries.length > 1 ? `${plural(entries.length, "pair")}: ${spoken}` : spoken);
+    if (advance && !again) toUndecided(indices.at(-1));
+  }
+
+  /** To the next card that nobody decided, from the top again where there is none below. */
+  function toUndecided(after) {
+    const open = review.pairs.flatMap((pair, index) => (pair.said ? [] : [index]));
+    const next = open.find((index) => index > after) ?? open[0];
+    selected.select(next ?? after);
+  }
+
+  function undo() {
+    const pairs = said.undo();
+    announce(pairs ? "Taken back." : "Nothing to undo.");
+    if (pairs) look(pairs[0]);
+  }
+
+  function move(step, extend) {
+    const at = selected.at();
+    if (at === null) toUndecided(-1);
+    else selected.select(at + step, { extend });
   }
 
   document.addEventListener("keydown", (event) => {
-    if (
-      event.ctrlKey ||
-      event.metaKey ||
-      event.altKey ||
-      event.isComposing ||
-      !isShown(grid) ||
-      !pairs.length
-    )
-      return;
-    if (event.target.closest?.("input:not([type=range]), textarea, select, [contenteditable], dialog"))
-      return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+    if (!isShown(grid) || !review.pairs.length) return;
+    if (event.target.closest?.("input:not([type=range]), textarea, select, [contenteditable], dialog")) return;
     const key = event.key.toLowerCase();
-    if (key === "j" || key === "k") {
-      event.preventDefault();
-      const started = grid.querySelector("[aria-current]");
-      choose(started ? chosen + (key === "j" ? 1 : -1) : 0);
-    } else if (KEYS[key] && !event.repeat && grid.querySelector("[aria-current]")) {
-      event.preventDefault();
-      decide(chosen, KEYS[key]);
-    }
+    if (key.startsWith("arrow") && event.target.closest?.("input")) return;
+    const steps = { j: 1, k: -1 };
+    if (!steps[key] && (event.repeat || !(key === "z" || KEYS[key]))) return;
+    event.preventDefault();
+    if (steps[key]) move(steps[key], event.shiftKey);
+    else if (key === "z") undo();
+    else if (selected.at() === null) toUndecided(-1);
+    else press(KEYS[key]);
   });
 
-  // The mixup ratio
-
-  slider.addEventListener("input", () => {
-    clearTimeout(timer);
-    find("mixup-value").textContent = percent(Number(slider.value));
-    timer = setTimeout(plan, DEBOUNCE_MS);
-  });
-
-  async function plan() {
-    const fraction = Number(slider.value);
-    find("mixup-value").textContent = percent(fraction);
-    if (!pairs.length) return;
-    try {
-      const found = await ask(`${base}/mixup?self_fraction=${fraction}`);
-      find("mixup-meaning").textContent = meaning(found);
-    } catch (error) {
-      find("mixup-meaning").textContent = error instanceof Refused ? error.message : "";
-    }
+  function press(name) {
+    const indices = selected.indices();
+    // Sides are drawn by lot, so that one side means something else for every pair.
+    if (indices.length > 1 && (name === "left" || name === "right"))
+      return announce("Choose a side for one pair at a time.");
+    decide(indices, name);
   }
-
-  function meaning(found) {
-    const all = found.human_draws + found.self_draws || 1;
-    const side = (words, pairs, draws, passes) => {
-      if (!pairs) return `no ${words} pair`;
-      const times = passes < 10 ? passes.toFixed(1) : Math.round(passes);
-      return `${plural(pairs, `${words} pair`)} ${times} times each (${percent(draws / all)} of all draws)`;
-    };
-    const human = side("human", found.human_pairs, found.human_draws, found.human_passes);
-    const own = side("self", found.self_pairs, found.self_draws, found.self_passes);
-    return `In ${plural(found.batches, "batch", "batches")}: ${human}, ${own}.`;
-  }
-
-  train.addEventListener("click", () =>
-    act(train, async () => {
-      await askToTrain({ self_fraction: Number(slider.value) });
-      openTab("rounds");
-    }),
-  );
 
   root.dataset.mounted = "yes";
 }

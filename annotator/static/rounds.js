@@ -136,7 +136,7 @@ export function mount(root) {
     const cells = [
       round.round,
       round.parent ?? "base",
-      `${round.human_pairs} + ${round.self_pairs}`,
+      h("div", {}, `${round.human_pairs} + ${round.self_pairs}`, reviewed(round)),
       judge,
       learned == null ? "not measured" : percent(learned),
       ratio(round.diversity_ratio),
@@ -151,6 +151,15 @@ export function mount(root) {
       { "data-testid": `round-${round.round}` },
       cells.map((cell) => h("td", {}, cell ?? "")),
     );
+  }
+
+  /** How the review stood when a person asked for this round. */
+  function reviewed({ audit, without_audit, by }) {
+    if (!audit) return null;
+    const words = without_audit
+      ? `without the audit (${by})`
+      : `audit: ${audit.wrong} of ${audit.pairs} wrong (${by})`;
+    return h("p", { class: "sail-dim" }, words);
   }
 
   function gain(value) {

@@ -84,6 +84,10 @@ class Base:
             self._readers.add(reader)
         return list(reader.query(sql, parameters))
 
+    def _rows_in_write(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+        """Rows as the writer sees them, in its transaction."""
+        return list(self._writing.query(sql, parameters))
+
     def _append(self, table: str, row: dict[str, Any]) -> None:
         self._writing.table(table).insert(row)
 

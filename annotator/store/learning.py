@@ -4,17 +4,13 @@ as a table. Knows labels and reviews as they stand, not how they came in.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from typing import Any
-
-from annotator.rows import Counts, Preference, Review, ReviewPair, Run
-from annotator.store.runs import Runs
+from annotator.rows import Counts, Preference, Run
+from annotator.store.reviews import Reviews
 from sail import rounds as loop
-from sail.records import Decision, LatentsRef, TrainingPair
+from sail.records import LatentsRef, TrainingPair
 
 
-class Learning(Runs):
+class Learning(Reviews):
     """Part of Store."""
 
     _counted: tuple[tuple[int, ...], Counts] | None = None
@@ -137,58 +133,6 @@ class Learning(Runs):
             )
             for row in rows
         }
-
-    # Review
-
-    def review_pairs(self, run: Run) -> list[ReviewPair]:
-        """Self pairs of one propose run with what was decided on them, the least certain first."""
-        rows = self._reviewed(run)
-        fields = ReviewPair.__dataclass_fields__
-        pairs = [ReviewPair(**{key: row[key] for key in fields}) for row in rows]
-        return sorted(pairs, key=lambda pair: -pair.rank)
-
-    def _reviewed(self, run: Run | None) -> list[dict[str, Any]]:
-        """Self pairs that stay under the share that goes to review, the clearest first."""
-        rows = self._rows(
-            """
-            select s.*, runs.round, c.prompt, r.decision,
-                   (select count(*) from self_pairs o where o.run = s.run) as among
-            from self_pairs s join runs on runs.id = s.run join candidates c on c.id = s.winner
-            left join standing_reviews r on r.self_pair = s.id
-            where :run is null or s.run = :run order by s.run, s.rank
-            """,
-            run=run.id if run else None,
-        )
-        keep = self.project().settings.keep_self_pairs
-        return [
-            row
-            for row in rows
-            if row["rank"] < max(1, round(keep * row["among"])) or row["decision"] == "flip"
-        ]
-
-    def record_review(self, self_pair: str, decision: Decision | None, *, uuid: str, by: str) -> None:
-        """Approve, flip or drop a self pair, or take the decision back (None). The last one holds."""
-        self.record_reviews([Review(uuid=uuid, self_pair=self_pair, decision=decision)], by=by)
-
-    def record_reviews(self, reviews: Sequence[Review], *, by: str) -> None:
-        """Keep decisions in their order, all or none; a repeat of the same uuid changes nothing."""
-
-        def change() -> None:
-            for review in reviews:
-                self._record_review(review, by)
-
-        self._write(change)
-
-    def _record_review(self, review: Review, person: str) -> None:
-        if self._first("reviews", "uuid = ?", [review.uuid]) is not None:
-            return
-        if self._first("self_pairs", "id = ?", [review.self_pair]) is None:
-            raise ValueError("There is no such pair to review. Reload the page.")
-        row = {"uuid": review.uuid, "self_pair": review.self_pair, "decision": review.decision or "clear"}
-        self._append("reviews", {**row, "person": person, "at": time.time()})
-
-    def review_history(self) -> list[dict[str, Any]]:
-        return self._rows("select * from reviews order by seq")
 
     # What leaves
 

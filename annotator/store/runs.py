@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,22 @@ class Runs(Base):
     def next_run_id(self) -> int:
         return int(self._rows("select coalesce(max(id), 0) + 1 as next from runs")[0]["next"])
 
-    def record_run(self, number: int, job: Job, *, round_number: int, folder: str, by: str) -> Run:
-        """A new run, waiting for its turn."""
+    def record_run(
+        self,
+        number: int,
+        job: Job,
+        *,
+        round_number: int,
+        folder: str,
+        by: str,
+        facts: Mapping[str, Any] | None = None,
+    ) -> Run:
+        """A new run, waiting for its turn. `facts` are what was known when it was asked for."""
         row = {"id": number, "job": job, "round": round_number, "folder": folder, "at": time.time(), "by": by}
 
         def change() -> None:
             self._append("runs", row)
-            self._append_run_event(number, "queued", by, {})
+            self._append_run_event(number, "queued", by, dict(facts or {}))
 
         self._write(change)
         return self.run(number)
@@ -38,6 +48,11 @@ class Runs(Base):
     def _append_run_event(self, run: int, what: RunEvent, by: str, payload: dict[str, Any]) -> None:
         row = {"run": run, "what": what, "at": time.time(), "by": by, "payload": json.dumps(payload)}
         self._append("run_events", row)
+
+    def run_history(self, run: Run) -> list[dict[str, Any]]:
+        """Every event of a run as it came in, oldest first."""
+        rows = self._rows("select * from run_events where run = :run order by seq", run=run.id)
+        return [{**row, "payload": json.loads(row["payload"])} for row in rows]
 
     def runs(self) -> list[Run]:
         return [_run(row) for row in self._rows("select * from standing_runs order by id")]
@@ -86,6 +101,16 @@ class Runs(Base):
             round_.model_copy(update={"adapter": str(self.folder / "runs" / folder / round_.adapter)})
             for round_, folder in trained
         ]
+
+    def training_facts(self) -> dict[int, dict[str, Any]]:
+        """Round -> what its training was asked for with, and by whom."""
+        rows = self._rows(
+            """
+            select rounds.number, e.by, e.payload from rounds join run_events e on e.run = rounds.run
+            where e.seq = (select min(o.seq) from run_events o where o.run = rounds.run)
+            """
+        )
+        return {row["number"]: {**json.loads(row["payload"]), "by": row["by"]} for row in rows}
 
     def run_of(self, trained: Round) -> Run:
         """The run that trained a round."""

@@ -8,24 +8,65 @@ NAME = "review"
 MARKUP = """
 <div class="sail-stack">
   <section class="sail-message" data-testid="review-message" hidden></section>
-  <section class="sail-card sail-mix sail-stack" data-testid="mix" hidden>
-    <p data-testid="review-counts" aria-live="polite"></p>
-    <div class="sail-row">
-      <label class="sail-row sail-grow">
+  <div class="sail-stack" data-testid="reviewing" hidden>
+    <section class="sail-card sail-mix" data-testid="mix">
+      <div class="sail-row">
+        <p class="sail-grow" data-testid="review-counts" aria-live="polite"></p>
+        <button type="button" class="sail-primary" data-testid="train-round"></button>
+      </div>
+      <p class="sail-error" role="alert" data-testid="review-trouble"></p>
+      <div class="sail-row sail-gate" data-testid="gate" hidden>
+        <span class="sail-grow" data-testid="gate-text"></span>
+        <button type="button" class="sail-quiet" data-testid="train-anyway">Train without the audit</button>
+        <button type="button" class="sail-quiet" data-testid="gate-back" hidden>Back</button>
+      </div>
+    </section>
+    <section class="sail-card sail-stack" data-testid="audit">
+      <div><h3 data-testid="audit-title"></h3><p class="sail-dim" data-testid="audit-text"></p></div>
+      <div class="sail-stack" data-testid="bulk" hidden>
+        <div class="sail-row">
+          <label class="sail-slider sail-grow">
+            <span>Margin over</span>
+            <input type="range" min="0" step="1" data-testid="bulk-threshold"
+                   aria-label="Margin over, in standard errors">
+            <output data-testid="bulk-value"></output>
+          </label>
+          <button type="button" class="sail-quiet" data-testid="bulk-open" aria-expanded="false"></button>
+        </div>
+        <div class="sail-stack" data-testid="bulk-preview" hidden>
+          <p class="sail-dim">The side in green wins. Click on a pair that looks wrong to go there.</p>
+          <div class="sail-thumbs" data-testid="bulk-thumbs"></div>
+          <div class="sail-row">
+            <button type="button" class="sail-primary" data-testid="bulk-approve"></button>
+            <button type="button" class="sail-quiet" data-testid="bulk-cancel">Cancel</button>
+          </div>
+        </div>
+      </div>
+      <div class="sail-row" data-testid="bulk-last" hidden>
+        <span class="sail-grow" data-testid="bulk-said"></span>
+        <button type="button" class="sail-quiet" data-testid="bulk-undo">Take it back</button>
+      </div>
+    </section>
+    <section class="sail-card sail-mixing" data-testid="mixing">
+      <label class="sail-slider">
         <span>Mixup ratio</span>
         <input type="range" min="0" max="1" step="0.05" data-testid="mixup-ratio"
                aria-describedby="sail-mix-meaning">
         <output data-testid="mixup-value"></output>
       </label>
-      <button type="button" class="sail-primary" data-testid="train-round"></button>
-    </div>
-    <p class="sail-dim" id="sail-mix-meaning" data-testid="mixup-meaning"></p>
-  </section>
-  <p class="sail-dim" data-testid="review-help" hidden>
-    Least certain first. <kbd>J</kbd> <kbd>K</kbd> move, <kbd>A</kbd> approve, <kbd>F</kbd> flip,
-    <kbd>X</kbd> drop; the same key again takes it back.
-  </p>
-  <div class="sail-grid" data-testid="review-grid"></div>
+      <p class="sail-dim" id="sail-mix-meaning" data-testid="mixup-meaning"></p>
+      <p class="sail-warning" data-testid="mixup-warning" role="status"></p>
+    </section>
+    <p class="sail-dim" data-testid="audit-help">
+      <kbd>1</kbd> left is better, <kbd>2</kbd> right is better, <kbd>X</kbd> neither; the same key again
+      takes it back. <kbd>J</kbd> <kbd>K</kbd> move, <kbd>Z</kbd> undo.
+    </p>
+    <p class="sail-dim" data-testid="review-help">
+      <kbd>A</kbd> approve, <kbd>F</kbd> flip, <kbd>X</kbd> drop; the same key again takes it back.
+      <kbd>J</kbd> <kbd>K</kbd> move, with <kbd>Shift</kbd> they select a range, <kbd>Z</kbd> undo.
+    </p>
+    <div class="sail-grid" data-testid="review-grid"></div>
+  </div>
   <p class="sail-hidden" aria-live="polite" data-testid="review-announcement"></p>
 </div>
 """

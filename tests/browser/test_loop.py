@@ -11,6 +11,7 @@ from labelling import App, answer, open_tab, start_app, wait_for_pair
 from playwright.sync_api import Page, expect
 
 from annotator import jobs
+from annotator.audit import winner_side
 from annotator.store import Store
 from sail.config import LoopSettings, ModelRef, Monitoring, Optimisation, Sampling, Scoring
 from sail.runfolder import ADAPTER_FILE, RunFolder, sha256_file
@@ -92,16 +93,22 @@ def train_round_0(page: Page, store: Store) -> None:
 
 
 def review(page: Page, store: Store) -> tuple[str, str]:
-    """Flip the least certain pair and drop the next, by keys."""
+    """Decide the audit, which so few pairs all belong to: one against the judge, one dropped, two with it."""
     expect(page.get_by_test_id("review-grid").locator("article")).to_have_count(4)
-    flipped, dropped = (str(page.get_by_test_id(f"self-{n}").get_attribute("data-pair")) for n in (0, 1))
-    for key in ("j", "f", "j", "x"):
-        page.keyboard.press(key)
-    expect(page.get_by_test_id("review-counts")).to_contain_text("1 flipped")
-    wait_for(lambda: [row["decision"] for row in store.review_history()] == ["flip", "drop"])
-    expect(page.get_by_test_id("review-counts")).to_contain_text(
-        "2 not reviewed: trained as the model judged"
+    ids = [str(page.get_by_test_id(f"self-{n}").get_attribute("data-pair")) for n in range(4)]
+    with_it = {"left": "1", "right": "2"}
+    against = {"left": "2", "right": "1"}
+    page.keyboard.press("j")
+    page.keyboard.press(against[winner_side(ids[0])])
+    page.keyboard.press("x")
+    for pair in ids[2:]:
+        page.keyboard.press(with_it[winner_side(pair)])
+    expect(page.get_by_test_id("review-counts")).to_contain_text("1 flipped (human from now on), 1 dropped")
+    expect(page.get_by_test_id("audit-title")).to_have_text("Audit: the model was wrong in 2 of 4")
+    wait_for(
+        lambda: [r["decision"] for r in store.review_history()] == ["flip", "drop", "approve", "approve"]
     )
+    flipped, dropped = ids[:2]
     return flipped, dropped
 
 

@@ -1,46 +1,115 @@
-"""Review on a page whose requests are late or lost."""
+"""Review by exception on the page: audit, ranges, bulk, training; also where requests are late or lost."""
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from annotating import drawn, label, make_store, run_now, wait_for
-from labelling import open_tab, start_app, until
+from annotating import decide_audit, new_uuid, proposed, run_now, wait_for
+from labelling import App, open_tab, start_app, until
 from playwright.sync_api import Page, Route, expect
 
 from annotator import jobs
+from annotator.audit import winner_side
+from annotator.rows import ReviewPair, Run
 from annotator.store import Store
 
 pytestmark = pytest.mark.browser
 
+AUDITED = 10
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Round 0 trained and 24 self pairs for round 1, of which nobody has decided any."""
+    store, _ = proposed(tmp_path_factory.mktemp("made") / "p", 24, audited=False)
+    store.close()
+    return store.folder
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Path:
+    """A folder of projects."""
+    home = tmp_path_factory.mktemp("home")
+    shutil.copytree(project, home / "first")
+    return home
+
+
+@pytest.fixture(scope="module")
+def app(home: Path, root: Path) -> Iterator[App]:
+    """One app for all tests: it finds a new project beside the first by its name."""
+    app = start_app(root, home / "first")
+    yield app
+    app.end()
+
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """A project with round 0 trained and self pairs for round 1."""
-    store = make_store(tmp_path / "p")
-    for pair in drawn(store, 5):
-        label(store, pair, "left")
-    run_now(store, jobs.train(store, by="ann"))
-    run_now(store, jobs.propose(store, by="ann"))
+def blind_store(request: pytest.FixtureRequest, home: Path, project: Path) -> Iterator[Store]:
+    """A project of this test's own, with the audit undecided."""
+    folder = home / request.node.name[:60]
+    shutil.copytree(project, folder)
+    store = Store(folder)
     yield store
     store.close()
 
 
 @pytest.fixture
-def review(store: Store, root: Path, page: Page) -> Iterator[Page]:
-    app = start_app(root, store.folder)
-    page.goto(app.address)
+def store(blind_store: Store) -> Store:
+    """The same with its audit decided: ten pairs, in all of which the model was right."""
+    decide_audit(blind_store, proposal(blind_store))
+    return blind_store
+
+
+@pytest.fixture
+def review(store: Store, app: App, page: Page) -> Page:
+    """The page with the audit behind it."""
+    return open_review(store, app, page)
+
+
+@pytest.fixture
+def audit(blind_store: Store, app: App, page: Page) -> Page:
+    """The page with the audit before it."""
+    return open_review(blind_store, app, page)
+
+
+def open_review(store: Store, app: App, page: Page) -> Page:
+    page.goto(f"{app.address}/?project={store.name}")
+    show_review(page)
+    return page
+
+
+def show_review(page: Page) -> None:
     page.wait_for_selector(".sail-label[data-mounted]")
     open_tab(page, "Review")
-    expect(page.get_by_test_id("review-grid").locator("article")).to_have_count(4)
-    yield page
-    app.end()
+    expect(page.get_by_test_id("review-grid").locator("article")).to_have_count(24)
+
+
+def reload(page: Page) -> None:
+    page.reload()
+    show_review(page)
+
+
+def proposal(store: Store) -> Run:
+    found = jobs.proposal(store)
+    assert found is not None
+    return found
+
+
+def pairs(store: Store) -> list[ReviewPair]:
+    return store.review_pairs(proposal(store))
+
+
+def press(page: Page, *keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)
 
 
 def decisions(store: Store) -> list[str]:
-    return [row["decision"] for row in store.review_history()]
+    """What was decided after the audit."""
+    return [row["decision"] for row in store.review_history()][AUDITED:]
 
 
 def test_training_waits_for_a_decision_that_is_on_its_way(review: Page, store: Store) -> None:
@@ -48,8 +117,7 @@ def test_training_waits_for_a_decision_that_is_on_its_way(review: Page, store: S
     decided_when_asked: list[list[str]] = []
     review.route("**/reviews", lambda route: held.append(route))
     review.route("**/runs", lambda route: (decided_when_asked.append(decisions(store)), route.abort()))
-    for key in ("j", "f"):
-        review.keyboard.press(key)
+    press(review, "j", "f")
     review.get_by_test_id("train-round").click()
     until(review, lambda: len(held) == 1)
     review.wait_for_timeout(300)
@@ -62,8 +130,7 @@ def test_training_waits_for_a_decision_that_is_on_its_way(review: Page, store: S
 def test_training_is_refused_when_a_decision_is_lost(review: Page, store: Store) -> None:
     held: list[Route] = []
     review.route("**/reviews", lambda route: held.append(route))
-    for key in ("j", "f"):
-        review.keyboard.press(key)
+    press(review, "j", "f")
     review.get_by_test_id("train-round").click()
     until(review, lambda: len(held) == 1)
     held[0].abort()
@@ -74,15 +141,35 @@ def test_training_is_refused_when_a_decision_is_lost(review: Page, store: Store)
 def test_a_lost_decision_does_not_undo_a_later_one(review: Page, store: Store) -> None:
     held: list[Route] = []
     review.route("**/reviews", lambda route: held.append(route))
-    for key in ("j", "a", "f"):
-        review.keyboard.press(key)
+    press(review, "j", "a", "k", "f")
     until(review, lambda: len(held) == 1)
     held[0].abort()
     until(review, lambda: len(held) == 2)
     held[1].continue_()
     wait_for(lambda: decisions(store) == ["flip"])
     review.wait_for_timeout(300)
-    expect(review.get_by_test_id("self-0")).to_have_attribute("data-decision", "flip")
+    expect(review.get_by_test_id("self-10")).to_have_attribute("data-decision", "flip")
+
+
+def test_a_decision_whose_answer_was_lost_is_shown_as_soon_as_the_app_says_so(
+    review: Page, store: Store
+) -> None:
+    review.route("**/reviews", lambda route: (route.fetch(), route.abort()))
+    press(review, "j", "f")
+    expect(review.get_by_test_id("review-trouble")).to_contain_text("The app does not answer")
+    expect(review.get_by_test_id("self-10")).to_contain_text("Your decision was not kept.")
+    assert decisions(store) == ["flip"]
+    review.evaluate("async () => (await import('/ui/core.js')).poll()")
+    expect(review.get_by_test_id("self-10")).to_have_attribute("data-decision", "flip")
+    expect(review.get_by_test_id("review-trouble")).to_be_hidden()
+
+
+def test_what_others_decide_appears_on_an_open_page(review: Page, store: Store) -> None:
+    dropped = pairs(store)[12].id
+    store.record_review(dropped, "drop", uuid=new_uuid(), by="bob")
+    review.evaluate("async () => (await import('/ui/core.js')).poll()")
+    expect(review.get_by_test_id("self-12")).to_have_attribute("data-decision", "drop")
+    expect(review.get_by_test_id("self-12")).to_contain_text("Dropped by bob")
 
 
 def test_a_round_that_ended_early_is_resumed_where_the_next_step_stands(review: Page) -> None:
@@ -124,3 +211,151 @@ def test_other_pairs_are_shown_when_another_round_is_made_current(review: Page, 
         review.evaluate("async () => (await import('/ui/core.js')).poll()")
         first = review.get_by_test_id("self-0")
         expect(first).to_have_attribute("data-pair", store.review_pairs(run)[0].id)
+
+
+# Deciding
+
+
+def test_the_first_key_selects_and_the_next_decides_and_goes_on(review: Page, store: Store) -> None:
+    first, second, third = (review.get_by_test_id(f"self-{n}") for n in (10, 11, 12))
+    press(review, "a")
+    expect(first).to_have_attribute("aria-current", "true")
+    expect(first).to_have_attribute("data-decision", "none")
+    press(review, "a", "x")
+    expect(third).to_have_attribute("aria-current", "true")
+    expect(first).to_have_attribute("data-decision", "approve")
+    expect(first).to_contain_text("Approved by you")
+    expect(second).to_have_attribute("data-decision", "drop")
+    wait_for(lambda: decisions(store) == ["approve", "drop"])
+    press(review, "k", "x")
+    expect(second).to_have_attribute("data-decision", "none")
+    press(review, "z")
+    expect(second).to_have_attribute("data-decision", "drop")
+    wait_for(lambda: decisions(store) == ["approve", "drop", "clear", "drop"])
+
+
+def test_a_range_selected_by_keys_or_a_click_is_decided_at_once(review: Page, store: Store) -> None:
+    asked: list[str] = []
+    review.on("request", lambda request: request.url.endswith("/reviews") and asked.append(request.url))
+    press(review, "j", "Shift+J", "Shift+J", "Shift+J", "Shift+K")
+    expect(review.locator("article[data-selected]")).to_have_count(3)
+    press(review, "f")
+    expect(review.locator("article[data-decision=flip]")).to_have_count(3)
+    expect(review.get_by_test_id("self-13")).to_have_attribute("aria-current", "true")
+    review.get_by_test_id("self-14").click(modifiers=["Shift"], position={"x": 8, "y": 8})
+    press(review, "x")
+    expect(review.locator("article[data-decision=drop]")).to_have_count(2)
+    until(review, lambda: decisions(store) == ["flip"] * 3 + ["drop"] * 2)
+    assert [pair.decision for pair in pairs(store)[10:16]] == ["flip"] * 3 + ["drop"] * 2 + [None]
+    until(review, lambda: len(asked) == 2)
+    press(review, "z")
+    expect(review.locator("article[data-decision=drop]")).to_have_count(0)
+
+
+# The audit
+
+
+def test_the_audit_is_blind_and_what_was_chosen_is_kept_as_approve_or_flip(
+    audit: Page, blind_store: Store
+) -> None:
+    expect(audit.get_by_test_id("audit-title")).to_have_text("Audit: 0 of 10 decided")
+    expect(audit.get_by_test_id("bulk")).to_be_hidden()
+    expect(audit.locator("article[data-blind]")).to_have_count(AUDITED)
+    expect(audit.locator("article[data-blind] [data-preferred]")).to_have_count(0)
+    blind = pairs(blind_store)[:AUDITED]
+    press(audit, "j", "a")
+    expect(audit.get_by_test_id("self-0")).to_have_attribute("data-decision", "none")
+    # The first against the judge, the second dropped, all others with it.
+    other = {"left": "2", "right": "1"}
+    with_it = {"left": "ArrowLeft", "right": "ArrowRight"}
+    press(audit, other[winner_side(blind[0].id)], "x")
+    expect(audit.get_by_test_id("audit-title")).to_have_text("Audit: 2 of 10 decided")
+    expect(audit.locator("article[data-blind] [data-preferred]")).to_have_count(1)
+    press(audit, *[with_it[winner_side(pair.id)] for pair in blind[2:]])
+    expect(audit.get_by_test_id("audit-title")).to_have_text("Audit: the model was wrong in 2 of 10")
+    expect(audit.get_by_test_id("audit-text")).to_contain_text(
+        "20 % of its pairs are wrong (95 % interval 6 to 51)"
+    )
+    expect(audit.locator("article[data-blind]")).to_have_count(0)
+    expect(audit.get_by_test_id("self-0")).to_have_attribute("data-decision", "flip")
+    expect(audit.get_by_test_id("self-10")).to_have_attribute("aria-current", "true")
+    kept = {row["self_pair"]: row["decision"] for row in blind_store.review_history()}
+    assert [kept[pair.id] for pair in blind] == ["flip", "drop", *["approve"] * 8]
+
+
+def test_training_waits_for_the_audit_and_to_go_without_is_recorded(audit: Page, blind_store: Store) -> None:
+    expect(audit.get_by_test_id("train-round")).to_be_disabled()
+    expect(audit.get_by_test_id("gate-text")).to_have_text("Training waits for 10 audit pairs.")
+    anyway = audit.get_by_test_id("train-anyway")
+    anyway.click()
+    expect(audit.get_by_test_id("gate-text")).to_contain_text("is recorded")
+    audit.get_by_test_id("gate-back").click()
+    expect(anyway).to_have_text("Train without the audit")
+    assert [run.job for run in blind_store.runs()] == ["draw", "train", "propose"]
+    anyway.click()
+    expect(anyway).to_have_text("Train all the same")
+    anyway.click()
+    wait_for(lambda: blind_store.runs()[-1].job == "train" and blind_store.runs()[-1].round == 1)
+    (asked, *_) = blind_store.run_history(blind_store.runs()[-1])
+    assert asked["payload"]["without_audit"] and asked["payload"]["audit"]["decided"] == 0
+    assert asked["by"].startswith("person-")
+
+
+def test_rounds_says_how_the_review_stood_when_training_began(audit: Page, blind_store: Store) -> None:
+    run_now(blind_store, jobs.train(blind_store, by="bob"))
+    open_tab(audit, "Rounds")
+    audit.evaluate("async () => (await import('/ui/core.js')).poll()")
+    expect(audit.get_by_test_id("round-1")).to_contain_text("without the audit (bob)")
+
+
+# In bulk
+
+
+def test_a_bulk_approval_is_previewed_and_taken_back_as_a_whole_after_a_reload(
+    review: Page, store: Store
+) -> None:
+    review.get_by_test_id("bulk-threshold").fill("6")
+    clear = [pair for pair in pairs(store) if not pair.decision and pair.margin >= 3 * pair.margin_error]
+    opener = review.get_by_test_id("bulk-open")
+    expect(opener).to_have_text(
+        re.compile(rf"Approve all with margin over 3 s\.e\. \({len(clear)} pairs?; .*audited")
+    )
+    opener.click()
+    expect(review.get_by_test_id("bulk-thumbs").locator("button")).to_have_count(len(clear))
+    assert decisions(store) == []
+    review.get_by_test_id("bulk-approve").click()
+    expect(review.locator("article[data-decision=approve]")).to_have_count(AUDITED + len(clear))
+    assert {pair.id for pair in pairs(store) if pair.bulk} == {pair.id for pair in clear}
+    reload(review)
+    expect(review.get_by_test_id("bulk-said")).to_contain_text(f"You approved {len(clear)} pairs")
+    expect(review.get_by_text("Approved by you in bulk")).to_have_count(len(clear))
+    review.get_by_test_id("bulk-undo").click()
+    expect(review.locator("article[data-decision=approve]")).to_have_count(AUDITED)
+    assert [pair.decision for pair in pairs(store)] == ["approve"] * AUDITED + [None] * 14
+    assert [row["undoes"] is None for row in store.bulk_history()] == [True, False]
+
+
+def test_a_lost_bulk_approval_approves_nothing_and_says_so(review: Page, store: Store) -> None:
+    review.route("**/reviews/bulk", lambda route: route.abort())
+    review.get_by_test_id("bulk-open").click()
+    review.get_by_test_id("bulk-approve").click()
+    expect(review.get_by_test_id("trouble")).to_contain_text("The app does not answer")
+    expect(review.locator("article[data-decision=approve]")).to_have_count(AUDITED)
+    assert store.bulk_history() == []
+
+
+# The mixup ratio
+
+
+def test_the_mixup_ratio_is_a_draft_that_a_reload_keeps_and_all_self_is_warned_of(
+    review: Page, store: Store
+) -> None:
+    before = store.project().settings.mixup.self_fraction
+    review.get_by_test_id("mixup-ratio").fill("1")
+    expect(review.get_by_test_id("mixup-warning")).to_contain_text("No human pair is learned from")
+    reload(review)
+    expect(review.get_by_test_id("mixup-value")).to_have_text("100 %")
+    expect(review.get_by_test_id("mixup-warning")).to_contain_text("No human pair is learned from")
+    review.get_by_test_id("mixup-ratio").fill("0.5")
+    expect(review.get_by_test_id("mixup-warning")).to_be_hidden()
+    assert store.project().settings.mixup.self_fraction == before

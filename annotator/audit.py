@@ -1,0 +1,98 @@
+"""The random sample of self pairs that is judged blind, and what it says of the judge. Knows no database."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from sail.records import Decision, Interval
+
+AT_LEAST = 10
+SHARE = 0.1
+THRESHOLDS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
+"""Margins in standard errors over which pairs can be approved in bulk."""
+Side = Literal["left", "right"]
+Certainty = Literal["sure", "fairly sure", "a guess"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audited:
+    """A pair of the sample: how sure the judge was, and what a person said without knowing its choice."""
+
+    pair: str
+    margin: float
+    margin_error: float
+    decision: Decision
+
+    @property
+    def confidence(self) -> float:
+        return confidence(self.margin, self.margin_error)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threshold:
+    """What the sample says of the pairs that are at least so clear."""
+
+    over: float
+    error: Interval
+
+
+def sample(pairs: Iterable[str]) -> list[str]:
+    """Ids of the pairs to judge blind: a tenth, but at least ten where there are as many.
+
+    A lot by hash: ids are random, so that the same pairs give the same sample and nothing has to be kept.
+    """
+    by_lot = sorted(pairs, key=_lot)
+    return by_lot[: max(AT_LEAST, math.ceil(SHARE * len(by_lot)))]
+
+
+def winner_side(pair: str) -> Side:
+    """Where the judge's winner stands: drawn by lot, the same for everybody and for ever."""
+    return "left" if int(_lot(f"side/{pair}"), 16) % 2 else "right"
+
+
+def _lot(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def decision_for(pair: str, side: Side) -> Decision:
+    """To choose the judge's winner is to approve it, to choose the other is to flip it."""
+    return "approve" if side == winner_side(pair) else "flip"
+
+
+def confidence(margin: float, margin_error: float) -> float:
+    """Margin in standard errors."""
+    return margin / margin_error if margin_error > 0 else math.inf
+
+
+def certainty(confidence: float) -> Certainty:
+    """A confidence in words."""
+    return "sure" if confidence >= 2 else "fairly sure" if confidence >= 1 else "a guess"
+
+
+def error(audited: Iterable[Audited], *, over: float = -math.inf) -> Interval:
+    """Share of the sample's pairs at least that clear in which the person did not agree with the judge."""
+    wrong = [one.decision != "approve" for one in audited if one.confidence >= over]
+    return share(sum(wrong), len(wrong))
+
+
+def by_threshold(audited: Iterable[Audited]) -> list[Threshold]:
+    found = list(audited)
+    return [Threshold(over=over, error=error(found, over=over)) for over in THRESHOLDS]
+
+
+def share(successes: int, n: int) -> Interval:
+    """successes / n with a 95 % Wilson interval (Wilson 1927).
+
+    In closed form: the library that has it takes a second and a half to load, in front of a waiting person.
+    """
+    if n == 0:
+        return Interval(value=None, low=None, high=None, n=0)
+    z = 1.959963984540054
+    p = successes / n
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return Interval(value=p, low=max(0.0, middle - half), high=min(1.0, middle + half), n=n)

@@ -1,0 +1,108 @@
+// Approving the clear pairs at one stroke: over which margin, which pairs, how often the judge errs there; and
+// taking it back. Knows pairs; decides none by itself.
+
+import { act, ask, base, h, percent, plural } from "/ui/core.js";
+import { when } from "/ui/selfpair.js";
+
+const FIRST_OVER = 2;
+
+/** `inOrder` sends after what is on its way, `changed` loads what holds then, `look` shows one pair. */
+export function bulk(root, { inOrder, changed, look }) {
+  const find = (id) => root.querySelector(`[data-testid="${id}"]`);
+  const [slider, open, preview] = [find("bulk-threshold"), find("bulk-open"), find("bulk-preview")];
+  let review = null;
+
+  const threshold = () => review.audit.by_threshold[Number(slider.value)];
+  const clear = () =>
+    review.pairs.filter(
+      (pair) => pair.judge && !pair.said && (pair.judge.confidence ?? Infinity) >= threshold().over,
+    );
+
+  /** Brings the card up to these pairs. */
+  function show(now) {
+    const first = review?.run !== now.run;
+    review = now;
+    if (first) {
+      const thresholds = review.audit.by_threshold;
+      slider.max = thresholds.length - 1;
+      slider.value = thresholds.findIndex(({ over }) => over === FIRST_OVER);
+      expand(false);
+    }
+    find("bulk").hidden = !review.audit.done;
+    draw();
+  }
+
+  function draw() {
+    const pairs = clear();
+    const { over, error } = threshold();
+    find("bulk-value").textContent = `${over} s.e.`;
+    open.textContent = `Approve all with margin over ${over} s.e. (${plural(pairs.length, "pair")}; ${audited(error)})`;
+    open.disabled = !pairs.length;
+    if (!pairs.length) expand(false);
+    find("bulk-approve").textContent = `Approve ${pairs.length === 1 ? "this pair" : `these ${pairs.length} pairs`}`;
+    if (!preview.hidden) find("bulk-thumbs").replaceChildren(...pairs.map(thumb));
+    drawLast();
+  }
+
+  function audited({ value, low, high }) {
+    if (value == null) return "none audited";
+    return `audited error ${percent(value)} (${Math.round(100 * low)} to ${Math.round(100 * high)})`;
+  }
+
+  function drawLast() {
+    const last = review.bulk;
+    find("bulk-last").hidden = !last;
+    if (!last) return;
+    const who = last.by === "you" ? "You" : last.by;
+    find("bulk-said").textContent =
+      `${who} approved ${plural(last.pairs, "pair")} with margin over ${last.threshold} s.e., ${when(last.at)}.`;
+  }
+
+  function thumb(pair) {
+    const image = (side) => h("img", { src: pair[side], alt: "", "data-wins": side === pair.judge.side });
+    const own = h(
+      "button",
+      { type: "button", title: pair.prompt, "aria-label": `${pair.prompt}: decide it by itself` },
+      image("left"),
+      image("right"),
+    );
+    own.addEventListener("click", () => look(pair));
+    return own;
+  }
+
+  function expand(yes) {
+    preview.hidden = !yes;
+    open.setAttribute("aria-expanded", String(yes));
+  }
+
+  slider.addEventListener("input", draw);
+  open.addEventListener("click", () => {
+    expand(preview.hidden);
+    draw();
+  });
+  find("bulk-cancel").addEventListener("click", () => expand(false));
+
+  find("bulk-approve").addEventListener("click", (event) =>
+    act(event.currentTarget, async () => {
+      const body = {
+        uuid: crypto.randomUUID(),
+        run: review.run,
+        threshold: threshold().over,
+        pairs: clear().map((pair) => pair.id),
+      };
+      await inOrder(() => ask(`${base}/reviews/bulk`, body));
+      expand(false);
+      await changed();
+    }),
+  );
+
+  find("bulk-undo").addEventListener("click", (event) =>
+    act(event.currentTarget, async () => {
+      const body = { uuid: crypto.randomUUID(), bulk: review.bulk.uuid };
+      await inOrder(() => ask(`${base}/reviews/bulk/undo`, body));
+      await changed();
+    }),
+  );
+
+  return { show, draw };
+}

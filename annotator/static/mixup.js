@@ -1,0 +1,136 @@
+// The mixup ratio, what it means before training, and the way to training. Knows no pair.
+
+import { act, ask, base, h, isActive, openTab, percent, plural, project, Refused, train } from "/ui/core.js";
+
+const DEBOUNCE_MS = 60;
+const OFTEN = 100; // passes over one side from which on the model learns the images rather than a taste
+
+export function mixup(root) {
+  const find = (id) => root.querySelector(`[data-testid="${id}"]`);
+  const [slider, start, anyway, back] = [
+    find("mixup-ratio"),
+    find("train-round"),
+    find("train-anyway"),
+    find("gate-back"),
+  ];
+  let round = null;
+  let audit = null;
+  let runs = [];
+  let asking = false; // whether to train without the audit
+  let timer = 0;
+
+  const draft = () => `sail.mixup/${encodeURIComponent(project)}/${round}`;
+
+  /** Before training the ratio is a draft of this browser, one for each round. */
+  function load(review) {
+    ({ round, audit } = review);
+    slider.value = stored() ?? review.self_fraction;
+    asking = false;
+    plan();
+  }
+
+  function stored() {
+    try {
+      return localStorage.getItem(draft());
+    } catch {
+      return null; // Where the browser keeps nothing, the ratio is that of the settings again.
+    }
+  }
+
+  function keep(value) {
+    try {
+      if (value === null) localStorage.removeItem(draft());
+      else localStorage.setItem(draft(), value);
+    } catch {
+      // It holds until the page is loaded again.
+    }
+  }
+
+  slider.addEventListener("input", () => {
+    clearTimeout(timer);
+    keep(slider.value);
+    find("mixup-value").textContent = percent(Number(slider.value));
+    timer = setTimeout(plan, DEBOUNCE_MS);
+  });
+
+  async function plan() {
+    const fraction = Number(slider.value);
+    find("mixup-value").textContent = percent(fraction);
+    if (round === null) return;
+    try {
+      const found = await ask(`${base}/mixup?self_fraction=${fraction}`);
+      find("mixup-meaning").textContent = meaning(found);
+      find("mixup-warning").replaceChildren(...warnings(found).map((text) => h("span", {}, text)));
+    } catch (error) {
+      find("mixup-meaning").textContent = error instanceof Refused ? error.message : "";
+      find("mixup-warning").replaceChildren();
+    }
+  }
+
+  /** How far the audit is, and what is running. */
+  function show(now, going) {
+    [audit, runs] = [now, going];
+    draw();
+  }
+
+  function draw() {
+    const training = runs.find((run) => run.job === "train" && isActive(run));
+    start.textContent = training ? `Training round ${training.round}` : `Train round ${round}`;
+    start.disabled = Boolean(training) || !audit.done;
+    find("gate").hidden = audit.done || Boolean(training);
+    // First the audit: what to train comes after it.
+    find("mixing").hidden = !audit.done && !asking;
+    back.hidden = !asking;
+    anyway.textContent = asking ? "Train all the same" : "Train without the audit";
+    find("gate-text").textContent = asking
+      ? "Then nobody knows how often the model is wrong about its own pairs. That you chose so is recorded."
+      : `Training waits for ${plural(audit.pairs - audit.decided, "audit pair")}.`;
+  }
+
+  const begin = (button, settings) =>
+    act(button, async () => {
+      await train({ self_fraction: Number(slider.value), ...settings });
+      keep(null);
+      openTab("rounds");
+    });
+
+  start.addEventListener("click", () => begin(start, {}));
+  back.addEventListener("click", () => {
+    asking = false;
+    draw();
+  });
+  anyway.addEventListener("click", () => {
+    if (asking) return begin(anyway, { without_audit: true });
+    asking = true;
+    draw();
+  });
+
+  return { load, plan, show };
+}
+
+function meaning(found) {
+  const all = found.human_draws + found.self_draws || 1;
+  const side = (words, pairs, draws, passes) => {
+    if (!pairs) return `no ${words} pair`;
+    const times = passes < 10 ? passes.toFixed(1) : Math.round(passes);
+    return `${plural(pairs, `${words} pair`)} ${times} times each (${percent(draws / all)} of all draws)`;
+  };
+  const human = side("human", found.human_pairs, found.human_draws, found.human_passes);
+  const own = side("self", found.self_pairs, found.self_draws, found.self_passes);
+  return `In ${plural(found.batches, "batch", "batches")}: ${human}, ${own}.`;
+}
+
+function warnings(found) {
+  const often = [
+    ["human", found.human_passes],
+    ["self", found.self_passes],
+  ].filter(([, passes]) => passes > OFTEN);
+  return [
+    found.human_draws === 0 &&
+      "No human pair is learned from. Left to itself the model collapses: the paper saw images become the same.",
+    ...often.map(
+      ([words, passes]) =>
+        `Each ${words} pair comes ${Math.round(passes)} times: with so few of them the model learns these images, not a taste.`,
+    ),
+  ].filter(Boolean);
+}

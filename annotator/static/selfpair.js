@@ -1,0 +1,105 @@
+// One self pair as a card: two images, what the judge says, what a person decided. Knows no other pair.
+
+import { figure } from "/ui/chart.js";
+import { h } from "/ui/core.js";
+
+const OPEN = { approve: ["Approve", "A"], flip: ["Flip", "F"], drop: ["Drop", "X"] };
+const BLIND = { left: ["Left", "1"], drop: ["Neither", "X"], right: ["Right", "2"] };
+const DONE = { approve: "Approved", flip: "Flipped", drop: "Dropped", chosen: "Chosen" };
+
+export const otherSide = (side) => (side === "left" ? "right" : "left");
+
+/** approve, flip or drop; chosen where nobody is told what the judge chose; null where nothing is decided. */
+export function decisionOf({ said, judge }) {
+  if (!said || said.choice === "drop") return said?.choice ?? null;
+  if (!judge) return "chosen";
+  return said.choice === judge.side ? "approve" : "flip";
+}
+
+/** The side that a decision stands for, or `drop`; null where it means nothing, as flip in the audit. */
+export function choiceFor(pair, name) {
+  if (name === "left" || name === "right" || name === "drop") return name;
+  if (!pair.judge) return null;
+  return name === "approve" ? pair.judge.side : otherSide(pair.judge.side);
+}
+
+export function selfPair(pair, number) {
+  const own = h(
+    "article",
+    { class: "sail-self", tabindex: "-1", "data-testid": `self-${number}`, "data-pair": pair.id },
+    h("p", {}, pair.prompt),
+    h("div", { class: "sail-two" }, side(pair, "left"), side(pair, "right")),
+    pair.judge ? opinion(pair.judge) : h("p", { class: "sail-certainty" }, "Which one is better?"),
+    h(
+      "div",
+      { class: "sail-decide", role: "group", "aria-label": "Decision" },
+      Object.entries(pair.judge ? OPEN : BLIND).map(([name, [title, key]]) =>
+        h("button", { type: "button", "data-decision": name, title: `Key: ${key}` }, title),
+      ),
+    ),
+    h("p", { class: "sail-who" }),
+  );
+  own.toggleAttribute("data-blind", !pair.judge);
+  show(own, pair);
+  return own;
+}
+
+function side(pair, which) {
+  return h(
+    "figure",
+    { "data-side": which },
+    h("img", { src: pair[which], alt: `${pair.prompt}, ${which}`, loading: "lazy" }),
+    h(
+      "figcaption",
+      {},
+      h("span", { "data-role": which }),
+      pair.judge && h("span", { title: "implicit reward" }, nats(pair.judge.rewards[which])),
+    ),
+  );
+}
+
+const nats = (value) => (Math.abs(value) < 0.1 ? value.toFixed(3) : figure(value));
+
+function opinion({ certainty, margin, margin_error, p }) {
+  return h(
+    "p",
+    { class: "sail-certainty" },
+    certainty[0].toUpperCase() + certainty.slice(1),
+    h("small", {}, `margin ${nats(margin)} ± ${nats(margin_error)} · p ${p.toFixed(2)}`),
+  );
+}
+
+/** Brings a card up to what is said of its pair now. */
+export function show(own, pair) {
+  const decision = decisionOf(pair);
+  own.dataset.decision = decision ?? "none";
+  const better = pair.said ? pair.said.choice : pair.judge?.side;
+  for (const one of own.querySelectorAll("figure")) {
+    const preferred = one.dataset.side === better;
+    one.toggleAttribute("data-preferred", preferred);
+    const role =
+      better === pair.judge?.side ? "model’s choice" : pair.said?.by === "you" ? "your choice" : "chosen";
+    one.querySelector("[data-role]").textContent = preferred ? role : "";
+  }
+  for (const button of own.querySelectorAll("button")) {
+    const pressed = [decision, pair.said?.choice].includes(button.dataset.decision);
+    button.setAttribute("aria-pressed", String(pressed));
+  }
+  own.toggleAttribute("data-lost", Boolean(pair.lost));
+  own.querySelector(".sail-who").textContent = pair.lost
+    ? "Your decision was not kept."
+    : pair.said
+      ? who(decision, pair.said)
+      : "";
+}
+
+function who(decision, { by, at, in_bulk }) {
+  return `${DONE[decision]} by ${by}${in_bulk ? " in bulk" : ""}, ${when(at)}`;
+}
+
+/** The time of today, the day and time of any other day. */
+export function when(at) {
+  const [then, now] = [new Date(1000 * at), new Date()];
+  const today = then.toDateString() === now.toDateString();
+  return then.toLocaleString("en", { ...(today ? {} : { dateStyle: "medium" }), timeStyle: "short" });
+}

@@ -1,0 +1,212 @@
+"""Self pairs and what people decided on them, one by one, in the audit and in bulk. Knows no latents.
+
+What was decided is appended. A bulk approval is one event, with a review of its own for every pair.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid as uuids
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from annotator import audit
+from annotator.audit import Audited
+from annotator.rows import Audit, Bulk, Review, ReviewPair, Run
+from annotator.store.runs import Runs
+from sail.records import Decision
+
+Query = Callable[..., list[dict[str, Any]]]
+
+
+class Reviews(Runs):
+    """Part of Store."""
+
+    # What is there to review
+
+    def review_pairs(self, run: Run) -> list[ReviewPair]:
+        """Self pairs of one propose run: the audit sample as it was drawn, then the least certain first."""
+        ended = self._audit_ended(run.id)
+        drawn = [one.pair for one in ended] if ended is not None else self._sample(run.id, self._rows)
+        place = {pair: number for number, pair in enumerate(drawn)}
+        pairs = [
+            _review_pair(row, in_audit=row["id"] in place, audit_open=ended is None)
+            for row in self._reviewed(run)
+        ]
+        return sorted(pairs, key=lambda pair: (place.get(pair.id, len(place)), -pair.rank))
+
+    def _reviewed(self, run: Run | None) -> list[dict[str, Any]]:
+        """Self pairs that stay under the share that goes to review, the clearest first."""
+        rows = self._rows(
+            """
+            select s.*, runs.round, c.prompt, r.decision, r.person as "by", r.at, r.bulk,
+                   count(*) over (partition by s.run) as among
+            from self_pairs s join runs on runs.id = s.run join candidates c on c.id = s.winner
+            left join standing_reviews r on r.self_pair = s.id
+            where :run is null or s.run = :run order by s.run, s.rank
+            """,
+            run=run.id if run else None,
+        )
+        keep = self.project().settings.keep_self_pairs
+        return [row for row in rows if row["rank"] < _kept(keep, row["among"]) or row["decision"] == "flip"]
+
+    # Decisions
+
+    def record_review(self, self_pair: str, decision: Decision | None, *, uuid: str, by: str) -> None:
+        """Approve, flip or drop a self pair, or take the decision back (None). The last one holds."""
+        self.record_reviews([Review(uuid=uuid, self_pair=self_pair, decision=decision)], by=by)
+
+    def record_reviews(self, reviews: Sequence[Review], *, by: str) -> None:
+        """Keep decisions in their order, all or none; a repeat of the same uuid changes nothing."""
+
+        def change() -> None:
+            runs = {self._record_review(review, by) for review in reviews}
+            for run in runs:
+                if run is not None:
+                    self._end_audit(run, by)
+
+        self._write(change)
+
+    def _record_review(self, review: Review, person: str) -> int | None:
+        """The propose run of the pair, where this is new."""
+        if self._first("reviews", "uuid = ?", [review.uuid]) is not None:
+            return None
+        pair = self._first("self_pairs", "id = ?", [review.self_pair])
+        if pair is None:
+            raise ValueError("There is no such pair to review. Reload the page.")
+        decision = review.decision
+        if decision in ("left", "right"):
+            decision = audit.decision_for(review.self_pair, decision)
+        row = {"uuid": review.uuid, "self_pair": review.self_pair, "decision": decision or "clear"}
+        self._append("reviews", {**row, "person": person, "at": time.time()})
+        return int(pair["run"])
+
+    def review_history(self) -> list[dict[str, Any]]:
+        return self._rows("select * from reviews order by seq")
+
+    # The audit
+
+    def audit(self, run: Run) -> Audit:
+        """How far the sample of this propose run is; what was said of it once it is decided as a whole."""
+        ended = self._audit_ended(run.id)
+        if ended is not None:
+            return Audit(pairs=len(ended), decided=len(ended), done=True, audited=ended)
+        rows = self._audit_rows(run.id, self._rows)
+        decided = sum(row["decision"] is not None for row in rows)
+        return Audit(pairs=len(rows), decided=decided, done=not rows, audited=())
+
+    def _audit_ended(self, run: int) -> tuple[Audited, ...] | None:
+        rows = self._rows(
+            "select payload from events where kind = 'audit' and json_extract(payload, '$.run') = :run",
+            run=run,
+        )
+        return tuple(Audited(**one) for one in json.loads(rows[0]["payload"])["audited"]) if rows else None
+
+    def _end_audit(self, run: int, person: str) -> None:
+        """With its last pair decided, what was said blind is kept for good."""
+        rows = self._audit_rows(run, self._rows_in_write)
+        ended = self._first("events", "kind = 'audit' and json_extract(payload, '$.run') = ?", [run])
+        if ended is None and all(row["decision"] for row in rows):
+            self._append_event("audit", {"run": run, "audited": rows}, person)
+
+    def _audit_rows(self, run: int, query: Query) -> list[dict[str, Any]]:
+        """The sample in its order, with what stands."""
+        rows = query(
+            """
+            select s.id as pair, s.margin, s.margin_error, r.decision
+            from self_pairs s left join standing_reviews r on r.self_pair = s.id where s.run = :run
+            """,
+            run=run,
+        )
+        found = {row["pair"]: row for row in rows}
+        return [found[pair] for pair in self._sample(run, query)]
+
+    def _sample(self, run: int, query: Query) -> list[str]:
+        rows = query("select id from self_pairs where run = :run order by rank", run=run)
+        keep = self.project().settings.keep_self_pairs
+        return audit.sample(row["id"] for row in rows[: _kept(keep, len(rows))])
+
+    # In bulk
+
+    def approve_in_bulk(self, run: Run, pairs: Sequence[str], *, threshold: float, uuid: str, by: str) -> int:
+        """Approve those of `pairs` that are undecided and at least so clear, as one action. Returns how many.
+
+        ValueError before the audit is over: nobody knows yet how often the judge errs.
+        """
+        if not self.audit(run).done:
+            raise ValueError("Decide the audit sample first: it says how often the model errs.")
+
+        def change() -> int:
+            if self._first("bulk_reviews", "uuid = ?", [uuid]) is None:
+                clear = self._undecided(run, threshold) & set(pairs)
+                if not clear:
+                    raise ValueError("These pairs are decided already. Reload the page.")
+                self._append_bulk(uuid, run.id, by, threshold=threshold)
+                for pair in sorted(clear):
+                    own = str(uuids.uuid5(uuids.UUID(uuid), pair))
+                    row = {"uuid": own, "self_pair": pair, "decision": "approve", "bulk": uuid}
+                    self._append("reviews", {**row, "person": by, "at": time.time()})
+            return self._writing.table("reviews").count_where("bulk = ?", [uuid])
+
+        return self._write(change)
+
+    def _undecided(self, run: Run, threshold: float) -> set[str]:
+        rows = self._rows_in_write(
+            """
+            select id from self_pairs
+            where run = :run and margin >= :threshold * margin_error
+            and id not in (select self_pair from standing_reviews)
+            """,
+            run=run.id,
+            threshold=threshold,
+        )
+        return {row["id"] for row in rows}
+
+    def undo_bulk(self, bulk: str, *, uuid: str, by: str) -> None:
+        """Take a bulk approval back as a whole. Pairs that were decided one by one since stay so."""
+
+        def change() -> None:
+            if self._first("bulk_reviews", "uuid = ?", [uuid]) is not None:
+                return
+            undone = self._first("bulk_reviews", "uuid = ? and undoes is null", [bulk])
+            if undone is None:
+                raise ValueError("There is no such approval to take back. Reload the page.")
+            self._append_bulk(uuid, undone["run"], by, undoes=bulk)
+
+        self._write(change)
+
+    def _append_bulk(
+        self, uuid: str, run: int, by: str, *, threshold: float | None = None, undoes: str | None = None
+    ) -> None:
+        row = {"uuid": uuid, "run": run, "person": by, "at": time.time()}
+        self._append("bulk_reviews", {**row, "threshold": threshold, "undoes": undoes})
+
+    def last_bulk(self, run: Run) -> Bulk | None:
+        """The newest bulk approval that stands, with how many pairs still stand by it."""
+        rows = self._rows(
+            """
+            select b.uuid, b.person as "by", b.at, b.threshold,
+                   (select count(*) from standing_reviews r where r.bulk = b.uuid) as pairs
+            from bulk_reviews b
+            where b.run = :run and b.undoes is null
+            and not exists (select 1 from bulk_reviews u where u.undoes = b.uuid)
+            order by b.seq desc limit 1
+            """,
+            run=run.id,
+        )
+        return Bulk(**rows[0]) if rows else None
+
+    def bulk_history(self) -> list[dict[str, Any]]:
+        """Every bulk approval and undo as it came in, oldest first."""
+        return self._rows("select * from bulk_reviews order by seq")
+
+
+def _kept(keep: float, among: int) -> int:
+    """So many of the ranked self pairs of a run go to review."""
+    return max(1, round(keep * among))
+
+
+def _review_pair(row: dict[str, Any], *, in_audit: bool, audit_open: bool) -> ReviewPair:
+    known = {field: row[field] for field in ReviewPair.__dataclass_fields__ if field in row}
+    return ReviewPair(**known, in_audit=in_audit, blind=in_audit and audit_open)

@@ -1,0 +1,67 @@
+"""The sample that is judged blind, where winners stand, and what the sample says."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from scipy.stats import binomtest
+
+from annotator import audit
+from annotator.audit import Audited
+from sail.records import Decision
+
+IDS = [f"pair-{number}" for number in range(400)]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "size"), [(0, 0), (1, 1), (9, 9), (64, 10), (100, 10), (101, 11), (400, 40)]
+)
+def test_the_sample_is_a_tenth_but_at_least_ten_and_never_more_than_all(pairs: int, size: int) -> None:
+    assert len(set(audit.sample(IDS[:pairs]))) == size
+
+
+def test_the_sample_hangs_on_the_pairs_alone_and_not_on_their_order() -> None:
+    mixed = random.Random(0).sample(IDS, len(IDS))
+    assert audit.sample(mixed) == audit.sample(IDS) != IDS[:40]
+
+
+def test_winners_stand_left_as_often_as_right_and_stay_there() -> None:
+    sides = [audit.winner_side(one) for one in IDS]
+    assert sides == [audit.winner_side(one) for one in IDS]
+    assert 150 < sides.count("left") < 250
+
+
+def test_to_choose_the_judges_winner_is_to_approve() -> None:
+    for one in IDS[:20]:
+        winner = audit.winner_side(one)
+        assert audit.decision_for(one, winner) == "approve"
+        assert audit.decision_for(one, "right" if winner == "left" else "left") == "flip"
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (1, 10), (10, 10), (3, 40), (200, 400)])
+def test_the_interval_is_wilsons(successes: int, n: int) -> None:
+    found = audit.share(successes, n)
+    assert (found.low, found.high) == pytest.approx(
+        tuple(binomtest(successes, n).proportion_ci(method="wilson")), abs=1e-9
+    )
+
+
+def test_certainty_is_said_in_words_by_standard_errors() -> None:
+    assert [audit.certainty(value) for value in (math.inf, 2.0, 1.99, 1.0, 0.99, -3.0)] == [
+        "sure", "sure", "fairly sure", "fairly sure", "a guess", "a guess",
+    ]  # fmt: skip
+
+
+def audited(margin: float, decision: Decision) -> Audited:
+    return Audited(pair=f"{margin} {decision}", margin=margin, margin_error=0.5, decision=decision)
+
+
+def test_flipped_and_dropped_pairs_are_the_judges_errors_and_are_counted_over_each_threshold() -> None:
+    found = [audited(-0.1, "flip"), audited(0.2, "drop"), audited(1.1, "flip"), audited(3.0, "approve")]
+    assert (audit.error(found).value, audit.error(found).n) == (0.75, 4)
+    by_threshold = {one.over: one.error for one in audit.by_threshold(found)}
+    assert (by_threshold[2.0].value, by_threshold[2.0].n) == (0.5, 2)
+    assert (by_threshold[4.0].value, by_threshold[4.0].n) == (0.0, 1)
+    assert audit.error([]).value is None

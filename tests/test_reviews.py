@@ -1,0 +1,282 @@
+"""Review by exception in the store and over the routes: audit, bulk approval, the gate before training."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from annotating import decide_audit, fake_runner, make_store, new_uuid, proposed, run_now
+from fastapi.testclient import TestClient
+from sqlite_utils import Database
+
+from annotator import audit, jobs, migrations
+from annotator.projects import Projects
+from annotator.rows import Review, ReviewPair, Run
+from annotator.server import build
+from annotator.store import DATABASE, DatabaseError, Store
+from sail.records import Decision
+
+ORIGIN = "http://127.0.0.1:7860"
+BASE = "/api/projects/p"
+
+
+@pytest.fixture(scope="module")
+def undecided_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with 24 self pairs of which nobody has decided any."""
+    store, _ = proposed(tmp_path_factory.mktemp("made") / "p", 24, audited=False)
+    store.close()
+    return store.folder
+
+
+@pytest.fixture
+def opened(tmp_path: Path, undecided_project: Path) -> Iterator[Projects]:
+    shutil.copytree(undecided_project, tmp_path / "all" / "p")
+    projects = Projects(tmp_path / "all", default="p", starter=tmp_path / "starter", runner=fake_runner())
+    yield projects
+    projects.close()
+
+
+@pytest.fixture
+def store(opened: Projects) -> Store:
+    return opened.get("p").store
+
+
+@pytest.fixture
+def run(store: Store) -> Run:
+    found = jobs.proposal(store)
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def client(opened: Projects) -> TestClient:
+    return TestClient(
+        build(opened), base_url=ORIGIN, headers={"origin": ORIGIN}, cookies={"sail_person": "ann"}
+    )
+
+
+def undecided(store: Store, run: Run) -> list[ReviewPair]:
+    return [pair for pair in store.review_pairs(run) if pair.decision is None]
+
+
+def of(store: Store, run: Run, pair: str) -> ReviewPair:
+    return next(one for one in store.review_pairs(run) if one.id == pair)
+
+
+def approve(store: Store, run: Run, pairs: list[ReviewPair], over: float = 3.0, uid: str = "") -> str:
+    uid = uid or new_uuid()
+    store.approve_in_bulk(run, [pair.id for pair in pairs], threshold=over, uuid=uid, by="bob")
+    return uid
+
+
+def post(client: TestClient, path: str, **body: Any) -> Any:
+    return client.post(f"{BASE}/{path}", json=body)
+
+
+# The audit
+
+
+def test_the_audit_sample_comes_first_and_then_the_least_certain(store: Store, run: Run) -> None:
+    pairs = store.review_pairs(run)
+    assert [pair.in_audit for pair in pairs] == [True] * 10 + [False] * 14
+    ranks = [pair.rank for pair in pairs]
+    assert ranks[10:] == sorted(ranks[10:], reverse=True)
+    assert ranks[:10] != sorted(ranks[:10], reverse=True)
+
+
+def test_a_side_that_is_chosen_blind_is_kept_as_approve_or_flip(store: Store, run: Run) -> None:
+    first, second = store.review_pairs(run)[:2]
+    winner = audit.winner_side(first.id)
+    other = "left" if audit.winner_side(second.id) == "right" else "right"
+    reviews = [
+        Review(uuid=new_uuid(), self_pair=first.id, decision=winner),
+        Review(uuid=new_uuid(), self_pair=second.id, decision=other),
+    ]
+    store.record_reviews(reviews, by="ann")
+    assert [row["decision"] for row in store.review_history()] == ["approve", "flip"]
+
+
+def test_the_audit_is_over_once_and_what_is_said_later_does_not_change_it(store: Store, run: Run) -> None:
+    blind = [pair.id for pair in store.review_pairs(run) if pair.blind]
+    for number, pair in enumerate(blind):
+        assert not store.audit(run).done
+        decision: Decision = "flip" if number < 2 else "drop" if number == 2 else "approve"
+        store.record_review(pair, decision, uuid=new_uuid(), by="ann")
+    assert store.audit(run).done and audit.error(store.audit(run).audited).value == 0.3
+    store.record_review(blind[0], "approve", uuid=new_uuid(), by="ann")
+    store.record_review(blind[1], None, uuid=new_uuid(), by="ann")
+    assert store.audit(run).done and audit.error(store.audit(run).audited).value == 0.3
+    assert [event["by"] for event in store.events() if event["kind"] == "audit"] == ["ann"]
+    assert not any(pair.blind for pair in store.review_pairs(run))
+
+
+def test_who_decided_and_when_comes_with_a_pair(store: Store, run: Run) -> None:
+    first = store.review_pairs(run)[0]
+    store.record_review(first.id, "drop", uuid=new_uuid(), by="bob")
+    (row,) = store.review_history()
+    found = of(store, run, first.id)
+    assert (found.by, found.at, found.bulk) == ("bob", row["at"], None)
+
+
+def test_nothing_that_is_sent_tells_what_the_judge_chose_before_the_audit_is_over(
+    client: TestClient, store: Store, run: Run
+) -> None:
+    blind = [pair for pair in store.review_pairs(run) if pair.blind]
+    said = post(client, "reviews", reviews=[_choose(blind[0].id, "left")]).json()
+    found = client.get(f"{BASE}/review").json()
+    assert [pair["judge"] is None for pair in found["pairs"]] == [True] * 10 + [False] * 14
+    assert (found["pairs"][0]["said"]["choice"], found["pairs"][0]["said"]["by"]) == ("left", "you")
+    assert (said["review"]["approve"], said["review"]["flip"]) == (0, 0)
+    assert said["review"]["audit"] == {"pairs": 10, "decided": 1, "done": False}
+    assert found["audit"]["error"]["value"] is None
+    post(client, "reviews", reviews=[_choose(pair.id, "right") for pair in blind[1:]])
+    found = client.get(f"{BASE}/review").json()
+    assert all(pair["judge"] for pair in found["pairs"])
+    wrong = sum(pair["said"]["choice"] != pair["judge"]["side"] for pair in found["pairs"][:10])
+    assert found["audit"]["error"]["value"] == pytest.approx(wrong / 10)
+
+
+def _choose(pair: str, side: str) -> dict[str, str]:
+    return {"uuid": new_uuid(), "self_pair": pair, "decision": side}
+
+
+def test_both_sides_show_winners(client: TestClient, store: Store, run: Run) -> None:
+    found = {pair["id"]: pair for pair in client.get(f"{BASE}/review").json()["pairs"]}
+    on_left = [found[pair.id]["left"].endswith(pair.winner) for pair in store.review_pairs(run)]
+    assert 0 < sum(on_left) < len(on_left)
+
+
+# In bulk
+
+
+def test_a_bulk_approval_takes_the_clear_and_undecided_pairs_and_names_who_when_and_over_what(
+    store: Store, run: Run
+) -> None:
+    decide_audit(store, run)
+    flipped, *rest = undecided(store, run)[::-1]
+    store.record_review(flipped.id, "flip", uuid=new_uuid(), by="ann")
+    clear = {pair.id for pair in rest if pair.margin >= 3 * pair.margin_error}
+    uid = approve(store, run, store.review_pairs(run))
+    approved = [pair for pair in store.review_pairs(run) if pair.bulk == uid]
+    assert {pair.id for pair in approved} == clear and 0 < len(clear) < len(rest)
+    assert {(pair.decision, pair.by) for pair in approved} == {("approve", "bob")}
+    assert of(store, run, flipped.id).decision == "flip"
+    (row,) = store.bulk_history()
+    assert (row["uuid"], row["person"], row["threshold"], row["run"]) == (uid, "bob", 3.0, run.id)
+
+
+def test_only_what_was_shown_is_approved(store: Store, run: Run) -> None:
+    decide_audit(store, run)
+    shown = undecided(store, run)[-2:]
+    approve(store, run, shown)
+    assert {pair.id for pair in store.review_pairs(run) if pair.bulk} == {pair.id for pair in shown}
+
+
+def test_a_bulk_approval_sent_twice_is_one(store: Store, run: Run) -> None:
+    decide_audit(store, run)
+    uid = approve(store, run, undecided(store, run))
+    before = store.review_history()
+    approve(store, run, undecided(store, run), over=0.0, uid=uid)
+    assert store.review_history() == before and len(store.bulk_history()) == 1
+
+
+def test_undoing_a_bulk_approval_is_one_event_and_spares_what_was_decided_since(
+    store: Store, run: Run
+) -> None:
+    decide_audit(store, run)
+    before = {pair.id for pair in undecided(store, run)}
+    uid = approve(store, run, undecided(store, run))
+    changed = next(pair.id for pair in store.review_pairs(run) if pair.bulk == uid)
+    store.record_review(changed, "flip", uuid=new_uuid(), by="ann")
+    undo = new_uuid()
+    for _ in range(2):
+        store.undo_bulk(uid, uuid=undo, by="ann")
+    assert {pair.id for pair in undecided(store, run)} == before - {changed}
+    assert of(store, run, changed).decision == "flip"
+    assert [row["undoes"] for row in store.bulk_history()] == [None, uid]
+    assert store.last_bulk(run) is None
+
+
+def test_before_the_audit_is_over_nothing_is_approved_in_bulk(
+    client: TestClient, store: Store, run: Run
+) -> None:
+    pairs = [pair.id for pair in store.review_pairs(run)]
+    answer = post(client, "reviews/bulk", uuid=new_uuid(), run=run.id, threshold=2.0, pairs=pairs)
+    assert (answer.status_code, store.bulk_history()) == (422, [])
+    assert "audit sample first" in answer.json()["detail"]
+
+
+def test_a_bulk_approval_and_its_undo_over_the_routes(client: TestClient, store: Store, run: Run) -> None:
+    decide_audit(store, run)
+    uid, pairs = new_uuid(), [pair.id for pair in undecided(store, run)]
+    said = post(client, "reviews/bulk", uuid=uid, run=run.id, threshold=3.0, pairs=pairs).json()
+    found = client.get(f"{BASE}/review").json()
+    assert (
+        said["approved"]
+        == found["bulk"]["pairs"]
+        == sum(bool(pair["said"] and pair["said"]["in_bulk"]) for pair in found["pairs"])
+    )
+    assert (found["bulk"]["by"], found["bulk"]["threshold"]) == ("you", 3.0)
+    post(client, "reviews/bulk/undo", uuid=new_uuid(), bulk=uid)
+    assert client.get(f"{BASE}/review").json()["bulk"] is None
+    assert len(undecided(store, run)) == len(pairs)
+    again = post(client, "reviews/bulk/undo", uuid=new_uuid(), bulk=new_uuid())
+    assert again.status_code == 422 and "no such approval" in again.json()["detail"]
+
+
+def test_bulk_approvals_cannot_be_changed_or_deleted(store: Store, run: Run) -> None:
+    decide_audit(store, run)
+    approve(store, run, undecided(store, run))
+    database = Database(store.folder / DATABASE)
+    for statement in ("update bulk_reviews set threshold = 0", "delete from bulk_reviews"):
+        with pytest.raises(DatabaseError, match="append-only"):
+            database.execute(statement)
+
+
+def test_decisions_from_before_bulk_approval_still_stand(tmp_path: Path) -> None:
+    folder = tmp_path / "old"
+    folder.mkdir()
+    database = Database(folder / DATABASE)
+    migrations.project.apply(database, stop_before="m006_review_by_exception")
+    old = {"uuid": new_uuid(), "self_pair": "s", "person": "ann", "decision": "drop", "at": 1.0}
+    database.conn.execute("pragma foreign_keys = off")
+    database.table("reviews").insert(old)
+    database.close()
+    store = Store(folder)
+    (row,) = store.review_history()
+    assert {**old, "seq": 1, "bulk": None} == row
+    store.close()
+
+
+# Before training
+
+
+def test_training_waits_for_the_audit(client: TestClient, store: Store, run: Run) -> None:
+    refused = post(client, "runs", job="train")
+    assert refused.status_code == 422
+    assert refused.json()["detail"].startswith("10 of 10 audit pairs are not decided.")
+    decide_audit(store, run)
+    assert post(client, "runs", job="train").status_code == 200
+
+
+@pytest.mark.parametrize("audited", [True, False])
+def test_how_a_round_came_to_be_trained_stays_with_it(
+    client: TestClient, opened: Projects, store: Store, run: Run, audited: bool
+) -> None:
+    if audited:
+        decide_audit(store, run, "drop")
+    started = post(client, "runs", job="train", without_audit=not audited).json()
+    run_now(store, store.run(started["id"]))
+    base, learned = client.get(f"{BASE}/status").json()["rounds"]
+    assert "audit" not in base
+    assert (learned["without_audit"], learned["by"]) == (not audited, "ann")
+    assert learned["audit"]["wrong"] == (10 if audited else 0)
+
+
+def test_round_0_has_nothing_to_audit(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "q")
+    jobs.require_audit(store)
+    store.close()

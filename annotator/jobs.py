@@ -45,7 +45,7 @@ def draw(store: Store, count: int, *, by: str) -> Run:
             ),
         }
     )
-    return _create(store, "draw", round_number=0, by=by, build=lambda: (request, (), {}))
+    return create(store, "draw", round_number=0, by=by, build=lambda: (request, (), {}))
 
 
 def propose(store: Store, *, by: str) -> Run:
@@ -63,7 +63,7 @@ def propose(store: Store, *, by: str) -> Run:
     )
     named = {request.adapter, request.reference_adapter}
     adapters = {round_.sha256: Path(round_.adapter) for round_ in trained if round_.sha256 in named}
-    return _create(store, "propose", round_number=number, by=by, build=lambda: (request, (), adapters))
+    return create(store, "propose", round_number=number, by=by, build=lambda: (request, (), adapters))
 
 
 def doubted_pairs(store: Store, person: str) -> list[str]:
@@ -97,7 +97,7 @@ def train(store: Store, *, self_fraction: float | None = None, by: str) -> Run:
         settings, project.model, number=number, parent=parent, held_out_prompts=held_out_prompts
     )
     adapters = {parent.sha256: Path(parent.adapter)} if parent else {}
-    return _create(store, "train", round_number=number, by=by, build=lambda: (request, pairs, adapters))
+    return create(store, "train", round_number=number, by=by, build=lambda: (request, pairs, adapters))
 
 
 def export(store: Store, *, by: str) -> Run:
@@ -114,7 +114,7 @@ def export(store: Store, *, by: str) -> Run:
         facts=export_facts(store, policy),
     )
     adapters = {policy.sha256: Path(policy.adapter)}
-    return _create(store, "export", round_number=policy.round, by=by, build=lambda: (request, (), adapters))
+    return create(store, "export", round_number=policy.round, by=by, build=lambda: (request, (), adapters))
 
 
 def export_facts(store: Store, policy: Round) -> dict[str, str | int | float | bool | None]:
@@ -232,11 +232,16 @@ def _trainable(pairs: Iterable[TrainingPair]) -> int:
 Parts = tuple[BaseModel, Iterable[TrainingPair], dict[str, Path]]
 
 
-def _create(store: Store, job: Job, *, round_number: int, by: str, build: Callable[[], Parts]) -> Run:
-    """Publish the run folder, then record the run: a crash in between leaves a folder nobody looks at."""
+def create(
+    store: Store, job: Job, *, round_number: int, by: str, build: Callable[[], Parts], each: bool = False
+) -> Run:
+    """Publish the run folder, then record the run: a crash in between leaves a folder nobody looks at.
+
+    One unfinished run of a job; with `each`, one for each person.
+    """
     with _creating:
         for run in store.runs():
-            if run.unfinished and run.job == job:
+            if run.unfinished and run.job == job and (not each or run.by == by):
                 raise ValueError(f"Run {run.id} does that already. Wait for it, or stop it in Rounds.")
         store.project().model.checked()
         request, pairs, adapters = build()

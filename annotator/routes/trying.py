@@ -25,16 +25,17 @@ class TryBody(Body):
 
 
 @api.get("/projects/{project}/tries")
-def tries(project: InProject, request: Request) -> Response:
+def tries(project: InProject, request: Request, who: Person) -> Response:
     """The last tries, the newest first."""
-    return with_etag(request, {"tries": [try_view(project, one) for one in looks.tries(project.store)]})
+    found = [try_view(project, one, who) for one in looks.tries(project.store)]
+    return with_etag(request, {"tries": found})
 
 
-def try_view(project: OpenProject, one: looks.Try) -> dict[str, Any]:
+def try_view(project: OpenProject, one: looks.Try, who: str) -> dict[str, Any]:
     images = one.images or [[] for _ in one.looks]
     return {
         "run": asdict(project.runner.view(project.store, one.run)),
-        "by": one.run.by,
+        "mine": one.run.by == who,
         "prompt": one.prompt,
         "count": one.count,
         "noise_seed": one.noise_seed,

@@ -11,18 +11,11 @@ export function mount(root) {
   const [form, list, choices] = [find("try-form"), find("tries"), find("try-rounds")];
   const field = form.elements;
   const drawn = new Map(); // what is on the page, so that nothing is replaced under someone's finger
+  const places = new Map();
   let status = null;
   let tries = [];
   let seen = "";
   let loading = null;
-
-  onStatus((now) => {
-    status = now;
-    drawChoices();
-    const key = JSON.stringify(now.runs.filter((run) => run.job === "try").map((run) => [run.id, run.state]));
-    if (key !== seen) load(key);
-    draw();
-  });
 
   /** What came in while one was loading is loaded after it. */
   function load(key) {
@@ -130,8 +123,6 @@ export function mount(root) {
     place.replaceChildren(...[make()].flat().filter(Boolean));
   }
 
-  const places = new Map();
-
   function draw() {
     const runs = new Map(status.runs.map((run) => [run.id, run]));
     const active = (one) => isActive(runs.get(one.run.id) ?? one.run);
@@ -221,4 +212,12 @@ export function mount(root) {
 
   const lookName = ({ round, strength }) =>
     strength === 1 ? nameOf(round) : `${nameOf(round)} × ${strength}`;
+
+  onStatus((now) => {
+    status = now;
+    drawChoices();
+    const key = JSON.stringify(now.runs.filter((run) => run.job === "try").map((run) => [run.id, run.state]));
+    if (key !== seen) load(key);
+    draw();
+  });
 }

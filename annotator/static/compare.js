@@ -397,6 +397,7 @@ export function mount(root) {
       early.showModal();
     }),
   );
+  early.addEventListener("close", () => early.querySelector('[data-part="result"]').replaceChildren());
   for (const [side, select] of Object.entries(selects)) select.addEventListener("change", () => choose(side));
   root.addEventListener("click", (event) => {
     const value = event.target.closest("[data-answer]")?.dataset.answer;

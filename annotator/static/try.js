@@ -151,7 +151,7 @@ export function mount(root) {
       h(
         "div",
         { class: "sail-row" },
-        h("h3", { class: "sail-grow sail-prompt" }, one.prompt),
+        h("h3", { class: "sail-grow" }, one.prompt),
         h("span", { class: "sail-dim" }, `noise seed ${one.noise_seed}`),
         again,
       ),

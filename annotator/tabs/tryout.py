@@ -13,7 +13,7 @@ MARKUP = """
         <textarea name="prompt" rows="2" class="sail-try-prompt" data-testid="try-prompt"
           placeholder="a fox on a blue background"></textarea></label>
       <fieldset class="sail-choices" data-testid="try-rounds"><legend>Draw with</legend></fieldset>
-      <div class="sail-numbers">
+      <div class="sail-try-numbers">
         <label class="sail-strength"><span>Strength of the rounds
             <output data-testid="try-strength-value">1.00</output></span>
           <input type="range" name="strength" min="0" max="1.5" step="0.05" value="1"

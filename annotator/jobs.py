@@ -45,7 +45,7 @@ def draw(store: Store, count: int, *, by: str) -> Run:
             ),
         }
     )
-    return _create(store, "draw", round_number=0, by=by, build=lambda: (request, (), {}))
+    return create(store, "draw", round_number=0, by=by, build=lambda: (request, (), {}))
 
 
 def propose(store: Store, *, by: str) -> Run:
@@ -53,7 +53,7 @@ def propose(store: Store, *, by: str) -> Run:
     request = propose_request(store)
     named = {request.adapter, request.reference_adapter}
     adapters = {round_.sha256: Path(round_.adapter) for round_ in store.rounds() if round_.sha256 in named}
-    return _create(store, "propose", round_number=request.round, by=by, build=lambda: (request, (), adapters))
+    return create(store, "propose", round_number=request.round, by=by, build=lambda: (request, (), adapters))
 
 
 def propose_request(store: Store) -> ProposeRequest:
@@ -96,7 +96,7 @@ def train(store: Store, *, self_fraction: float | None = None, by: str) -> Run:
     loop.require_enough_pairs(_trainable(pairs), settings)
     request, parent = train_request(store), store.current_round()
     adapters = {parent.sha256: Path(parent.adapter)} if parent else {}
-    return _create(
+    return create(
         store,
         "train",
         round_number=request.round,
@@ -157,7 +157,7 @@ def export(store: Store, *, by: str) -> Run:
         facts=export_facts(store, policy),
     )
     adapters = {policy.sha256: Path(policy.adapter)}
-    return _create(store, "export", round_number=policy.round, by=by, build=lambda: (request, (), adapters))
+    return create(store, "export", round_number=policy.round, by=by, build=lambda: (request, (), adapters))
 
 
 def export_facts(store: Store, policy: Round) -> dict[str, str | int | float | bool | None]:
@@ -275,7 +275,7 @@ def _trainable(pairs: Iterable[TrainingPair]) -> int:
 Parts = tuple[BaseModel, Iterable[TrainingPair], dict[str, Path]]
 
 
-def _create(
+def create(
     store: Store,
     job: Job,
     *,
@@ -283,11 +283,15 @@ def _create(
     by: str,
     build: Callable[[], Parts],
     facts: Mapping[str, Any] | None = None,
+    each: bool = False,
 ) -> Run:
-    """Publish the run folder, then record the run: a crash in between leaves a folder nobody looks at."""
+    """Publish the run folder, then record the run: a crash in between leaves a folder nobody looks at.
+
+    One unfinished run of a job; with `each`, one for each person. `facts` go into the run's first event.
+    """
     with _creating:
         for run in store.runs():
-            if run.unfinished and run.job == job:
+            if run.unfinished and run.job == job and (not each or run.by == by):
                 raise ValueError(f"Run {run.id} does that already. Wait for it, or stop it in Rounds.")
         store.project().model.checked()
         request, pairs, adapters = build()

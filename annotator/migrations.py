@@ -189,3 +189,48 @@ def m007_several_self_pairs_of_a_prompt(db: Database) -> None:
     table = db.table("self_pairs")
     db.execute("drop index idx_self_pairs_run_prompt_index")
     table.create_index(["run", "prompt_index", "winner"], unique=True)
+
+
+@project()
+def m008_comparisons(db: Database) -> None:
+    """Two images of one prompt from the same noise, `one` by the newer round. People choose blindly, and
+    nothing is learned from it. `two_round` is null where that is the base model."""
+    _table(db, "comparisons").create(
+        {
+            "ordinal": int, "id": str, "run": int, "one_round": int, "two_round": int,
+            "one": str, "two": str,
+        },
+        pk="ordinal",
+        not_null={"id", "run", "one_round", "one", "two"},
+        foreign_keys=[("run", "runs", "id"), ("one", "candidates", "id"), ("two", "candidates", "id")],
+    ).create_index(["id"], unique=True).create_index(["one"], unique=True)  # fmt: skip
+    _table(db, "comparison_sides").create(
+        {"comparison": str, "person": str, "left": str, "at": float},
+        pk=("comparison", "person"),
+        not_null={"left", "at"},
+        foreign_keys=[("comparison", "comparisons", "id"), ("left", "candidates", "id")],
+    )
+    _table(db, "comparison_answers").create(
+        {
+            "seq": int, "uuid": str, "comparison": str, "person": str, "value": str, "left": str,
+            "elapsed_ms": int, "undoes": str, "at": float,
+        },
+        pk="seq",
+        not_null={"uuid", "comparison", "person", "value", "left", "elapsed_ms", "at"},
+        foreign_keys=[("comparison", "comparisons", "id"), ("left", "candidates", "id")],
+    ).create_index(["uuid"], unique=True).create_index(["comparison"]).create_index(["undoes"])  # fmt: skip
+    db.create_view(
+        "standing_comparison_answers",
+        """
+        select * from (
+          select a.*, row_number() over (partition by comparison, person order by seq desc) as newest
+          from comparison_answers a
+          where a.value != 'undo' and not exists (select 1 from comparison_answers u where u.undoes = a.uuid)
+        ) where newest = 1
+        """,
+    )
+    for verb in ("update", "delete"):
+        db.execute(
+            f"create trigger comparison_answers_no_{verb} before {verb} on comparison_answers "
+            "begin select raise(abort, 'comparison_answers is append-only'); end"
+        )

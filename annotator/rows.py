@@ -9,8 +9,9 @@ from annotator.audit import Audited, Side
 from sail.config import LoopSettings, ModelRef
 from sail.records import Decision, LabelValue
 
-Job = Literal["draw", "propose", "train", "export"]
-"""`draw` and `propose` are both propose runs: one draws seed pairs, the other has the judge rank them."""
+Job = Literal["draw", "propose", "train", "export", "compare", "try"]
+"""`draw` and `propose` are both propose runs: one draws seed pairs, the other has the judge rank them.
+`compare` and `try` are both compare runs: one is for choosing blindly, the other for looking."""
 RunEvent = Literal["queued", "withdrawn", "started", "stop_asked", "ended", "done"]
 UNFINISHED: tuple[RunEvent, ...] = ("queued", "started", "stop_asked")
 
@@ -78,6 +79,25 @@ class PastLabel:
     value: LabelValue
     elapsed_ms: int
     pair: ShownPair
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """Two rounds to compare, the newer one first; None is the base model."""
+
+    one: int
+    two: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """What one person, or everyone, said in a match; skips are left out."""
+
+    person: str
+    wins: int
+    """Comparisons in which the newer round was preferred."""
+    losses: int
+    ties: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import sail
+from annotator import looks
 from annotator.rows import Run
 from annotator.store import DatabaseError, Store
 from sail.rounds import Round
@@ -194,7 +195,7 @@ class Runner:
     def _follow(self, store: Store, run: Run) -> None:
         folder = RunFolder(store.run_folder(run))
         ended = not self._alive(store, run, folder)
-        if run.job == "draw":
+        if run.job in ("draw", "compare", "try"):
             # People label while the rest is being drawn. What cannot be read is said when all is there.
             with suppress(ValueError, OSError):
                 take_in_candidates(store, run, folder)
@@ -312,7 +313,7 @@ class Runner:
 
 def take_in(store: Store, run: Run, folder: RunFolder) -> None:
     """Put the results of a finished run into the store. Idempotent."""
-    if run.job in ("draw", "propose"):
+    if run.job in ("draw", "propose", "compare", "try"):
         take_in_candidates(store, run, folder)
     if run.job == "propose":
         store.take_in_self_pairs(run, folder.self_pairs())
@@ -330,7 +331,10 @@ def take_in_candidates(store: Store, run: Run, folder: RunFolder) -> int:
     """Take in prompts that are finished and not here yet, while the rest is being drawn."""
     known = store.taken_in(run)
     found = folder.candidate_sets(skip=known)
-    return store.take_in_candidates(run, found) if found else 0
+    new = store.take_in_candidates(run, found) if found else 0
+    if run.job == "compare":
+        looks.take_in_comparisons(store, run, folder.request())
+    return new
 
 
 def why_ended(folder: RunFolder, status: int | None) -> str:

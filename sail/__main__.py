@@ -52,6 +52,12 @@ def export(run_dir: RunDir) -> None:
 
 
 @app.command()
+def compare(run_dir: RunDir) -> None:
+    """Draw the same noise with several adapters, side by side."""
+    _execute(run_dir, "compare")
+
+
+@app.command()
 def sample(
     model: Model,
     prompts: PromptFile,

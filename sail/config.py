@@ -260,10 +260,33 @@ class ExportRequest(_Request):
     """Also write the whole pipeline with the adapter merged into its weights."""
 
 
+class Look(Config):
+    """One way to draw: the base model, or an adapter at some strength."""
+
+    adapter: str | None = None
+    """sha256 of an adapter, which lies in inputs/adapters/; None is the base model."""
+    strength: float = Field(1.0, ge=0, le=2)
+    """Factor on what the adapter adds: 0 is the base model again, 1 the adapter as it was trained."""
+
+
+class CompareRequest(_Request):
+    """Draw every prompt in several looks from the same starting noise."""
+
+    kind: Literal["compare"] = "compare"
+    looks: tuple[Look, ...] = Field(min_length=1, max_length=32)
+    prompts: tuple[Prompt, ...] = Field(min_length=1)
+    per_prompt: int = Field(1, ge=1)
+    """Images of a prompt in each look. Candidate `look * per_prompt + index` starts from the noise of
+    `index`, in every look."""
+    noise_seed: int = 0
+    sampling: Sampling = Sampling()
+
+
 Request = Annotated[
-    ProposeRequest | TrainRequest | EvaluateRequest | ExportRequest, Field(discriminator="kind")
+    ProposeRequest | TrainRequest | EvaluateRequest | ExportRequest | CompareRequest,
+    Field(discriminator="kind"),
 ]
-Kind = Literal["propose", "train", "evaluate", "export"]
+Kind = Literal["propose", "train", "evaluate", "export", "compare"]
 
 
 class LoopSettings(Config):

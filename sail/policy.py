@@ -33,7 +33,7 @@ class Policy:
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
         self._configs: dict[str, LoraConfig] = {}
-        self._playing: Part = "policy"
+        self._playing: tuple[str, float] = ("policy", 1.0)
 
     def add_trainable(self, lora: Lora, *, noise_seed: int) -> None:
         """A new policy adapter that changes nothing yet (its B matrices are 0)."""
@@ -46,8 +46,11 @@ class Policy:
             torch.manual_seed(noise_seed)
             self._inject("policy", config)
 
-    def load(self, part: Literal["reference", "policy"], folder: Path) -> None:
-        """Read an adapter from `folder`. ValueError where it has a value that is not finite."""
+    def load(self, part: str, folder: Path) -> None:
+        """Read an adapter from `folder`, to be played under the name `part`.
+
+        ValueError where it has a value that is not finite.
+        """
         try:
             weights, metadata = self.backbone.load_lora(folder)
         except (SafetensorError, OSError) as error:
@@ -80,14 +83,18 @@ class Policy:
         named = self.backbone.denoiser.named_parameters()
         return {name: parameter for name, parameter in named if ".lora_" in name and ".policy." in name}
 
-    def play(self, part: Part) -> None:
-        """Have the denoiser act as `part` from now on; only the policy takes gradients."""
-        self._playing = part
+    def play(self, part: str, *, strength: float = 1.0) -> None:
+        """Have the denoiser act as `part` from now on; only the policy takes gradients.
+
+        `strength` is a factor on what the adapter adds to the base.
+        """
+        self._playing = part, strength
         active = part if part in self._configs else "base"
         for layer in self._layers():
             layer.enable_adapters(active != "base")
             if active != "base":
                 layer.set_adapter(active, inference_mode=active != "policy")
+                layer.set_scale(active, strength)
 
     @contextmanager
     def acting_as(self, part: Part) -> Iterator[None]:
@@ -98,7 +105,8 @@ class Policy:
             with torch.no_grad():
                 yield
         finally:
-            self.play(before)
+            part_before, strength_before = before
+            self.play(part_before, strength=strength_before)
 
     def _layers(self) -> list[BaseTunerLayer]:
         return [module for module in self.backbone.denoiser.modules() if isinstance(module, BaseTunerLayer)]

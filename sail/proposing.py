@@ -51,10 +51,10 @@ def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> d
         tensors = {"latents": drawn.latents_NCHW.contiguous()}
         if request.scoring:
             tensors["gains"] = gains(policy, prompt, drawn.latents_NCHW, request.scoring, reference=reference)
-        images = _decoded(policy, drawn.latents_NCHW, request.sampling.chunk)
+        images = decoded(policy, drawn.latents_NCHW, request.sampling.chunk)
         flat_ND = drawn.latents_NCHW.flatten(1)
         to_show = most_different(torch.cdist(flat_ND, flat_ND).tolist(), request.pairs_to_show)
-        _publish_candidates(folder.path, drawn.prompt_index, prompt, tensors, images, to_show)
+        publish_candidates(folder.path, drawn.prompt_index, prompt, tensors, images, to_show)
         progress.advance()
         folder.stop_if_asked()
 
@@ -67,21 +67,22 @@ def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> d
     }
 
 
-def _decoded(policy: Policy, latents_NCHW: Tensor, chunk: int) -> Tensor:
+def decoded(policy: Policy, latents_NCHW: Tensor, chunk: int) -> Tensor:
     """Images of latents, at most `chunk` at once: N H W 3 uint8 on the CPU."""
     device = policy.backbone.device
     parts = torch.split(latents_NCHW, chunk)
     return torch.cat([policy.backbone.decode(part.to(device)) for part in parts])
 
 
-def _publish_candidates(
+def publish_candidates(
     run: Path,
     prompt_index: int,
     prompt: str,
     tensors: dict[str, Tensor],
     images_NHW3: Tensor,
-    to_show: Sequence[tuple[int, int]],
+    to_show: Sequence[tuple[int, int]] = (),
 ) -> None:
+    """Images and tensors of one prompt's candidates, then the record that names them."""
     name = f"candidates/{prompt_index:05d}"
     candidates = []
     for index, image_HW3 in enumerate(images_NHW3):
@@ -161,7 +162,7 @@ def sample_to_folder(
     lines = []
     drawn_prompts = draw(policy, prompts, per_prompt=per_prompt, noise_seed=noise_seed, sampling=sampling)
     for drawn in tqdm(drawn_prompts, total=len(prompts), desc="draw", disable=None, leave=False):
-        images = _decoded(policy, drawn.latents_NCHW, sampling.chunk)
+        images = decoded(policy, drawn.latents_NCHW, sampling.chunk)
         for index, image_HW3 in enumerate(images):
             path = out / f"{drawn.prompt_index:05d}-{index}.png"
             publish(path, lambda beside, own=image_HW3: save_png(own, beside))  # type: ignore[misc]

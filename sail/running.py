@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from sail import __version__, backbones
-from sail.config import EvaluateRequest, ExportRequest, ProposeRequest, TrainRequest
+from sail.comparing import compare
+from sail.config import CompareRequest, EvaluateRequest, ExportRequest, ProposeRequest, TrainRequest
 from sail.export import export
 from sail.monitors import closed_because, measure
 from sail.policy import Policy
@@ -57,6 +58,7 @@ JOBS: dict[type, Job] = {
     TrainRequest: train,
     EvaluateRequest: evaluate,
     ExportRequest: export,
+    CompareRequest: compare,
 }
 
 

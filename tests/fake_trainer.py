@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import Image
 
-from sail.config import ExportRequest, ProposeRequest, TrainRequest
+from sail.config import CompareRequest, ExportRequest, ProposeRequest, TrainRequest
 from sail.records import Candidate, CandidateSet, Interval, JudgedPair, SelfPair
 from sail.runfolder import (
     ADAPTER_FILE,
@@ -55,9 +55,8 @@ def run(folder: RunFolder) -> None:
     time.sleep(START_S)
     with folder.lock():
         try:
-            result = {"propose": propose, "train": train, "export": export}[request.kind](
-                folder, request, progress
-            )
+            jobs = {"propose": propose, "train": train, "export": export, "compare": compare}
+            result = jobs[request.kind](folder, request, progress)
         except Stopped as stop:
             folder.clear_stop()
             progress.end("stopped", str(stop))
@@ -78,13 +77,25 @@ def step(folder: RunFolder, progress: Progress, number: int) -> None:
 
 
 def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> dict[str, Any]:
-    publish_candidates(folder, request, progress)
+    publish_candidates(folder, request, progress, each=request.num_candidates, to_show=request.pairs_to_show)
     pairs = self_pairs(request) if request.scoring else []
     publish_lines(folder.path / "self_pairs.jsonl", (pair.model_dump() for pair in pairs))
     return {"prompts": len(request.prompts), "self_pairs": len(pairs), "seconds": 1.0}
 
 
-def publish_candidates(folder: RunFolder, request: ProposeRequest, progress: Progress) -> None:
+def compare(folder: RunFolder, request: CompareRequest, progress: Progress) -> dict[str, Any]:
+    publish_candidates(folder, request, progress, each=len(request.looks) * request.per_prompt)
+    return {"prompts": len(request.prompts), "seconds": 1.0}
+
+
+def publish_candidates(
+    folder: RunFolder,
+    request: ProposeRequest | CompareRequest,
+    progress: Progress,
+    *,
+    each: int,
+    to_show: int = 0,
+) -> None:
     root = folder.path / "candidates"
     root.mkdir(exist_ok=True)
     done = {found.prompt_index for found in folder.candidate_sets()}
@@ -93,7 +104,7 @@ def publish_candidates(folder: RunFolder, request: ProposeRequest, progress: Pro
         if index in done:
             continue
         found = []
-        for number in range(request.num_candidates):
+        for number in range(each):
             name = f"candidates/{index:05d}-{number}.png"
             colour = (40 * number % 256, 37 * index % 256, request.noise_seed % 256)
             Image.new("RGB", (8, 8), colour).save(folder.path / name)
@@ -105,7 +116,7 @@ def publish_candidates(folder: RunFolder, request: ProposeRequest, progress: Pro
             prompt=prompt,
             latents=latents,
             candidates=tuple(found),
-            to_show=tuple((2 * turn + 1, 2 * turn) for turn in range(request.pairs_to_show)),
+            to_show=tuple((2 * turn + 1, 2 * turn) for turn in range(to_show)),
         )
         publish_json(root / f"{index:05d}.json", published.model_dump())
         step(folder, progress, index)

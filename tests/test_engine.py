@@ -15,7 +15,9 @@ from tiny_model import build_tiny_model
 from sail import backbones, cost
 from sail.backbones.stable_diffusion import StableDiffusion
 from sail.config import (
+    CompareRequest,
     ExportRequest,
+    Look,
     Lora,
     ModelRef,
     Monitoring,
@@ -238,6 +240,70 @@ def test_an_adapter_with_a_scale_of_its_own_keeps_it_when_read_back(model, tmp_p
     policy.save(tmp_path / "adapter")
     again = policy_of(model, tmp_path / "adapter")
     assert torch.allclose(drawn_latents(again), drawn_latents(policy), atol=1e-5)
+
+
+# Comparing
+
+
+@pytest.fixture(scope="session")
+def compared(model, trained, tmp_path_factory) -> RunFolder:
+    """Three prompts in five looks, two images each, two prompts a chunk."""
+    sha256, folder = trained.result()["sha256"], tmp_path_factory.mktemp("compared") / "0002-compare"
+    strengths = (0.0, 0.5, 1.0)
+    looks = (Look(), *(Look(adapter=sha256, strength=strength) for strength in strengths), Look())
+    request = CompareRequest(
+        model=model,
+        looks=looks,
+        prompts=PROMPTS[:3],
+        per_prompt=2,
+        sampling=QUICK.model_copy(update={"chunk": 4}),
+    )
+    run = RunFolder.create(folder, request, adapters={sha256: trained.path / "adapter"})
+    execute(run)
+    return run
+
+
+def compared_latents(folder: RunFolder) -> torch.Tensor:
+    """Prompts, looks, images, C, H, W."""
+    found = [load_file(folder.path / one.latents)["latents"] for one in folder.candidate_sets()]
+    return torch.stack([latents.unflatten(0, (-1, 2)) for latents in found])
+
+
+def test_strength_0_is_base_1_is_the_adapter_and_half_lies_between(model, trained, compared):
+    base, none, half, whole, base_again = compared_latents(compared).unbind(1)
+    assert torch.equal(none, base) and torch.equal(base_again, base)
+    aligned = policy_of(model, trained.path / "adapter")
+    plain = drawn_latents(aligned, PROMPTS[:3], sampling=QUICK.model_copy(update={"chunk": 4}))
+    assert torch.equal(whole.flatten(0, 1), plain)
+    assert 0.1 < (half - base).norm() / (whole - base).norm() < 0.9
+
+
+def test_every_look_starts_from_the_same_noise(model, compared):
+    latents = compared_latents(compared)
+    alone = drawn_latents(policy_of(model), PROMPTS[1:2])
+    assert torch.allclose(latents[1, 0], alone, atol=1e-5)
+    apart = [(latents[:, look, 0] - latents[:, other, 1]).norm() for look, other in ((0, 0), (3, 3))]
+    assert (latents[:, 0] - latents[:, 3]).norm() < min(apart)
+
+
+def test_a_compare_run_that_was_stopped_keeps_what_is_done_and_ends_with_the_same_bits(compared, tmp_path):
+    shutil.copytree(compared.path, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    for name in ("result.json", "candidates/00001.json", "candidates/00002.json", "candidates/00002-0.png"):
+        (folder.path / name).unlink()
+
+    class StopsAtOnce(RunFolder):
+        def stop_if_asked(self) -> None:
+            raise Stopped("Stopped on request.")
+
+    kept = (folder.path / "candidates/00000.json").stat().st_mtime_ns
+    with pytest.raises(Stopped):
+        execute(StopsAtOnce(folder.path))
+    assert [found.prompt_index for found in folder.candidate_sets()] == [0, 1]
+    execute(folder)
+    assert (folder.path / "candidates/00000.json").stat().st_mtime_ns == kept
+    assert torch.equal(compared_latents(folder), compared_latents(compared))
+    assert folder.snapshot().total == 15
 
 
 # Training

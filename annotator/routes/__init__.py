@@ -7,11 +7,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
-from annotator.routes import export, labelling, loop, review, setup
+from annotator.routes import comparing, export, labelling, loop, review, setup, trying
 from annotator.store import DatabaseError
 
 api = APIRouter(prefix="/api")
-for _part in (labelling, loop, review, setup, export):
+for _part in (labelling, loop, review, setup, comparing, trying, export):
     api.include_router(_part.api)
 
 

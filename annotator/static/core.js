@@ -130,7 +130,7 @@ const listeners = new Set();
 let status = null;
 let etag = null;
 let timer = 0;
-let eager = false;
+const eager = new Set();
 let asking = null;
 let next = null;
 
@@ -141,10 +141,11 @@ export function onStatus(listener) {
   else poll();
 }
 
-/** While someone waits for the first pairs, look more often. */
-export function beEager(yes) {
-  if (yes && !eager) schedule(200);
-  eager = yes;
+/** While someone waits for the first pairs, look more often; `who` says which part of the page waits. */
+export function beEager(yes, who = "label") {
+  if (yes && !eager.size) schedule(200);
+  if (yes) eager.add(who);
+  else eager.delete(who);
 }
 
 /** An answer that is on its way may be from before what the caller did, so this always asks once more. */
@@ -182,7 +183,7 @@ function schedule(after) {
   clearTimeout(timer);
   if (document.hidden) return;
   const busy = !status || status.runs.some(isActive);
-  const wait = after ?? (eager ? 700 : busy ? 2000 : 15000);
+  const wait = after ?? (eager.size ? 700 : busy ? 2000 : 15000);
   timer = setTimeout(poll, wait * (0.9 + 0.2 * Math.random()));
 }
 
@@ -206,15 +207,22 @@ export function size(bytes) {
   return bytes < 1e6 ? `${Math.max(1, Math.round(bytes / 1e3))} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
-const JOBS = { draw: "Draw pairs", propose: "Propose", train: "Train", export: "Export" };
+const JOBS = { propose: "Propose", train: "Train", export: "Export", compare: "Comparisons of" };
+const TITLES = { draw: "Draw pairs", try: "Try a prompt" };
 export function runTitle(run) {
-  return run.job === "draw" ? JOBS.draw : `${JOBS[run.job]} round ${run.round}`;
+  return TITLES[run.job] ?? `${JOBS[run.job]} round ${run.round}`;
 }
 
-const DOING = { draw: "Drawing pairs", propose: "Proposing", train: "Training", export: "Exporting" };
+const DOING = {
+  propose: "Proposing",
+  train: "Training",
+  export: "Exporting",
+  compare: "Drawing comparisons of",
+};
+const DRAWING = { draw: "Drawing pairs", try: "Drawing a try" };
 export function doing(run) {
   if (run.state === "waiting") return `${runTitle(run)}: waiting`;
-  const what = run.job === "draw" ? DOING.draw : `${DOING[run.job]} round ${run.round}`;
+  const what = DRAWING[run.job] ?? `${DOING[run.job]} round ${run.round}`;
   const left = run.seconds_left != null && run.total ? ` · ${duration(run.seconds_left)} left` : "";
   return run.total > 1
     ? `${what} · ${run.stage} ${run.step} of ${run.total}${left}`

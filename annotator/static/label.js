@@ -20,7 +20,9 @@ import {
   train as askToTrain,
   trouble,
 } from "/ui/core.js";
+import { Images, sidesOf } from "/ui/images.js";
 import { Outbox } from "/ui/outbox.js";
+import { beacon, Sending } from "/ui/sending.js";
 
 const KEYS = {
   1: "left",
@@ -42,7 +44,6 @@ const AHEAD = 3;
 const RENEW_MS = 45_000;
 const LOOK_AGAIN_MS = 5000;
 const REFILL_BELOW = 6;
-const RETRY_MS = [500, 1000, 2000, 4000, 8000, 15000];
 const SLOWEST_MS = 86_400_000;
 
 export function mount(root) {
@@ -54,7 +55,17 @@ export function mount(root) {
   ];
   const sides = { left: find("image-left"), right: find("image-right") };
   const outbox = new Outbox();
-  const images = new Map();
+  const images = new Images();
+  const sending = new Sending(outbox, `${base}/labels`, {
+    name: "A label",
+    heard: hear,
+    changed: drawProgress,
+    sent: () => {
+      poll();
+      if (!queue.length) fetchPairs();
+    },
+  });
+  const send = () => sending.send();
   let queue = [];
   let past = [];
   let shown = null; // the pair on the screen
@@ -67,9 +78,6 @@ export function mount(root) {
   let drawnSeen = 0; // how many pairs there were when pairs were last fetched
   let fetchedAt = 0;
   let fetching = null;
-  let sending = null;
-  let retry = 0;
-  let failures = 0;
   let loaded = false;
   // A list of pairs may have been made before the server heard of the last answers.
   const answered = new Set();
@@ -80,7 +88,7 @@ export function mount(root) {
 
   function fetchPairs() {
     // After what is on its way, so that the list knows of it.
-    fetching ??= Promise.resolve(sending)
+    fetching ??= Promise.resolve(sending.now)
       .then(() => ask(`${base}/pairs/next`, {}))
       .then(takeIn)
       .catch((error) => error instanceof Refused && trouble(error.message, "label"))
@@ -119,30 +127,9 @@ export function mount(root) {
     usualMs = answer.usual_ms;
   }
 
-  /** An image, decoded, so that putting it on the page costs nothing. */
-  function decoded(url) {
-    if (!images.has(url)) {
-      const image = new Image();
-      image.alt = "";
-      image.draggable = false;
-      image.src = url;
-      images.set(
-        url,
-        image.decode().then(() => image),
-      );
-      images.get(url).catch(() => images.delete(url));
-    }
-    return images.get(url);
-  }
-
   function preload() {
-    const wanted = queue.slice(0, AHEAD + 1).flatMap((pair) => [pair.left, pair.right]);
-    const kept = new Set([
-      ...wanted,
-      ...past.slice(-AHEAD).flatMap((one) => [one.pair.left, one.pair.right]),
-    ]);
-    for (const url of images.keys()) if (!kept.has(url)) images.delete(url);
-    for (const url of wanted) decoded(url).catch(() => {});
+    const again = past.slice(-AHEAD).map((one) => one.pair);
+    images.ahead(queue.slice(0, AHEAD + 1).flatMap(sidesOf), again.flatMap(sidesOf));
   }
 
   async function show() {
@@ -165,7 +152,7 @@ export function mount(root) {
 
   async function put(pair) {
     try {
-      const [left, right] = await Promise.all([decoded(pair.left), decoded(pair.right)]);
+      const [left, right] = await Promise.all(sidesOf(pair).map((url) => images.decoded(url)));
       if (shown !== pair) return;
       sides.left.replaceChildren(left);
       sides.right.replaceChildren(right);
@@ -231,45 +218,6 @@ export function mount(root) {
     send();
   }
 
-  const unsent = () =>
-    outbox
-      .answers()
-      .slice(0, 100)
-      .map(({ shown, ...answer }) => answer);
-
-  /** Until the outbox is empty or the server does not take it; never fails. */
-  function send() {
-    drawProgress();
-    sending ??= sendAll().finally(() => {
-      sending = null;
-      drawProgress();
-    });
-    return sending;
-  }
-
-  async function sendAll() {
-    let waiting = unsent();
-    if (!waiting.length) return;
-    try {
-      while (waiting.length) {
-        const answer = await ask(`${base}/labels`, { answers: waiting });
-        const refused = Object.values(answer.refused);
-        outbox.settle([...answer.acknowledged, ...Object.keys(answer.refused)]);
-        if (refused.length) trouble(`A label was not kept: ${refused[0]}`, "label");
-        failures = 0;
-        hear(answer);
-        waiting = unsent();
-        drawProgress();
-      }
-      poll();
-      if (!queue.length) fetchPairs();
-    } catch (error) {
-      if (error instanceof Refused) trouble(error.message, "label");
-      clearTimeout(retry);
-      retry = setTimeout(send, RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)]);
-    }
-  }
-
   beforeTraining(async () => {
     await send();
     if (outbox.answers().length)
@@ -280,10 +228,8 @@ export function mount(root) {
 
   /** The page is going: hand over what is unsent, and give back the pairs. */
   function leave() {
-    const waiting = unsent();
-    const json = (value) => new Blob([JSON.stringify(value)], { type: "application/json" });
-    if (waiting.length) navigator.sendBeacon(`${base}/labels`, json({ answers: waiting }));
-    navigator.sendBeacon(`${base}/pairs/release`, json({}));
+    sending.leave();
+    beacon(`${base}/pairs/release`, {});
   }
 
   // What is said
@@ -298,7 +244,7 @@ export function mount(root) {
   function drawProgress() {
     const pending = outbox.answers();
     const badge = find("unsent");
-    badge.hidden = !(pending.length > 1 || failures);
+    badge.hidden = !(pending.length > 1 || sending.failures);
     badge.textContent = `${pending.length} unsent`;
     root.querySelector('[data-answer="undo"]').disabled = !past.length;
     if (!counts) return;
@@ -472,7 +418,7 @@ export function mount(root) {
   send();
   onStatus((now) => {
     status = now;
-    if (!sending && !outbox.answers().length) counts = now.labels;
+    if (!sending.now && !outbox.answers().length) counts = now.labels;
     if (now.labels.drawn > drawnSeen && queue.length < REFILL_BELOW) fetchPairs();
     drawMessage();
     drawProgress();

@@ -3,6 +3,7 @@
 import { act, ask, base, duration, h, isActive, openTab, plural, runTitle, train } from "/ui/core.js";
 
 const ENDED_EARLY = ["stopped", "failed", "interrupted"];
+const IN_THE_LOOP = ["draw", "propose", "train"];
 const MEANWHILE = {
   draw: "You can label what is there already.",
   propose: "The pairs go to Review when it is done.",
@@ -11,7 +12,7 @@ const MEANWHILE = {
 
 /** Elements that say what comes next; while a run works on it, what it is. */
 export function nextAction(status) {
-  const active = status.runs.find((run) => isActive(run) && run.job !== "export");
+  const active = status.runs.find((run) => isActive(run) && IN_THE_LOOP.includes(run.job));
   const canLabel = active?.job === "draw" && status.next.name !== "draw";
   if (active && !canLabel) return during(active);
   const next = STEPS[status.next.name](status);

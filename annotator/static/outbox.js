@@ -3,9 +3,14 @@
 import { project } from "/ui/core.js";
 
 export class Outbox {
-  // One key an answer, so that two browser tabs never overwrite one another's.
-  #prefix = `sail.outbox/${encodeURIComponent(project)}/`;
+  #prefix;
   #unkept = []; // where the browser's storage is full or forbidden, this page is all there is
+
+  /** `name` keeps answers of different kinds apart. */
+  constructor(name = "sail.outbox") {
+    // One key an answer, so that two browser tabs never overwrite one another's.
+    this.#prefix = `${name}/${encodeURIComponent(project)}/`;
+  }
 
   put(answer) {
     // By number, not by time: clocks are set back.

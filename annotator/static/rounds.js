@@ -40,7 +40,8 @@ export function mount(root) {
       () => nextAction(status),
     );
     put(find("rounds"), [status.rounds, status.current], () => roundTable(status));
-    runList(status.runs);
+    // What was tried stays in Try.
+    runList(status.runs.filter((run) => run.job !== "try" || run.state !== "done"));
     showDoubted(status.current);
     const training = status.runs.find((run) => run.job === "train" && run.state !== "waiting");
     if (training) follow(training, status.rounds);

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from annotator.store.base import DATABASE, DatabaseError
+from annotator.store.comparisons import Comparisons
 from annotator.store.labels import Labels
 from annotator.store.learning import Learning
 from sail.config import LoopSettings, ModelRef
@@ -20,7 +21,7 @@ from sail.config import LoopSettings, ModelRef
 __all__ = ["DATABASE", "DatabaseError", "Store"]
 
 
-class Store(Labels, Learning):
+class Store(Labels, Learning, Comparisons):
     """One project folder: `project.db`, and `runs/` beside it."""
 
     @classmethod

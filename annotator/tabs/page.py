@@ -1,4 +1,4 @@
-"""The page as Gradio sees it: a head, a bar on top, five tabs. Knows no project and no data."""
+"""The page as Gradio sees it: a head, a bar on top, the tabs. Knows no project and no data."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import gradio as gr
 from gradio.themes.base import Base as Theme
 
-from annotator.tabs import export, label, review, rounds, setup
+from annotator.tabs import compare, export, label, review, rounds, setup, tryout
 
-TABS = (setup, label, rounds, review, export)
+TABS = (setup, label, rounds, review, compare, tryout, export)
 FONT = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
 BAR = """
 <div class="sail-bar">

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from annotating import wait_for
-from labelling import App, answer, open_tab, start_app, wait_for_pair
+from labelling import GUARD_MS, App, answer, open_tab, start_app, wait_for_pair
 from playwright.sync_api import Page, expect
 
 from annotator import jobs
@@ -56,6 +56,7 @@ def test_the_whole_loop_through_the_page(drawing: tuple[App, Store], page: Page,
     train_round_0(page, store)
     flipped, dropped = review(page, store)
     train_round_1(page, store, flipped, dropped)
+    try_and_compare(page, store)
     file = export(page, store)
     assert changes_the_picture(root / "data" / "starter", file.parent)
 
@@ -132,6 +133,37 @@ def train_round_1(page: Page, store: Store, flipped: str, dropped: str) -> None:
     assert dropped not in trained
     assert folder.request().mixup.self_fraction == 0.5
     assert store.project().settings.mixup.self_fraction == 0.5
+
+
+def try_and_compare(page: Page, store: Store) -> None:
+    """A prompt with base and round 1 at half its strength; then one blind comparison of the two."""
+    open_tab(page, "Try")
+    page.get_by_test_id("try-prompt").fill("a fox")
+    page.get_by_test_id("try-strength").fill("0.5")
+    page.get_by_test_id("try-submit").click()
+    images = page.get_by_test_id("tries").locator("img")
+    expect(images).to_have_count(4, timeout=PATIENCE_MS)
+    expect(page.get_by_test_id("tries").locator("figcaption")).to_have_text(["Base", "Round 1 × 0.5"])
+    assert (
+        len(
+            {
+                store.image_file(str(image.get_attribute("src")).rsplit("/", 1)[1]).read_bytes()
+                for image in images.all()
+            }
+        )
+        == 4
+    )
+    open_tab(page, "Compare")
+    page.get_by_test_id("compare-draw").click()
+    page.wait_for_selector(".sail-compare[data-ready]", timeout=PATIENCE_MS)
+    page.wait_for_timeout(GUARD_MS)
+    page.keyboard.press("1")
+    wait_for(lambda: [row["value"] for row in store.comparison_history()] == ["left"])
+    page.get_by_test_id("show-result").click()
+    expect(page.get_by_test_id("early-result")).to_contain_text("of 1 comparison (")
+    page.keyboard.press("Escape")
+    # The device does one run at a time, and the export is next.
+    wait_for(lambda: not any(run.unfinished for run in store.runs()), timeout_s=PATIENCE_MS / 1000)
 
 
 def export(page: Page, store: Store) -> Path:

@@ -1,0 +1,441 @@
+// Compare: two rounds on the same noise, blindly. Answers never wait for the server, as in Label; the figure
+// is not on the page before all planned answers are given, or somebody asks for it.
+
+import {
+  act,
+  ask,
+  base,
+  beEager,
+  h,
+  isActive,
+  isShown,
+  onStatus,
+  openTab,
+  percent,
+  plural,
+  poll,
+  project,
+  Refused,
+  trouble,
+} from "/ui/core.js";
+import { Images, sidesOf } from "/ui/images.js";
+import { Outbox } from "/ui/outbox.js";
+import { Sending } from "/ui/sending.js";
+import { howFar } from "/ui/waiting.js";
+
+const KEYS = {
+  1: "left",
+  ArrowLeft: "left",
+  2: "right",
+  ArrowRight: "right",
+  0: "tie",
+  ArrowDown: "tie",
+  s: "skip",
+  z: "undo",
+};
+const WORDS = { left: "left", right: "right", tie: "tie", skip: "skipped" };
+const ENDED_EARLY = ["stopped", "failed", "interrupted"];
+const GUARD_MS = 250;
+const AHEAD = 3;
+const REFILL_BELOW = 6;
+const SLOWEST_MS = 86_400_000;
+const PLANNED = 20;
+const MOST_AT_ONCE = 100;
+
+export function mount(root) {
+  const find = (id) => root.querySelector(`[data-testid="${id}"]`);
+  const [comparing, message, early] = [find("comparing"), find("compare-message"), find("early-result")];
+  const selects = { one: find("compare-one"), two: find("compare-two") };
+  const sides = { left: find("compare-image-left"), right: find("compare-image-right") };
+  const images = new Images();
+  const outbox = new Outbox("sail.comparisons");
+  const sending = new Sending(outbox, `${base}/comparisons/answers`, {
+    name: "A comparison",
+    heard: () => {},
+    changed: drawProgress,
+    sent: () => queue.length || fetchPairs(),
+  });
+  const tabs = new BroadcastChannel(`sail/${project}/comparisons`);
+  let status = null;
+  let match = null; // the rounds that are chosen, as the server is asked for them
+  let found = null; // what the server last said of the match
+  let queue = [];
+  let past = [];
+  let shown = null; // the pair on the screen
+  let open = false; // both its images are there, so it can be answered
+  let shownAt = 0;
+  let answered = 0;
+  let fetching = null;
+  let drawnSeen = ""; // how far drawing was when pairs were last fetched
+  // A list of pairs may have been made before the server heard of the last answers.
+  const done = new Set();
+
+  // Which two
+
+  const keyOf = ({ one, two }) => JSON.stringify([one, two]);
+  const nameOf = (round) => (round == null ? "Base" : `Round ${round}`);
+  const current = () => status.current ?? status.rounds.at(-1)?.round ?? null;
+
+  function drawChoice() {
+    const rounds = status.rounds.map((one) => one.round).reverse();
+    find("match").hidden = !rounds.length;
+    const key = JSON.stringify(rounds);
+    if (!rounds.length || selects.one.dataset.key === key) return;
+    match ??= { one: current(), two: null };
+    for (const [side, select] of Object.entries(selects)) {
+      select.dataset.key = key;
+      select.replaceChildren(
+        ...[...rounds, null].map((round) => h("option", { value: round ?? "base" }, nameOf(round))),
+      );
+      select.value = match[side] ?? "base";
+    }
+  }
+
+  function choose(side) {
+    const other = side === "one" ? "two" : "one";
+    const value = (select) => (select.value === "base" ? null : Number(select.value));
+    // Who chooses the same twice means to swap them.
+    if (selects[side].value === selects[other].value) selects[other].value = match[side] ?? "base";
+    match = { one: value(selects.one), two: value(selects.two) };
+    found = null;
+    [queue, past, answered, drawnSeen] = [[], [], 0, ""];
+    show();
+    fetchPairs();
+  }
+
+  // Pairs
+
+  function fetchPairs() {
+    if (!match) return null;
+    const asked = match;
+    // After what is on its way, so that the list knows of it.
+    fetching ??= Promise.resolve(sending.now)
+      .then(() => ask(`${base}/comparisons/next`, asked))
+      .then((answer) => asked === match && takeIn(answer))
+      .catch((error) => error instanceof Refused && trouble(error.message, "compare"))
+      .finally(() => {
+        fetching = null;
+        if (asked !== match) fetchPairs();
+      });
+    return fetching;
+  }
+
+  function takeIn(answer) {
+    const own = keyOf(answer);
+    const pending = outbox.answers().filter((one) => one.shown.match === own);
+    const undone = new Set(pending.filter((one) => one.value === "undo").map((one) => one.undoes));
+    const given = pending.filter((one) => one.value !== "undo");
+    for (const one of given) if (!undone.has(one.uuid)) done.add(one.pair);
+    const known = new Set(queue.map((pair) => pair.id));
+    const fresh = answer.pairs.filter((pair) => !known.has(pair.id) && !done.has(pair.id));
+    queue = [...queue, ...fresh.map((pair) => ({ ...pair, match: own }))];
+    if (!found) {
+      const unheard = given.map((one) => ({ uuid: one.uuid, value: one.value, pair: one.shown }));
+      const heard = answer.past.map((one) => ({ ...one, pair: { ...one.pair, match: own } }));
+      const labels = new Map([...heard, ...unheard].map((one) => [one.uuid, one]));
+      past = [...labels.values()].filter((one) => !undone.has(one.uuid));
+    }
+    found = answer;
+    answered = answer.answered + given.length - undone.size;
+    trouble("", "compare");
+    show();
+  }
+
+  async function show() {
+    const pair = queue[0] ?? null;
+    comparing.hidden = !pair;
+    drawMessage();
+    drawProgress();
+    if (pair !== shown) {
+      shown = pair;
+      open = false;
+      root.dataset.pair = pair?.id ?? "";
+      for (const side of Object.values(sides)) side.classList.add("sail-waiting");
+      if (pair) {
+        find("compare-prompt").textContent = pair.prompt;
+        await put(pair);
+      }
+    }
+    const again = past.slice(-AHEAD).map((one) => one.pair);
+    images.ahead(queue.slice(0, AHEAD + 1).flatMap(sidesOf), again.flatMap(sidesOf));
+  }
+
+  async function put(pair) {
+    try {
+      const [left, right] = await Promise.all(sidesOf(pair).map((url) => images.decoded(url)));
+      if (shown !== pair) return;
+      sides.left.replaceChildren(left);
+      sides.right.replaceChildren(right);
+      for (const side of Object.values(sides)) side.classList.remove("sail-waiting");
+      open = true;
+      root.dataset.ready = pair.id;
+      trouble("", "image");
+    } catch {
+      if (shown !== pair) return;
+      trouble("An image could not be loaded. Skip it with S, or reload the page.", "image");
+      for (const side of Object.values(sides)) side.replaceChildren();
+      open = "to skip"; // Nobody chooses between images they cannot see.
+    }
+    shownAt = performance.now();
+  }
+
+  // Answers
+
+  function answer(value) {
+    if (value === "undo") return undo();
+    const elapsed = performance.now() - shownAt;
+    if (!shown || !open || elapsed < GUARD_MS) return;
+    if (open === "to skip" && value !== "skip") return;
+    const uuid = crypto.randomUUID();
+    const elapsed_ms = Math.min(Math.round(elapsed), SLOWEST_MS);
+    keep({ uuid, pair: shown.id, value, elapsed_ms, shown });
+    tabs.postMessage(shown.id);
+    done.add(shown.id);
+    past.push({ uuid, value, pair: shown });
+    queue.shift();
+    answered += 1;
+    say(`Last answer: ${WORDS[value]}.`);
+    show();
+    if (queue.length < REFILL_BELOW && answered < found.planned) fetchPairs();
+  }
+
+  function undo() {
+    const last = past.pop();
+    if (!last) return say("Nothing to undo.");
+    keep({
+      uuid: crypto.randomUUID(),
+      pair: last.pair.id,
+      value: "undo",
+      undoes: last.uuid,
+      shown: last.pair,
+    });
+    done.delete(last.pair.id);
+    queue = [last.pair, ...queue.filter((pair) => pair.id !== last.pair.id)];
+    answered -= 1;
+    found.result = null;
+    say(`Took back: ${WORDS[last.value]}.`);
+    show();
+  }
+
+  function keep(answer) {
+    outbox.put(answer);
+    sending.send();
+  }
+
+  tabs.addEventListener("message", ({ data: id }) => {
+    if (!queue.some((pair) => pair.id === id)) return;
+    done.add(id);
+    queue = queue.filter((pair) => pair.id !== id);
+    answered += 1;
+    say("Answered in another tab.");
+    show();
+    if (!queue.length) fetchPairs();
+  });
+
+  // What is said
+
+  const say = (text) => (find("compare-announcement").textContent = text);
+
+  function drawProgress() {
+    const waiting = outbox.answers().length;
+    const badge = find("compare-unsent");
+    badge.hidden = !(waiting > 1 || sending.failures);
+    badge.textContent = `${waiting} unsent`;
+    root.querySelector('[data-answer="undo"]').disabled = !past.length;
+    find("compare-footer").hidden = !found?.planned;
+    if (!found?.planned) return;
+    find("compare-progress").textContent = `${answered} of ${found.planned}`;
+    Object.assign(find("compare-bar"), { max: found.planned, value: answered });
+    find("show-result").hidden = !answered || Boolean(found.result);
+  }
+
+  const ownRun = () => status.runs.find((run) => run.id === found?.run);
+
+  function drawMessage() {
+    if (!status) return;
+    const parts = queue.length ? [] : nothingToShow();
+    message.hidden = !parts.length;
+    beEager(isShown(root) && !queue.length && Boolean(found?.run) && isActive(ownRun() ?? {}), "compare");
+    const key = JSON.stringify(parts.map((part) => part.outerHTML));
+    if (message.dataset.key === key) return;
+    message.dataset.key = key;
+    message.replaceChildren(...parts);
+  }
+
+  function nothingToShow() {
+    if (!status.rounds.length)
+      return [
+        title("Nothing to compare yet"),
+        text("Train a round first. Then its images are set against the base model's here."),
+        button("Open Rounds", "compare-rounds", () => openTab("rounds"), true),
+      ];
+    if (!found) return [];
+    const run = ownRun();
+    if (run && isActive(run)) return drawing(run);
+    if (found.result) return resultParts();
+    if (run && ENDED_EARLY.includes(run.state)) return endedEarly(run);
+    if (!found.planned)
+      return [
+        title(`${nameOf(found.one)} against ${nameOf(found.two).replace("B", "b")}`),
+        text("Two images of a held-out prompt from the same noise: choose the better one."),
+        drawMore(PLANNED, true),
+      ];
+    return [text("Sending the last answers…")];
+  }
+
+  function drawing(run) {
+    const far = run.stage === "draw" && run.total > 1 ? { max: run.total, value: run.step } : {};
+    return [
+      title(answered ? "Drawing the next comparisons…" : "Drawing the first comparisons…"),
+      h("progress", { ...far, "aria-label": "Images drawn" }),
+      text(howFar(run, status)),
+    ];
+  }
+
+  const endedEarly = (run) => [
+    title("Drawing comparisons stopped"),
+    text(run.message),
+    button("Resume", "compare-resume", () => ask(`${base}/runs/${run.id}/resume`, {}), true),
+  ];
+
+  function resultParts() {
+    const { more } = found.result;
+    const count = more ? Math.min(MOST_AT_ONCE, 5 * Math.ceil(more / 5)) : PLANNED;
+    return [
+      ...result(found.result),
+      h(
+        "div",
+        { class: "sail-row sail-middle" },
+        drawMore(count, Boolean(more)),
+        past.length && button("Undo the last answer", "compare-undo-last", undo),
+      ),
+    ];
+  }
+
+  /** In words first; each person's own share where there are several. */
+  function result({ sentence, people }) {
+    return [
+      h("h2", { class: "sail-verdict", "data-testid": "result" }, sentence),
+      people.length > 2 && table(people),
+    ].filter(Boolean);
+  }
+
+  function table(people) {
+    const row = (one) => {
+      const { value, low, high } = one.rate;
+      const name = one.you ? "You" : one.person === "everyone" ? "Everyone" : one.person;
+      const share = `${percent(value)} (${Math.round(100 * low)} to ${Math.round(100 * high)})`;
+      return [name, one.wins, one.losses, one.ties, share];
+    };
+    const heads = ["", nameOf(found.one), nameOf(found.two), "Ties", "Share, 95 % interval"];
+    return h(
+      "div",
+      { class: "sail-scroll" },
+      h(
+        "table",
+        { class: "sail-table", "data-testid": "result-people" },
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            heads.map((head) => h("th", { scope: "col" }, head)),
+          ),
+        ),
+        h(
+          "tbody",
+          {},
+          people.map((one) =>
+            h(
+              "tr",
+              {},
+              row(one).map((cell) => h("td", {}, String(cell))),
+            ),
+          ),
+        ),
+      ),
+    );
+  }
+
+  const title = (words) => h("h2", {}, words);
+  const text = (words) => h("p", {}, words);
+
+  function button(words, id, action, primary = false) {
+    const own = h(
+      "button",
+      { type: "button", class: primary ? "sail-primary" : "sail-quiet", "data-testid": id },
+      words,
+    );
+    own.addEventListener("click", () => act(own, async () => action()));
+    return own;
+  }
+
+  function drawMore(count, primary) {
+    const words = `Draw ${plural(count, found.planned ? "more comparison" : "comparison")}`;
+    return button(
+      words,
+      "compare-draw",
+      async () => {
+        await ask(`${base}/comparisons/draw`, { ...match, count });
+        await fetchPairs();
+      },
+      primary,
+    );
+  }
+
+  // Events
+
+  find("show-result").addEventListener("click", (event) =>
+    act(event.currentTarget, async () => {
+      await sending.send();
+      if (outbox.answers().length)
+        throw new Refused("Some answers are not with the app yet. They are sent again by themselves.");
+      early
+        .querySelector('[data-part="result"]')
+        .replaceChildren(...result(await ask(`${base}/comparisons/result`, match)));
+      early.showModal();
+    }),
+  );
+  early.addEventListener("close", () => early.querySelector('[data-part="result"]').replaceChildren());
+  for (const [side, select] of Object.entries(selects)) select.addEventListener("change", () => choose(side));
+  root.addEventListener("click", (event) => {
+    const value = event.target.closest("[data-answer]")?.dataset.answer;
+    if (!value) return;
+    answer(value);
+    // A focus ring that stays on one side looks like a choice already made.
+    if (event.target.closest(".sail-image") && event.detail) document.activeElement?.blur();
+  });
+  document.addEventListener("keydown", (event) => {
+    const undoes = event.key === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey && !event.altKey;
+    const value = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    if (!value || event.repeat || event.isComposing) return;
+    if (!undoes && (event.ctrlKey || event.metaKey || event.altKey)) return;
+    if (document.hidden || !isShown(root) || early.open || (!shown && value !== "undo")) return;
+    if (event.target.closest?.("input, textarea, select, [contenteditable], dialog")) return;
+    event.preventDefault();
+    answer(value);
+  });
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) return;
+    shownAt = performance.now(); // Time away is not time spent choosing.
+    sending.send();
+  });
+  addEventListener("pagehide", () => sending.leave());
+  addEventListener("online", () => sending.send());
+
+  sending.send();
+  onStatus((now) => {
+    status = now;
+    drawChoice();
+    const drawn = JSON.stringify(
+      now.runs.filter((run) => run.job === "compare").map((run) => [run.id, run.state, run.step]),
+    );
+    if (match && (!found || (drawn !== drawnSeen && queue.length < REFILL_BELOW))) {
+      drawnSeen = drawn;
+      fetchPairs();
+    }
+    drawMessage();
+    root.dataset.mounted = "yes";
+  });
+}

@@ -1,0 +1,82 @@
+// Hands an outbox to the server until the server has all of it. Knows no page and no pair.
+
+import { ask, Refused, trouble } from "/ui/core.js";
+
+const RETRY_MS = [500, 1000, 2000, 4000, 8000, 15000];
+const AT_ONCE = 100;
+
+export class Sending {
+  #outbox;
+  #path;
+  #on;
+  #now = null;
+  #timer = 0;
+  failures = 0;
+
+  /**
+   * `name` says what is sent, at the beginning of a sentence. `heard` gets what the server says, `changed` is
+   * called as things move, `sent` when the server has all.
+   */
+  constructor(outbox, path, { name, heard, changed, sent }) {
+    this.#outbox = outbox;
+    this.#path = path;
+    this.#on = { name, heard, changed, sent };
+  }
+
+  /** What is on its way; null where nothing is. */
+  get now() {
+    return this.#now;
+  }
+
+  /** What the server is told of an answer; `shown` is for this browser alone. */
+  unsent() {
+    return this.#outbox
+      .answers()
+      .slice(0, AT_ONCE)
+      .map(({ shown, ...answer }) => answer);
+  }
+
+  /** Until the outbox is empty or the server does not take it; never fails. */
+  send() {
+    this.#on.changed();
+    this.#now ??= this.#all().finally(() => {
+      this.#now = null;
+      this.#on.changed();
+    });
+    return this.#now;
+  }
+
+  async #all() {
+    let waiting = this.unsent();
+    if (!waiting.length) return;
+    const { name } = this.#on;
+    try {
+      while (waiting.length) {
+        const answer = await ask(this.#path, { answers: waiting });
+        const refused = Object.values(answer.refused);
+        this.#outbox.settle([...answer.acknowledged, ...Object.keys(answer.refused)]);
+        if (refused.length) trouble(`${name} was not kept: ${refused[0]}`, name);
+        this.failures = 0;
+        this.#on.heard(answer);
+        waiting = this.unsent();
+        this.#on.changed();
+      }
+      this.#on.sent();
+    } catch (error) {
+      if (error instanceof Refused) trouble(error.message, name);
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.send(), RETRY_MS[Math.min(this.failures++, RETRY_MS.length - 1)]);
+    }
+  }
+
+  /** The page is going: hand over what is unsent. */
+  leave() {
+    const waiting = this.unsent();
+    if (waiting.length) beacon(this.#path, { answers: waiting });
+  }
+}
+
+/** A request that outlives the page. */
+export function beacon(path, value) {
+  navigator.sendBeacon(path, new Blob([JSON.stringify(value)], { type: "application/json" }));
+}

@@ -1,0 +1,223 @@
+// Try: a prompt with base and any rounds, side by side on the same noise; what was tried before stays below.
+
+import { act, ask, base, beEager, h, isActive, isShown, onStatus, Refused } from "/ui/core.js";
+import { howFar } from "/ui/waiting.js";
+
+const LARGEST_SEED = 999_999;
+const ENDED_EARLY = ["stopped", "failed", "interrupted"];
+
+export function mount(root) {
+  const find = (id) => root.querySelector(`[data-testid="${id}"]`);
+  const [form, list, choices] = [find("try-form"), find("tries"), find("try-rounds")];
+  const field = form.elements;
+  const drawn = new Map(); // what is on the page, so that nothing is replaced under someone's finger
+  const places = new Map();
+  let status = null;
+  let tries = [];
+  let seen = "";
+  let loading = null;
+
+  /** What came in while one was loading is loaded after it. */
+  function load(key) {
+    loading = Promise.resolve(loading)
+      .then(() => ask(`${base}/tries`))
+      .then((answer) => {
+        if (key) seen = key;
+        ({ tries } = answer);
+        draw();
+        root.dataset.mounted = "yes";
+      })
+      .catch(() => {}); // The next look at how things stand asks again.
+    return loading;
+  }
+
+  // The form
+
+  const nameOf = (round) => (round == null ? "Base" : `Round ${round}`);
+
+  function drawChoices() {
+    const rounds = [null, ...status.rounds.map((one) => one.round)];
+    const key = JSON.stringify(rounds);
+    if (choices.dataset.key === key) return;
+    const before = choices.dataset.key ? chosen() : null;
+    choices.dataset.key = key;
+    const newest = status.current ?? rounds.at(-1);
+    for (const old of choices.querySelectorAll("label")) old.remove();
+    choices.append(
+      ...rounds.map((round) => {
+        const checked = round === null || round === newest;
+        const box = h("input", {
+          type: "checkbox",
+          value: round ?? "base",
+          "data-testid": `try-${round ?? "base"}`,
+        });
+        box.checked = before ? before.includes(round) || round === newest : checked;
+        return h("label", { class: "sail-check" }, box, nameOf(round));
+      }),
+    );
+  }
+
+  function chosen() {
+    const boxes = [...choices.querySelectorAll("input:checked")];
+    return boxes.map((box) => (box.value === "base" ? null : Number(box.value)));
+  }
+
+  function drawStrength() {
+    find("try-strength-value").textContent = Number(field.strength.value).toFixed(2);
+  }
+
+  function fill(one) {
+    field.prompt.value = one.prompt;
+    field.count.value = one.count;
+    field.noise_seed.value = one.noise_seed;
+    field.strength.value = one.looks.find((look) => look.round != null)?.strength ?? 1;
+    const rounds = one.looks.map((look) => look.round);
+    for (const box of choices.querySelectorAll("input"))
+      box.checked = rounds.includes(box.value === "base" ? null : Number(box.value));
+    drawStrength();
+    field.prompt.focus();
+    form.scrollIntoView({ block: "nearest" });
+  }
+
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const button = find("try-submit");
+    button.disabled = true;
+    find("try-error").textContent = "";
+    find("try-state").textContent = "Asking…";
+    try {
+      await ask(`${base}/tries`, {
+        prompt: field.prompt.value,
+        rounds: chosen(),
+        strength: Number(field.strength.value),
+        count: Number(field.count.value),
+        noise_seed: Number(field.noise_seed.value),
+      });
+      await act(button, () => load());
+    } catch (error) {
+      find("try-error").textContent =
+        error instanceof Refused ? error.message : "The app does not answer. Try again in a moment.";
+    } finally {
+      find("try-state").textContent = "";
+      button.disabled = false;
+      draw();
+    }
+  });
+
+  field.prompt.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    form.requestSubmit();
+  });
+  field.strength.addEventListener("input", drawStrength);
+  find("try-other-seed").addEventListener("click", () => {
+    field.noise_seed.value = Math.floor(Math.random() * (LARGEST_SEED + 1));
+  });
+
+  // What was tried
+
+  function put(place, key, make) {
+    const text = JSON.stringify(key);
+    if (drawn.get(place) === text) return;
+    drawn.set(place, text);
+    place.replaceChildren(...[make()].flat().filter(Boolean));
+  }
+
+  function draw() {
+    const runs = new Map(status.runs.map((run) => [run.id, run]));
+    const active = (one) => isActive(runs.get(one.run.id) ?? one.run);
+    beEager(isShown(root) && tries.some((one) => one.mine && active(one)), "try");
+    for (const one of tries) {
+      const id = one.run.id;
+      if (!places.has(id))
+        places.set(id, h("section", { class: "sail-card sail-try-one", "data-testid": `try-run-${id}` }));
+      const run = runs.get(id) ?? one.run;
+      put(places.get(id), [one, run, isActive(run) && howFar(run, status)], () => card(one, run));
+    }
+    put(
+      list,
+      tries.map((one) => one.run.id),
+      () =>
+        tries.length
+          ? tries.map((one) => places.get(one.run.id))
+          : h("p", { class: "sail-dim" }, "Nothing was tried yet. What you try stays here."),
+    );
+  }
+
+  function card(one, run) {
+    const again = h("button", { type: "button", class: "sail-quiet" }, "Use again");
+    again.addEventListener("click", () => fill(one));
+    return [
+      h(
+        "div",
+        { class: "sail-row" },
+        h("h3", { class: "sail-grow" }, one.prompt),
+        h("span", { class: "sail-dim" }, `noise seed ${one.noise_seed}`),
+        again,
+      ),
+      isActive(run) ? waiting(run) : ENDED_EARLY.includes(run.state) && stopped(run),
+      columns(one, run),
+    ];
+  }
+
+  function waiting(run) {
+    const far = run.stage === "draw" && run.total > 1 ? { max: run.total, value: run.step } : {};
+    return h(
+      "div",
+      { class: "sail-row", "aria-live": "polite" },
+      h("progress", { ...far, "aria-label": "Images drawn", class: "sail-grow" }),
+      h("span", { class: "sail-dim", "data-testid": "try-waiting" }, howFar(run, status)),
+      runButton(run, run.state === "waiting" ? "Take it back" : "Stop", "stop"),
+    );
+  }
+
+  const stopped = (run) =>
+    h(
+      "div",
+      { class: "sail-row" },
+      h("span", { class: run.state === "stopped" ? "sail-dim" : "sail-error" }, run.message),
+      runButton(run, "Resume", "resume"),
+    );
+
+  function runButton(run, label, verb) {
+    const own = h("button", { type: "button", class: "sail-quiet", "data-testid": `try-${verb}` }, label);
+    own.addEventListener("click", () => act(own, () => ask(`${base}/runs/${run.id}/${verb}`, {})));
+    return own;
+  }
+
+  /** A column a look, a row an index: images in one row started from the same noise. */
+  function columns(one, run) {
+    if (!isActive(run) && !one.looks[0].images.length) return null;
+    return h(
+      "div",
+      { class: "sail-looks" },
+      one.looks.map((look) =>
+        h(
+          "figure",
+          {},
+          h("figcaption", {}, look.round == null ? "Base" : lookName(look)),
+          Array.from({ length: one.count }, (_, index) =>
+            look.images[index]
+              ? h("img", {
+                  src: look.images[index],
+                  alt: `${one.prompt}, ${nameOf(look.round)}`,
+                  loading: "lazy",
+                })
+              : h("div", { class: "sail-blank" }),
+          ),
+        ),
+      ),
+    );
+  }
+
+  const lookName = ({ round, strength }) =>
+    strength === 1 ? nameOf(round) : `${nameOf(round)} × ${strength}`;
+
+  onStatus((now) => {
+    status = now;
+    drawChoices();
+    const key = JSON.stringify(now.runs.filter((run) => run.job === "try").map((run) => [run.id, run.state]));
+    if (key !== seen) load(key);
+    draw();
+  });
+}

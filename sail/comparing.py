@@ -1,0 +1,59 @@
+"""A compare run: prompts in several looks, drawn from the same noise. Knows no judge and no person."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from sail import backbones
+from sail.config import CompareRequest
+from sail.policy import Policy
+from sail.proposing import decoded, publish_candidates
+from sail.runfolder import Progress, RunFolder
+from sail.sampling import draw
+
+
+def compare(folder: RunFolder, request: CompareRequest, progress: Progress) -> dict[str, object]:
+    """Publish every prompt's images in all looks as soon as they are done.
+
+    Prompts that were finished before are kept. Returns what result.json says.
+    """
+    began = time.monotonic()
+    policy = Policy(backbones.load(request.model))
+    for sha256 in dict.fromkeys(look.adapter for look in request.looks if look.adapter):
+        policy.load(sha256, folder.adapter_input(sha256))
+
+    (folder.path / "candidates").mkdir(exist_ok=True)
+    looks, prompts = request.looks, request.prompts
+    done = frozenset(found.prompt_index for found in folder.candidate_sets())
+    progress.stage("draw", len(prompts) * len(looks), done=len(done) * len(looks))
+    # One sampler a look, all cut into the same chunks: in step, each draws its chunk as what is played then.
+    samplers = [
+        draw(
+            policy,
+            prompts,
+            per_prompt=request.per_prompt,
+            noise_seed=request.noise_seed,
+            sampling=request.sampling,
+            skip=done,
+        )
+        for _ in looks
+    ]
+    for index in (index for index in range(len(prompts)) if index not in done):
+        latents = []
+        for look, sampler in zip(looks, samplers, strict=True):
+            policy.play(look.adapter or "base", strength=look.strength)
+            drawn = next(sampler)
+            assert drawn.prompt_index == index
+            latents.append(drawn.latents_NCHW)
+            progress.advance()
+        latents_NCHW = torch.cat(latents)
+        images = decoded(policy, latents_NCHW, request.sampling.chunk)
+        publish_candidates(folder.path, index, prompts[index], {"latents": latents_NCHW}, images)
+        folder.stop_if_asked()
+    return {
+        "prompts": len(prompts),
+        "candidates": len(prompts) * len(looks) * request.per_prompt,
+        "seconds": round(time.monotonic() - began, 2),
+    }

@@ -1,0 +1,228 @@
+"""Compare and Try as a person meets them: blind, by keys, over a reload, while the server is gone."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from annotating import drawn, label, make_store, run_now, wait_for
+from labelling import GUARD_MS, App, open_tab, start_app, watched
+from playwright.sync_api import Browser, Page, Route, expect
+
+from annotator import jobs, looks
+from annotator.rows import Match
+from annotator.store import Store
+from sail.runfolder import Progress, RunFolder
+
+pytestmark = pytest.mark.browser
+BOTH = Match(one=0, two=None)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the projects of all tests lie, with one in which nothing is trained."""
+    folder = tmp_path_factory.mktemp("all")
+    make_store(folder / "untrained").close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def app(home: Path, root: Path) -> Iterator[App]:
+    app = start_app(root, home / "untrained")
+    yield app
+    app.end()
+
+
+def trained(folder: Path) -> Store:
+    """A project with round 0, and five comparisons of it with base."""
+    store = make_store(folder)
+    for pair in drawn(store, 5):
+        label(store, pair, "left")
+    run_now(store, jobs.train(store, by="ann"))
+    run_now(store, looks.compare(store, BOTH, 5, by="ann"))
+    return store
+
+
+@pytest.fixture
+def store(home: Path) -> Iterator[Store]:
+    store = trained(home / f"p{len(list(home.iterdir()))}")
+    yield store
+    store.close()
+
+
+def open_at(page: Page, app: App, project: str, tab: str) -> None:
+    page.goto(f"{app.address}/?project={project}")
+    page.wait_for_selector(".sail-label[data-mounted]")
+    open_tab(page, tab)
+
+
+def open_compare(page: Page, app: App, store: Store) -> None:
+    open_at(page, app, store.name, "Compare")
+    assert wait_for_comparison(page)
+
+
+def wait_for_comparison(page: Page, *, other_than: str = "") -> str:
+    """Until one other than that can be answered; '' when there are none left."""
+    page.wait_for_function(
+        """before => {
+            const { pair, ready } = document.querySelector('.sail-compare').dataset;
+            return pair === '' || (pair && pair !== before && ready === pair);
+        }""",
+        arg=other_than,
+    )
+    page.wait_for_timeout(GUARD_MS)
+    return str(page.evaluate("document.querySelector('.sail-compare').dataset.pair"))
+
+
+def choose(page: Page, key: str) -> str:
+    before = str(page.evaluate("document.querySelector('.sail-compare').dataset.pair"))
+    page.keyboard.press(key)
+    return wait_for_comparison(page, other_than=before)
+
+
+def values(store: Store) -> list[str]:
+    return [row["value"] for row in store.comparison_history()]
+
+
+def test_comparisons_are_answered_by_keys_and_the_figure_comes_at_the_end(
+    app: App, store: Store, page: Page
+) -> None:
+    open_compare(page, app, store)
+    expect(page.get_by_test_id("result")).to_have_count(0)
+    choose(page, "1")
+    choose(page, "ArrowRight")
+    undone = str(page.evaluate("document.querySelector('.sail-compare').dataset.pair"))
+    choose(page, "0")
+    page.keyboard.press("z")
+    page.wait_for_function("id => document.querySelector('.sail-compare').dataset.pair === id", arg=undone)
+    page.wait_for_timeout(GUARD_MS)
+    choose(page, "ArrowDown")
+    choose(page, "s")
+    expect(page.get_by_test_id("compare-progress")).to_have_text("4 of 5")
+    expect(page.get_by_test_id("result")).to_have_count(0)
+    page.get_by_test_id("compare-image-left").click()
+    wait_for(lambda: len(values(store)) == 7)
+    assert values(store) == ["left", "right", "tie", "undo", "tie", "skip", "left"]
+    (tally,) = store.tallies(BOTH)
+    assert (tally.wins + tally.losses, tally.ties) == (3, 1)
+    said = f"Round 0 was preferred in {tally.wins} of 4 comparisons"
+    expect(page.get_by_test_id("result")).to_contain_text(said)
+    assert store.counts().labelled == 5
+
+
+def test_nothing_on_the_page_tells_which_image_is_which(app: App, store: Store, page: Page) -> None:
+    open_compare(page, app, store)
+    shown = page.get_by_test_id("comparing").evaluate("section => section.outerHTML")
+    for word in ("base", "Base", "round", "Round", "adapter", *(one.sha256[:8] for one in store.rounds())):
+        assert word not in shown
+    addresses = [
+        page.locator(f'[data-testid="compare-image-{side}"] img').get_attribute("src")
+        for side in ("left", "right")
+    ]
+    assert all(address and "/images/" in address and "00000" not in address for address in addresses)
+
+
+def test_who_asks_sees_the_figure_early_and_that_is_kept(app: App, store: Store, page: Page) -> None:
+    open_compare(page, app, store)
+    expect(page.get_by_test_id("show-result")).to_be_hidden()
+    choose(page, "2")
+    page.get_by_test_id("show-result").click()
+    expect(page.get_by_test_id("early-result")).to_contain_text("of 1 comparison ")
+    page.keyboard.press("1")
+    page.get_by_role("button", name="Go on comparing").click()
+    expect(page.get_by_test_id("early-result")).to_be_hidden()
+    assert values(store) == ["right"]
+    assert [event["payload"] for event in store.events() if event["kind"] == "comparison_result_asked"] == [
+        {"one": 0, "two": None, "answered": 1}
+    ]
+
+
+def test_comparisons_wait_in_the_browser_while_the_server_is_gone_and_undo_works_after_a_reload(
+    tmp_path: Path, page: Page, root: Path
+) -> None:
+    store = trained(tmp_path / "p")
+    app = start_app(root, store.folder)
+    open_compare(page, app, store)
+    choose(page, "1")
+    wait_for(lambda: values(store) == ["left"])
+    app.end(signal.SIGKILL)
+    second = choose(page, "2")
+    third = choose(page, "0")
+    expect(page.get_by_test_id("compare-unsent")).to_have_text("2 unsent")
+    again = start_app(root, store.folder, app.port)
+    expect(page.get_by_test_id("compare-unsent")).to_be_hidden(timeout=60_000)
+    assert values(store) == ["left", "right", "tie"]
+    page.reload()
+    page.wait_for_selector(".sail-label[data-mounted]")
+    open_tab(page, "Compare")
+    assert wait_for_comparison(page) == third
+    page.keyboard.press("z")
+    wait_for(lambda: values(store) == ["left", "right", "tie", "undo"])
+    assert store.comparison_history()[-1]["comparison"] == second
+    again.end()
+    store.close()
+
+
+def test_an_answer_that_is_refused_is_said_and_not_sent_for_ever(app: App, store: Store, page: Page) -> None:
+    open_compare(page, app, store)
+
+    def refuse(route: Route) -> None:
+        uid = (route.request.post_data_json or {})["answers"][0]["uuid"]
+        route.fulfill(json={"acknowledged": [], "refused": {uid: "This comparison was never shown to you."}})
+
+    page.route("**/comparisons/answers", refuse)
+    choose(page, "1")
+    page.get_by_text("A comparison was not kept: This comparison was never shown to you.").wait_for()
+    expect(page.get_by_test_id("compare-unsent")).to_be_hidden()
+    assert values(store) == []
+
+
+def test_without_a_round_there_is_nothing_to_compare_and_base_to_try(app: App, page: Page) -> None:
+    open_at(page, app, "untrained", "Compare")
+    page.get_by_text("Nothing to compare yet").wait_for()
+    open_tab(page, "Try")
+    expect(page.get_by_test_id("try-rounds").locator("label")).to_have_text(["Base"])
+    error, submit = page.get_by_test_id("try-error"), page.get_by_test_id("try-submit")
+    submit.click()
+    expect(error).to_have_text("There is no prompt. Write what the images should show.")
+    page.get_by_test_id("try-base").uncheck()
+    page.get_by_test_id("try-prompt").fill("a fox")
+    submit.click()
+    expect(error).to_have_text("Nothing is chosen to draw with. Choose base or a round.")
+
+
+def test_a_try_says_what_it_waits_for_and_can_be_taken_back(app: App, store: Store, page: Page) -> None:
+    # A run that still holds its folder: nothing else may start.
+    before = jobs.draw(store, 2, by="ann")
+    folder = RunFolder(store.run_folder(before))
+    store.record_run_event(before.id, "started")
+    with folder.lock():
+        Progress(folder).stage("draw", 40)
+        open_at(page, app, store.name, "Try")
+        page.get_by_test_id("try-prompt").fill("a fox <b>here</b>")
+        page.get_by_test_id("try-prompt").press("Enter")
+        waiting = page.get_by_test_id("try-waiting")
+        expect(waiting).to_contain_text("Waits for the device, which does one run at a time.")
+        expect(waiting).to_contain_text("Now: Drawing pairs · draw 0 of 40.")
+        page.get_by_role("heading", name="a fox <b>here</b>").wait_for()
+        page.get_by_test_id("try-stop").click()
+        expect(page.get_by_test_id("tries")).to_contain_text("Taken out of the queue before it began.")
+    assert [run.what for run in store.runs() if run.job == "try"] == ["withdrawn"]
+
+
+def test_both_tabs_fit_360_pixels_and_answer_to_touch(app: App, store: Store, browser: Browser) -> None:
+    run_now(store, looks.try_prompt(store, "a fox", [None, 0], strength=1, count=2, noise_seed=0, by="ann"))
+    small = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "color_scheme": "dark"}
+    with watched(browser, **small) as page:
+        page.goto(f"{app.address}/?project={store.name}")
+        page.wait_for_selector(".sail-label[data-mounted]")
+        page.evaluate("async () => (await import('/ui/core.js')).openTab('compare')")
+        wait_for_comparison(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        page.get_by_test_id("compare-image-left").tap()
+        wait_for(lambda: values(store) == ["left"])
+        page.evaluate("async () => (await import('/ui/core.js')).openTab('try')")
+        expect(page.get_by_test_id("tries").locator("img")).to_have_count(4)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360

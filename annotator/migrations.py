@@ -151,3 +151,20 @@ def m005_views(db: Database) -> None:
                 f"create trigger {table}_no_{verb} before {verb} on {table} "
                 f"begin select raise(abort, '{table} is append-only'); end"
             )
+
+
+@project()
+def label_reasons(db: Database) -> None:
+    """Why a label was given: the last event on a label holds. And how a pair came to be shown."""
+    _table(db, "reasons").create(
+        {"seq": int, "uuid": str, "label": str, "person": str, "reasons": str, "text": str, "at": float},
+        pk="seq",
+        not_null={"uuid", "label", "person", "reasons", "text", "at"},
+        foreign_keys=[("label", "labels", "uuid")],
+    ).create_index(["uuid"], unique=True).create_index(["label"])
+    for verb in ("update", "delete"):
+        db.execute(
+            f"create trigger reasons_no_{verb} before {verb} on reasons "
+            "begin select raise(abort, 'reasons is append-only'); end"
+        )
+    _table(db, "assignments").add_column("chosen", str)

@@ -12,6 +12,9 @@ Job = Literal["draw", "propose", "train", "export"]
 """`draw` and `propose` are both propose runs: one draws seed pairs, the other has the judge rank them."""
 RunEvent = Literal["queued", "withdrawn", "started", "stop_asked", "ended", "done"]
 UNFINISHED: tuple[RunEvent, ...] = ("queued", "started", "stop_asked")
+Order = Literal["random", "diverse", "uncertain", "disagreement"]
+"""In which order open pairs come; annotator.ordering says what each means."""
+Reason = Literal["colour", "composition", "details", "style", "prompt", "broken"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +61,31 @@ class ShownPair:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AskedPair:
+    """A pair that one person may be asked about."""
+
+    id: str
+    prompt: str
+    open: bool
+    """Nobody has judged it. Otherwise somebody else has, and this person may be asked as well."""
+    disputed: bool
+    """People named different winners."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a person did with a pair, or the taking back of it."""
+    """What a person did with a pair, the taking back of it, or why they did it."""
 
     uuid: str
     pair: str
-    value: LabelValue | Literal["undo"]
+    value: LabelValue | Literal["undo", "reasons"]
     elapsed_ms: int = 0
     undoes: str | None = None
     """uuid of the label that an undo takes back."""
+    of: str | None = None
+    """uuid of the label that reasons belong to."""
+    reasons: tuple[Reason, ...] = ()
+    text: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +96,8 @@ class PastLabel:
     value: LabelValue
     elapsed_ms: int
     pair: ShownPair
+    reasons: tuple[Reason, ...]
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,12 +15,13 @@ from pathlib import Path
 from annotator.store.base import DATABASE, DatabaseError
 from annotator.store.labels import Labels
 from annotator.store.learning import Learning
+from annotator.store.people import People
 from sail.config import LoopSettings, ModelRef
 
 __all__ = ["DATABASE", "DatabaseError", "Store"]
 
 
-class Store(Labels, Learning):
+class Store(Labels, Learning, People):
     """One project folder: `project.db`, and `runs/` beside it."""
 
     @classmethod

@@ -105,6 +105,28 @@ class Learning(Runs):
             if row["for_one"] != 0
         ]
 
+    def unjudged_pairs(self, limit: int) -> list[TrainingPair]:
+        """So many pairs that nobody has judged, by lot, for a judge to look at: never learned from."""
+        latents = self._latents()
+        rows = self._rows(
+            """
+            select id, one, two from pairs
+            where id not in (select pair from standing_labels where value != 'skip')
+            order by id limit :limit
+            """,
+            limit=limit,
+        )
+        return [
+            TrainingPair(
+                id=row["id"],
+                prompt=latents[row["one"]][0],
+                winner=latents[row["one"]][1],
+                loser=latents[row["two"]][1],
+                source="open",
+            )
+            for row in rows
+        ]
+
     def _review_pairs_to_train(self, which: str, run: Run | None = None) -> list[TrainingPair]:
         latents = self._latents()
         pairs = []

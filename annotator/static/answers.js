@@ -1,0 +1,125 @@
+// What this person said: kept in the outbox until the server has it, and what undo goes back through.
+// Answers, what takes them back and the reasons for them go one way, so that they stay in their order.
+
+import { ask, base, poll, Refused, trouble } from "/ui/core.js";
+import { Outbox } from "/ui/outbox.js";
+
+const RETRY_MS = [500, 1000, 2000, 4000, 8000, 15000];
+const AT_ONCE = 100;
+const REMEMBERED = 50;
+const NO_LABEL = ["undo", "reasons"];
+
+export class Answers {
+  past = []; // labels that stand, oldest first
+  failures = 0; // requests in a row that nobody answered
+  sending = null;
+  #outbox = new Outbox();
+  #retry = 0;
+  #changed;
+  #heard;
+
+  /** `changed` is called when something is said or sent, `heard` with what the server answers. */
+  constructor({ changed, heard }) {
+    [this.#changed, this.#heard] = [changed, heard];
+  }
+
+  /** With the pair as it was shown, so that undo finds it after a reload. */
+  label(pair, value, elapsed_ms) {
+    const uuid = crypto.randomUUID();
+    this.#put({ uuid, pair: pair.id, value, elapsed_ms, shown: pair });
+    this.past.push({ uuid, value, pair, reasons: [], text: "" });
+    if (this.past.length > REMEMBERED) this.past.shift();
+  }
+
+  /** Takes the last label back and returns it; undefined where there is none. */
+  undo() {
+    const last = this.past.pop();
+    if (last) this.#put({ uuid: crypto.randomUUID(), pair: last.pair.id, value: "undo", undoes: last.uuid });
+    return last;
+  }
+
+  /** Why a label was given. What was said of it before no longer holds. */
+  explain(label, reasons, text) {
+    Object.assign(label, { reasons, text });
+    const uuid = crypto.randomUUID();
+    this.#put({ uuid, pair: label.pair.id, value: "reasons", of: label.uuid, reasons, text });
+  }
+
+  #put(answer) {
+    this.#outbox.put(answer);
+    this.send();
+  }
+
+  get waiting() {
+    return this.#outbox.answers();
+  }
+
+  /** How many labels the server has not heard of, less those that it does not know are taken back. */
+  get unheard() {
+    const waiting = this.waiting;
+    const undone = waiting.filter((one) => one.value === "undo").length;
+    return waiting.filter((one) => !NO_LABEL.includes(one.value)).length - undone;
+  }
+
+  /** Pairs whose labels the server may not have heard of yet. */
+  get unheardPairs() {
+    const undone = this.#undone();
+    return this.#labels()
+      .filter((one) => !undone.has(one.uuid))
+      .map((one) => one.pair);
+  }
+
+  /** What the server knows of earlier visits, and what it has not heard of. */
+  remember(past) {
+    const unheard = this.#labels()
+      .filter((one) => one.shown)
+      .map((one) => ({ uuid: one.uuid, value: one.value, pair: one.shown, reasons: [], text: "" }));
+    const known = new Map([...past, ...unheard].map((one) => [one.uuid, one]));
+    const undone = this.#undone();
+    this.past = [...known.values()].filter((one) => !undone.has(one.uuid));
+  }
+
+  #labels = () => this.waiting.filter((one) => !NO_LABEL.includes(one.value));
+  #undone = () => new Set(this.waiting.filter((one) => one.value === "undo").map((one) => one.undoes));
+
+  #unsent = () => this.waiting.slice(0, AT_ONCE).map(({ shown, ...answer }) => answer);
+
+  /** Until the outbox is empty or the server does not take it; never fails. */
+  send() {
+    this.#changed();
+    this.sending ??= this.#sendAll().finally(() => {
+      this.sending = null;
+      this.#changed();
+    });
+    return this.sending;
+  }
+
+  async #sendAll() {
+    let unsent = this.#unsent();
+    if (!unsent.length) return;
+    try {
+      while (unsent.length) {
+        const answer = await ask(`${base}/labels`, { answers: unsent });
+        const refused = Object.values(answer.refused);
+        this.#outbox.settle([...answer.acknowledged, ...Object.keys(answer.refused)]);
+        if (refused.length) trouble(`A label was not kept: ${refused[0]}`, "label");
+        this.failures = 0;
+        unsent = this.#unsent();
+        this.#heard(answer);
+      }
+      poll();
+    } catch (error) {
+      if (error instanceof Refused) trouble(error.message, "label");
+      clearTimeout(this.#retry);
+      this.#retry = setTimeout(() => this.send(), RETRY_MS[Math.min(this.failures++, RETRY_MS.length - 1)]);
+    }
+  }
+
+  /** The page is going: hand over what is unsent. */
+  leave() {
+    const unsent = this.#unsent();
+    if (unsent.length) navigator.sendBeacon(`${base}/labels`, json({ answers: unsent }));
+  }
+}
+
+export const json = (value) => new Blob([JSON.stringify(value)], { type: "application/json" });

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from random import Random, SystemRandom
 
 from annotator import jobs, ordering
-from annotator.rows import AskedPair, Order, ShownPair
+from annotator.rows import Order, PairState, ShownPair
 from annotator.store import Store
 
 LEASE_S = 120.0
@@ -74,20 +74,21 @@ class Assignments:
             kept = [*had[: self._pairs_per_person], *chosen]
             self._release(person)
             self._leases.update(dict.fromkeys(kept, (person, self._clock() + self._lease_s)))
-        taken = {pair: holder for pair, holder in others.items() if pair in asked and asked[pair].open}
+        taken = {pair: holder for pair, holder in others.items() if pair in asked and not asked[pair].judged}
         return Queue(
             pairs=self._store.show_pairs(kept, to=person, chosen=chosen),
             with_others=len(taken),
             holders=frozenset(taken.values()),
         )
 
-    def _ordered(self, pairs: list[AskedPair]) -> Iterable[tuple[AskedPair, str]]:
+    def _ordered(self, pairs: list[PairState]) -> Iterable[tuple[PairState, str]]:
         order = self._store.order()
         return ordering.next_of(pairs, order, self._known(order), self._chance)
 
     def _known(self, order: Order) -> ordering.Known:
         if order == "diverse":
-            return ordering.Known(answered_prompts=self._store.answered_prompts())
+            answered = [pair.prompt for pair in self._store.pair_states() if pair.answered_by]
+            return ordering.Known(answered_prompts=answered)
         if order == "uncertain":
             return ordering.Known(margins=jobs.open_margins(self._store))
         if order == "disagreement":

@@ -143,7 +143,7 @@ def export_facts(store: Store, policy: Round) -> dict[str, str | int | float | b
         "judge accuracy on held-out human pairs": _interval(accuracy),
         "diversity against base": policy.diversity_ratio,
         "saturation against base": policy.saturation_ratio,
-        "labels given": store.counts().labelled,
+        "pairs that people labelled, skips left out": store.counts().labelled,
         "self pairs flipped by people": store.counts().flipped,
     }
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
 
-from annotator.rows import AskedPair, Order
+from annotator.rows import Order, PairState
 
 RANDOM_SHARE = 0.2
 """So many pairs come by lot in every order, so that the sample stays honest."""
@@ -25,7 +25,7 @@ MAX_COMPARED = 300
 """Pairs whose prompts are compared for the next one; more of them, and a lot chooses."""
 
 Chosen = Literal["random", "diverse", "uncertain", "disagreement", "overlap"]
-Rank = Callable[[Sequence[AskedPair]], tuple[AskedPair, Chosen] | None]
+Rank = Callable[[Sequence[PairState]], tuple[PairState, Chosen] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +40,15 @@ class Known:
 
 
 def next_of(
-    pairs: Sequence[AskedPair], order: Order, known: Known, chance: Random
-) -> Iterator[tuple[AskedPair, Chosen]]:
+    pairs: Sequence[PairState], order: Order, known: Known, chance: Random
+) -> Iterator[tuple[PairState, Chosen]]:
     """Pairs to show, the next one first, and how each was chosen; open ones until there are none left."""
     left = list(pairs)
     rank = _ranks(order, known, chance)
     while left:
         ranked = rank(left) if chance.random() >= RANDOM_SHARE else None
         if ranked is None:
-            by_lot = [pair for pair in left if pair.open]
+            by_lot = [pair for pair in left if not pair.judged]
             # Where all are answered, what is disputed can still be asked.
             ranked = (chance.choice(by_lot), "random") if by_lot else rank(left)
         if ranked is None:
@@ -72,8 +72,8 @@ def words(prompt: str) -> set[str]:
 
 
 def _diverse(seen: Counter[str], chance: Random) -> Rank:
-    def rank(pairs: Sequence[AskedPair]) -> tuple[AskedPair, Chosen] | None:
-        unanswered = [pair for pair in pairs if pair.open]
+    def rank(pairs: Sequence[PairState]) -> tuple[PairState, Chosen] | None:
+        unanswered = [pair for pair in pairs if not pair.judged]
         if not unanswered:
             return None
         some = chance.sample(unanswered, min(len(unanswered), MAX_COMPARED))
@@ -88,15 +88,15 @@ def _familiarity(own: set[str], seen: Counter[str]) -> float:
     return sum(seen[word] for word in own) / max(1, len(own))
 
 
-def _uncertain(pairs: Sequence[AskedPair], margins: Mapping[str, float]) -> tuple[AskedPair, Chosen] | None:
-    asked = [pair for pair in pairs if pair.open and pair.id in margins]
+def _uncertain(pairs: Sequence[PairState], margins: Mapping[str, float]) -> tuple[PairState, Chosen] | None:
+    asked = [pair for pair in pairs if not pair.judged and pair.id in margins]
     return (min(asked, key=lambda pair: abs(margins[pair.id])), "uncertain") if asked else None
 
 
 def _disagreement(
-    pairs: Sequence[AskedPair], contradicted: frozenset[str], chance: Random
-) -> tuple[AskedPair, Chosen] | None:
-    answered = [pair for pair in pairs if not pair.open]
+    pairs: Sequence[PairState], contradicted: frozenset[str], chance: Random
+) -> tuple[PairState, Chosen] | None:
+    answered = [pair for pair in pairs if pair.judged]
     disputed = [pair for pair in answered if pair.disputed or pair.id in contradicted]
     if disputed:
         return chance.choice(disputed), "disagreement"

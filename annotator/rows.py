@@ -61,15 +61,27 @@ class ShownPair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AskedPair:
-    """A pair that one person may be asked about."""
+class PairState:
+    """A pair with what stands of its labels."""
 
     id: str
+    ordinal: int
     prompt: str
-    open: bool
-    """Nobody has judged it. Otherwise somebody else has, and this person may be asked as well."""
-    disputed: bool
-    """People named different winners."""
+    answered_by: frozenset[str] = frozenset()
+    """People, those who skipped it included."""
+    judged: bool = False
+    """Somebody said more than skip."""
+    for_one: int = 0
+    for_two: int = 0
+    """How many people chose its first candidate, and how many its second."""
+
+    @property
+    def has_winner(self) -> bool:
+        return self.for_one != self.for_two
+
+    @property
+    def disputed(self) -> bool:
+        return self.for_one > 0 and self.for_two > 0
 
 
 @dataclass(frozen=True, kw_only=True)

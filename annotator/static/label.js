@@ -202,7 +202,7 @@ export function mount(root) {
   // Events
 
   const isBusy = () => document.hidden || !isShown(root) || dialogs.some((dialog) => dialog.open);
-  const isField = (target) => target.closest?.("input, textarea, select, [contenteditable], dialog");
+  const isField = (target) => target.closest?.("input, textarea, select, [contenteditable], dialog[open]");
 
   root.addEventListener("click", (event) => {
     const button = event.target.closest("[data-answer]");

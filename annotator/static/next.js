@@ -1,6 +1,7 @@
 // The one thing to do next in the loop, in words and as a button. Knows the status; draws no page.
 
 import { act, ask, base, h, isActive, openTab, plural, runTitle, train } from "/ui/core.js";
+import { answered, toLearnFrom } from "/ui/counts.js";
 
 const ENDED_EARLY = ["stopped", "failed", "interrupted"];
 const MEANWHILE = {
@@ -41,14 +42,14 @@ const STEPS = {
   label: ({ labels }) =>
     step(
       "Label pairs for round 0",
-      `${labels.trainable} of at least ${labels.needed} pairs with a winner that can be trained on.`,
+      `${answered(labels)} ${labels.trainable} of at least ${labels.needed} pairs to learn from: with a winner, and not held out.`,
       "Go on labelling",
       () => openTab("label"),
     ),
   train: (status) =>
     step(
       `Train round ${status.next.round}`,
-      afterRejected(status) + learnFrom(status.labels),
+      afterRejected(status) + toLearnFrom(status.labels),
       `Train round ${status.next.round}`,
       () => train(),
     ),
@@ -72,9 +73,6 @@ const start =
   (job, more = {}) =>
   () =>
     ask(`${base}/runs`, { job, ...more });
-
-const learnFrom = (labels) =>
-  `${plural(labels.trainable, "human pair")} to learn from, ${labels.winners - labels.trainable} held out to measure the judge.`;
 
 const judgedBy = (status) =>
   `The policy of round ${status.current} draws new images and judges them by what it learned.`;

@@ -59,6 +59,7 @@ export function mountPractice(dialog, { done }) {
     if (last) return part("close").focus();
     const images = pair.images.map((image) => svg("svg", { viewBox: "0 0 100 100", "aria-hidden": "true" }, ...image().filter(Boolean)));
     if (flipped) images.reverse();
+    part("pair").classList.toggle("sail-flipped", flipped);
     ["left", "right"].forEach((side, index) => part(side).replaceChildren(images[index]));
   }
 

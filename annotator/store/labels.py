@@ -10,15 +10,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from annotator.rows import Answer, AskedPair, PastLabel, Reason, Run, ShownPair
-from annotator.store.base import Base
+from annotator.rows import Answer, PairState, PastLabel, Reason, Run, ShownPair
+from annotator.store.standing import Standing
 from sail.records import CandidateSet, SelfPair
 
 FEW_LABELS = 5
 """Answers before which nothing is said of how long one takes."""
 
 
-class Labels(Base):
+class Labels(Standing):
     """Part of Store."""
 
     # Candidates and pairs
@@ -100,44 +100,11 @@ class Labels(Base):
 
     def open_pairs(self, person: str, limit: int) -> list[tuple[str, int]]:
         """(id, ordinal) of pairs that nobody has judged and this person has not skipped, in order."""
-        rows = self._rows(
-            """
-            select id, ordinal from pairs
-            where id not in (select pair from standing_labels where value != 'skip' or person = :person)
-            order by ordinal limit :limit
-            """,
-            person=person,
-            limit=limit,
-        )
-        return [(row["id"], row["ordinal"]) for row in rows]
+        return [(pair.id, pair.ordinal) for pair in self.askable_pairs(person) if not pair.judged][:limit]
 
-    def askable_pairs(self, person: str) -> list[AskedPair]:
+    def askable_pairs(self, person: str) -> list[PairState]:
         """Pairs that this person has not answered, nobody's or others', in the order they were drawn."""
-        rows = self._rows(
-            """
-            with said as materialized (
-              select pair, max(value != 'skip') as judged, max(person = :person) as own,
-                     count(distinct iif(value in ('left', 'right'), (value = 'left') = (s.left = one), null))
-                       as winners
-              from standing_labels s join pairs on pairs.id = pair group by pair
-            )
-            select pairs.id, prompt, coalesce(not judged, 1) as open, coalesce(winners > 1, 0) as disputed
-            from pairs join candidates on candidates.id = one left join said on said.pair = pairs.id
-            where not coalesce(own, 0) order by ordinal
-            """,
-            person=person,
-        )
-        return [
-            AskedPair(**{**row, "open": bool(row["open"]), "disputed": bool(row["disputed"])}) for row in rows
-        ]
-
-    def answered_prompts(self) -> list[str]:
-        """The prompt of every pair that somebody has answered."""
-        rows = self._rows(
-            "select prompt from pairs join candidates on candidates.id = one "
-            "where pairs.id in (select pair from standing_labels)"
-        )
-        return [row["prompt"] for row in rows]
+        return [pair for pair in self.pair_states() if person not in pair.answered_by]
 
     def show_pairs(
         self, ids: Sequence[str], *, to: str, chosen: Mapping[str, str] | None = None

@@ -10,11 +10,12 @@ from typing import Any
 
 from annotator.rows import Counts, Preference, Review, ReviewPair, Run
 from annotator.store.runs import Runs
+from annotator.store.standing import Standing
 from sail import rounds as loop
 from sail.records import Decision, LatentsRef, TrainingPair
 
 
-class Learning(Runs):
+class Learning(Runs, Standing):
     """Part of Store."""
 
     _counted: tuple[tuple[int, ...], Counts] | None = None
@@ -35,26 +36,20 @@ class Learning(Runs):
         return self._counted[1]
 
     def _count(self) -> Counts:
-        (row,) = self._rows(
-            """
-            with answered as materialized (
-              select pair, max(value != 'skip') as labelled from standing_labels group by pair
-            )
-            select (select count(*) from pairs) as drawn,
-                   (select count(*) from answered) as answered,
-                   (select coalesce(sum(labelled), 0) from answered) as labelled,
-                   (select count(*) from standing_reviews where decision = 'flip') as flipped
-            """
-        )
-        decided, settings = self._decided_pairs(), self.project().settings
-        learned = sum(not loop.is_held_out(ordinal, settings) for _, ordinal, _, _ in decided)
+        pairs, settings = self.pair_states(), self.project().settings
+        flips = "select count(*) as flipped from standing_reviews where decision = 'flip'"
+        flipped = int(self._rows(flips)[0]["flipped"])
+        answered = [pair for pair in pairs if pair.answered_by]
+        labelled = sum(pair.judged for pair in answered)
+        decided = [pair.ordinal for pair in answered if pair.has_winner]
+        learned = sum(not loop.is_held_out(ordinal, settings) for ordinal in decided)
         return Counts(
-            drawn=row["drawn"],
-            labelled=row["labelled"],
-            skipped=row["answered"] - row["labelled"],
-            winners=len(decided) + row["flipped"],
-            trainable=learned + row["flipped"],
-            flipped=row["flipped"],
+            drawn=len(pairs),
+            labelled=labelled,
+            skipped=len(answered) - labelled,
+            winners=len(decided) + flipped,
+            trainable=learned + flipped,
+            flipped=flipped,
         )
 
     # Pairs to learn from

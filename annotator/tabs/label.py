@@ -15,7 +15,7 @@ _ANSWERS = (
 )
 _TOOLS = (
     ("flip", "Space", "Flip", "hold Space"),
-    ("zoom", "+", "Zoom in", "+"),
+    ("zoom", "+", "Zoom", "+"),
     ("whole", "Esc", "Whole", "Esc"),
     ("reasons", "T", "Reasons", "T"),
     ("help", "?", "Help", "?"),
@@ -87,20 +87,6 @@ _PRACTICE_ANSWERS = "".join(
 )
 
 MARKUP = f"""
-<aside class="sail-note" data-testid="note-practice" hidden>
-  <span>New here? Three practice pairs show how it works. Nothing of them is kept.</span>
-  <button type="button" class="sail-quiet" data-answer="practise" data-testid="practise"
-    title="Key: P"><kbd aria-hidden="true">P</kbd> Practise</button>
-  <button type="button" class="sail-quiet" data-dismiss="practice" data-testid="no-practice">Not now</button>
-</aside>
-<aside class="sail-note" data-testid="note-name" hidden>
-  <form novalidate>
-    <label><span>What shall we call you?</span>
-      <input name="name" maxlength="40" autocomplete="nickname" data-testid="note-name-input"></label>
-    <button class="sail-quiet" data-testid="note-name-save">Save</button>
-    <button type="button" class="sail-quiet" data-dismiss="name" data-testid="no-name">Not now</button>
-  </form>
-</aside>
 <section class="sail-labelling" hidden aria-label="Choose the better image">
   <p class="sail-ask">Which image is better for</p>
   <h2 class="sail-prompt" data-testid="prompt"></h2>
@@ -115,6 +101,20 @@ MARKUP = f"""
   <p class="sail-said" aria-live="polite" data-testid="announcement"></p>
 </section>
 <section class="sail-message" data-testid="label-message" hidden></section>
+<aside class="sail-note" data-testid="note-practice" hidden>
+  <span>New here? Three practice pairs show how it works. Nothing of them is kept.</span>
+  <button type="button" class="sail-quiet" data-answer="practise" data-testid="practise"
+    title="Key: P"><kbd aria-hidden="true">P</kbd> Practise</button>
+  <button type="button" class="sail-quiet" data-dismiss="practice" data-testid="no-practice">Not now</button>
+</aside>
+<aside class="sail-note" data-testid="note-name" hidden>
+  <form novalidate>
+    <label><span>What shall we call you?</span>
+      <input name="name" maxlength="40" autocomplete="nickname" data-testid="note-name-input"></label>
+    <button class="sail-quiet" data-testid="note-name-save">Save</button>
+    <button type="button" class="sail-quiet" data-dismiss="name" data-testid="no-name">Not now</button>
+  </form>
+</aside>
 <footer class="sail-progress">
   <progress data-testid="label-bar" max="1" value="0" aria-label="Pairs answered"></progress>
   <p><span data-testid="label-progress"></span>
@@ -125,7 +125,7 @@ MARKUP = f"""
   <p class="sail-order-note" data-testid="order-note"></p>
 </footer>
 <dialog class="sail-help" data-testid="help" aria-label="Help">
-  <h3>Keys</h3>
+  <h3 tabindex="-1" autofocus>Keys</h3>
   <table>{_HELP}</table>
   <p>Only pairs with a winner teach the model. A click on an image chooses it. A pair takes no answer in its
     first quarter of a second, so that a key pressed twice is one answer. Answers are saved as you go; what

@@ -63,7 +63,7 @@ def load_pairs(folder: RunFolder, policy: Policy) -> PairData:
     latents = [_both_latents(folder.path, pair) for pair in pairs]
     judged, unjudged = _to_judge(pairs), set(_indices(pairs, "open")[:MAX_OPEN_JUDGED])
     asked = {
-        index: HumanPair(pair.id, pair.prompt, both, pair.held_out)
+        index: HumanPair(pair.id, pair.prompt, both, pair.held_out or pair.source == "open")
         for index, (pair, both) in enumerate(zip(pairs, latents, strict=True))
     }
     return PairData(

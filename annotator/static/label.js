@@ -93,7 +93,8 @@ export function mount(root) {
       }
     }
     preload(
-      pairs.queue.slice(0, AHEAD + 1),
+      pairs.queue,
+      AHEAD + 1,
       answers.past.slice(-AHEAD).map((one) => one.pair),
     );
   }

@@ -172,7 +172,7 @@ export function mount(root) {
 
   function explain() {
     const last = answers.past.at(-1);
-    if (!last) return hint("Answer first; then T asks why.");
+    if (!last) return hint("Nothing to give reasons for: answer first.");
     reasons.open(last, WORDS[last.value]);
   }
 

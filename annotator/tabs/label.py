@@ -1,4 +1,4 @@
-"""Label: two images, one question. Markup only; annotator/static/label.js and its neighbours do the rest."""
+"""Label: two images, one question. Markup only; static/label.js and its neighbours do the rest."""
 
 from __future__ import annotations
 

@@ -1,18 +1,20 @@
 """Who gets which pair next. Knows people and pairs; knows no web page and no database.
 
 A person holds the next few pairs for a short while, so that two people do not judge the same ones.
-Leases live in memory: after a restart of the server everybody simply takes new ones, and a label for a
-pair that someone else got meanwhile is still kept.
+Leases live in memory: after a restart of the server every page says what it has, and a label for a pair
+that someone else got meanwhile is still kept.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from random import Random, SystemRandom
 
-from annotator.rows import ShownPair
+from annotator import jobs, ordering
+from annotator.rows import Order, PairState, ShownPair
 from annotator.store import Store
 
 LEASE_S = 120.0
@@ -26,6 +28,8 @@ class Queue:
     pairs: list[ShownPair]
     with_others: int
     """Open pairs that other people hold right now."""
+    holders: frozenset[str] = frozenset()
+    """Those people."""
 
 
 class Assignments:
@@ -38,36 +42,63 @@ class Assignments:
         lease_s: float = LEASE_S,
         pairs_per_person: int = PAIRS_PER_PERSON,
         clock: Callable[[], float] = time.monotonic,
+        chance: Random | None = None,
     ) -> None:
         self._store = store
         self._lease_s = lease_s
         self._pairs_per_person = pairs_per_person
         self._clock = clock
+        self._chance = chance or SystemRandom()
         self._lock = threading.Lock()
         self._leases: dict[str, tuple[str, float]] = {}
 
-    def next_pairs(self, person: str) -> Queue:
-        """The pairs this person holds, filled up and renewed; first drawn, first shown."""
+    def next_pairs(self, person: str, *, holding: Iterable[str] = ()) -> Queue:
+        """The pairs this person holds, renewed, and filled up in the project's order.
+
+        What a page has but somebody else holds is not among them: two people never hold one pair.
+        """
         with self._lock:
             self._forget_stale()
-            with_others = sum(holder != person for holder, _ in self._leases.values())
-            open_pairs = self._store.open_pairs(person, self._pairs_per_person + with_others)
-            free = [pair for pair, _ in open_pairs if self._holder(pair) in (None, person)]
-            taken = sum(self._holder(pair) not in (None, person) for pair, _ in open_pairs)
-            chosen = free[: self._pairs_per_person]
+            asked = {pair.id: pair for pair in self._store.askable_pairs(person)}
+            others = {pair: holder for pair, (holder, _) in self._leases.items() if holder != person}
+            own = [pair for pair, (holder, _) in self._leases.items() if holder == person]
+            had = [pair for pair in dict.fromkeys((*holding, *own)) if pair in asked and pair not in others]
+            free = [pair for pair in asked.values() if pair.id not in others and pair.id not in had]
+            chosen: dict[str, str] = {}
+            wanted = self._pairs_per_person - len(had)
+            if wanted > 0 and free:
+                for pair, how in self._ordered(free):
+                    chosen[pair.id] = how
+                    if len(chosen) == wanted:
+                        break
+            kept = [*had[: self._pairs_per_person], *chosen]
             self._release(person)
-            expires_at = self._clock() + self._lease_s
-            self._leases.update(dict.fromkeys(chosen, (person, expires_at)))
-        return Queue(pairs=self._store.show_pairs(chosen, to=person), with_others=taken)
+            self._leases.update(dict.fromkeys(kept, (person, self._clock() + self._lease_s)))
+        taken = {pair: holder for pair, holder in others.items() if pair in asked and not asked[pair].judged}
+        return Queue(
+            pairs=self._store.show_pairs(kept, to=person, chosen=chosen),
+            with_others=len(taken),
+            holders=frozenset(taken.values()),
+        )
+
+    def _ordered(self, pairs: list[PairState]) -> Iterable[tuple[PairState, str]]:
+        order = self._store.order()
+        return ordering.next_of(pairs, order, self._known(order), self._chance)
+
+    def _known(self, order: Order) -> ordering.Known:
+        if order == "diverse":
+            answered = [pair.prompt for pair in self._store.pair_states() if pair.answered_by]
+            return ordering.Known(answered_prompts=answered)
+        if order == "uncertain":
+            return ordering.Known(margins=jobs.open_margins(self._store))
+        if order == "disagreement":
+            return ordering.Known(contradicted=frozenset(jobs.contradicted_pairs(self._store)))
+        return ordering.Known()
 
     def release(self, person: str) -> None:
         """Give back what this person holds, as when their page closes."""
         with self._lock:
             self._release(person)
-
-    def _holder(self, pair: str) -> str | None:
-        held = self._leases.get(pair)
-        return held[0] if held else None
 
     def _release(self, person: str) -> None:
         self._leases = {pair: held for pair, held in self._leases.items() if held[0] != person}

@@ -23,6 +23,8 @@ from sail.runfolder import RunFolder
 FOLDER_NAME = re.compile(r"(\d{4,})-\w+")
 DRAW_CHUNK = 8
 MAX_DOUBTED = 20
+MAX_UNJUDGED = 64
+"""Open pairs that a train run's judge is given where people want the uncertain ones first."""
 _creating = threading.Lock()
 
 
@@ -80,10 +82,22 @@ def doubted_pairs(store: Store, person: str) -> list[str]:
     if current is None:
         return []
     run = store.run_of(current)
-    judged = RunFolder(store.run_folder(run)).judged_pairs()
+    return store.answered_before(run.at, contradicted_pairs(store), by=person)[:MAX_DOUBTED]
+
+
+def contradicted_pairs(store: Store) -> list[str]:
+    """Pairs in which the current judge contradicts people, the clearest first; none that measure it."""
+    current = store.current_round()
+    judged = RunFolder(store.run_folder(store.run_of(current))).judged_pairs() if current else []
     against = [pair for pair in judged if not pair.held_out and pair.margin < -pair.margin_error]
-    against.sort(key=lambda pair: pair.margin / pair.margin_error)
-    return store.answered_before(run.at, [pair.id for pair in against], by=person)[:MAX_DOUBTED]
+    return [pair.id for pair in sorted(against, key=lambda pair: pair.margin / pair.margin_error)]
+
+
+def open_margins(store: Store) -> dict[str, float]:
+    """Margin of the current judge for open pairs, by pair, where it was asked: 0 is a coin's toss."""
+    current = store.current_round()
+    judged = RunFolder(store.run_folder(store.run_of(current))).judged_open() if current else []
+    return {pair.id: pair.margin for pair in judged}
 
 
 def train(store: Store, *, self_fraction: float | None = None, by: str) -> Run:
@@ -96,13 +110,14 @@ def train(store: Store, *, self_fraction: float | None = None, by: str) -> Run:
     loop.require_enough_pairs(_trainable(pairs), settings)
     request, parent = train_request(store), store.current_round()
     adapters = {parent.sha256: Path(parent.adapter)} if parent else {}
+    asked = [*pairs, *(store.unjudged_pairs(MAX_UNJUDGED) if store.order() == "uncertain" else ())]
     return create(
         store,
         "train",
         round_number=request.round,
         by=by,
         facts=_reviewed(store),
-        build=lambda: (request, pairs, adapters),
+        build=lambda: (request, asked, adapters),
     )
 
 
@@ -171,7 +186,7 @@ def export_facts(store: Store, policy: Round) -> dict[str, str | int | float | b
         "judge accuracy on held-out human pairs": _interval(accuracy),
         "diversity against base": policy.diversity_ratio,
         "saturation against base": policy.saturation_ratio,
-        "labels given": store.counts().labelled,
+        "pairs that people labelled, skips left out": store.counts().labelled,
         "self pairs flipped by people": store.counts().flipped,
     }
 

@@ -234,3 +234,20 @@ def m008_comparisons(db: Database) -> None:
             f"create trigger comparison_answers_no_{verb} before {verb} on comparison_answers "
             "begin select raise(abort, 'comparison_answers is append-only'); end"
         )
+
+
+@project()
+def m009_label_reasons(db: Database) -> None:
+    """Why a label was given: the last event on a label holds. And how a pair came to be shown."""
+    _table(db, "reasons").create(
+        {"seq": int, "uuid": str, "label": str, "person": str, "reasons": str, "text": str, "at": float},
+        pk="seq",
+        not_null={"uuid", "label", "person", "reasons", "text", "at"},
+        foreign_keys=[("label", "labels", "uuid")],
+    ).create_index(["uuid"], unique=True).create_index(["label"])
+    for verb in ("update", "delete"):
+        db.execute(
+            f"create trigger reasons_no_{verb} before {verb} on reasons "
+            "begin select raise(abort, 'reasons is append-only'); end"
+        )
+    _table(db, "assignments").add_column("chosen", str)

@@ -14,6 +14,9 @@ Job = Literal["draw", "propose", "train", "export", "compare", "try"]
 `compare` and `try` are both compare runs: one is for choosing blindly, the other for looking."""
 RunEvent = Literal["queued", "withdrawn", "started", "stop_asked", "ended", "done"]
 UNFINISHED: tuple[RunEvent, ...] = ("queued", "started", "stop_asked")
+Order = Literal["random", "diverse", "uncertain", "disagreement"]
+"""In which order open pairs come; annotator.ordering says what each means."""
+Reason = Literal["colour", "composition", "details", "style", "prompt", "broken"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,15 +63,43 @@ class ShownPair:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PairState:
+    """A pair with what stands of its labels."""
+
+    id: str
+    ordinal: int
+    prompt: str
+    answered_by: frozenset[str] = frozenset()
+    """People, those who skipped it included."""
+    judged: bool = False
+    """Somebody said more than skip."""
+    for_one: int = 0
+    for_two: int = 0
+    """How many people chose its first candidate, and how many its second."""
+
+    @property
+    def has_winner(self) -> bool:
+        return self.for_one != self.for_two
+
+    @property
+    def disputed(self) -> bool:
+        return self.for_one > 0 and self.for_two > 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a person did with a pair, or the taking back of it."""
+    """What a person did with a pair, the taking back of it, or why they did it."""
 
     uuid: str
     pair: str
-    value: LabelValue | Literal["undo"]
+    value: LabelValue | Literal["undo", "reasons"]
     elapsed_ms: int = 0
     undoes: str | None = None
     """uuid of the label that an undo takes back."""
+    of: str | None = None
+    """uuid of the label that reasons belong to."""
+    reasons: tuple[Reason, ...] = ()
+    text: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +110,8 @@ class PastLabel:
     value: LabelValue
     elapsed_ms: int
     pair: ShownPair
+    reasons: tuple[Reason, ...]
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,16 +46,17 @@ def judged_pairs(
     progress: Progress,
     reference: Part = "base",
     beta: float = 1.0,
+    what: str = "judge human pairs",
 ) -> list[JudgedPair]:
-    """Margin of every human pair under `policy` as the judge. Draws are weighed over all of them."""
-    progress.stage("judge human pairs", len(pairs))
+    """Margin of every pair under `policy` as the judge. Draws are weighed over all of them."""
+    if not pairs:
+        return []
+    progress.stage(what, len(pairs))
     gains_2K = []
     for pair in pairs:
         gains_2K.append(gains(policy, pair.prompt, pair.latents_2CHW, scoring, reference=reference))
         progress.advance()
         progress.stop_if_asked()
-    if not pairs:
-        return []
     weight_K = draw_weights(gains_2K, scoring)
     judged = []
     for pair, gain_2K in zip(pairs, gains_2K, strict=True):

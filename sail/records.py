@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 LabelValue = Literal["left", "right", "tie", "both_bad", "skip"]
-Source = Literal["human", "self"]
+Source = Literal["human", "self", "open"]
+"""Who judged a pair; `open`: nobody yet, so winner and loser are in no order and nothing is learned."""
 Decision = Literal["approve", "flip", "drop"]
 
 
@@ -68,7 +69,7 @@ class SelfPair(Record):
 
 
 class TrainingPair(Record):
-    """A judged pair, ready to be learned from or to be held out."""
+    """A judged pair, ready to be learned from or to be held out; or an open one, for the judge to look at."""
 
     id: str
     prompt: str

@@ -318,6 +318,10 @@ class RunFolder:
         """What the judge of a train run says of every human pair; [] before the run has ended."""
         return [JudgedPair.model_validate(line) for line in read_lines(self.path / "judged_pairs.jsonl")]
 
+    def judged_open(self) -> list[JudgedPair]:
+        """What it says of pairs that nobody had judged: the margin of the first image over the second."""
+        return [JudgedPair.model_validate(line) for line in read_lines(self.path / "judged_open.jsonl")]
+
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Objects of a .jsonl file; [] where there is none; a last line without its newline is left out."""

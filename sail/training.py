@@ -21,7 +21,7 @@ from sail.backbones.base import Conditioning, take
 from sail.config import TrainRequest
 from sail.loss import denoising_error, diffusion_dpo, stratified_timesteps
 from sail.mixup import Mixer
-from sail.monitors import HumanPair, closed_because, measure
+from sail.monitors import HumanPair, closed_because, judged_pairs, measure
 from sail.policy import Part, Policy
 from sail.proposing import load_latents, save_png
 from sail.records import Source, TrainingPair
@@ -30,6 +30,8 @@ from sail.sampling import draw
 
 MAX_LEARNED_JUDGED = 256
 """Pairs it learned from that the judge is asked about: enough for a share, however many labels there are."""
+MAX_OPEN_JUDGED = 64
+"""Open pairs that the judge is asked about: what people label next, however many are drawn."""
 
 
 class Diverged(ValueError):
@@ -49,24 +51,28 @@ class PairData:
     """Indices of the pairs to learn from, by who judged them."""
     human: list[HumanPair]
     """Those that the judge is asked about, learned from or held out."""
+    open: list[HumanPair]
+    """Pairs that nobody has judged, which it is asked about as well."""
 
 
 def load_pairs(folder: RunFolder, policy: Policy) -> PairData:
     pairs = folder.pairs()
-    prompts = list(dict.fromkeys(pair.prompt for pair in pairs))
+    # Not those of open pairs: an adapter is the same whether or not its judge is asked about more.
+    prompts = list(dict.fromkeys(pair.prompt for pair in pairs if pair.source != "open"))
     row_of = {prompt: row for row, prompt in enumerate(prompts)}
     latents = [_both_latents(folder.path, pair) for pair in pairs]
-    judged = _to_judge(pairs)
+    judged, unjudged = _to_judge(pairs), set(_indices(pairs, "open")[:MAX_OPEN_JUDGED])
+    asked = {
+        index: HumanPair(pair.id, pair.prompt, both, pair.held_out or pair.source == "open")
+        for index, (pair, both) in enumerate(zip(pairs, latents, strict=True))
+    }
     return PairData(
         latents=latents,
-        prompt_rows=[row_of[pair.prompt] for pair in pairs],
+        prompt_rows=[row_of.get(pair.prompt, -1) for pair in pairs],
         conditioning=_encode(policy, [*prompts, ""]),
         sides={side: _indices(pairs, side) for side in ("human", "self")},
-        human=[
-            HumanPair(pair.id, pair.prompt, both, pair.held_out)
-            for index, (pair, both) in enumerate(zip(pairs, latents, strict=True))
-            if index in judged
-        ],
+        human=[one for index, one in asked.items() if index in judged],
+        open=[one for index, one in asked.items() if index in unjudged],
     )
 
 
@@ -112,6 +118,10 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         progress=progress,
     )
     publish_lines(folder.path / "judged_pairs.jsonl", (pair.model_dump() for pair in measured.judged))
+    unjudged = judged_pairs(
+        policy, data.open, request.scoring, beta=request.loss.beta, progress=progress, what="judge open pairs"
+    )
+    publish_lines(folder.path / "judged_open.jsonl", (pair.model_dump() for pair in unjudged))
     reasons = closed_because(measured, request.monitoring)
     human, self_made = len(data.sides["human"]), len(data.sides["self"])
     winner_gain, loser_gain = _last_gains(folder)

@@ -172,6 +172,12 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         for index, pair in enumerate(human)
     ]
     publish_lines(folder.path / "judged_pairs.jsonl", (pair.model_dump() for pair in judged))
+    unjudged = [pair for pair in pairs if pair.source == "open"]
+    looked_at = [
+        JudgedPair(id=pair.id, margin=0.1 * index, margin_error=0.1, held_out=True)
+        for index, pair in enumerate(unjudged)
+    ]
+    publish_lines(folder.path / "judged_open.jsonl", (pair.model_dump() for pair in looked_at))
     return {
         "adapter": "adapter",
         "sha256": sha256_file(adapter / ADAPTER_FILE),

@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("annotator.store", "annotator.store.*"),
     (
         "annotator.assignment",
+        "annotator.ordering",
         "annotator.quality",
         "annotator.jobs",
         "annotator.estimates",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
-from annotating import drawn, label, make_store
+from annotating import drawn, label, make_store, new_uuid
 
-from annotator.assignment import Assignments
+from annotator.assignment import Assignments, Queue
 from annotator.store import Store
 
 
@@ -26,12 +27,66 @@ def start(tmp_path: Path, count: int, **settings: float) -> tuple[Store, Assignm
     return store, Assignments(store, clock=clock, **settings), clock  # type: ignore[arg-type]
 
 
-def test_pairs_come_in_the_order_in_which_they_were_drawn(tmp_path: Path) -> None:
+def ids(queue: Queue) -> list[str]:
+    return [pair.id for pair in queue.pairs]
+
+
+def test_the_pairs_before_a_person_stay_in_their_order_and_are_filled_up(tmp_path: Path) -> None:
     store, assignments, _ = start(tmp_path, 8, pairs_per_person=5)
-    queue = assignments.next_pairs("ann")
-    assert [pair.ordinal for pair in queue.pairs] == [0, 1, 2, 3, 4]
-    label(store, queue.pairs[0], "left")
-    assert [pair.ordinal for pair in assignments.next_pairs("ann").pairs] == [1, 2, 3, 4, 5]
+    before = ids(assignments.next_pairs("ann"))
+    store.set_order("diverse", by="ann")
+    label(store, store.show_pairs(before[:1], to="ann")[0], "left")
+    after = ids(assignments.next_pairs("ann"))
+    assert after[:4] == before[1:] and len(set(after)) == 5 and before[0] not in after
+
+
+def test_how_a_pair_came_to_be_shown_is_kept(tmp_path: Path) -> None:
+    store, assignments, _ = start(tmp_path, 8)
+    assignments.next_pairs("bob")
+    chosen = {row["chosen"] for row in store._rows("select chosen from assignments where person = 'bob'")}
+    assert chosen == {"random"}
+
+
+def test_after_a_restart_a_page_keeps_the_pairs_it_has(tmp_path: Path) -> None:
+    store, assignments, _ = start(tmp_path, 8, pairs_per_person=4)
+    before = ids(assignments.next_pairs("ann"))
+    anew = Assignments(store, pairs_per_person=4)
+    assert ids(anew.next_pairs("ann", holding=before)) == before
+
+
+def test_what_somebody_else_took_meanwhile_is_not_given_back(tmp_path: Path) -> None:
+    _, assignments, clock = start(tmp_path, 4, pairs_per_person=2)
+    before = ids(assignments.next_pairs("ann"))
+    clock.now = 121
+    for person in ("bob", "cleo"):
+        assignments.next_pairs(person)
+    queue = assignments.next_pairs("ann", holding=before)
+    assert (queue.pairs, queue.with_others, queue.holders) == ([], 4, {"bob", "cleo"})
+
+
+def test_a_pair_that_was_taken_back_is_held_at_once(tmp_path: Path) -> None:
+    store, assignments, _ = start(tmp_path, 3, pairs_per_person=1)
+    (first,) = assignments.next_pairs("ann").pairs
+    given = label(store, first, "left")
+    assignments.next_pairs("ann")
+    store.undo_label(given, uuid=new_uuid(), by="ann")
+    assert ids(assignments.next_pairs("ann", holding=[first.id])) == [first.id]
+    assert first.id not in ids(assignments.next_pairs("bob"))
+
+
+def test_many_people_at_once_never_hold_the_same_pair(tmp_path: Path) -> None:
+    _, assignments, _ = start(tmp_path, 40, pairs_per_person=4)
+    held: dict[str, list[str]] = {}
+    threads = [
+        threading.Thread(target=lambda name=f"p{n}": held.update({name: ids(assignments.next_pairs(name))}))
+        for n in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    given = [pair for pairs in held.values() for pair in pairs]
+    assert len(given) == len(set(given)) == 32
 
 
 def test_two_people_get_different_pairs(tmp_path: Path) -> None:
@@ -52,7 +107,7 @@ def test_a_stale_lease_is_taken_over_and_a_late_label_still_counts(tmp_path: Pat
     store, assignments, clock = start(tmp_path, 2)
     (first, _) = assignments.next_pairs("ann").pairs
     clock.now = 121
-    assert next(pair.id for pair in assignments.next_pairs("bob").pairs) == first.id
+    assert first.id in ids(assignments.next_pairs("bob"))
     label(store, first, "left", by="ann")
     assert store.counts().labelled == 1
 

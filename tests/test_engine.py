@@ -350,6 +350,23 @@ def test_the_judge_says_what_it_makes_of_every_human_pair(trained):
     assert all(pair.margin_error > 0 for pair in judged)
 
 
+def test_the_judge_is_asked_about_open_pairs_and_the_adapter_stays_the_same(
+    model, proposed, trained, tmp_path
+):
+    both = human_pairs(proposed)
+    unjudged = [
+        pair.model_copy(update={"id": f"open-{pair.id}", "source": "open", "held_out": False})
+        for pair in both
+    ]
+    folder = RunFolder.create(tmp_path / "run", train_request(model), pairs=[*both, *unjudged])
+    result = execute(folder)
+    judged = folder.judged_open()
+    assert [pair.id for pair in judged] == [pair.id for pair in unjudged]
+    assert all(pair.held_out and pair.margin_error > 0 for pair in judged)
+    assert (result["sha256"], result["human_pairs"]) == (trained.result()["sha256"], 3)
+    assert folder.judged_pairs() == trained.judged_pairs()
+
+
 def test_previews_show_before_and_after_on_one_noise_seed(trained):
     steps = sorted(folder.name for folder in (trained.path / "samples").glob("step-*"))
     assert steps == ["step-00000", "step-00002", "step-00004", "step-00006"]

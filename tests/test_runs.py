@@ -391,3 +391,17 @@ def test_the_real_trainer_draws_pairs_and_trains_on_them(tmp_path: Path) -> None
     assert [round_.human_pairs for round_ in store.rounds()] == [3], runner.view(store, store.run(train.id))
     runner.close()
     store.close()
+
+
+def test_open_pairs_go_to_the_judge_only_where_the_uncertain_ones_are_wanted(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    pairs = drawn(store, 9)
+    for pair in pairs[:6]:
+        label(store, pair, "left")
+    without = run_now(store, jobs.train(store, by="ann"))
+    assert jobs.open_margins(store) == {}
+    store.set_order("uncertain", by="ann")
+    run = run_now(store, jobs.train(store, by="ann"))
+    assert set(jobs.open_margins(store)) == {pair.id for pair in pairs[6:]}
+    trained = [len(RunFolder(store.run_folder(one)).pairs()) for one in (without, run)]
+    assert trained == [6, 9] and store.rounds()[1].human_pairs == store.rounds()[0].human_pairs

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from random import Random
 
 import pytest
 from annotating import PROMPTS, SETTINGS, drawn, label, make_store, new_uuid, run_now
@@ -371,3 +372,77 @@ def test_a_killed_writer_loses_no_acknowledged_label_and_leaves_no_half_batch(
     kept = [row["uuid"] for row in Store(tmp_path / "p").label_history()]
     assert {uid for batch in acknowledged for uid in batch} <= set(kept)
     assert len(kept) == len(set(kept)) and len(kept) % 3 == 0
+
+
+def test_what_is_kept_up_pair_by_pair_is_what_a_fresh_look_finds(tmp_path: Path) -> None:
+    store, chance = make_store(tmp_path / "p"), Random(3)
+    pairs = drawn(store, 6)
+    for person in ("bob", "cleo"):
+        store.show_pairs([pair.id for pair in pairs], to=person)
+    given: list[tuple[str, str]] = []
+    for turn in range(60):
+        who = chance.choice(("ann", "bob", "cleo"))
+        own = [uid for uid, by in given if by == who]
+        if own and chance.random() < 0.3:
+            store.undo_label(chance.choice(own), uuid=new_uuid(), by=who)
+        else:
+            value = chance.choice(("left", "right", "tie", "skip"))
+            given.append((label(store, chance.choice(pairs), value, by=who), who))  # type: ignore[arg-type]
+        if turn % 20 == 0:
+            drawn(store, 1)
+        fresh = Store(tmp_path / "p")
+        assert store.pair_states() == fresh.pair_states() and store.counts() == fresh.counts()
+        assert store.counts().winners == len(fresh.human_pairs())
+        fresh.close()
+
+
+def test_counts_add_up_and_say_the_same_everywhere(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    for pair, value in zip(drawn(store, 6), ("left", "right", "tie", "skip", "both_bad"), strict=False):
+        label(store, pair, value)  # type: ignore[arg-type]
+    counts = store.counts()
+    assert (counts.drawn, counts.labelled, counts.skipped, counts.winners) == (6, 4, 1, 2)
+    assert len(store.preferences()) == counts.labelled
+    assert counts.trainable == sum(not pair.held_out for pair in store.human_pairs())
+
+
+def test_reasons_belong_to_a_label_of_ones_own_and_the_last_ones_hold(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    (pair, *_) = drawn(store, 2)
+    given = label(store, pair, "left")
+
+    def because(uid: str, by: str, **why: object) -> str | None:
+        answer = Answer(uuid=uid, pair=pair.id, value="reasons", of=given, **why)  # type: ignore[arg-type]
+        return store.record_answers([answer], by=by)[0]
+
+    first = new_uuid()
+    assert because(first, "ann", reasons=("colour",)) is None
+    assert because(first, "ann", reasons=("details",)) is None, "a repeat changes nothing"
+    assert (
+        because(new_uuid(), "bob", reasons=("style",))
+        == "There is no such label of yours to give reasons for."
+    )
+    assert store.reasons([given]) == {given: (["colour"], "")}
+    assert because(new_uuid(), "ann", reasons=(), text="too dark") is None
+    assert store.last_labels("ann", 5)[0].text == "too dark"
+    assert store.counts().labelled == 1 and len(store.label_history()) == 1
+
+
+def test_a_name_changes_nothing_of_who_somebody_is_and_nobody_takes_anothers(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    (pair, *_) = drawn(store, 2)
+    label(store, pair, "left", by="ann")
+    store.name_person("ann", "  Ann  B. ")
+    with pytest.raises(ValueError, match="Somebody else here is called ann b"):
+        store.name_person("person-2", "ann b.")
+    store.name_person("ann", "Anna")
+    store.name_person("person-2", "Ann B.")
+    assert store.names() == {"ann": "Anna", "person-2": "Ann B."}
+    assert [past.pair.id for past in store.last_labels("ann", 5)] == [pair.id]
+    assert store.last_labels("person-2", 5) == []
+
+
+@pytest.mark.parametrize("name", ["", "   ", "a" * 41, "a\u202eb"])
+def test_a_name_that_cannot_be_one_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="A name has 1 to 40 characters"):
+        make_store(tmp_path / "p").name_person("ann", name)

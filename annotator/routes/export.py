@@ -31,11 +31,14 @@ def export_of(project: OpenProject) -> dict[str, Any]:
         result = RunFolder(store.run_folder(runs[-1])).result()
         assert result is not None
         files = [{**file, "index": index} for index, file in enumerate(result["files"])]
+    preferred = store.preferences()
     return {
         "round": round_view(current) if current else None,
         "facts": jobs.export_facts(store, current) if current else {},
         "run": {"id": runs[-1].id, "round": runs[-1].round, "files": files} if runs else None,
-        "preferences": len(store.preferences()),
+        "preferences": len(preferred),
+        "by_people": sum(one.source == "human" for one in preferred),
+        "by_model": sum(one.source == "self" for one in preferred),
     }
 
 

@@ -13,8 +13,17 @@ from pydantic import Field
 
 from annotator import jobs
 from annotator.projects import OpenProject
-from annotator.routes.common import FOR_EVER, Body, InProject, Person, Uuid, image_url, label_counts
-from annotator.rows import Answer, ShownPair
+from annotator.routes.common import (
+    FOR_EVER,
+    Body,
+    Id,
+    InProject,
+    Person,
+    Uuid,
+    image_url,
+    label_counts,
+)
+from annotator.rows import Answer, Order, Reason, ShownPair
 from sail.records import LabelValue
 
 api = APIRouter()
@@ -23,31 +32,76 @@ api = APIRouter()
 class AnswerBody(Body):
     uuid: Uuid
     pair: Annotated[str, Field(max_length=64)] = ""
-    value: LabelValue | Literal["undo"]
+    value: LabelValue | Literal["undo", "reasons"]
     elapsed_ms: int = Field(0, ge=0, le=86_400_000)
     undoes: Uuid | None = None
+    of: Uuid | None = None
+    reasons: tuple[Reason, ...] = Field((), max_length=10)
+    text: Annotated[str, Field(max_length=500)] = ""
 
 
 class AnswersBody(Body):
     answers: list[AnswerBody] = Field(min_length=1, max_length=200)
 
 
+class HoldingBody(Body):
+    holding: list[Id] = Field([], max_length=50)
+    """Pairs that the page has: it keeps them where nobody else holds them."""
+
+
+class NameBody(Body):
+    name: Annotated[str, Field(max_length=200)]
+
+
+class OrderBody(Body):
+    order: Order
+
+
 @api.post("/projects/{project}/pairs/next")
-def next_pairs(project: InProject, who: Person) -> dict[str, Any]:
+def next_pairs(body: HoldingBody, project: InProject, who: Person) -> dict[str, Any]:
     """The pairs this person holds, and what undo can go back through."""
     # Counted first: who is told of more pairs than they were given asks again, never the other way round.
-    labels = label_counts(project)
-    queue = project.assignments.next_pairs(who)
+    store, labels = project.store, label_counts(project)
+    queue, names = project.assignments.next_pairs(who, holding=body.holding), store.names()
     return {
         "pairs": [shown(project, pair) for pair in queue.pairs],
         "past": [
-            {"uuid": past.uuid, "value": past.value, "pair": shown(project, past.pair)}
-            for past in project.store.last_labels(who, 20)
+            {
+                "uuid": past.uuid,
+                "value": past.value,
+                "pair": shown(project, past.pair),
+                "reasons": past.reasons,
+                "text": past.text,
+            }
+            for past in store.last_labels(who, 20)
         ],
         "with_others": queue.with_others,
-        "usual_ms": project.store.usual_label_ms(who),
+        # Names alone: an id is what a browser is known by.
+        "holders": sorted(names.get(holder, "somebody without a name") for holder in queue.holders),
+        "name": names.get(who),
+        "order": order_of(project),
+        "usual_ms": store.usual_label_ms(who),
         "labels": labels,
     }
+
+
+def order_of(project: OpenProject) -> dict[str, Any]:
+    """The order in which pairs come, and how many open pairs the judge can order."""
+    order = project.store.order()
+    return {"order": order, "judged": len(jobs.open_margins(project.store)) if order == "uncertain" else 0}
+
+
+@api.post("/projects/{project}/order")
+def set_order(body: OrderBody, project: InProject, who: Person) -> dict[str, Any]:
+    """The order for everybody, from the next pairs on."""
+    project.store.set_order(body.order, by=who)
+    return order_of(project)
+
+
+@api.post("/projects/{project}/name")
+def set_name(body: NameBody, project: InProject, who: Person) -> dict[str, str]:
+    """What this person is called. Whoever they are stays as it is."""
+    return {"name": project.store.name_person(who, body.name)}
 
 
 def shown(project: OpenProject, pair: ShownPair) -> dict[str, str]:

@@ -1,6 +1,7 @@
 // The bar on top: which project, and what the device does.
 
-import { doing, h, isActive, onStatus, openTab, project, rememberTab } from "/ui/core.js";
+import { act, doing, h, isActive, onStatus, openTab, project, Refused, rememberTab } from "/ui/core.js";
+import { giveName, isNamed, nameShown, onName } from "/ui/names.js";
 
 export function mount(root) {
   rememberTab();
@@ -10,6 +11,7 @@ export function mount(root) {
   select.addEventListener("change", () => {
     location.search = new URLSearchParams({ project: select.value });
   });
+  mountName(root);
   onStatus((status) => {
     const names = status.projects.join("\n");
     if (select.dataset.names !== names) {
@@ -26,5 +28,33 @@ export function mount(root) {
       : status.elsewhere.length
         ? `Busy with ${status.elsewhere[0]}`
         : "Idle";
+  });
+}
+
+/** What this person is called, to be changed at any time. */
+function mountName(root) {
+  const [button, dialog] = [root.querySelector(".sail-name"), root.querySelector('[data-testid="name-dialog"]')];
+  const [form, input] = [dialog.querySelector("form"), dialog.querySelector("input")];
+  const error = dialog.querySelector('[role="alert"]');
+  onName(() => (button.textContent = nameShown()));
+  button.addEventListener("click", () => {
+    input.value = isNamed() ? nameShown() : "";
+    input.placeholder = nameShown();
+    error.textContent = "";
+    dialog.showModal();
+    input.focus();
+  });
+  dialog.querySelector('[data-part="cancel"]').addEventListener("click", () => dialog.close());
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    act(form.querySelector(".sail-primary"), async () => {
+      try {
+        await giveName(input.value);
+        dialog.close();
+      } catch (refused) {
+        error.textContent =
+          refused instanceof Refused ? refused.message : "The app does not answer. Try again in a moment.";
+      }
+    });
   });
 }

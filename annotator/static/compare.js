@@ -18,7 +18,7 @@ import {
   Refused,
   trouble,
 } from "/ui/core.js";
-import { Images, sidesOf } from "/ui/images.js";
+import { Images } from "/ui/images.js";
 import { Outbox } from "/ui/outbox.js";
 import { Sending } from "/ui/sending.js";
 import { howFar } from "/ui/waiting.js";
@@ -157,12 +157,12 @@ export function mount(root) {
       }
     }
     const again = past.slice(-AHEAD).map((one) => one.pair);
-    images.ahead(queue.slice(0, AHEAD + 1).flatMap(sidesOf), again.flatMap(sidesOf));
+    images.preload(queue.slice(0, AHEAD + 1), AHEAD + 1, again);
   }
 
   async function put(pair) {
     try {
-      const [left, right] = await Promise.all(sidesOf(pair).map((url) => images.decoded(url)));
+      const [left, right] = await images.both(pair);
       if (shown !== pair) return;
       sides.left.replaceChildren(left);
       sides.right.replaceChildren(right);

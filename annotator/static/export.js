@@ -42,13 +42,20 @@ export function mount(root) {
       ...(found.run?.files.length ? [h("h3", {}, filesTitle(found)), files(found.run)] : []),
     );
     find("export-preferences").replaceChildren(
-      found.preferences
-        ? h(
-            "a",
-            { href: `${base}/preferences.parquet`, download: true, "data-testid": "download-preferences" },
-            `Download ${plural(found.preferences, "judged pair")} as parquet`,
-          )
-        : h("span", { class: "sail-dim" }, "Nothing is judged yet."),
+      ...(found.preferences
+        ? [
+            h(
+              "a",
+              { href: `${base}/preferences.parquet`, download: true, "data-testid": "download-preferences" },
+              `Download ${plural(found.preferences, "judged pair")} as parquet`,
+            ),
+            h(
+              "p",
+              { class: "sail-dim" },
+              `${plural(found.by_people, "answer")} of people, all but skips; ${plural(found.by_model, "pair")} that the model judged.`,
+            ),
+          ]
+        : [h("span", { class: "sail-dim" }, "Nothing is judged yet.")]),
     );
     root.dataset.mounted = "yes";
   }

@@ -1,6 +1,7 @@
 // The one thing to do next in the loop, in words and as a button. Knows the status; draws no page.
 
 import { act, ask, base, duration, h, isActive, openTab, plural, runTitle, train } from "/ui/core.js";
+import { answered, toLearnFrom } from "/ui/counts.js";
 
 const ENDED_EARLY = ["stopped", "failed", "interrupted"];
 const IN_THE_LOOP = ["draw", "propose", "train"];
@@ -42,14 +43,14 @@ const STEPS = {
   label: ({ labels }) =>
     step(
       "Label pairs for round 0",
-      `${labels.trainable} of at least ${labels.needed} pairs with a winner that can be trained on.`,
+      `${answered(labels)} ${labels.trainable} of at least ${labels.needed} pairs to learn from: with a winner, and not held out.`,
       "Go on labelling",
       () => openTab("label"),
     ),
   train: (status) =>
     step(
       `Train round ${status.next.round}`,
-      afterRejected(status) + learnFrom(status.labels) + takes(status.next),
+      afterRejected(status) + toLearnFrom(status.labels) + takes(status.next),
       `Train round ${status.next.round}`,
       () => train(),
     ),
@@ -73,9 +74,6 @@ const start =
   (job, more = {}) =>
   () =>
     ask(`${base}/runs`, { job, ...more });
-
-const learnFrom = (labels) =>
-  `${plural(labels.trainable, "human pair")} to learn from, ${labels.winners - labels.trainable} held out to measure the judge.`;
 
 const judgedBy = (status) => `The model judges new images by what round ${status.current} learned.`;
 

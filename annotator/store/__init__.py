@@ -16,12 +16,13 @@ from annotator.store.base import DATABASE, DatabaseError
 from annotator.store.comparisons import Comparisons
 from annotator.store.labels import Labels
 from annotator.store.learning import Learning
+from annotator.store.people import People
 from sail.config import LoopSettings, ModelRef
 
 __all__ = ["DATABASE", "DatabaseError", "Store"]
 
 
-class Store(Labels, Learning, Comparisons):
+class Store(Labels, Learning, Comparisons, People):
     """One project folder: `project.db`, and `runs/` beside it."""
 
     @classmethod

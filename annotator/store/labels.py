@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from annotator.rows import Answer, PastLabel, Run, ShownPair
-from annotator.store.base import Base
+from annotator.rows import Answer, PairState, PastLabel, Reason, Run, ShownPair
+from annotator.store.standing import Standing
 from sail.records import CandidateSet, SelfPair
 
 FEW_LABELS = 5
 """Answers before which nothing is said of how long one takes."""
 
 
-class Labels(Base):
+class Labels(Standing):
     """Part of Store."""
 
     # Candidates and pairs
@@ -100,32 +100,34 @@ class Labels(Base):
 
     def open_pairs(self, person: str, limit: int) -> list[tuple[str, int]]:
         """(id, ordinal) of pairs that nobody has judged and this person has not skipped, in order."""
-        rows = self._rows(
-            """
-            select id, ordinal from pairs
-            where id not in (select pair from standing_labels where value != 'skip' or person = :person)
-            order by ordinal limit :limit
-            """,
-            person=person,
-            limit=limit,
-        )
-        return [(row["id"], row["ordinal"]) for row in rows]
+        return [(pair.id, pair.ordinal) for pair in self.askable_pairs(person) if not pair.judged][:limit]
 
-    def show_pairs(self, ids: Sequence[str], *, to: str) -> list[ShownPair]:
-        """These pairs as `to` sees them: left and right are drawn once for a person and pair, and kept."""
+    def askable_pairs(self, person: str) -> list[PairState]:
+        """Pairs that this person has not answered, nobody's or others', in the order they were drawn."""
+        return [pair for pair in self.pair_states() if person not in pair.answered_by]
+
+    def show_pairs(
+        self, ids: Sequence[str], *, to: str, chosen: Mapping[str, str] | None = None
+    ) -> list[ShownPair]:
+        """These pairs as `to` sees them: left and right are drawn once for a person and pair, and kept.
+
+        `chosen` says of new ones how they came to be shown: what was drawn at random can be told apart.
+        """
         shown = self._shown(ids, to)
         missing = [pair for pair in ids if pair not in shown]
         if missing:
-            self._write(lambda: self._assign(missing, to))
+            self._write(lambda: self._assign(missing, to, chosen or {}))
             shown = self._shown(ids, to)
         return [shown[pair] for pair in ids]
 
-    def _assign(self, ids: Sequence[str], person: str) -> None:
+    def _assign(self, ids: Sequence[str], person: str, chosen: Mapping[str, str]) -> None:
         for pair in ids:
             row = self._writing.table("pairs").rows_where("id = ?", [pair])
             sides = next(iter(row))
             left = secrets.choice((sides["one"], sides["two"]))
-            assignment = {"pair": pair, "person": person, "left": left, "at": time.time()}
+            assignment = {
+                "pair": pair, "person": person, "left": left, "at": time.time(), "chosen": chosen.get(pair),
+            }  # fmt: skip
             self._writing.table("assignments").insert(assignment, ignore=True)
 
     def _shown(self, ids: Sequence[str], person: str) -> dict[str, ShownPair]:
@@ -178,6 +180,8 @@ class Labels(Base):
             return None if known["person"] == person else "This answer's id was used by someone else."
         if answer.value == "undo":
             return self._record_undo(answer, person)
+        if answer.value == "reasons":
+            return self._record_reasons(answer, person)
         shown = self._first("assignments", "pair = ? and person = ?", [answer.pair, person])
         if shown is None:
             return "This pair was never shown to you."
@@ -191,6 +195,20 @@ class Labels(Base):
             return "There is no such label of yours to undo."
         row = self._label_row(answer, person, target["pair"], target["left"])
         self._append("labels", {**row, "undoes": answer.undoes})
+        return None
+
+    def _record_reasons(self, answer: Answer, person: str) -> str | None:
+        known = self._first("reasons", "uuid = ?", [answer.uuid])
+        if known is not None:
+            return None if known["person"] == person else "This answer's id was used by someone else."
+        mine = "uuid = ? and person = ? and value != 'undo'"
+        if self._first("labels", mine, [answer.of, person]) is None:
+            return "There is no such label of yours to give reasons for."
+        row = {
+            "uuid": answer.uuid, "label": answer.of, "person": person,
+            "reasons": json.dumps(answer.reasons), "text": answer.text, "at": time.time(),
+        }  # fmt: skip
+        self._append("reasons", row)
         return None
 
     def _label_row(self, answer: Answer, person: str, pair: str, left: str) -> dict[str, Any]:
@@ -208,7 +226,24 @@ class Labels(Base):
             limit=limit,
         )
         shown = self._shown([row["pair"] for row in rows], person)
-        return [PastLabel(**{**row, "pair": shown[row["pair"]]}) for row in reversed(rows)]
+        why = self.reasons([row["uuid"] for row in rows])
+        return [
+            PastLabel(
+                **{**row, "pair": shown[row["pair"]]},
+                reasons=tuple(why[row["uuid"]][0]) if row["uuid"] in why else (),
+                text=why[row["uuid"]][1] if row["uuid"] in why else "",
+            )
+            for row in reversed(rows)
+        ]
+
+    def reasons(self, labels: Sequence[str]) -> dict[str, tuple[list[Reason], str]]:
+        """What people chose and wrote as their reasons for these labels, by uuid; the last event holds."""
+        rows = self._rows(
+            "select label, reasons, text from reasons "
+            "where label in (select value from json_each(:labels)) order by seq",
+            labels=json.dumps(list(labels)),
+        )
+        return {row["label"]: (json.loads(row["reasons"]), row["text"]) for row in rows}
 
     def label_history(self) -> list[dict[str, Any]]:
         """Every label and undo as it came in, oldest first."""

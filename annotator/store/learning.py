@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from annotator.rows import Counts, Preference, Run
 from annotator.store.reviews import Reviews
+from annotator.store.standing import Standing
 from sail import rounds as loop
 from sail.records import LatentsRef, TrainingPair
 
 
-class Learning(Reviews):
+class Learning(Reviews, Standing):
     """Part of Store."""
 
     _counted: tuple[tuple[int, ...], Counts] | None = None
@@ -31,26 +32,20 @@ class Learning(Reviews):
         return self._counted[1]
 
     def _count(self) -> Counts:
-        (row,) = self._rows(
-            """
-            with answered as materialized (
-              select pair, max(value != 'skip') as labelled from standing_labels group by pair
-            )
-            select (select count(*) from pairs) as drawn,
-                   (select count(*) from answered) as answered,
-                   (select coalesce(sum(labelled), 0) from answered) as labelled,
-                   (select count(*) from standing_reviews where decision = 'flip') as flipped
-            """
-        )
-        decided, settings = self._decided_pairs(), self.project().settings
-        learned = sum(not loop.is_held_out(ordinal, settings) for _, ordinal, _, _ in decided)
+        pairs, settings = self.pair_states(), self.project().settings
+        flips = "select count(*) as flipped from standing_reviews where decision = 'flip'"
+        flipped = int(self._rows(flips)[0]["flipped"])
+        answered = [pair for pair in pairs if pair.answered_by]
+        labelled = sum(pair.judged for pair in answered)
+        decided = [pair.ordinal for pair in answered if pair.has_winner]
+        learned = sum(not loop.is_held_out(ordinal, settings) for ordinal in decided)
         return Counts(
-            drawn=row["drawn"],
-            labelled=row["labelled"],
-            skipped=row["answered"] - row["labelled"],
-            winners=len(decided) + row["flipped"],
-            trainable=learned + row["flipped"],
-            flipped=row["flipped"],
+            drawn=len(pairs),
+            labelled=labelled,
+            skipped=len(answered) - labelled,
+            winners=len(decided) + flipped,
+            trainable=learned + flipped,
+            flipped=flipped,
         )
 
     # Pairs to learn from
@@ -99,6 +94,28 @@ class Learning(Reviews):
             )
             for row in rows
             if row["for_one"] != 0
+        ]
+
+    def unjudged_pairs(self, limit: int) -> list[TrainingPair]:
+        """So many pairs that nobody has judged, by lot, for a judge to look at: never learned from."""
+        latents = self._latents()
+        rows = self._rows(
+            """
+            select id, one, two from pairs
+            where id not in (select pair from standing_labels where value != 'skip')
+            order by id limit :limit
+            """,
+            limit=limit,
+        )
+        return [
+            TrainingPair(
+                id=row["id"],
+                prompt=latents[row["one"]][0],
+                winner=latents[row["one"]][1],
+                loser=latents[row["two"]][1],
+                source="open",
+            )
+            for row in rows
         ]
 
     def _review_pairs_to_train(self, which: str, run: Run | None = None) -> list[TrainingPair]:

@@ -20,7 +20,7 @@ MARKUP = """
     <h3>The preferences</h3>
     <p class="sail-dim">Every judged pair with both images, as one parquet file under the column names of
       Pick-a-Pic: caption, jpg_0, jpg_1, label_0, label_1, and with them source, annotator, created_at.</p>
-    <p data-testid="export-preferences"></p>
+    <div data-testid="export-preferences"></div>
   </section>
 </div>
 """

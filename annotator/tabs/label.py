@@ -1,4 +1,4 @@
-"""Label: two images, one question. Markup only; annotator/static/label.js does the rest."""
+"""Label: two images, one question. Markup only; static/label.js and its neighbours do the rest."""
 
 from __future__ import annotations
 
@@ -12,13 +12,49 @@ _ANSWERS = (
     ("both_bad", "9", "Both bad", "9"),
     ("skip", "S", "Skip", "S"),
     ("undo", "Z", "Undo", "Z"),
+)
+_TOOLS = (
+    ("flip", "Space", "Flip", "hold Space"),
+    ("zoom", "+", "Zoom", "+"),
+    ("whole", "Esc", "Whole", "Esc"),
+    ("reasons", "T", "Reasons", "T"),
     ("help", "?", "Help", "?"),
+)
+_KEYS = (
+    ("1 or ←", "The left image is better"),
+    ("2 or →", "The right image is better"),
+    ("0 or ↓", "Tie: both are equally good"),
+    ("9", "Both bad: neither should be learned from"),
+    ("S", "Skip: you would rather not say"),
+    ("Z", "Undo, as often as you like, also after a reload"),
+    ("Space", "Hold it: the two change places, so that a difference shows"),
+    ("+ −", "Zoom both; or the wheel, or two fingers. Drag to move"),
+    ("Esc", "The whole image again; or a double click"),
+    ("T", "Why you gave the last answer"),
+    ("P", "Practise on three pairs that are not kept"),
+    ("?", "This help"),
+)
+_REASONS = (
+    ("colour", "Colour"),
+    ("composition", "Composition"),
+    ("details", "Details"),
+    ("style", "Style"),
+    ("prompt", "Prompt not followed"),
+    ("broken", "Something is broken"),
+)
+_ORDERS = (
+    ("random", "by lot"),
+    ("diverse", "diverse prompts"),
+    ("uncertain", "model unsure"),
+    ("disagreement", "disputed"),
 )
 
 
 def _button(value: str, key: str, title: str, keys: str) -> str:
+    # Flip is held, not clicked.
+    what = "" if value == "flip" else f'data-answer="{value}" '
     return (
-        f'<button type="button" class="sail-answer" data-answer="{value}" data-testid="answer-{value}" '
+        f'<button type="button" class="sail-answer" {what}data-testid="answer-{value}" '
         f'title="Key: {keys}"><kbd aria-hidden="true">{key}</kbd> {title}</button>'
     )
 
@@ -30,7 +66,25 @@ def _side(side: str) -> str:
     )
 
 
-_HELP = "".join(f"<tr><td><kbd>{keys}</kbd></td><td>{title}</td></tr>" for _, _, title, keys in _ANSWERS)
+def _practice_side(side: str) -> str:
+    return (
+        f'<button type="button" class="sail-image" data-practice="{side}" data-part="{side}" '
+        f'data-testid="practice-{side}" aria-label="{side.title()} image: choose it"></button>'
+    )
+
+
+_HELP = "".join(f"<tr><td><kbd>{keys}</kbd></td><td>{what}</td></tr>" for keys, what in _KEYS)
+_CHIPS = "".join(
+    f'<button type="button" class="sail-answer" aria-pressed="false" data-reason="{name}" '
+    f'data-key="{number}" data-testid="reason-{name}"><kbd aria-hidden="true">{number}</kbd> {title}</button>'
+    for number, (name, title) in enumerate(_REASONS, start=1)
+)
+_ORDER = "".join(f'<option value="{value}">{title}</option>' for value, title in _ORDERS)
+_PRACTICE_ANSWERS = "".join(
+    f'<button type="button" class="sail-answer" data-practice="{value}">'
+    f'<kbd aria-hidden="true">{key}</kbd> {title}</button>'
+    for value, key, title, _ in _ANSWERS[:5]
+)
 
 MARKUP = f"""
 <section class="sail-labelling" hidden aria-label="Choose the better image">
@@ -40,21 +94,69 @@ MARKUP = f"""
   <div class="sail-answers" role="group" aria-label="Answers">
     {"".join(_button(*answer) for answer in _ANSWERS)}
   </div>
+  <div class="sail-answers sail-tools" role="group" aria-label="Tools">
+    {"".join(_button(*tool) for tool in _TOOLS)}
+    <span class="sail-zoom" data-testid="zoomed"></span>
+  </div>
   <p class="sail-said" aria-live="polite" data-testid="announcement"></p>
 </section>
 <section class="sail-message" data-testid="label-message" hidden></section>
+<aside class="sail-note" data-testid="note-practice" hidden>
+  <span>New here? Three practice pairs show how it works. Nothing of them is kept.</span>
+  <button type="button" class="sail-quiet" data-answer="practise" data-testid="practise"
+    title="Key: P"><kbd aria-hidden="true">P</kbd> Practise</button>
+  <button type="button" class="sail-quiet" data-dismiss="practice" data-testid="no-practice">Not now</button>
+</aside>
+<aside class="sail-note" data-testid="note-name" hidden>
+  <form novalidate>
+    <label><span>What shall we call you?</span>
+      <input name="name" maxlength="40" autocomplete="nickname" data-testid="note-name-input"></label>
+    <button class="sail-quiet" data-testid="note-name-save">Save</button>
+    <button type="button" class="sail-quiet" data-dismiss="name" data-testid="no-name">Not now</button>
+  </form>
+</aside>
 <footer class="sail-progress">
-  <progress data-testid="label-bar" max="1" value="0" aria-label="Pairs labelled"></progress>
+  <progress data-testid="label-bar" max="1" value="0" aria-label="Pairs answered"></progress>
   <p><span data-testid="label-progress"></span>
      <span class="sail-badge" data-testid="unsent" hidden></span>
+     <label class="sail-order"><span>Order</span>
+       <select data-testid="order" aria-label="Order in which pairs come">{_ORDER}</select></label>
      <button type="button" class="sail-quiet" data-testid="train-early" hidden></button></p>
+  <p class="sail-order-note" data-testid="order-note"></p>
 </footer>
-<dialog class="sail-help" data-testid="help">
-  <h3>Keys</h3>
+<dialog class="sail-help" data-testid="help" aria-label="Help">
+  <h3 tabindex="-1" autofocus>Keys</h3>
   <table>{_HELP}</table>
-  <p>Tie: both are equally good. Both bad: neither should be learned from. Skip: you would rather not say.
-    Only pairs with a winner teach the model. A click on an image chooses it. Labels are saved as you go.
-    What could not be sent waits in this browser.</p>
+  <p>Only pairs with a winner teach the model. A click on an image chooses it. A pair takes no answer in its
+    first quarter of a second, so that a key pressed twice is one answer. Answers are saved as you go; what
+    could not be sent waits in this browser.</p>
   <form method="dialog"><button class="sail-primary">Close</button></form>
+</dialog>
+<dialog class="sail-help sail-reasons" data-testid="reasons" aria-label="Reasons">
+  <form method="dialog">
+    <h3>Why “<span data-part="answer"></span>”?</h3>
+    <div class="sail-two" data-part="pair"></div>
+    <div class="sail-answers" role="group" aria-label="Reasons">{_CHIPS}</div>
+    <label><span class="sail-hidden">In your own words</span>
+      <input data-part="text" maxlength="500" placeholder="In your own words" autocomplete="off"
+        data-testid="reason-text"></label>
+    <div class="sail-row"><button class="sail-primary" data-part="save" data-testid="reasons-save">
+      <kbd aria-hidden="true">Enter</kbd> Save</button>
+      <button type="button" class="sail-quiet" data-part="cancel" data-testid="reasons-cancel">
+      <kbd aria-hidden="true">Esc</kbd> Cancel</button></div>
+  </form>
+</dialog>
+<dialog class="sail-help sail-practice" data-testid="practice" aria-labelledby="sail-practice-title">
+  <div data-part="box" tabindex="-1">
+    <h3 id="sail-practice-title" data-part="title"></h3>
+    <p data-part="says" data-testid="practice-says"></p>
+    <div class="sail-pair" data-part="pair">{_practice_side("left")}{_practice_side("right")}</div>
+    <div class="sail-answers" data-part="answers">{_PRACTICE_ANSWERS}
+      <button type="button" class="sail-answer" data-part="flip">
+        <kbd aria-hidden="true">Space</kbd> Flip</button>
+    </div>
+    <p class="sail-said" aria-live="polite" data-part="said" data-testid="practice-said"></p>
+    <button type="button" class="sail-primary" data-part="close" data-testid="practice-close"></button>
+  </div>
 </dialog>
 """

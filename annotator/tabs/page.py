@@ -23,7 +23,18 @@ BAR = """
     <select data-testid="project-select" aria-label="Project"></select>
   </label>
   <button type="button" class="sail-device" data-testid="device" title="Show in Rounds"></button>
+  <button type="button" class="sail-name" data-testid="name" title="Change what you are called"></button>
 </div>
+<dialog class="sail-help" data-testid="name-dialog" aria-label="What you are called">
+  <form class="sail-form" novalidate>
+    <label><span>What shall we call you?</span>
+      <input name="name" maxlength="40" autocomplete="nickname" data-testid="name-input">
+      <small>What you labelled before stays yours under any name.</small></label>
+    <p class="sail-error" role="alert"></p>
+    <div class="sail-row"><button class="sail-primary" data-testid="name-save">Save</button>
+      <button type="button" class="sail-quiet" data-part="cancel">Cancel</button></div>
+  </form>
+</dialog>
 <p class="sail-trouble" role="alert" data-testid="trouble" hidden></p>
 """
 

@@ -1,0 +1,54 @@
+// What this person is called. Who they are is the id in their cookie, which a name never changes.
+
+import { ask, base } from "/ui/core.js";
+
+const KEPT = "sail.name";
+const FIRST = "Amber Brave Calm Clever Gentle Golden Happy Jolly Kind Lucky Merry Quiet Rapid Silver Sunny Witty".split(" ");
+const SECOND = "Badger Crane Dolphin Falcon Fox Heron Lynx Marten Otter Owl Panda Raven Robin Seal Swift Wren".split(" ");
+const listeners = new Set();
+let known = null;
+let told = false;
+
+const id = () => /(?:^|; )sail_person=([^;]*)/.exec(document.cookie)?.[1] ?? "";
+
+/** Until somebody says otherwise: always the same one for the same id. */
+export function madeUp() {
+  let sum = 0;
+  for (const letter of id()) sum = (sum * 31 + letter.charCodeAt(0)) % 256;
+  return `${FIRST[sum >> 4]} ${SECOND[sum & 15]}`;
+}
+
+export const nameShown = () => known ?? madeUp();
+export const isNamed = () => known !== null;
+
+export function onName(listener) {
+  listeners.add(listener);
+  listener();
+}
+
+/** What the project knows. A name that this browser was given in another project is told to this one, once. */
+export async function hearName(name) {
+  const kept = localStorage.getItem(KEPT);
+  if (name === null && kept && !told) {
+    told = true;
+    // Somebody else may have it here; then it is asked for again.
+    return giveName(kept).catch(() => {});
+  }
+  if (name !== known) set(name);
+}
+
+/** Refused where it cannot be a name or somebody else has it. */
+export async function giveName(name) {
+  const given = (await ask(`${base}/name`, { name })).name;
+  try {
+    localStorage.setItem(KEPT, given);
+  } catch {
+    // The project has it, and that is what counts.
+  }
+  set(given);
+}
+
+function set(name) {
+  known = name;
+  for (const listener of listeners) listener();
+}

@@ -1,0 +1,45 @@
+// In which order pairs come, for everybody in the project: chosen here, said in words. Knows a select.
+
+import { ask, base, plural, Refused, trouble } from "/ui/core.js";
+
+const WHAT = {
+  random: "by lot",
+  diverse: "prompts unlike those answered so far come first; a fifth comes by lot",
+  uncertain: "pairs the model is least sure of come first; a fifth comes by lot",
+  disagreement: "pairs that others answered and that are disputed come first; a fifth comes by lot",
+};
+
+/** `reordered` is called when another order was chosen here. */
+export function mountOrder(root, { reordered }) {
+  const select = root.querySelector('[data-testid="order"]');
+  const note = root.querySelector('[data-testid="order-note"]');
+
+  function hear({ order, judged }) {
+    if (document.activeElement !== select) select.value = order;
+    select.title = WHAT[order];
+    note.textContent =
+      order !== "uncertain"
+        ? ""
+        : judged
+          ? `The model has looked at ${plural(judged, "open pair")}; the rest come by lot.`
+          : "The model has not looked at open pairs yet: the next training does. Until then, by lot.";
+  }
+
+  select.addEventListener("change", async () => {
+    try {
+      hear(await ask(`${base}/order`, { order: select.value }));
+      await reordered();
+      trouble("", "order");
+    } catch (error) {
+      trouble(
+        error instanceof Refused
+          ? error.message
+          : "The app does not answer, so the order is as it was. Choose again in a moment.",
+        "order",
+      );
+    }
+    select.blur();
+  });
+
+  return { hear };
+}

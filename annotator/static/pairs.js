@@ -1,0 +1,123 @@
+// The pairs that this person holds: fetched, filled up, renewed while they are at work, given back. Draws nothing.
+
+import { ask, base, project, Refused, trouble } from "/ui/core.js";
+import { beacon } from "/ui/sending.js";
+
+const FEW = 6;
+const RENEW_MS = 45_000;
+const LOOK_AGAIN_MS = 5000;
+const ABSENT_MS = 120_000;
+
+export class Pairs {
+  queue = []; // the first one is on the screen
+  withOthers = 0;
+  holders = []; // names of those others
+  drawn = 0; // how many pairs there were when they were last fetched
+  #answered = new Set(); // a list may have been made before the server heard of the last answers
+  #fetching = null;
+  #fetchedAt = 0;
+  #usedAt = performance.now();
+  #answers;
+  #fetched;
+  // Two tabs of one browser hold the same pairs, and one answer must not overwrite the other's.
+  #tabs = new BroadcastChannel(`sail/${project}`);
+
+  /** `fetched` is called with what the server said and whether the pair on the screen was lost to others. */
+  constructor(answers, { fetched, answeredElsewhere }) {
+    [this.#answers, this.#fetched] = [answers, fetched];
+    this.#tabs.addEventListener("message", ({ data }) => {
+      // The tab that closes gives back what this one holds as well.
+      if (data.closing) return void (this.queue.length && this.fetch());
+      if (!this.queue.some((pair) => pair.id === data.answered)) return;
+      this.#drop(data.answered);
+      answeredElsewhere();
+    });
+    for (const use of ["keydown", "pointerdown", "pointermove", "wheel"])
+      document.addEventListener(use, () => this.#used(), { passive: true });
+    setInterval(() => this.#renew(), LOOK_AGAIN_MS);
+  }
+
+  get first() {
+    return this.queue[0] ?? null;
+  }
+
+  get few() {
+    return this.queue.length < FEW;
+  }
+
+  /** `keep` are the pairs to stay with; the server fills up in the project's order. */
+  fetch(keep = () => this.queue) {
+    // After what is on its way, so that the list knows of it.
+    this.#fetching ??= Promise.resolve(this.#answers.sending)
+      .then(() => ask(`${base}/pairs/next`, { holding: keep().map((pair) => pair.id) }))
+      .then((answer) => this.#takeIn(answer))
+      .catch((error) => error instanceof Refused && trouble(error.message, "label"))
+      .finally(() => (this.#fetching = null));
+    return this.#fetching;
+  }
+
+  /** Other pairs than those that wait behind the one on the screen: the order was changed. */
+  async renewBehindFirst() {
+    await this.#fetching;
+    await ask(`${base}/pairs/release`, {});
+    return this.fetch(() => this.queue.slice(0, 1));
+  }
+
+  #takeIn(answer) {
+    for (const pair of this.#answers.unheardPairs) this.#answered.add(pair);
+    const held = new Map(answer.pairs.map((pair) => [pair.id, pair]));
+    const first = this.first;
+    const kept = this.queue.filter((pair) => pair.undone || held.has(pair.id));
+    const known = new Set(kept.map((pair) => pair.id));
+    const others = answer.pairs.filter((pair) => !known.has(pair.id) && !this.#answered.has(pair.id));
+    this.queue = [...kept, ...others];
+    this.drawn = answer.labels.drawn;
+    this.withOthers = answer.with_others;
+    this.holders = answer.holders;
+    this.#fetchedAt = Date.now();
+    this.#fetched(answer, Boolean(first) && first !== this.first);
+  }
+
+  answer(pair) {
+    this.#tabs.postMessage({ answered: pair.id });
+    this.#drop(pair.id);
+  }
+
+  #drop(id) {
+    this.#answered.add(id);
+    this.queue = this.queue.filter((pair) => pair.id !== id);
+    if (this.few) this.fetch();
+  }
+
+  bringBack(pair) {
+    pair.undone = true;
+    this.#answered.delete(pair.id);
+    this.queue = [pair, ...this.queue.filter((other) => other.id !== pair.id)];
+    this.fetch();
+  }
+
+  get #absent() {
+    return performance.now() - this.#usedAt > ABSENT_MS;
+  }
+
+  /** Who comes back may have lost pairs to others meanwhile. */
+  #used() {
+    const wasAbsent = this.#absent;
+    this.#usedAt = performance.now();
+    if (wasAbsent) this.fetch();
+  }
+
+  /** Who is away does not keep pairs from others; who waits for others' pairs goes on asking. */
+  #renew() {
+    if (document.hidden) return;
+    const due = this.first
+      ? Date.now() - this.#fetchedAt > RENEW_MS && !this.#absent
+      : this.withOthers > 0;
+    if (due) this.fetch();
+  }
+
+  leave() {
+    beacon(`${base}/pairs/release`, {});
+    this.#tabs.postMessage({ closing: true });
+  }
+}

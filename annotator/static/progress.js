@@ -1,0 +1,183 @@
+// How far labelling is, and what stands where the pair was when there is none. Changes nothing.
+
+import { act, ask, base, beEager, duration, h, isActive, openTab, plural, train as askToTrain } from "/ui/core.js";
+import { answered, toLearnFrom } from "/ui/counts.js";
+
+const ENDED_EARLY = ["failed", "interrupted", "stopped"];
+
+export class Progress {
+  counts = null;
+  status = null;
+  usualMs = null;
+  #find;
+  #answers;
+  #pairs;
+  #message;
+
+  constructor(find, answers, pairs) {
+    [this.#find, this.#answers, this.#pairs] = [find, answers, pairs];
+    this.#message = find("label-message");
+    find("train-early").addEventListener("click", (event) => act(event.currentTarget, train));
+  }
+
+  hear({ labels, usual_ms }) {
+    this.counts = labels;
+    this.usualMs = usual_ms;
+    this.draw();
+  }
+
+  follow(status) {
+    this.status = status;
+    // While labels are on their way the status is from before them.
+    if (!this.#answers.sending && !this.#answers.waiting.length) this.counts = status.labels;
+    this.draw();
+  }
+
+  draw() {
+    this.#drawBadge();
+    this.#drawMessage();
+    if (this.counts) this.#drawCounts();
+  }
+
+  #drawBadge() {
+    const waiting = this.#answers.waiting.length;
+    const badge = this.#find("unsent");
+    badge.hidden = !(waiting > 1 || (waiting && this.#answers.failures));
+    badge.textContent = `${waiting} unsent`;
+    this.#find("answer-undo").disabled = this.#find("answer-reasons").disabled = !this.#answers.past.length;
+  }
+
+  #drawCounts() {
+    const { counts, usualMs, status } = this;
+    const done = Math.max(0, counts.labelled + counts.skipped + this.#answers.unheard);
+    const total = Math.max(counts.planned, done);
+    const pace = usualMs ? ` · ${(usualMs / 1000).toFixed(1)} s each` : "";
+    const left = usualMs && total > done ? ` · about ${duration(((total - done) * usualMs) / 1000)} left` : "";
+    const text = this.#find("label-progress");
+    text.textContent = total ? `${done} of ${total} answered${pace}${left}` : "";
+    text.title = done ? answered(counts) : "";
+    Object.assign(this.#find("label-bar"), { max: Math.max(total, 1), value: done });
+    const early = this.#find("train-early");
+    const training = status?.runs.some((run) => run.job === "train" && isActive(run));
+    early.hidden = !(this.#pairs.first && status?.next.name === "train" && !training);
+    if (!early.hidden) early.textContent = `Enough to train round ${status.next.round}`;
+  }
+
+  #drawMessage() {
+    const { counts, status } = this;
+    const none = !this.#pairs.first;
+    this.#message.hidden = !none || !counts || !status;
+    const drawing = status?.runs.find((run) => run.job === "draw" && isActive(run));
+    beEager(Boolean(none && drawing));
+    if (this.#message.hidden) return;
+    const parts = this.#nothingLeft(drawing);
+    const key = JSON.stringify(parts.map((part) => part.outerHTML));
+    if (this.#message.dataset.key !== key) {
+      this.#message.dataset.key = key;
+      this.#message.replaceChildren(...parts);
+    }
+  }
+
+  #nothingLeft(drawing) {
+    const stopped = this.status.runs.find((run) => run.job === "draw" && ENDED_EARLY.includes(run.state));
+    if (drawing) return this.#drawing(drawing);
+    if (this.#pairs.withOthers) return this.#withOthers();
+    if (stopped)
+      return [
+        title("Drawing pairs stopped"),
+        text(stopped.message),
+        button("Resume", "resume-draw", () => ask(`${base}/runs/${stopped.id}/resume`, {}), true),
+      ];
+    if (!this.counts.drawn) return [title("No pairs are drawn yet"), drawMore(60, true)];
+    return this.#allDone();
+  }
+
+  #drawing(run) {
+    const first = this.counts.drawn ? "Drawing the next pairs…" : "Drawing the first pairs…";
+    const waiting = run.ahead ? `Waiting for ${plural(run.ahead, "run")} before it.` : "Starting.";
+    const where =
+      run.state === "waiting"
+        ? waiting
+        : run.stage === "draw"
+          ? `${run.step} of ${plural(run.total, "prompt")}`
+          : "Loading the model. This takes some seconds.";
+    return [
+      title(first),
+      h("progress", run.total > 1 ? { max: run.total, value: run.step } : {}),
+      text(where),
+    ];
+  }
+
+  #withOthers() {
+    const { withOthers, holders } = this.#pairs;
+    return [
+      title(`${plural(withOthers, "pair is", "pairs are")} with other people right now`),
+      text(`${listed(holders)} ${holders.length === 1 ? "has" : "have"} them.`),
+      text("They come here when nobody answers them within two minutes."),
+    ];
+  }
+
+  #allDone() {
+    const { counts, status } = this;
+    const { next } = status;
+    const head = [title(`All ${plural(counts.drawn, "pair")} are labelled`), text(answered(counts))];
+    const training = status.runs.find((run) => run.job === "train" && isActive(run));
+    if (training)
+      return [
+        ...head,
+        text(`Round ${training.round} is being trained.`),
+        button("Watch it in Rounds", "open-rounds", () => openTab("rounds"), true),
+      ];
+    if (next.name === "train")
+      return [
+        ...head,
+        text(toLearnFrom(counts)),
+        button(`Train round ${next.round}`, "train", train, true),
+        drawMore(20),
+      ];
+    if (next.name === "label")
+      return [
+        ...head,
+        text(
+          `Training needs ${counts.needed} pairs with a winner that are not held out, and there are ${counts.trainable}.`,
+        ),
+        drawMore(20, true),
+      ];
+    const review = next.name === "review";
+    const label = review ? "Review what the model chose" : `Go on with round ${next.round} in Rounds`;
+    return [
+      ...head,
+      button(label, "go-on", () => openTab(review ? "review" : "rounds"), true),
+      drawMore(20),
+    ];
+  }
+}
+
+const title = (words) => h("h2", {}, words);
+const text = (words) => h("p", {}, words);
+
+const listed = (names) => new Intl.ListFormat("en").format(names).replace(/^./, (first) => first.toUpperCase());
+
+function button(words, id, action, primary = false) {
+  const own = h(
+    "button",
+    { type: "button", class: primary ? "sail-primary" : "sail-quiet", "data-testid": id },
+    words,
+  );
+  own.addEventListener("click", () => act(own, async () => action()));
+  return own;
+}
+
+async function train() {
+  await askToTrain();
+  openTab("rounds");
+}
+
+function drawMore(count, primary = false) {
+  return button(
+    `Draw ${count} more pairs`,
+    "draw-more",
+    () => ask(`${base}/runs`, { job: "draw", count }),
+    primary,
+  );
+}

@@ -1,0 +1,275 @@
+"""What one does beside answering: look closer, say why, practise, have a name, share pairs with others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from annotating import wait_for
+from labelling import App, answer, shown_pair, until, wait_for_pair, watched
+from playwright.sync_api import Browser, Page, expect
+
+from annotator.store import Store
+
+pytestmark = pytest.mark.browser
+IMAGE = '[data-testid="image-{}"] img'
+
+
+@pytest.fixture
+def store(pairs_to_label: tuple[App, Store]) -> Store:
+    return pairs_to_label[1]
+
+
+@pytest.fixture
+def label(pairs_to_label: tuple[App, Store], page: Page) -> Iterator[Page]:
+    """The page with a pair that takes answers."""
+    opened(page, pairs_to_label[0])
+    yield page
+
+
+def opened(page: Page, app: App) -> str:
+    page.goto(app.address)
+    page.wait_for_selector(".sail-label[data-mounted]")
+    return wait_for_pair(page)
+
+
+def values(store: Store) -> list[str]:
+    return [row["value"] for row in store.label_history()]
+
+
+def addresses(page: Page) -> list[str]:
+    return [str(page.locator(IMAGE.format(side)).get_attribute("src")) for side in ("left", "right")]
+
+
+def transform(page: Page, side: str) -> str:
+    script = "side => getComputedStyle(document.querySelector(`[data-testid=image-${side}] img`)).transform"
+    return str(page.evaluate(script, side))
+
+
+def test_space_flips_the_two_while_held_and_no_answer_is_taken_meanwhile(label: Page, store: Store) -> None:
+    before = addresses(label)
+    label.keyboard.down(" ")
+    assert addresses(label) == before[::-1]
+    label.keyboard.press("1")
+    expect(label.get_by_test_id("announcement")).to_have_text("Let go of Space first, so that left is left.")
+    label.keyboard.up(" ")
+    assert addresses(label) == before
+    label.get_by_test_id("answer-flip").hover()
+    label.mouse.down()
+    assert addresses(label) == before[::-1]
+    label.mouse.up()
+    assert addresses(label) == before
+    # After a button was clicked, Space flips and does not press it again.
+    label.get_by_test_id("answer-left").click()
+    wait_for_pair(label, other_than=shown_pair(label))
+    label.keyboard.press(" ")
+    wait_for(lambda: len(values(store)) > 0)
+    assert values(store) == ["left"]
+
+
+def test_zoom_and_drag_move_both_alike_and_choose_nothing(label: Page, store: Store) -> None:
+    pair = shown_pair(label)
+    box = label.get_by_test_id("image-left").bounding_box()
+    assert box is not None
+    label.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 0.5 * box["height"])
+    label.mouse.wheel(0, -600)
+    label.wait_for_selector(".sail-zoomed")
+    zoomed = transform(label, "left")
+    assert zoomed == transform(label, "right") != "none"
+    label.mouse.down()
+    label.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.5 * box["height"], steps=4)
+    label.mouse.up()
+    assert transform(label, "left") == transform(label, "right") != zoomed
+    label.get_by_test_id("image-right").click()
+    expect(label.get_by_test_id("announcement")).to_contain_text("choose with a key or a button")
+    label.get_by_test_id("image-right").dblclick()
+    expect(label.locator(".sail-zoomed")).to_have_count(0)
+    label.keyboard.press("+")
+    expect(label.get_by_test_id("zoomed")).to_have_text("1.5 ×")
+    label.keyboard.press("Escape")
+    expect(label.get_by_test_id("answer-whole")).to_be_disabled()
+    assert (shown_pair(label), values(store)) == (pair, [])
+
+
+def test_reasons_are_kept_for_the_last_answer_and_typing_labels_nothing(label: Page, store: Store) -> None:
+    label.keyboard.press("t")
+    expect(label.get_by_test_id("announcement")).to_have_text("Nothing to give reasons for: answer first.")
+    answer(label, "2")
+    label.keyboard.press("t")
+    label.keyboard.press("5")
+    label.get_by_test_id("reason-colour").click()
+    label.get_by_test_id("reason-text").fill("a <b> fox")
+    label.get_by_test_id("reason-text").press("1")
+    label.keyboard.press("Enter")
+    expect(label.get_by_test_id("announcement")).to_have_text("Reasons kept.")
+    wait_for(lambda: bool(store.reasons([row["uuid"] for row in store.label_history()])))
+    (kept,) = store.label_history()
+    assert store.reasons([kept["uuid"]]) == {kept["uuid"]: (["colour", "prompt"], "a <b> fox1")}
+    label.reload()
+    label.wait_for_selector(".sail-label[data-mounted]")
+    label.keyboard.press("t")
+    expect(label.get_by_test_id("reason-text")).to_have_value("a <b> fox1")
+    expect(label.get_by_test_id("reason-prompt")).to_have_attribute("aria-pressed", "true")
+
+
+def test_practice_is_offered_to_who_is_new_and_nothing_of_it_is_kept(label: Page, store: Store) -> None:
+    pair = shown_pair(label)
+    label.keyboard.press("p")
+    for key in ("1", "0", "1"):
+        label.keyboard.press(key)
+    expect(label.get_by_test_id("practice")).to_contain_text("That is all")
+    label.keyboard.press("Enter")
+    expect(label.get_by_test_id("practice")).to_be_hidden()
+    expect(label.get_by_test_id("note-practice")).to_be_hidden()
+    assert (shown_pair(label), values(store)) == (pair, [])
+    answer(label, "1")
+    wait_for(lambda: values(store) == ["left"])
+    label.evaluate("localStorage.removeItem('sail.notes')")
+    label.reload()
+    label.wait_for_selector(".sail-label[data-mounted]")
+    expect(label.get_by_test_id("note-practice")).to_be_hidden()
+
+
+def test_an_early_press_is_said_and_after_undo_a_pair_takes_an_answer_at_once(
+    label: Page, store: Store
+) -> None:
+    press = "key => document.dispatchEvent(new KeyboardEvent('keydown', { key }))"
+    first = shown_pair(label)
+    label.evaluate(press, "1")
+    label.wait_for_function(
+        """before => {
+            const { pair, ready } = document.querySelector('.sail-label').dataset;
+            if (pair === before || ready !== pair) return false;
+            document.dispatchEvent(new KeyboardEvent('keydown', { key: '2' }));
+            return true;
+        }""",
+        arg=first,
+        polling="raf",
+    )
+    expect(label.get_by_test_id("announcement")).to_contain_text("Too fast")
+    label.evaluate(press, "z")
+    label.wait_for_function(
+        """before => {
+            const { pair, ready } = document.querySelector('.sail-label').dataset;
+            if (pair !== before || ready !== pair) return false;
+            document.dispatchEvent(new KeyboardEvent('keydown', { key: '2' }));
+            return true;
+        }""",
+        arg=first,
+        polling="raf",
+    )
+    wait_for(lambda: values(store) == ["left", "undo", "right"])
+    assert {row["pair"] for row in store.label_history()} == {first}
+
+
+def test_a_name_is_asked_for_once_and_never_taken_from_somebody_else(label: Page, store: Store) -> None:
+    store.name_person("person-9", "Bob")
+    for _ in range(5):
+        answer(label, "1")
+    label.get_by_test_id("note-name-input").fill("bob")
+    before = shown_pair(label)
+    label.get_by_test_id("note-name-input").press("1")
+    label.get_by_test_id("note-name-save").click()
+    wait_for(lambda: len(values(store)) == 5)
+    assert shown_pair(label) == before
+    expect(label.get_by_test_id("name")).to_have_text("bob1")
+    label.get_by_test_id("name").click()
+    label.get_by_test_id("name-input").fill("BOB")
+    label.get_by_test_id("name-save").click()
+    label.get_by_text("Somebody else here is called BOB already").wait_for()
+    label.get_by_test_id("name-input").fill("Ann")
+    label.get_by_test_id("name-save").click()
+    expect(label.get_by_test_id("name")).to_have_text("Ann")
+    (who,) = {row["person"] for row in store.label_history()}
+    assert store.names() == {"person-9": "Bob", who: "Ann"}
+    expect(label.get_by_test_id("note-name")).to_be_hidden()
+
+
+def test_two_browsers_never_hold_the_same_pair_and_a_closed_ones_come_to_the_other(
+    pairs_to_label: tuple[App, Store], browser: Browser, page: Page
+) -> None:
+    app, store = pairs_to_label
+    opened(page, app)
+    with watched(browser) as other:
+        other.goto(app.address)
+        other.get_by_text("8 pairs are with other people right now").wait_for()
+        assert shown_pair(other) == ""
+        before = addresses(page)
+        page.context.close()
+        # Whoever waits asks again by itself.
+        wait_for_pair(other, other_than="-")
+        until(other, lambda: shown_pair(other) != "")
+        wait_for_pair(other)
+        answer(other, "1")
+        wait_for(lambda: len(values(store)) == 1)
+        assert before != []
+
+
+def test_who_is_away_does_not_keep_pairs_from_others(pairs_to_label: tuple[App, Store], page: Page) -> None:
+    asked: list[str] = []
+    page.clock.install()
+    opened(page, pairs_to_label[0])
+    page.on("request", lambda request: asked.append(request.url) if "pairs/next" in request.url else None)
+    page.clock.run_for(110_000)
+    until(page, lambda: len(asked) > 0)
+    page.clock.run_for(60_000)
+    page.wait_for_timeout(200)
+    renewed = len(asked)
+    page.clock.run_for(600_000)
+    page.wait_for_timeout(200)
+    assert len(asked) == renewed
+    page.mouse.move(300, 300)
+    until(page, lambda: len(asked) > renewed)
+
+
+def test_the_order_is_chosen_on_the_page_for_everybody(label: Page, store: Store) -> None:
+    pair = shown_pair(label)
+    label.get_by_test_id("order").select_option("uncertain")
+    expect(label.get_by_test_id("order-note")).to_contain_text("not looked at open pairs yet")
+    assert (store.order(), shown_pair(label)) == ("uncertain", pair)
+    answer(label, "1")
+    wait_for(lambda: values(store) == ["left"])
+    (kept,) = store.label_history()
+    sides = store.show_pairs([kept["pair"]], to=kept["person"])[0]
+    assert kept["left"] == sides.left
+
+
+def test_what_was_pressed_offline_arrives_once_with_the_sides_that_were_shown(
+    label: Page, store: Store
+) -> None:
+    label.context.set_offline(True)
+    lefts = []
+    for key in ("1", "2", "0"):
+        lefts.append(addresses(label)[0].rsplit("/", 1)[1])
+        answer(label, key)
+    expect(label.get_by_test_id("unsent")).to_have_text("3 unsent")
+    label.context.set_offline(False)
+    expect(label.get_by_test_id("unsent")).to_be_hidden()
+    assert [(row["value"], row["left"]) for row in store.label_history()] == list(
+        zip(("left", "right", "tie"), lefts, strict=True)
+    )
+
+
+def test_a_pair_whose_image_fails_can_only_be_skipped_until_it_is_there(
+    pairs_to_label: tuple[App, Store], page: Page
+) -> None:
+    app, store = pairs_to_label
+    page.route("**/images/*", lambda route: route.abort())
+    page.goto(app.address)
+    page.get_by_text("An image of this pair could not be loaded").wait_for()
+    page.keyboard.press("1")
+    expect(page.get_by_test_id("announcement")).to_have_text("This pair cannot be seen. Skip it with S.")
+    page.unroute("**/images/*")
+    pair = wait_for_pair(page)
+    assert values(store) == []
+    page.keyboard.press("1")
+    wait_for(lambda: [(row["pair"], row["value"]) for row in store.label_history()] == [(pair, "left")])
+
+
+def test_a_hidden_tab_labels_nothing(label: Page, store: Store) -> None:
+    pair = shown_pair(label)
+    label.evaluate("Object.defineProperty(document, 'hidden', { value: true, configurable: true })")
+    label.keyboard.press("1")
+    label.evaluate("delete document.hidden")
+    answer(label, "2")
+    wait_for(lambda: [(row["pair"], row["value"]) for row in store.label_history()] == [(pair, "right")])

@@ -1,0 +1,77 @@
+"""In which order pairs come."""
+
+from __future__ import annotations
+
+from itertools import islice
+from random import Random
+
+from annotator.ordering import Known, next_of
+from annotator.rows import Order, PairState
+
+NOTHING = Known()
+PROMPTS = ["a red fox", "a red fox at night", "a red fox in snow", "a blue boat"]
+
+
+def pairs(count: int, **changes: object) -> list[PairState]:
+    return [
+        PairState(id=f"p{number}", ordinal=number, prompt=PROMPTS[number % 4], **changes)  # type: ignore[arg-type]
+        for number in range(count)
+    ]
+
+
+def chosen(found: list[PairState], order: Order, known: Known = NOTHING, count: int = 200) -> list[str]:
+    return [how for _, how in islice(next_of(found, order, known, Random(1)), count)]
+
+
+def test_every_open_pair_comes_once_in_every_order() -> None:
+    for order in ("random", "diverse", "uncertain", "disagreement"):
+        came = [pair.id for pair, _ in next_of(pairs(50), order, Known(), Random(0))]  # type: ignore[arg-type]
+        assert sorted(came) == sorted(pair.id for pair in pairs(50)), order
+
+
+def test_a_fifth_comes_by_lot_whatever_the_order() -> None:
+    known = Known(margins={f"p{number}": 0.1 * number for number in range(400)})
+    for order in ("diverse", "uncertain"):
+        by_lot = chosen(pairs(400), order, known).count("random")  # type: ignore[arg-type]
+        assert 25 <= by_lot <= 55, (order, by_lot)
+
+
+def test_diverse_begins_with_words_that_were_not_seen() -> None:
+    known = Known(answered_prompts=["a red fox", "a red fox at night"])
+    ranked = next(pair for pair, how in next_of(pairs(40), "diverse", known, Random(0)) if how == "diverse")
+    assert ranked.prompt == "a blue boat"
+
+
+def test_uncertain_begins_with_the_margin_nearest_to_zero_and_leaves_the_rest_to_the_lot() -> None:
+    known = Known(margins={"p1": 2.0, "p2": -0.1, "p3": 0.5})
+    came = [(pair.id, how) for pair, how in next_of(pairs(30), "uncertain", known, Random(2))]
+    ranked = [pair for pair, how in came if how == "uncertain"]
+    by_lot = {pair for pair, how in came if how == "random"}
+    assert ranked == sorted(ranked, key=lambda pair: abs(known.margins[pair]))
+    assert {"p1", "p2", "p3"} - set(ranked) <= by_lot and len(came) == 30
+
+
+def test_without_a_judge_uncertain_is_by_lot() -> None:
+    assert set(chosen(pairs(20), "uncertain")) == {"random"}
+
+
+def test_disagreement_asks_again_about_what_is_disputed_or_contradicted() -> None:
+    disputed = PairState(
+        id="d", ordinal=90, prompt="a", judged=True, answered_by=frozenset("ab"), for_one=1, for_two=1
+    )
+    contradicted = PairState(
+        id="c", ordinal=91, prompt="a", judged=True, answered_by=frozenset("a"), for_one=1
+    )
+    known = Known(contradicted=frozenset("c"))
+    came = {
+        pair.id: how
+        for pair, how in next_of([*pairs(9), disputed, contradicted], "disagreement", known, Random(0))
+    }
+    assert came["d"] == came["c"] == "disagreement" and len(came) == 11
+
+
+def test_disagreement_has_some_pairs_that_somebody_else_answered() -> None:
+    answered = pairs(200, judged=True, answered_by=frozenset("a"), for_one=1)
+    both = [*answered, *[PairState(id=f"o{n}", ordinal=300 + n, prompt="a") for n in range(200)]]
+    overlap = chosen(both, "disagreement").count("overlap")
+    assert 5 <= overlap <= 30

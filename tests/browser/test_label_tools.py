@@ -60,8 +60,9 @@ def test_space_flips_the_two_while_held_and_no_answer_is_taken_meanwhile(label: 
     label.mouse.up()
     assert addresses(label) == before
     # After a button was clicked, Space flips and does not press it again.
+    first = shown_pair(label)
     label.get_by_test_id("answer-left").click()
-    wait_for_pair(label, other_than=shown_pair(label))
+    wait_for_pair(label, other_than=first)
     label.keyboard.press(" ")
     wait_for(lambda: len(values(store)) > 0)
     assert values(store) == ["left"]

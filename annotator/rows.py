@@ -110,8 +110,8 @@ class PastLabel:
     value: LabelValue
     elapsed_ms: int
     pair: ShownPair
-    reasons: tuple[Reason, ...]
-    text: str
+    reasons: tuple[Reason, ...] = ()
+    text: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 
 from annotator.rows import Tally
-from sail.records import Interval
+from sail.records import Z_95, Interval
 
-Z = 1.959963984540054
-"""Of a 95 % interval."""
 FEWEST = 10
 """Nothing is settled by fewer answers: four wins in a row leave 50 % out by chance in one of eight cases."""
 MOST = 1000
@@ -20,25 +18,19 @@ def win_rate(tally: Tally) -> Interval:
 
     Ties vary less than the coin the interval supposes, so that it is a little too wide with many of them.
     """
-    n = tally.wins + tally.losses + tally.ties
-    if n == 0:
-        return Interval(value=None, low=None, high=None, n=0)
-    share = (tally.wins + tally.ties / 2) / n
-    middle = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    half = Z / (1 + Z * Z / n) * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
-    return Interval(value=share, low=max(0.0, middle - half), high=min(1.0, middle + half), n=n)
+    return Interval.of(tally.wins + tally.ties / 2, tally.wins + tally.losses + tally.ties)
 
 
 def answers_to_settle(rate: Interval) -> int | None:
     """How many more answers leave 50 % outside of the interval if the share stays as it is; 0: it is settled.
 
-    A Wilson interval of n answers leaves out 50 % exactly where n > (Z / (2 |share - 1/2|))^2, being the
+    A Wilson interval of n answers leaves out 50 % exactly where n > (Z_95 / (2 |share - 1/2|))^2, being the
     test of that hypothesis turned round. None where that takes more than MOST answers.
     """
     difference = abs((rate.value if rate.value is not None else 0.5) - 0.5)
-    if difference == 0 or (Z / (2 * difference)) ** 2 >= MOST:
+    if difference == 0 or (Z_95 / (2 * difference)) ** 2 >= MOST:
         return None
-    needed = max(FEWEST, math.floor((Z / (2 * difference)) ** 2) + 1)
+    needed = max(FEWEST, math.floor((Z_95 / (2 * difference)) ** 2) + 1)
     return max(0, needed - rate.n)
 
 

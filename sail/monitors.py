@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
 from sail.config import Monitoring, Sampling, Scoring
@@ -19,14 +18,6 @@ from sail.records import Interval, JudgedPair
 from sail.reward import draw_weights, gains, margin_with_error
 from sail.runfolder import Progress
 from sail.sampling import draw
-
-
-def share(successes: float, n: int) -> Interval:
-    """successes / n with a 95 % Wilson interval."""
-    if n == 0:
-        return Interval(value=None, low=None, high=None, n=0)
-    low, high = binomtest(round(successes), n).proportion_ci(method="wilson")
-    return Interval(value=successes / n, low=float(low), high=float(high), n=n)
 
 
 class HumanPair(NamedTuple):
@@ -67,7 +58,9 @@ def judged_pairs(
 
 def agreement(judged: Sequence[JudgedPair]) -> Interval:
     """Share of pairs in which the judge is with the people; a margin of exactly 0 counts half."""
-    return share(sum(0.5 if pair.margin == 0 else float(pair.margin > 0) for pair in judged), len(judged))
+    return Interval.of(
+        sum(0.5 if pair.margin == 0 else float(pair.margin > 0) for pair in judged), len(judged)
+    )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import math
 import random
 
 import pytest
-from scipy.stats import binomtest
 
 from annotator import audit
 from annotator.audit import Audited
@@ -38,14 +37,6 @@ def test_to_choose_the_judges_winner_is_to_approve() -> None:
         winner = audit.winner_side(one)
         assert audit.decision_for(one, winner) == "approve"
         assert audit.decision_for(one, "right" if winner == "left" else "left") == "flip"
-
-
-@pytest.mark.parametrize(("successes", "n"), [(0, 10), (1, 10), (10, 10), (3, 40), (200, 400)])
-def test_the_interval_is_wilsons(successes: int, n: int) -> None:
-    found = audit.share(successes, n)
-    assert (found.low, found.high) == pytest.approx(
-        tuple(binomtest(successes, n).proportion_ci(method="wilson")), abs=1e-9
-    )
 
 
 def test_certainty_is_said_in_words_by_standard_errors() -> None:

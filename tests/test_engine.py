@@ -27,7 +27,7 @@ from sail.config import (
     Scoring,
     TrainRequest,
 )
-from sail.monitors import looks, share
+from sail.monitors import looks
 from sail.policy import Policy
 from sail.records import LatentsRef, TrainingPair
 from sail.runfolder import ADAPTER_FILE, RunFolder, Stopped, sha256_file
@@ -568,12 +568,6 @@ def test_diversity_is_zero_for_equal_images_and_saturation_zero_for_grey_ones():
     red[..., 0] = 255
     both = looks([torch.cat([red, black])])
     assert both.diversity == pytest.approx((1 / 3) ** 0.5) and both.saturation == pytest.approx(0.5)
-
-
-def test_a_share_of_none_is_not_a_number():
-    assert share(0, 0).value is None
-    tenth = share(1, 10)
-    assert tenth.low < 0.1 < tenth.high
 
 
 # Export

@@ -226,7 +226,7 @@ def test_so_many_more_answers_of_the_same_share_settle_it_and_one_fewer_does_not
     assert more
 
     def settles(total: int) -> bool:
-        half = winrate.Z / (2 * (total**0.5))
+        half = winrate.Z_95 / (2 * (total**0.5))
         return abs(share - 0.5) > half
 
     assert settles(n + more) and not settles(n + more - 1)

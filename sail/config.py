@@ -125,8 +125,9 @@ class Loss(Config):
     winner_penalty: float = Field(0.0, ge=0)
     """lambda of `margin - lambda * beta/2 * max(0, -gain(winner))`: ground the winner loses."""
     winner_pull: float = Field(0.0, ge=0)
-    """Weight of plain learning of the winner beside the comparison: `- winner_pull * beta/2 * gain(winner)`
-    is added to the loss. A comparison alone is won most easily by making losers worse."""
+    """Weight of plain learning of what people chose, beside the comparison: for human pairs
+    `- winner_pull * beta/2 * gain(winner)` is added to the loss. A comparison alone is won most easily by
+    making losers worse."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """Share of labels taken to be wrong (conservative DPO)."""
 

@@ -28,11 +28,14 @@ def denoising_error(prediction_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
     return (prediction_BCHW - target_BCHW).float().pow(2).flatten(1).mean(1)
 
 
-def diffusion_dpo(policy_error_2P: Tensor, reference_error_2P: Tensor, config: Loss) -> PairLoss:
+def diffusion_dpo(
+    policy_error_2P: Tensor, reference_error_2P: Tensor, config: Loss, *, pulled_P: Tensor | None = None
+) -> PairLoss:
     """Loss of each pair, for `dpo` -log sigmoid of its margin; the mean over pairs is outside, the caller's.
 
     margin = beta/2 * (gain(winner) - gain(loser)) with gain = reference error - policy error
-    (Diffusion-DPO eq. 14, errors as means). `winner_penalty` takes from the margin what the winner lost.
+    (Diffusion-DPO eq. 14, errors as means). `winner_penalty` takes from the margin what the winner lost;
+    `winner_pull` is for the pairs in `pulled_P` (bool), or for all.
     """
     assert policy_error_2P.ndim == 1 and policy_error_2P.shape == reference_error_2P.shape
     winner_gain_P, loser_gain_P = (reference_error_2P - policy_error_2P).chunk(2)
@@ -49,7 +52,8 @@ def diffusion_dpo(policy_error_2P: Tensor, reference_error_2P: Tensor, config: L
         smoothing = config.label_smoothing
         loss_P = -(1 - smoothing) * F.logsigmoid(guarded_P) - smoothing * F.logsigmoid(-guarded_P)
     if config.winner_pull:
-        loss_P = loss_P - config.winner_pull * 0.5 * config.beta * winner_gain_P
+        pull_P = config.winner_pull * 0.5 * config.beta * winner_gain_P
+        loss_P = loss_P - (pull_P if pulled_P is None else pull_P * pulled_P)
     return PairLoss(loss_P, margin_P, winner_gain_P, loser_gain_P)
 
 

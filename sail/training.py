@@ -249,7 +249,7 @@ class Trainer:
         with self._policy.acting_as(self._reference):
             reference_error_2P = denoising_error(backbone.predict(*inputs), target)
         policy_error_2P = denoising_error(backbone.predict(*inputs), target)
-        pair = diffusion_dpo(policy_error_2P, reference_error_2P, self._request.loss)
+        pair = diffusion_dpo(policy_error_2P, reference_error_2P, self._request.loss, pulled_P=micro.human_P)
         self._accelerator.backward(pair.loss_P.mean() * weight)
         means = {
             "loss": pair.loss_P.mean(),
@@ -279,7 +279,8 @@ class Trainer:
             for pair, emptied in zip(pairs, emptied_P.tolist(), strict=True)
         ]
         latents_P2 = torch.stack([data.latents[pair] for pair in pairs])
-        return Batch(latents_P2, noise_P, timesteps_P, rows, data.conditioning, backbone.device)
+        human_P = torch.tensor([side == "human" for side, _ in drawn])
+        return Batch(latents_P2, noise_P, timesteps_P, human_P, rows, data.conditioning, backbone.device)
 
     def _preview(self) -> None:
         """Images of the first held-out prompts on fixed noise seeds, as they are at this step."""
@@ -334,21 +335,24 @@ class Batch:
         latents_P2: Tensor,
         noise_P: Tensor,
         timesteps_P: Tensor,
+        human_P: Tensor,
         prompt_rows: list[int],
         conditioning: Conditioning,
         device: torch.device,
     ) -> None:
-        self._own = (latents_P2, noise_P, timesteps_P, prompt_rows, conditioning, device)
+        self._own = (latents_P2, noise_P, timesteps_P, human_P, prompt_rows, conditioning, device)
         self.latents_2P = torch.cat([latents_P2[:, 0], latents_P2[:, 1]]).to(device)
         # One noise and one timestep for both: the margin compares images, not draws.
         self.noise_2P = torch.cat([noise_P, noise_P]).to(device)
         self.timesteps_2P = torch.cat([timesteps_P, timesteps_P]).to(device)
+        self.human_P = human_P.to(device)
         self.conditioning_2P = take(conditioning, [*prompt_rows, *prompt_rows])
 
     def __len__(self) -> int:
-        return len(self._own[3])
+        return len(self.human_P)
 
     def slice(self, first: int, last: int) -> Batch:
-        latents_P2, noise_P, timesteps_P, rows, conditioning, device = self._own
+        latents_P2, noise_P, timesteps_P, human_P, rows, conditioning, device = self._own
         cut = slice(first, last)
-        return Batch(latents_P2[cut], noise_P[cut], timesteps_P[cut], rows[cut], conditioning, device)
+        cut_tensors = (latents_P2[cut], noise_P[cut], timesteps_P[cut], human_P[cut])
+        return Batch(*cut_tensors, rows[cut], conditioning, device)

@@ -70,6 +70,16 @@ def test_the_winners_pull_lowers_its_error_and_asks_nothing_of_the_loser():
     assert torch.allclose(gradient_2P, torch.tensor([2.5, 0.0]))
 
 
+def test_only_the_pairs_that_are_named_are_pulled():
+    policy_2P, reference_2P = torch.tensor([0.4, 0.4, 0.5, 0.5]), torch.full((4,), 0.5)
+    config = Loss(beta=10, winner_pull=0.5)
+    one, neither = (
+        diffusion_dpo(policy_2P, reference_2P, config, pulled_P=torch.tensor(pulled)).loss_P
+        for pulled in ([True, False], [False, False])
+    )
+    assert torch.allclose(neither - one, torch.tensor([0.25, 0.0]))
+
+
 def test_two_sided_terms_pull_the_winner_up_and_push_the_loser_down_apart():
     policy_2P = torch.tensor([0.6, 0.2], requires_grad=True)
     reference_2P = torch.tensor([0.5, 0.5])

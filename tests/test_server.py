@@ -135,7 +135,46 @@ def test_a_link_in_place_of_an_image_is_refused(client: TestClient, store: Store
     assert client.get(first["left"]).status_code == 403
 
 
+def test_names_are_told_and_ids_are_not(client: TestClient, store: Store) -> None:
+    store.show_pairs([pair["id"] for pair in next_pairs(client)], to="person-12345678")
+    assert client.post("/api/projects/p/name", json={"name": "Ann"}).json() == {"name": "Ann"}
+    client.cookies.set("sail_person", "person-12345678")
+    said = client.post("/api/projects/p/pairs/next", json={}).json()
+    assert (said["holders"], said["with_others"], said["name"]) == (["Ann"], 6, None)
+    refused = client.post("/api/projects/p/name", json={"name": "ann"})
+    assert refused.status_code == 422 and "Choose another name" in refused.json()["detail"]
+
+
+def test_an_order_is_an_event_with_its_author(client: TestClient, store: Store) -> None:
+    said = client.post("/api/projects/p/order", json={"order": "uncertain"}).json()
+    assert said == {"order": "uncertain", "judged": 0}
+    assert [(event["by"], event["payload"]) for event in store.events() if event["kind"] == "order"] == [
+        ("ann", {"order": "uncertain"})
+    ]
+    assert client.post("/api/projects/p/order", json={"order": "best"}).status_code == 422
+
+
+def test_reasons_go_the_way_of_answers(client: TestClient, store: Store) -> None:
+    (first, *_) = next_pairs(client)
+    own = answer(first["id"])
+    why = {
+        "uuid": new_uuid(),
+        "pair": first["id"],
+        "value": "reasons",
+        "of": own["uuid"],
+        "reasons": ["colour"],
+    }
+    assert send(client, own, why).json()["acknowledged"] == [own["uuid"], why["uuid"]]
+    assert store.reasons([own["uuid"]]) == {own["uuid"]: (["colour"], "")}
+    assert send(client, {**why, "uuid": new_uuid(), "reasons": ["weather"]}).status_code == 422
+
+
 # Where things stand
+
+
+def test_an_idle_server_does_not_look_into_gradios_queue_all_the_time(projects: Projects) -> None:
+    queue = mount_page(build(projects), projects)._queue
+    assert min(queue.sleep_when_free, queue.progress_update_sleep_when_free) >= 1
 
 
 def test_status_is_not_sent_twice(client: TestClient) -> None:

@@ -262,12 +262,3 @@ def test_a_pair_whose_image_fails_can_only_be_skipped_until_it_is_there(
     assert values(store) == []
     page.keyboard.press("1")
     wait_for(lambda: [(row["pair"], row["value"]) for row in store.label_history()] == [(pair, "left")])
-
-
-def test_a_hidden_tab_labels_nothing(label: Page, store: Store) -> None:
-    pair = shown_pair(label)
-    label.evaluate("Object.defineProperty(document, 'hidden', { value: true, configurable: true })")
-    label.keyboard.press("1")
-    label.evaluate("delete document.hidden")
-    answer(label, "2")
-    wait_for(lambda: [(row["pair"], row["value"]) for row in store.label_history()] == [(pair, "right")])

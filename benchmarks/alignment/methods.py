@@ -96,6 +96,7 @@ def trained_on_all(pairs: Sequence[TrainingPair]) -> list[TrainingPair]:
 
 PAPER: Changes = {
     "loss.winner_penalty": 0.0,
+    "loss.winner_pull": 0.0,
     "scoring.average": "mean",
     "scoring.shared": False,
     "drawn_by": "policy",
@@ -106,6 +107,7 @@ PAPER: Changes = {
 }
 """As published, but for beta and rate, which hang on the model: the starter's, not yet tuned for this."""
 
+WINNERS_ALONE: Changes = {"loss.objective": "winner", "loss.winner_penalty": 0.0, "loss.winner_pull": 0.0}
 NO_MIXUP: Changes = {"mixup.self_fraction": 1.0}
 
 
@@ -118,7 +120,7 @@ METHODS: dict[str, Method] = {
     "base": Method(train=nothing, labels=0),
     "dpo_100": Method(train=once, labels=MANY_LABELS, steps_of_rounds=SEED_ROUNDS + SELF_ROUNDS),
     "dpo_6": Method(train=in_rounds),
-    "sft_6": Method(train=in_rounds, changes={"loss.objective": "winner", "loss.winner_penalty": 0.0}),
+    "sft_6": Method(train=in_rounds, changes=WINNERS_ALONE),
     "sail_6": gated(),
     "sail_6_half_labels": gated(labels=FEW_LABELS // 2),
     "sail_6_paper": gated(changes=PAPER),

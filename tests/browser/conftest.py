@@ -50,7 +50,7 @@ def pairs_to_label(tmp_path: Path, root: Path) -> Iterator[tuple[App, Store]]:
 def open_label(page: Page) -> Callable[[App], Page]:
     def go(app: App) -> Page:
         page.goto(app.address)
-        page.wait_for_selector(".sail-label[data-mounted]")
+        page.wait_for_selector(".sail-label[data-mounted]", state="attached")
         return page
 
     return go

@@ -54,7 +54,7 @@ def store(home: Path) -> Iterator[Store]:
 
 def open_at(page: Page, app: App, project: str, tab: str) -> None:
     page.goto(f"{app.address}/?project={project}")
-    page.wait_for_selector(".sail-label[data-mounted]")
+    page.wait_for_selector(".sail-label[data-mounted]", state="attached")
     open_tab(page, tab)
 
 
@@ -155,7 +155,7 @@ def test_comparisons_wait_in_the_browser_while_the_server_is_gone_and_undo_works
     expect(page.get_by_test_id("compare-unsent")).to_be_hidden(timeout=60_000)
     assert values(store) == ["left", "right", "tie"]
     page.reload()
-    page.wait_for_selector(".sail-label[data-mounted]")
+    page.wait_for_selector(".sail-label[data-mounted]", state="attached")
     open_tab(page, "Compare")
     assert wait_for_comparison(page) == third
     page.keyboard.press("z")
@@ -217,7 +217,7 @@ def test_both_tabs_fit_360_pixels_and_answer_to_touch(app: App, store: Store, br
     small = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "color_scheme": "dark"}
     with watched(browser, **small) as page:
         page.goto(f"{app.address}/?project={store.name}")
-        page.wait_for_selector(".sail-label[data-mounted]")
+        page.wait_for_selector(".sail-label[data-mounted]", state="attached")
         page.evaluate("async () => (await import('/ui/core.js')).openTab('compare')")
         wait_for_comparison(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360

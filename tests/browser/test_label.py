@@ -61,7 +61,7 @@ def test_undo_works_after_a_reload(pairs_to_label: Labelling, open_label: Opens)
     answer(page, "1")
     wait_for(lambda: values(store) == ["left"])
     page.reload()
-    page.wait_for_selector(".sail-label[data-mounted]")
+    page.wait_for_selector(".sail-label[data-mounted]", state="attached")
     wait_for_pair(page)
     page.keyboard.press("z")
     page.wait_for_function("pair => document.querySelector('.sail-label').dataset.pair === pair", arg=first)
@@ -149,7 +149,7 @@ def test_labels_in_a_closed_tab_are_sent_by_the_next_one(
     app, store = pairs_to_label
     with watched(browser) as page:
         page.goto(app.address)
-        page.wait_for_selector(".sail-label[data-mounted]")
+        page.wait_for_selector(".sail-label[data-mounted]", state="attached")
         wait_for_pair(page)
         page.route("**/labels", lambda route: route.abort())
         answer(page, "2")
@@ -159,7 +159,7 @@ def test_labels_in_a_closed_tab_are_sent_by_the_next_one(
         second = page.context.new_page()
         page.close(run_before_unload=False)
         second.goto(app.address)
-        second.wait_for_selector(".sail-label[data-mounted]")
+        second.wait_for_selector(".sail-label[data-mounted]", state="attached")
         wait_for(lambda: values(store) == ["right"])
 
 
@@ -200,7 +200,7 @@ def test_undo_after_a_reload_takes_back_what_is_not_sent_yet(
     answer(page, "2")
     page.evaluate("navigator.sendBeacon = () => true")
     page.reload()
-    page.wait_for_selector(".sail-label[data-mounted]")
+    page.wait_for_selector(".sail-label[data-mounted]", state="attached")
     wait_for_pair(page)
     page.keyboard.press("z")
     page.wait_for_function("pair => document.querySelector('.sail-label').dataset.pair === pair", arg=second)
@@ -272,7 +272,7 @@ def test_a_pair_answered_in_one_tab_leaves_the_other(pairs_to_label: Labelling, 
     wait_for_pair(page)
     other = page.context.new_page()
     other.goto(app.address)
-    other.wait_for_selector(".sail-label[data-mounted]")
+    other.wait_for_selector(".sail-label[data-mounted]", state="attached")
     same = wait_for_pair(other)
     assert shown_pair(page) == same
     answer(page, "1")
@@ -320,7 +320,7 @@ def test_markup_in_a_prompt_and_in_a_project_name_is_text(tmp_path: Path, root: 
     store.close()
     app = start_app(root, tmp_path / "a <b>")
     page.goto(app.address)
-    page.wait_for_selector(".sail-label[data-mounted]")
+    page.wait_for_selector(".sail-label[data-mounted]", state="attached")
     wait_for_pair(page)
     assert page.get_by_test_id("prompt").inner_text() in prompts
     assert page.get_by_test_id("project-select").input_value() == "a <b>"
@@ -332,7 +332,7 @@ def test_it_works_at_360_pixels_by_touch_in_the_dark(pairs_to_label: Labelling, 
     small = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "color_scheme": "dark"}
     with watched(browser, **small) as page:
         page.goto(app.address)
-        page.wait_for_selector(".sail-label[data-mounted]")
+        page.wait_for_selector(".sail-label[data-mounted]", state="attached")
         wait_for_pair(page)
         page.get_by_test_id("image-left").tap()
         wait_for(lambda: values(store) == ["left"])
@@ -350,11 +350,11 @@ def test_two_tabs_may_have_two_projects(tmp_path: Path, root: Path, page: Page) 
         store.close()
     app = start_app(root, tmp_path / "one")
     page.goto(app.address)
-    page.wait_for_selector(".sail-label[data-mounted]")
+    page.wait_for_selector(".sail-label[data-mounted]", state="attached")
     assert page.url.endswith("?project=one")
     other = page.context.new_page()
     other.goto(f"{app.address}/?project=two")
-    other.wait_for_selector(".sail-label[data-mounted]")
+    other.wait_for_selector(".sail-label[data-mounted]", state="attached")
     wait_for_pair(other)
     answer(other, "1")
     two, one = Store(tmp_path / "two"), Store(tmp_path / "one")

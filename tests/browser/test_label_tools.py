@@ -29,7 +29,7 @@ def label(pairs_to_label: tuple[App, Store], page: Page) -> Iterator[Page]:
 
 def opened(page: Page, app: App) -> str:
     page.goto(app.address)
-    page.wait_for_selector(".sail-label[data-mounted]")
+    page.wait_for_selector(".sail-label[data-mounted]", state="attached")
     return wait_for_pair(page)
 
 
@@ -107,7 +107,7 @@ def test_reasons_are_kept_for_the_last_answer_and_typing_labels_nothing(label: P
     (kept,) = store.label_history()
     assert store.reasons([kept["uuid"]]) == {kept["uuid"]: (["colour", "prompt"], "a <b> fox1")}
     label.reload()
-    label.wait_for_selector(".sail-label[data-mounted]")
+    label.wait_for_selector(".sail-label[data-mounted]", state="attached")
     label.keyboard.press("t")
     expect(label.get_by_test_id("reason-text")).to_have_value("a <b> fox1")
     expect(label.get_by_test_id("reason-prompt")).to_have_attribute("aria-pressed", "true")
@@ -127,7 +127,7 @@ def test_practice_is_offered_to_who_is_new_and_nothing_of_it_is_kept(label: Page
     wait_for(lambda: values(store) == ["left"])
     label.evaluate("localStorage.removeItem('sail.notes')")
     label.reload()
-    label.wait_for_selector(".sail-label[data-mounted]")
+    label.wait_for_selector(".sail-label[data-mounted]", state="attached")
     expect(label.get_by_test_id("note-practice")).to_be_hidden()
 
 

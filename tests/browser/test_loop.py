@@ -51,7 +51,7 @@ def drawing(tmp_path: Path, root: Path) -> Iterator[tuple[App, Store]]:
 def test_the_whole_loop_through_the_page(drawing: tuple[App, Store], page: Page, root: Path) -> None:
     app, store = drawing
     page.goto(app.address)
-    page.wait_for_selector(".sail-label[data-mounted]")
+    page.wait_for_selector(".sail-label[data-mounted]", state="attached")
     label_twelve(page, store)
     train_round_0(page, store)
     flipped, dropped = review(page, store)

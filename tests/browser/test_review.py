@@ -82,7 +82,7 @@ def open_review(store: Store, app: App, page: Page) -> Page:
 
 
 def show_review(page: Page) -> None:
-    page.wait_for_selector(".sail-label[data-mounted]")
+    page.wait_for_selector(".sail-label[data-mounted]", state="attached")
     open_tab(page, "Review")
     expect(page.get_by_test_id("review-grid").locator("article")).to_have_count(24)
 
@@ -190,7 +190,7 @@ def test_an_answer_that_the_judge_contradicts_can_be_given_again(review: Page, s
     before = next(pair for pair in store.human_pairs() if pair.id == doubted)
     review.context.add_cookies([{"name": "sail_person", "value": "ann", "url": review.url}])
     review.reload()
-    review.wait_for_selector(".sail-label[data-mounted]")
+    review.wait_for_selector(".sail-label[data-mounted]", state="attached")
     open_tab(review, "Rounds")
     card = review.get_by_test_id("doubted-pair")
     expect(card).to_have_attribute("data-pair", doubted)

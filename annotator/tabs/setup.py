@@ -14,6 +14,7 @@ _SETTINGS = (
     ("candidates_per_pair", "Images drawn for a pair", "2", "1"),
     ("prompts_per_round", "Prompts a round", "1", "1"),
     ("num_candidates", "Candidates a prompt", "2", "1"),
+    ("self_pairs_per_prompt", "Self pairs a prompt", "1", "1"),
     ("scoring.draws", "Draws to judge with", "2", "1"),
     ("sampling.steps", "Sampling steps", "1", "1"),
     ("sampling.guidance", "Guidance", "0", "any"),

@@ -56,6 +56,7 @@ def open_at(page: Page, app: App, project: str, tab: str) -> None:
     page.goto(f"{app.address}/?project={project}")
     page.wait_for_selector(".sail-label[data-mounted]", state="attached")
     open_tab(page, tab)
+    page.wait_for_selector(f".sail-{tab.lower()}[data-mounted]")
 
 
 def open_compare(page: Page, app: App, store: Store) -> None:

@@ -13,7 +13,6 @@ import {
   openTab,
   percent,
   plural,
-  poll,
   project,
   Refused,
   trouble,

@@ -2,7 +2,7 @@
 // What is said is in answers.js, which pairs come in pairs.js, how one looks closer in look.js.
 
 import { Answers } from "/ui/answers.js";
-import { ask, base, beforeTraining, isShown, onStatus, Refused, trouble } from "/ui/core.js";
+import { beforeTraining, isShown, onStatus, Refused, trouble } from "/ui/core.js";
 import { Images } from "/ui/images.js";
 import { Look } from "/ui/look.js";
 import { mountNotes } from "/ui/notes.js";

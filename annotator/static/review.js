@@ -188,7 +188,7 @@ export function mount(root) {
       ? `The model is drawing and judging images: ${proposing.step} of ${proposing.total || "…"} prompts.`
       : status.next.name === "propose"
         ? `The policy of round ${status.current} has not proposed anything for round ${status.next.round} yet.`
-        : "After round 0 the model draws new images and picks winners itself. They come here before it learns from them.";
+        : "After round 0 new images are drawn, and the model picks winners itself. They come here before it learns from them.";
     if (place.dataset.text === text) return;
     place.dataset.text = text;
     const button = h("button", { type: "button", class: "sail-primary" }, "Open Rounds");

@@ -6,7 +6,7 @@ TITLE = "Rounds"
 NAME = "rounds"
 STEPS = (
     ("seed", "Label", "people choose"),
-    ("propose", "Propose", "the model draws and judges"),
+    ("propose", "Propose", "images are drawn, the model judges"),
     ("review", "Review", "people correct"),
     ("train", "Train", "the model learns"),
     ("gate", "Check", "measured, accepted or not"),

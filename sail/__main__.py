@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from sail.config import Kind, LoopSettings, ModelRef, first_fault
+from sail.config import Kind, LoopSettings, ModelRef, Precision, first_fault
 from sail.rounds import parse_prompts
 from sail.runfolder import RunBusy, RunFolder, Stopped
 
@@ -21,6 +21,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pret
 RunDir = Annotated[Path, typer.Argument(help="A run folder: request.json and its inputs.")]
 Model = Annotated[str, typer.Option(help="A diffusers folder or a hub id.")]
 Revision = Annotated[str | None, typer.Option(help="Commit of a hub model.")]
+PrecisionOption = Annotated[Precision, typer.Option(help="Arithmetic; auto: bfloat16 on a GPU.")]
 PromptFile = Annotated[Path, typer.Option(help="Prompts, one a line.")]
 
 STOPPED = 3
@@ -68,12 +69,13 @@ def sample(
     steps: Annotated[int | None, typer.Option(min=1, show_default="the model's")] = None,
     guidance: Annotated[float | None, typer.Option(min=0, show_default="the model's")] = None,
     revision: Revision = None,
+    precision: PrecisionOption = "auto",
 ) -> None:
     """Draw images; the same noise seed, prompt and index start from the same noise under any adapter."""
     with _mistakes_as_sentences():
         from sail.proposing import sample_to_folder
 
-        asked = ModelRef(source=model, revision=revision).checked()
+        asked = ModelRef(source=model, revision=revision, precision=precision).checked()
         changes = {"steps": steps, "guidance": guidance}
         sampling = LoopSettings.for_model(asked).sampling.model_copy(
             update={name: value for name, value in changes.items() if value is not None}
@@ -104,12 +106,13 @@ def loop(
     preset: Annotated[str, typer.Option(help="default (what the model brings) or paper.")] = "default",
     settings: Annotated[Path | None, typer.Option(help="LoopSettings as JSON, instead of a preset.")] = None,
     revision: Revision = None,
+    precision: PrecisionOption = "auto",
 ) -> None:
     """The whole loop with an annotator program; writes OUT/result.json after every round."""
     with _mistakes_as_sentences():
         from sail.loop import Loop, LoopRequest
 
-        base = ModelRef(source=model, revision=revision).checked()
+        base = ModelRef(source=model, revision=revision, precision=precision).checked()
         asked = _loop_settings(base, preset, settings, prompts_per_round, candidates, steps, noise_seed)
         request = LoopRequest(
             model=base,

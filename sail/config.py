@@ -52,6 +52,7 @@ Choose = Literal["best_worst", "random"]
 DrawnBy = Literal["policy", "reference"]
 """Who draws the candidates that the policy judges against its reference; the paper has the policy do both.
 A policy prefers images that carry its own marks, whatever people like, and the reference's carry none."""
+Precision = Literal["auto", "float32", "bfloat16"]
 Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARS)]
 
 
@@ -60,6 +61,9 @@ class ModelRef(Config):
 
     source: str
     revision: str | None = None
+    precision: Precision = "auto"
+    """Of the model's arithmetic; `auto` is bfloat16 on a GPU that has it and float32 elsewhere.
+    Latents, errors and adapters are float32 either way."""
 
     def checked(self) -> ModelRef:
         """Raise ValueError where the source can be seen to be unusable; return self otherwise."""

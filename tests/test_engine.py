@@ -30,6 +30,7 @@ from sail.config import (
 from sail.monitors import looks
 from sail.policy import Policy
 from sail.records import LatentsRef, TrainingPair
+from sail.reward import gains
 from sail.runfolder import ADAPTER_FILE, RunFolder, Stopped, sha256_file
 from sail.running import execute
 from sail.sampling import draw
@@ -212,6 +213,30 @@ def test_a_new_adapter_changes_nothing_and_the_parts_differ_once_it_is_trained(m
     assert torch.equal(as_reference, drawn_latents(aligned))
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_policy_against_itself_rewards_every_image_with_0(model, precision):
+    policy = policy_of(model.model_copy(update={"precision": precision}))
+    policy.add_trainable(Lora(rank=2), noise_seed=0)
+    own_NK = gains(policy, "a red fox", torch.randn(3, 4, 8, 8), Scoring(draws=4), reference="base")
+    assert own_NK.abs().max() == 0
+
+
+def test_bfloat16_computes_nearly_the_same_and_is_trained_in_float32(model):
+    latents, timesteps = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(4)
+    gradients = []
+    for precision in ("float32", "bfloat16"):
+        policy = policy_of(model.model_copy(update={"precision": precision}))
+        policy.add_trainable(Lora(rank=2), noise_seed=0)
+        prediction = policy.backbone.predict(
+            latents, 200 * timesteps, policy.backbone.encode_prompts(["a red fox"] * 4)
+        )
+        prediction.square().mean().backward()
+        found = [parameter.grad for parameter in policy.parameters().values()]
+        assert prediction.dtype == torch.float32 and all(one.dtype == torch.float32 for one in found)
+        gradients.append(torch.cat([one.flatten() for one in found]))
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.99
+
+
 def test_only_the_policy_adapter_takes_gradients(model, trained):
     policy = policy_of(model, trained.path / "adapter")
     policy.load("reference", trained.path / "adapter")
@@ -321,6 +346,12 @@ def test_training_moves_every_lora_matrix(model, trained):
 def test_the_first_step_of_a_run_has_loss_log_2(trained):
     first = trained.metrics()[0]
     assert first["step"] == 1 and first["loss"] == pytest.approx(0.6931472, abs=1e-5)
+
+
+def test_a_short_run_has_the_losses_it_always_had(trained):
+    """Whoever changes these changes what everybody's adapters become."""
+    losses = [line["loss"] for line in trained.metrics()]
+    assert losses == pytest.approx([0.69315, 0.68434, 0.77637, 0.69724, 0.50538, 0.48330], abs=1e-3)
 
 
 def test_training_on_pairs_makes_the_winner_the_likelier_one(model, proposed, tmp_path):

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from annotator.audit import certainty, sample
-from sail.records import SelfPair
+from sail.pairing import typical_margin
 from sail.runfolder import RunFolder
 
 Pairs = list[tuple[float, bool]]
-"""Margin in standard errors, and whether the judge is right."""
+"""Margin beside a typical one of its run, and whether the judge is right."""
 CONFIDENCE = {"sure": 3.0, "fairly sure": 1.5, "a guess": 0.5}
 
 
@@ -55,11 +55,12 @@ def proposed(asked: argparse.Namespace) -> Pairs:
 
     reader = AttributeReader.load("measuring")
     gaps = liked("winner") - liked("loser")
-    return [_judged(pair, gap) for pair, gap in zip(pairs, gaps, strict=True) if abs(gap) >= TIE_BELOW]
-
-
-def _judged(pair: SelfPair, gap: float) -> tuple[float, bool]:
-    return pair.confidence, bool(gap > 0)
+    typical = typical_margin([pair.margin for pair in pairs])
+    return [
+        (pair.margin / typical, bool(gap > 0))
+        for pair, gap in zip(pairs, gaps, strict=True)
+        if abs(gap) >= TIE_BELOW
+    ]
 
 
 def one_by_one(pairs: Pairs, asked: argparse.Namespace, rng: random.Random) -> tuple[float, float]:
@@ -94,7 +95,7 @@ def main() -> None:
     )
     parser.add_argument("--accuracies", type=float, nargs=3, default=[0.95, 0.8, 0.6])
     parser.add_argument(
-        "--over", type=float, default=2.0, help="standard errors from which pairs are glanced at"
+        "--over", type=float, default=1.0, help="typical margins from which pairs are glanced at"
     )
     parser.add_argument("--decide-s", type=float, default=1.5)
     parser.add_argument("--glance-s", type=float, default=0.3)

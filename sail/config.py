@@ -49,9 +49,10 @@ TimestepRange = Annotated[tuple[float, float], AfterValidator(_checked_share)]
 """Share of the training timesteps that draws are taken from: (0, 1) is all of them, 0 the least noise."""
 Choose = Literal["best_worst", "random"]
 """Which two candidates of a prompt become its self pair; the paper compares both."""
-DrawnBy = Literal["policy", "reference"]
-"""Who draws the candidates that the policy judges against its reference; the paper has the policy do both.
-A policy prefers images that carry its own marks, whatever people like, and the reference's carry none."""
+DrawStrength = Annotated[float, Field(ge=0, le=1)]
+"""Share of the policy's adapter that candidates are drawn with: 1 the policy (the paper), 0 the base model.
+A policy prefers images that carry its own marks, whatever people like; a weaker one's carry fewer, and are
+still better liked than base's."""
 Precision = Literal["auto", "float32", "bfloat16"]
 Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARS)]
 
@@ -201,7 +202,7 @@ class ProposeRequest(_Request):
     noise_seed: int = 0
     sampling: Sampling = Sampling()
     scoring: Scoring | None = None
-    drawn_by: DrawnBy = "policy"
+    draw_strength: DrawStrength = 1.0
     choose: Choose = "best_worst"
     self_pairs_per_prompt: int = Field(1, ge=1)
     """With `best_worst`: best against worst, second best against second worst, and so on."""
@@ -305,7 +306,7 @@ class LoopSettings(Config):
     """Every so many human pairs one is held out, for the judge to be measured on."""
     min_human_pairs: int = Field(8, ge=2)
     """Fewer winner-loser pairs than this are too few to train."""
-    drawn_by: DrawnBy = "policy"
+    draw_strength: DrawStrength = 1.0
     choose: Choose = "best_worst"
     self_pairs_per_prompt: int = Field(1, ge=1)
     """Best against worst of a prompt's candidates, second best against second worst, and so on inwards."""

@@ -42,6 +42,11 @@ def best_and_worst(rewards: Sequence[float], count: int = 1) -> list[tuple[int, 
     return [(best, worst) for best, worst in pairs if rewards[best] > rewards[worst]]
 
 
+def typical_margin(margins: Sequence[float]) -> float:
+    """Root mean square of a run's margins: what a margin is large or small beside; 0 for none."""
+    return (sum(margin**2 for margin in margins) / len(margins)) ** 0.5 if margins else 0.0
+
+
 def ranked_self_pairs(
     prompts: Sequence[str],
     rewards: Sequence[Sequence[float]],
@@ -53,6 +58,8 @@ def ranked_self_pairs(
 ) -> list[SelfPair]:
     """Best against worst of each prompt and so on inwards (or two by lot), the clearest pair first.
 
+    The clearest are those with the largest margins. Its standard error says how far draws differ, and they
+    differ most where most is at stake: divided by it, the emptiest pairs come first.
     `margin_error(prompt, winner, loser)` gives the standard error of a margin: where draws are shared it
     cannot be had from the two rewards' own errors.
     """
@@ -76,5 +83,5 @@ def ranked_self_pairs(
             )
             for winner, loser in chosen
         ]
-    pairs.sort(key=lambda pair: (-pair.confidence, pair.prompt_index, pair.winner))
+    pairs.sort(key=lambda pair: (-pair.margin, pair.prompt_index, pair.winner))
     return [pair.model_copy(update={"rank": rank}) for rank, pair in enumerate(pairs)]

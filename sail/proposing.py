@@ -38,7 +38,10 @@ def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> d
     (folder.path / "candidates").mkdir(exist_ok=True)
     done = frozenset(found.prompt_index for found in folder.candidate_sets())
     progress.stage("draw and judge" if request.scoring else "draw", len(request.prompts), done=len(done))
-    policy.play("policy" if request.drawn_by == "policy" else reference)
+    if request.draw_strength > 0:
+        policy.play("policy", strength=request.draw_strength)
+    else:
+        policy.play("base")
     for drawn in draw(
         policy,
         request.prompts,

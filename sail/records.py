@@ -61,12 +61,7 @@ class SelfPair(Record):
     margin_error: float
     """Standard error of the margin over the draws, in nats."""
     rank: int = Field(ge=0)
-    """0 is the clearest: pairs are ordered by margin / margin_error, falling."""
-
-    @property
-    def confidence(self) -> float:
-        """Margin in standard errors."""
-        return self.margin / self.margin_error if self.margin_error > 0 else float("inf")
+    """0 is the clearest: pairs are ordered by margin, falling."""
 
 
 class TrainingPair(Record):

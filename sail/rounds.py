@@ -138,7 +138,7 @@ def propose_request(
         noise_seed=settings.noise_seed + number,
         sampling=settings.sampling,
         scoring=settings.scoring,
-        drawn_by=settings.drawn_by,
+        draw_strength=settings.draw_strength,
         choose=settings.choose,
         self_pairs_per_prompt=settings.self_pairs_per_prompt,
         beta=settings.loss.beta,

@@ -516,11 +516,11 @@ def test_a_policy_ranks_its_own_candidates_and_says_how_sure_it_is(model, traine
     pairs = folder.self_pairs()
     assert result["self_pairs"] == len(pairs) == len(PROMPTS)
     assert all(pair.margin > 0 and pair.margin_error > 0 for pair in pairs)
-    assert [pair.confidence for pair in pairs] == sorted((p.confidence for p in pairs), reverse=True)
+    assert [pair.margin for pair in pairs] == sorted((pair.margin for pair in pairs), reverse=True)
 
 
-@pytest.mark.parametrize("drawn_by", ["reference", "policy"])
-def test_candidates_are_drawn_by_the_reference_or_by_the_policy_as_asked(model, trained, tmp_path, drawn_by):
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_candidates_are_drawn_with_as_much_of_the_policy_as_asked(model, trained, tmp_path, strength):
     adapter = trained.path / "adapter"
     sha256 = sha256_file(adapter / ADAPTER_FILE)
     request = ProposeRequest(
@@ -530,16 +530,17 @@ def test_candidates_are_drawn_by_the_reference_or_by_the_policy_as_asked(model, 
         num_candidates=3,
         sampling=QUICK,
         scoring=Scoring(draws=3),
-        drawn_by=drawn_by,
+        draw_strength=strength,
     )
     folder = RunFolder.create(tmp_path / "0002-propose", request, adapters={sha256: adapter})
     execute(folder)
 
     found = [load_file(folder.path / one.latents) for one in folder.candidate_sets()]
     own = torch.cat([tensors["latents"] for tensors in found])
-    drawn_with = policy_of(model, adapter if drawn_by == "policy" else None)
+    drawn_with = policy_of(model, adapter if strength > 0 else None)
+    drawn_with.play("policy", strength=strength)
     assert torch.equal(own, drawn_latents(drawn_with, per_prompt=3))
-    # Whoever draws, it is the policy that judges.
+    # Whatever draws, it is the policy at full strength that judges.
     assert all(tensors["gains"].abs().min() > 0 for tensors in found)
 
 

@@ -1,5 +1,3 @@
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,13 +39,13 @@ def test_equal_rewards_make_no_pair():
     assert ranked_self_pairs(["a fox"], [[0.5, 0.5]], lambda *_: 0.1) == []
 
 
-def test_a_large_margin_inside_its_noise_ranks_below_a_small_clear_one():
-    errors = {0: 4.0, 1: 0.1}
+def test_the_larger_margin_ranks_first_whatever_its_standard_error():
+    errors = {0: 0.1, 1: 4.0}
     pairs = ranked_self_pairs(
-        ["a noisy fox", "a clear fox"], [[2.0, 0.0], [0.0, 1.0]], lambda prompt, *_: errors[prompt]
+        ["nearly alike", "far apart"], [[0.0, 1.0], [2.0, 0.0]], lambda prompt, *_: errors[prompt]
     )
-    assert [(pair.prompt, pair.rank) for pair in pairs] == [("a clear fox", 0), ("a noisy fox", 1)]
-    assert [pair.confidence for pair in pairs] == pytest.approx([10.0, 0.5])
+    assert [(pair.prompt, pair.rank) for pair in pairs] == [("far apart", 0), ("nearly alike", 1)]
+    assert [pair.margin_error for pair in pairs] == [4.0, 0.1]
 
 
 def test_a_pair_names_its_candidates_rewards_and_margin():
@@ -80,14 +78,9 @@ def test_pairs_by_lot_are_ordered_by_reward_the_same_each_time_and_not_only_the_
     assert len({(pair.winner, pair.loser) for pair in pairs}) == 6
 
 
-def test_pairs_of_equal_confidence_keep_the_order_of_their_prompts():
+def test_pairs_of_equal_margin_keep_the_order_of_their_prompts():
     pairs = ranked_self_pairs(["a", "b", "c"], [[1, 0]] * 3, lambda *_: 1.0)
     assert [pair.prompt for pair in pairs] == ["a", "b", "c"]
-
-
-def test_a_margin_without_error_is_the_clearest():
-    (pair,) = ranked_self_pairs(["a"], [[1, 0]], lambda *_: 0.0)
-    assert pair.confidence == math.inf
 
 
 def test_prompts_and_rewards_must_be_as_many():

@@ -99,7 +99,7 @@ PAPER: Changes = {
     "loss.winner_pull": 0.0,
     "scoring.average": "mean",
     "scoring.shared": False,
-    "drawn_by": "policy",
+    "draw_strength": 1.0,
     "self_pairs_per_prompt": 1,
     "reference": "parent",
     "mixup.self_fraction": 0.25,
@@ -127,7 +127,7 @@ METHODS: dict[str, Method] = {
     "sail_6_no_mixup": gated(changes=NO_MIXUP),
     "sail_6_random_pairs": gated(changes={"choose": "random", "self_pairs_per_prompt": 1}),
     "sail_6_independent_draws": gated(changes={"scoring.shared": False}),
-    "sail_6_own_images": gated(changes={"drawn_by": "policy"}),
+    "sail_6_own_images": gated(changes={"draw_strength": 1.0}),
     # Robustness.
     "sail_24_labels": gated(labels=24),
     "sail_192_labels": gated(labels=192),

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from benchmarks.alignment.methods import METHODS
 from benchmarks.alignment.pool import TIE_BELOW_SD, TUNING
-from benchmarks.alignment.study import STARTER, Size, Study, policy_at, utilities_of
+from benchmarks.alignment.study import Size, Study, policy_at, utilities_of
 from sail.config import Scoring
 from sail.loop import Rounds, human_pairs
 from sail.policy import Policy
@@ -45,11 +45,11 @@ def measured(out: Path, taste: str, repeat: int, size: Size) -> dict[str, np.nda
     settings = study.settings(method, prompts_per_round=PROMPTS)
     asked = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]
     folder = out / f"{repeat}-{taste}-{asked}".replace(" ", "_")
-    rounds = Rounds(folder, STARTER, settings, study.prompts)
+    rounds = Rounds(folder, study.model, settings, study.prompts)
     rounds.take_prompts(method.labels)
     judge = rounds.train(human_pairs(*study.labelled(taste, method), settings), parent=None)
     rounds.self_annotated(judge)
-    policy, proposed = policy_at(judge), RunFolder(folder / "0002-propose")
+    policy, proposed = policy_at(study.model, judge), RunFolder(folder / "0002-propose")
     sets = [
         (one.prompt, load_file(proposed.path / one.latents)["latents"]) for one in proposed.candidate_sets()
     ]

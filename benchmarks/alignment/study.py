@@ -22,7 +22,7 @@ from benchmarks.alignment.pool import TASTES, TIE_BELOW_SD, Pool, load_reader, o
 from data.starter.recipe.evaluate import named_attributes
 from sail import backbones
 from sail.annotate import ShownPair
-from sail.config import LoopSettings, ModelRef, Scoring
+from sail.config import LoopSettings, ModelRef, Precision, Scoring
 from sail.loop import Rounds, human_pairs
 from sail.policy import Policy
 from sail.records import LabelValue
@@ -37,7 +37,7 @@ PROMPTS = Path("data/prompts")
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How large the benchmark is: the same for every method."""
+    """How large the benchmark is, and how it computes: the same for every method."""
 
     steps: int = 60
     """Optimiser steps a round; methods with one training have those of all rounds."""
@@ -48,6 +48,7 @@ class Size:
     """Pairs of the pool with a clear winner that nobody labelled, to measure judges on."""
     pool_pairs: int = 1600
     """Pairs that may be labelled; so many that there are `judged_pairs` besides are drawn."""
+    precision: Precision = "auto"
 
     def changes(self, rounds: int) -> Changes:
         return {
@@ -65,9 +66,9 @@ def inputs(size: Size) -> str:
     return hashlib.sha256(f"{size} {known}".encode()).hexdigest()[:12]
 
 
-def policy_at(at: Round | None) -> Policy:
-    """The starter, with the adapter of a round if there is one."""
-    policy = Policy(backbones.load(STARTER))
+def policy_at(model: ModelRef, at: Round | None) -> Policy:
+    """The model, with the adapter of a round if there is one."""
+    policy = Policy(backbones.load(model))
     if at is not None:
         policy.load("policy", Path(at.adapter))
     return policy
@@ -78,6 +79,7 @@ class Study:
 
     def __init__(self, out: Path, repeat: int, size: Size) -> None:
         self.inputs = inputs(size)
+        self.model = STARTER.model_copy(update={"precision": size.precision})
         self._out, self._repeat, self._size = out / self.inputs, repeat, size
         prompts = parse_prompts((PROMPTS / "starter.txt").read_text())
         random.Random(f"prompts/{repeat}").shuffle(prompts)
@@ -94,14 +96,16 @@ class Study:
         # What was begun with other settings is not gone on with.
         asked = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]
         folder = self._out / f"{self._repeat}-{taste}-{name}-{asked}".replace(" ", "_")
-        rounds = Rounds(folder, STARTER, settings, self.prompts)
+        rounds = Rounds(folder, self.model, settings, self.prompts)
         rounds.take_prompts(method.labels)  # Those that the labelled pairs were drawn for.
         pairs = human_pairs(*self.labelled(taste, method), settings)
         method.train(rounds, pairs)
         seconds = sum((RunFolder(run).result() or {}).get("seconds", 0.0) for run in folder.glob("*-*"))
         last = rounds.done[-1] if rounds.done else None
         current = rounds.current if method.gated else last
-        images = self._images(settings, policy_at(current)) if current else self._base_images(settings)
+        images = (
+            self._images(settings, policy_at(self.model, current)) if current else self._base_images(settings)
+        )
         found = {
             "inputs": self.inputs,
             "taste": taste,
@@ -133,7 +137,7 @@ class Study:
         settings = self.settings(METHODS["base"])
         # About a third of the pairs are clear to somebody who likes one size.
         count = self._size.pool_pairs + 5 * self._size.judged_pairs
-        return Rounds(folder, STARTER, settings, self.prompts).draw_seed(count)
+        return Rounds(folder, self.model, settings, self.prompts).draw_seed(count)
 
     def pool(self, taste: str) -> Pool:
         if taste not in self._pools:
@@ -166,7 +170,7 @@ class Study:
 
     def _base_images(self, settings: LoopSettings) -> list[Image.Image]:
         """What the base model draws, the same for every method and taste."""
-        self._base = self._base or self._images(settings, policy_at(None))
+        self._base = self._base or self._images(settings, policy_at(self.model, None))
         return self._base
 
     def _read(self, taste: str, images: Sequence[Image.Image], sd: float) -> dict[str, Any]:
@@ -195,7 +199,7 @@ class Study:
 
     def _round(self, taste: str, settings: LoopSettings, one: Round, folder: Path) -> dict[str, Any]:
         """What its own gate measured, and what only we can know: is the judge right?"""
-        policy, sd = policy_at(one), self.pool(taste).sd
+        policy, sd = policy_at(self.model, one), self.pool(taste).sd
         proposed = folder / f"{2 * one.round:04d}-propose"
         return {
             "round": one.round,

@@ -14,17 +14,17 @@ from benchmarks.alignment.study import Size, Study
 _studies: dict[tuple[Path, int, Size], Study] = {}
 
 
-def work(out: Path, size: dict[str, int], taste: str, repeat: int, method: str) -> dict[str, Any]:
+def work(out: Path, size: dict[str, Any], taste: str, repeat: int, method: str) -> dict[str, Any]:
     """One unit."""
     return _study(out, size, repeat).unit(taste, method)
 
 
-def prepare(out: Path, size: dict[str, int], repeat: int) -> None:
+def prepare(out: Path, size: dict[str, Any], repeat: int) -> None:
     """Draw the pool of a repeat, which its units share."""
     _study(out, size, repeat).draw_pool()
 
 
-def _study(out: Path, size: dict[str, int], repeat: int) -> Study:
+def _study(out: Path, size: dict[str, Any], repeat: int) -> Study:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     key = (out, repeat, Size(**size))
     if key not in _studies:

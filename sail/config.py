@@ -60,6 +60,9 @@ class ModelRef(Config):
 
     source: str
     revision: str | None = None
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the model's arithmetic; `auto` is bfloat16 on a GPU that has it and float32 elsewhere.
+    Latents, errors and adapters are float32 either way."""
 
     def checked(self) -> ModelRef:
         """Raise ValueError where the source can be seen to be unusable; return self otherwise."""

@@ -92,10 +92,12 @@ class Lora(Config):
 
 
 class Sampling(Config):
-    solver: Literal["dpm++", "ddim", "ddpm"] = "dpm++"
+    solver: Literal["auto", "dpm++", "ddim", "ddpm"] = "auto"
+    """`auto` is dpm++, and Euler steps for flow matching (SD3, Flux), which has no other."""
     steps: int = Field(20, ge=1, le=1000)
     guidance: float = Field(5.0, ge=0)
-    """Classifier-free guidance scale; 1 or less draws without guidance."""
+    """Classifier-free guidance scale; 1 or less draws without guidance. Where guidance is distilled into a
+    model it is told the number instead (Flux dev) or knows none (Flux schnell)."""
     chunk: int = Field(32, ge=1)
     """Images drawn together. Part of the request, because bits change with the batch size."""
     size: tuple[int, int] | None = None

@@ -69,9 +69,9 @@ A LoRA for `{base}`, aligned with one person's or one team's taste by SAIL {__ve
 annotates its own images and learns from them mixed with the human ones.
 
 ```python
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 
-pipeline = StableDiffusionPipeline.from_pretrained("{model}"{revision}){where}
+pipeline = DiffusionPipeline.from_pretrained("{model}"{revision}){where}
 pipeline.load_lora_weights("lora")  # the folder beside this file
 ```
 

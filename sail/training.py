@@ -100,7 +100,7 @@ def _encode(policy: Policy, prompts: list[str], batch: int = 64) -> Conditioning
 def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[str, object]:
     """Optimise, save the adapter, measure it and apply the gate. Returns what result.json says."""
     began = time.monotonic()
-    policy = Policy(backbones.load(request.model))
+    policy = Policy(backbones.load(request.model, told=progress.download))
     reference = _place_adapters(folder, request, policy)
     data = load_pairs(folder, policy)
     trainer = Trainer(folder, request, policy, reference, data)

@@ -22,6 +22,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from safetensors.torch import load_file, save_file
 from tiny_model import WORDS, tokenizer
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
@@ -202,3 +203,52 @@ def _t5() -> T5EncoderModel:
         vocab_size=len(WORDS), d_model=2 * WIDTH, d_kv=8, d_ff=32, num_layers=1, num_heads=2, pad_token_id=1
     )
     return T5EncoderModel(config)
+
+
+# A single file, as Stable Diffusion checkpoints came before diffusers: other names for the same weights.
+
+_IN_A_FILE = {
+    "conv_in": "input_blocks.0.0",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "down_blocks.0.resnets.0": "input_blocks.1.0",
+    "down_blocks.0.downsamplers.0.conv": "input_blocks.2.0.op",
+    "down_blocks.1.resnets.0": "input_blocks.3.0",
+    "down_blocks.1.attentions.0": "input_blocks.3.1",
+    "mid_block.resnets.0": "middle_block.0",
+    "mid_block.attentions.0": "middle_block.1",
+    "mid_block.resnets.1": "middle_block.2",
+    "up_blocks.0.resnets.0": "output_blocks.0.0",
+    "up_blocks.0.attentions.0": "output_blocks.0.1",
+    "up_blocks.0.resnets.1": "output_blocks.1.0",
+    "up_blocks.0.attentions.1": "output_blocks.1.1",
+    "up_blocks.0.upsamplers.0": "output_blocks.1.2",
+    "up_blocks.1.resnets.0": "output_blocks.2.0",
+    "up_blocks.1.resnets.1": "output_blocks.3.0",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+_IN_A_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+
+
+def write_single_file(folder: Path, file: Path) -> Path:
+    """The UNet and the text encoder of a tiny Stable Diffusion in one file; the VAE is not in it."""
+    weights = {}
+    for name, tensor in load_file(folder / "unet/diffusion_pytorch_model.safetensors").items():
+        part = next(part for part in _IN_A_FILE if name.startswith(f"{part}."))
+        rest = name.removeprefix(f"{part}.")
+        if "resnets" in part:
+            inner, kind = rest.rsplit(".", 1)
+            rest = f"{_IN_A_RESNET[inner]}.{kind}"
+        weights[f"model.diffusion_model.{_IN_A_FILE[part]}.{rest}"] = tensor
+    for name, tensor in load_file(folder / "text_encoder/model.safetensors").items():
+        weights[f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"] = tensor
+    save_file(weights, file)
+    return file

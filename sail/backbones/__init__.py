@@ -26,14 +26,17 @@ FAMILIES: dict[str, type[Diffusion | FlowMatching]] = {
 __all__ = ["Backbone", "Conditioning", "load", "pipeline_name"]
 
 
-def load(model: ModelRef, device: torch.device | None = None) -> Backbone:
+def load(
+    model: ModelRef, device: torch.device | None = None, *, told: loading.Told | None = None
+) -> Backbone:
     """The model on `device` (default: the GPU where there is one), frozen, in its computing precision.
 
+    `told` hears of a download as it goes on.
     ValueError where there is no such model or its family is not known.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    location = loading.locate(model.checked())
-    config = loading.config_folder(location)
+    location = loading.locate(model.checked(), told)
+    config = loading.config_folder(location, model.revision)
     name = loading.pipeline_name(config)
     if name not in FAMILIES:
         raise ValueError(f"{location} is a {name}. Known families: {', '.join(FAMILIES)}.")
@@ -45,8 +48,8 @@ def load(model: ModelRef, device: torch.device | None = None) -> Backbone:
 
 
 def pipeline_name(model: ModelRef) -> str:
-    """Name of the diffusers pipeline that loads `model`."""
-    return loading.pipeline_name(loading.config_folder(loading.locate(model.checked())))
+    """Name of the diffusers pipeline that reads `model`. ValueError where that cannot be known."""
+    return loading.pipeline_name(loading.config_folder(loading.locate(model.checked()), model.revision))
 
 
 def _dtype(model: ModelRef, device: torch.device) -> torch.dtype:

@@ -6,9 +6,11 @@ Knows no family: the class of the pipeline is given, or its name asked for.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -26,7 +28,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars, tqdm
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
@@ -34,36 +36,43 @@ from sail.config import ModelRef
 
 CONFIGS = ["*.json", "*.txt", "*.model"]
 WEIGHTS = ["*/*.safetensors"]
-"""In the folders of a pipeline's parts. What lies beside them in a repository is the same again in one file."""
-NOT_NEEDED = ["*.fp16*", "*.bf16*", "*.non_ema*", "safety_checker/*", "feature_extractor/*", "*onnx*"]
+"""In the folders of a pipeline's parts; what lies beside them is the same again in one file."""
+NOT_NEEDED = ["*.fp16*", "*.bf16*", "*.non_ema*", "safety_checker/*"]
 INDEX = "model_index.json"
 
 
-def locate(model: ModelRef) -> Path:
+Told = Callable[[int, int], None]
+"""Hears of a download: bytes that are here, bytes in all."""
+
+
+def locate(model: ModelRef, told: Told | None = None) -> Path:
     """The folder or file of a model; one of the hub is looked up in its cache or fetched."""
     if Path(model.source).exists():
         return Path(model.source)
-    return _from_hub(model.source, model.revision, CONFIGS + WEIGHTS)
+    return _from_hub(model.source, model.revision, CONFIGS + WEIGHTS, told)
 
 
-def config_folder(location: Path) -> Path:
-    """Where model_index.json lies: for a single file in the folder of its name, or else in the hub's cache."""
+def config_folder(location: Path, revision: str | None) -> Path:
+    """Where model_index.json lies: for a single file in the folder of its name, or in the hub's cache.
+
+    `revision` is that of the hub's configuration; None takes its newest.
+    """
     if location.is_dir():
         return location
     beside = location.with_suffix("")
     if (beside / INDEX).is_file():
         return beside
     try:
-        checkpoint = load_single_file_checkpoint(str(location))
+        weights = load_single_file_checkpoint(str(location))
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{location} cannot be read as safetensors: {_first_line(error)}.") from error
-    repository = fetch_diffusers_config(checkpoint)["pretrained_model_name_or_path"]
+    repository = fetch_diffusers_config(weights)["pretrained_model_name_or_path"]
     try:
-        return _from_hub(repository, None, CONFIGS)
+        return _from_hub(repository, revision, CONFIGS)
     except ValueError as error:
         raise ValueError(
-            f"{location.name} brings no configuration. Put that of its model ({INDEX} and the folders it names, "
-            f"as {repository} has them) into the folder {beside} beside it. From the hub: {error}"
+            f"{location.name} brings no configuration. Put that of its model ({INDEX} and the folders that "
+            f"it names, as {repository} has them) into the folder {beside} beside it. {error}"
         ) from error
 
 
@@ -92,12 +101,9 @@ def read(
                 str(location), config=str(config), **asked, **_autoencoder(config, dtype)
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, SingleFileComponentError) as error:
+        remedy = "All its parts must be there, their weights whole and in safetensors files."
         if location.is_file():
-            remedy = (
-                f"Parts that a single file lacks belong, with their weights, into {location.with_suffix('')}."
-            )
-        else:
-            remedy = "All its parts must be there, their weights whole and in safetensors files."
+            remedy = f"Parts that it lacks belong, with their weights, into {location.with_suffix('')}."
         what = f"{location} cannot be loaded as a {pipeline_class.__name__}"
         raise ValueError(f"{what}: {_first_line(error)}. {remedy}") from error
 
@@ -115,17 +121,21 @@ def _autoencoder(config: Path, dtype: torch.dtype) -> dict[str, Any]:
     return {"vae": AutoencoderKL.from_pretrained(config / "vae", dtype=dtype, use_safetensors=True)}
 
 
-def _from_hub(repository: str, revision: str | None, wanted: list[str]) -> Path:
-    """A snapshot, with progress on the terminal. huggingface_hub finds the token: HF_TOKEN, or a login's."""
+def _from_hub(repository: str, revision: str | None, wanted: list[str], told: Told | None = None) -> Path:
+    """A snapshot, with bars on a terminal. huggingface_hub finds the token: HF_TOKEN, or a login's."""
     at = f"{repository} at {revision}" if revision else repository
     try:
         found = snapshot_download(
-            repository, revision=revision, allow_patterns=wanted, ignore_patterns=NOT_NEEDED
+            repository,
+            revision=revision,
+            allow_patterns=wanted,
+            ignore_patterns=NOT_NEEDED,
+            tqdm_class=_bar(told) if told else None,
         )
     except GatedRepoError as error:
         raise ValueError(
-            f"The model {repository} is gated. Accept its terms on its page at the hub and give a token of that "
-            "account in HF_TOKEN."
+            f"The model {repository} is gated. Accept its terms on its page at the hub and give a token of "
+            "that account in HF_TOKEN."
         ) from error
     except RepositoryNotFoundError as error:
         raise ValueError(
@@ -137,7 +147,7 @@ def _from_hub(repository: str, revision: str | None, wanted: list[str]) -> Path:
     except LocalEntryNotFoundError as error:
         raise ValueError(
             f"The model {at} is not whole on this machine and the hub could not be asked. "
-            "Allow the download, try again when there is a connection, or give the folder of a downloaded model."
+            "Allow the download, try again with a connection, or give the folder of a downloaded model."
         ) from error
     except (OSError, ValueError) as error:
         raise ValueError(
@@ -145,6 +155,29 @@ def _from_hub(repository: str, revision: str | None, wanted: list[str]) -> Path:
             "Give the folder of a downloaded model instead."
         ) from error
     return Path(found)
+
+
+def _bar(told: Told) -> type[tqdm]:
+    """The bars of huggingface_hub, of which `told` hears as well, on a terminal or not."""
+    lock = Lock()
+
+    class Bar(tqdm):
+        def __init__(self, *positional: Any, **named: Any) -> None:
+            # One of three: the others count files, and bytes in the form in which they travel.
+            self._counts = named.get("name") == "huggingface_hub.snapshot_download"
+            self._here = 0
+            super().__init__(*positional, **named)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            shown = super().update(n)
+            if self._counts:
+                # From several threads, each with a file.
+                with lock:
+                    self._here += int(n or 0)
+                    told(self._here, int(self.total or 0))
+            return shown
+
+    return Bar
 
 
 def _first_line(error: BaseException) -> str:
@@ -156,7 +189,8 @@ def _quietly() -> Iterator[None]:
     """Without the notes and bars of two libraries; the bars of a later download are left as they were."""
     silent_before = are_progress_bars_disabled()
     for library in (diffusers_logging, transformers_logging):
-        library.set_verbosity_error()
+        # What goes wrong is raised, and said once.
+        library.set_verbosity(logging.CRITICAL)
         library.disable_progress_bar()
     try:
         yield

@@ -1,6 +1,7 @@
 """Every model family against its own diffusers pipeline: real classes, random weights, tiny size."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -547,3 +548,15 @@ def test_an_exported_lora_draws_in_the_familys_pipeline_what_it_draws_here(
 def test_a_lora_of_another_family_is_refused(looped, load):
     with pytest.raises(ValueError, match="no LoRA of a unet for StableDiffusionXLPipeline"):
         Policy(load("sdxl")).load("policy", last_adapter(looped("sd3"))[1])
+
+
+# The page about families
+
+
+def test_the_page_on_families_names_all_of_them_and_every_file(root):
+    page = (root / "docs/backbones.md").read_text(encoding="utf-8")
+    files = {file.name for file in (root / "sail/backbones").glob("*.py")}
+    assert set(re.findall(r"\b[\w]+\.py\b", page)) == files | {"tiny_families.py", "test_backbones.py"}
+    assert set(re.findall(r"`(\w+Pipeline)`", page)) == set(backbones.FAMILIES)
+    for block in re.findall(r"`(\{.*\})`", page):
+        Sampling.model_validate_json(block)

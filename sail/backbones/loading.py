@@ -22,8 +22,9 @@ from diffusers.loaders.single_file_utils import (
 )
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is its client's.
     GatedRepoError,
+    HTTPError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -39,7 +40,6 @@ WEIGHTS = ["*/*.safetensors"]
 """In the folders of a pipeline's parts; what lies beside them is the same again in one file."""
 NOT_NEEDED = ["*.fp16*", "*.bf16*", "*.non_ema*", "safety_checker/*"]
 INDEX = "model_index.json"
-
 
 Told = Callable[[int, int], None]
 """Hears of a download: bytes that are here, bytes in all."""
@@ -149,7 +149,7 @@ def _from_hub(repository: str, revision: str | None, wanted: list[str], told: To
             f"The model {at} is not whole on this machine and the hub could not be asked. "
             "Allow the download, try again with a connection, or give the folder of a downloaded model."
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPError) as error:
         raise ValueError(
             f"The model {at} could not be had from the hub: {_first_line(error)}. "
             "Give the folder of a downloaded model instead."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 from contextlib import ExitStack
@@ -125,9 +126,9 @@ class Projects:
         return self.get(name)
 
     def model(self, asked: ModelRef) -> ModelRef:
-        """A usable model; `starter` is the one that ships, a folder is named by its absolute path."""
+        """A usable model; `starter` is the one that ships, a folder or file is named by its absolute path."""
         source = str(self.starter) if asked.source.strip() == "starter" else asked.source.strip()
-        if Path(source).is_dir():
+        if os.path.exists(source):
             source = str(Path(source).resolve())
         return asked.model_copy(update={"source": source}).checked()
 

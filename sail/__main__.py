@@ -19,7 +19,7 @@ from sail.runfolder import RunBusy, RunFolder, Stopped
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 
 RunDir = Annotated[Path, typer.Argument(help="A run folder: request.json and its inputs.")]
-Model = Annotated[str, typer.Option(help="A diffusers folder or a hub id.")]
+Model = Annotated[str, typer.Option(help="A diffusers folder, a .safetensors file or a hub id.")]
 Revision = Annotated[str | None, typer.Option(help="Commit of a hub model.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="Arithmetic; auto: bfloat16 on a GPU.")]
 PromptFile = Annotated[Path, typer.Option(help="Prompts, one a line.")]

@@ -58,10 +58,11 @@ Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARS)]
 
 
 class ModelRef(Config):
-    """A text-to-image model: a local diffusers folder, or a hub id with a pinned revision."""
+    """A text-to-image model: a diffusers folder, a .safetensors checkpoint, or a hub id and revision."""
 
     source: str
     revision: str | None = None
+    """Commit of the hub model; for a checkpoint without a folder beside it, of its configuration there."""
     precision: Precision = "auto"
     """Of the model's arithmetic; `auto` is bfloat16 on a GPU that has it and float32 elsewhere.
     Latents, errors and adapters are float32 either way."""
@@ -71,6 +72,13 @@ class ModelRef(Config):
         # os.path, since pathlib raises on names that are too long.
         if self.source and os.path.isfile(os.path.join(self.source, "model_index.json")):
             return self
+        if os.path.isfile(self.source):
+            if self.source.endswith(".safetensors"):
+                return self
+            raise ValueError(
+                f"{self.source} is no .safetensors file, and a pickle can run code of its own. "
+                "Convert it to safetensors."
+            )
         if os.path.exists(self.source):
             raise ValueError(
                 f"{self.source} is not a diffusers model: it has no model_index.json. "
@@ -82,7 +90,10 @@ class ModelRef(Config):
                     f"No model folder at {self.source}; as a hub id it needs a revision (a commit hash)."
                 )
             return self
-        raise ValueError(f"No model at {self.source!r}. Give a folder with a model_index.json or a hub id.")
+        raise ValueError(
+            f"No model at {self.source!r}. "
+            "Give a folder with a model_index.json, a .safetensors file or a hub id."
+        )
 
 
 class Lora(Config):
@@ -94,10 +105,12 @@ class Lora(Config):
 
 
 class Sampling(Config):
-    solver: Literal["dpm++", "ddim", "ddpm"] = "dpm++"
+    solver: Literal["auto", "dpm++", "ddim", "ddpm"] = "auto"
+    """`auto` is dpm++, and Euler steps for flow matching (SD3, Flux), which has no other."""
     steps: int = Field(20, ge=1, le=1000)
     guidance: float = Field(5.0, ge=0)
-    """Classifier-free guidance scale; 1 or less draws without guidance."""
+    """Classifier-free guidance scale; 1 or less draws without guidance. Where guidance is distilled into a
+    model it is told the number instead (Flux dev) or knows none (Flux schnell)."""
     chunk: int = Field(32, ge=1)
     """Images drawn together. Part of the request, because bits change with the batch size."""
     size: tuple[int, int] | None = None

@@ -23,7 +23,7 @@ def export(folder: RunFolder, request: ExportRequest, progress: Progress) -> dic
     )
     progress.advance()
     if request.merged:
-        _write_merged(request, source, out / "merged")
+        _write_merged(request, source, out / "merged", progress)
         progress.advance()
     publish_text(out / "README.md", model_card(request))
     progress.advance()
@@ -41,10 +41,10 @@ def export(folder: RunFolder, request: ExportRequest, progress: Progress) -> dic
     }
 
 
-def _write_merged(request: ExportRequest, adapter: Path, target: Path) -> None:
+def _write_merged(request: ExportRequest, adapter: Path, target: Path, progress: Progress) -> None:
     building = target.with_name(f".{target.name}.new")
     shutil.rmtree(building, ignore_errors=True)
-    backbones.load(request.model).save_merged(adapter, building)
+    backbones.load(request.model, told=progress.download).save_merged(adapter, building)
     shutil.rmtree(target, ignore_errors=True)
     building.replace(target)
 
@@ -53,11 +53,14 @@ def model_card(request: ExportRequest) -> str:
     """What it is, how to use it, and every figure that is known about it."""
     facts = "\n".join(f"| {name} | {_shown(value)} |" for name, value in request.facts.items())
     # A folder's full path would tell strangers about a machine and help nobody; its name is what counts.
-    is_folder = Path(request.model.source).is_dir()
-    model = Path(request.model.source).name if is_folder else request.model.source
+    is_local = Path(request.model.source).exists()
+    model = Path(request.model.source).name if is_local else request.model.source
     base = model + (f" at {request.model.revision}" if request.model.revision else "")
     revision = f', revision="{request.model.revision}"' if request.model.revision else ""
-    where = "  # the folder of the base model" if is_folder else ""
+    where = "  # the base model" if is_local else ""
+    pipeline, read = "DiffusionPipeline", "from_pretrained"
+    if Path(request.model.source).is_file():
+        pipeline, read = backbones.pipeline_name(request.model), "from_single_file"
     return f"""---
 tags: [lora, text-to-image, diffusers, preference-alignment, sail]
 ---
@@ -69,9 +72,9 @@ A LoRA for `{base}`, aligned with one person's or one team's taste by SAIL {__ve
 annotates its own images and learns from them mixed with the human ones.
 
 ```python
-from diffusers import StableDiffusionPipeline
+from diffusers import {pipeline}
 
-pipeline = StableDiffusionPipeline.from_pretrained("{model}"{revision}){where}
+pipeline = {pipeline}.{read}("{model}"{revision}){where}
 pipeline.load_lora_weights("lora")  # the folder beside this file
 ```
 

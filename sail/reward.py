@@ -73,7 +73,8 @@ def draw_errors(
         ):
             latents = latents_NCHW[candidate_b].to(backbone.device)
             noise = bank.noise_NKCHW[candidate_b, draw_b].to(backbone.device)
-            timesteps = bank.timesteps_NK[candidate_b, draw_b].to(backbone.device)
+            drawn = bank.timesteps_NK[candidate_b, draw_b].to(backbone.device)
+            timesteps = backbone.timesteps(drawn, latents.shape[1:])
             prediction = backbone.predict(
                 backbone.noisy(latents, noise, timesteps), timesteps, take(conditioning, [0] * len(latents))
             )

@@ -29,6 +29,7 @@ from sail.records import CandidateSet, JudgedPair, LatentsRef, SelfPair, Trainin
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 """The name under which diffusers looks for a LoRA in a folder."""
+DOWNLOAD, MB = "download (MB)", 1_000_000
 
 State = Literal["waiting", "running", "stopped", "interrupted", "failed", "done"]
 _REQUEST: TypeAdapter[Any] = TypeAdapter(Request)
@@ -349,6 +350,14 @@ class Progress:
         self._begun, self._initial = time.monotonic(), done
         self._snapshot = Snapshot(state="running", stage=name, step=done, total=total)
         self._write()
+
+    def download(self, here: int, in_all: int) -> None:
+        """A stage of its own, in MB, of which more and more is known as files begin."""
+        done, total = here // MB, in_all // MB
+        if (self._snapshot.stage, self._snapshot.total) != (DOWNLOAD, total):
+            self.stage(DOWNLOAD, total, done=done)
+        elif done > self._snapshot.step:
+            self.advance(done - self._snapshot.step)
 
     def advance(self, steps: int = 1) -> None:
         step = self._snapshot.step + steps

@@ -81,13 +81,14 @@ def denoise(
 ) -> Tensor:
     """Final latents (B C H W, float32) from starting noise, with the part that `policy` now plays."""
     backbone = policy.backbone
-    solver = backbone.solver(sampling.solver, sampling.steps)
+    solver = backbone.solver(sampling.solver, sampling.steps, noise_BCHW.shape[1:])
     latents = noise_BCHW.to(backbone.device) * solver.init_noise_sigma
-    guided = sampling.guidance > 1
+    conditioning = backbone.at_guidance(conditioning, sampling.guidance)
+    guided = sampling.guidance > 1 and not backbone.distilled
     if guided:
         empty = take(backbone.encode_prompts([""]), [0] * len(latents))
         conditioning = join(empty, conditioning)
-    # DDIM and DPM-Solver++ take no noise after the first; only the ancestral solver uses the generators.
+    # The other solvers take no noise after the first; only the ancestral solver uses the generators.
     extra = {"generator": generators} if sampling.solver == "ddpm" else {}
     for timestep in solver.timesteps:
         both = torch.cat([latents, latents]) if guided else latents

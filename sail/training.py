@@ -100,7 +100,7 @@ def _encode(policy: Policy, prompts: list[str], batch: int = 64) -> Conditioning
 def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[str, object]:
     """Optimise, save the adapter, measure it and apply the gate. Returns what result.json says."""
     began = time.monotonic()
-    policy = Policy(backbones.load(request.model))
+    policy = Policy(backbones.load(request.model, told=progress.download))
     reference = _place_adapters(folder, request, policy)
     data = load_pairs(folder, policy)
     trainer = Trainer(folder, request, policy, reference, data)
@@ -268,11 +268,13 @@ class Trainer:
         pairs = [data.sides[side][index] for side, index in drawn]
         digest = hashlib.sha256(f"step\n{config.noise_seed}\n{self._step}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-        timesteps_P = stratified_timesteps(
-            len(pairs), backbone.num_train_timesteps, generator, config.timesteps
-        )
-        noise_P = torch.randn((len(pairs), *data.latents[0].shape[1:]), generator=generator)
-        emptied_P = torch.rand(len(pairs), generator=generator) < config.empty_prompt_share
+        shape = data.latents[0].shape[1:]
+        drawn_P = stratified_timesteps(len(pairs), backbone.num_train_timesteps, generator, config.timesteps)
+        timesteps_P = backbone.timesteps(drawn_P, shape)
+        noise_P = torch.randn((len(pairs), *shape), generator=generator)
+        # Where guidance is distilled nothing is ever drawn without its prompt.
+        empty_share = 0.0 if backbone.distilled else config.empty_prompt_share
+        emptied_P = torch.rand(len(pairs), generator=generator) < empty_share
         empty_row = len(data.conditioning["prompt_embeds"]) - 1
         rows = [
             empty_row if emptied else data.prompt_rows[pair]

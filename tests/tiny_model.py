@@ -62,7 +62,7 @@ def build_tiny_model(folder: Path, *, prediction_type: str = "v_prediction", noi
     StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
-        tokenizer=_tokenizer(),
+        tokenizer=tokenizer(),
         unet=unet,
         scheduler=DPMSolverMultistepScheduler.from_config(schedule.config),
         safety_checker=None,
@@ -72,7 +72,7 @@ def build_tiny_model(folder: Path, *, prediction_type: str = "v_prediction", noi
     return folder
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer() -> PreTrainedTokenizerFast:
     words = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="a"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.post_processor = processors.TemplateProcessing(

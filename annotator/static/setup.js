@@ -123,7 +123,8 @@ export function mount(root) {
   });
 
   create.elements.model.addEventListener("input", () => {
-    const hub = /^[\w.-]+\/[\w.-]+$/.test(create.elements.model.value.trim());
+    // Of a single file the hub may have the configuration.
+    const hub = /^[\w.-]+\/[\w.-]+$|\.safetensors$/.test(create.elements.model.value.trim());
     part("revision").hidden = part("download").hidden = !hub;
   });
   find("create-file").addEventListener("change", async (event) => {

@@ -48,8 +48,8 @@ MARKUP = f"""
           <input name="name" maxlength="60" autocomplete="off" data-testid="create-name"></label>
         <label><span>Model</span>
           <input name="model" value="starter" autocomplete="off" data-testid="create-model">
-          <small>“starter” is the small model that ships. Or a folder with a model_index.json, or a hub
-            id.</small></label>
+          <small>“starter” is the small model that ships. Or a folder with a model_index.json, a
+            .safetensors checkpoint, or a hub id.</small></label>
         <label data-part="revision" hidden><span>Revision</span>
           <input name="revision" autocomplete="off" data-testid="create-revision">
           <small>The commit of the hub model, so that it never changes under you.</small></label>

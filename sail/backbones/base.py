@@ -42,13 +42,31 @@ class Backbone(Protocol):
     device: torch.device
     num_train_timesteps: int
     lora_targets: tuple[str, ...]
+    distilled: bool
+    """Guidance is distilled into the denoiser: it is never asked a second time without the prompt."""
 
     def latent_shape(self, size: tuple[int, int] | None) -> tuple[int, int, int]:
         """C, H, W of the latents of an image of `size` (height, width in pixels; None: the model's own)."""
         ...
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """Conditioning of a batch of prompts, float32."""
+        """Conditioning of a batch of prompts, float32; "" is no prompt, as the family takes it.
+
+        What depends on the image and not on the prompt, such as its size, is not in it: `predict` sees the
+        latents. Where guidance is an input of the denoiser it is in it, at the value to learn and judge with.
+        """
+        ...
+
+    def at_guidance(self, conditioning: Conditioning, guidance: float) -> Conditioning:
+        """To draw with: the same where guidance is no input of the denoiser."""
+        ...
+
+    def timesteps(self, drawn_B: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """What the denoiser is told of the noise, for whole numbers 0 (least) to num_train_timesteps - 1.
+
+        `shape` is that of one image's latents: flow matching adds more noise to larger ones.
+        `noisy`, `target` and `predict` take these timesteps, and those of a `Solver`.
+        """
         ...
 
     def noisy(self, latents_BCHW: Tensor, noise_BCHW: Tensor, timesteps_B: Tensor) -> Tensor: ...
@@ -57,9 +75,13 @@ class Backbone(Protocol):
         """What the denoiser is to predict: noise, velocity, or flow."""
         ...
 
-    def predict(self, noisy_BCHW: Tensor, timesteps_B: Tensor, conditioning: Conditioning) -> Tensor: ...
+    def predict(self, noisy_BCHW: Tensor, timesteps_B: Tensor, conditioning: Conditioning) -> Tensor:
+        """Float32, whatever the precision of the model."""
+        ...
 
-    def solver(self, name: str, steps: int) -> Solver: ...
+    def solver(self, name: str, steps: int, shape: tuple[int, ...]) -> Solver:
+        """ValueError where the family has none of that name; `auto` is its own."""
+        ...
 
     def decode(self, latents_BCHW: Tensor) -> Tensor:
         """Images as uint8, B H W 3."""

@@ -1,0 +1,53 @@
+"""What families with a noise schedule share: a prediction of the noise or the velocity.
+
+Knows no text encoder. B batch, C H W latent.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DiffusionPipeline,
+    DPMSolverMultistepScheduler,
+)
+from torch import Tensor
+
+from sail.backbones.base import Solver
+from sail.backbones.pipeline import PipelineBackbone
+
+SOLVERS = {
+    "auto": DPMSolverMultistepScheduler,
+    "dpm++": DPMSolverMultistepScheduler,
+    "ddim": DDIMScheduler,
+    "ddpm": DDPMScheduler,
+}
+
+
+class Diffusion(PipelineBackbone):
+    """x_t = a_t x_0 + b_t noise, with the pipeline's own schedule."""
+
+    def __init__(self, pipeline: DiffusionPipeline, device: torch.device) -> None:
+        super().__init__(pipeline, device)
+        self._schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
+        self.num_train_timesteps = int(self._schedule.config.num_train_timesteps)
+
+    def timesteps(self, drawn_B: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return drawn_B
+
+    def noisy(self, latents_BCHW: Tensor, noise_BCHW: Tensor, timesteps_B: Tensor) -> Tensor:
+        return self._schedule.add_noise(latents_BCHW, noise_BCHW, timesteps_B)
+
+    def target(self, latents_BCHW: Tensor, noise_BCHW: Tensor, timesteps_B: Tensor) -> Tensor:
+        kind = self._schedule.config.prediction_type
+        if kind == "epsilon":
+            return noise_BCHW
+        if kind == "v_prediction":
+            return self._schedule.get_velocity(latents_BCHW, noise_BCHW, timesteps_B)
+        raise ValueError(f"Prediction type {kind} is not known. Known: epsilon, v_prediction.")
+
+    def solver(self, name: str, steps: int, shape: tuple[int, ...]) -> Solver:
+        scheduler = SOLVERS[name].from_config(self._pipeline.scheduler.config)
+        scheduler.set_timesteps(steps, device=self.device)
+        return scheduler

@@ -1,0 +1,200 @@
+"""A hub id, a folder or a single file -> a diffusers pipeline. Reads safetensors, never pickles.
+
+Knows no family: the class of the pipeline is given, or its name asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers.loaders.single_file_utils import (
+    SingleFileComponentError,
+    fetch_diffusers_config,
+    load_single_file_checkpoint,
+)
+from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is its client's.
+    GatedRepoError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars, tqdm
+from safetensors import SafetensorError
+from transformers.utils import logging as transformers_logging
+
+from sail.config import ModelRef
+
+CONFIGS = ["*.json", "*.txt", "*.model"]
+WEIGHTS = ["*/*.safetensors"]
+"""In the folders of a pipeline's parts; what lies beside them is the same again in one file."""
+NOT_NEEDED = ["*.fp16*", "*.bf16*", "*.non_ema*", "safety_checker/*"]
+INDEX = "model_index.json"
+
+Told = Callable[[int, int], None]
+"""Hears of a download: bytes that are here, bytes in all."""
+
+
+def locate(model: ModelRef, told: Told | None = None) -> Path:
+    """The folder or file of a model; one of the hub is looked up in its cache or fetched."""
+    if Path(model.source).exists():
+        return Path(model.source)
+    return _from_hub(model.source, model.revision, CONFIGS + WEIGHTS, told)
+
+
+def config_folder(location: Path, revision: str | None) -> Path:
+    """Where model_index.json lies: for a single file in the folder of its name, or in the hub's cache.
+
+    `revision` is that of the hub's configuration; None takes its newest.
+    """
+    if location.is_dir():
+        return location
+    beside = location.with_suffix("")
+    if (beside / INDEX).is_file():
+        return beside
+    try:
+        weights = load_single_file_checkpoint(str(location))
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{location} cannot be read as safetensors: {_first_line(error)}.") from error
+    repository = fetch_diffusers_config(weights)["pretrained_model_name_or_path"]
+    try:
+        return _from_hub(repository, revision, CONFIGS)
+    except ValueError as error:
+        raise ValueError(
+            f"{location.name} brings no configuration. Put that of its model ({INDEX} and the folders that "
+            f"it names, as {repository} has them) into the folder {beside} beside it. {error}"
+        ) from error
+
+
+def pipeline_name(folder: Path) -> str:
+    """Name of the diffusers pipeline that a model is one of."""
+    try:
+        return str(json.loads((folder / INDEX).read_text(encoding="utf-8")).get("_class_name"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise ValueError(f"{folder / INDEX} cannot be read: {_first_line(error)}.") from error
+
+
+def read(
+    pipeline_class: type[DiffusionPipeline],
+    location: Path,
+    config: Path,
+    dtype: torch.dtype,
+    options: dict[str, Any],
+) -> DiffusionPipeline:
+    """The pipeline on the CPU. ValueError where something is missing or broken."""
+    asked = {"dtype": dtype, "local_files_only": True, **_absent(config), **options}
+    try:
+        with _quietly():
+            if location.is_dir():
+                return pipeline_class.from_pretrained(location, use_safetensors=True, **asked)
+            return pipeline_class.from_single_file(
+                str(location), config=str(config), **asked, **_autoencoder(config, dtype)
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, SingleFileComponentError) as error:
+        remedy = "All its parts must be there, their weights whole and in safetensors files."
+        if location.is_file():
+            remedy = f"Parts that it lacks belong, with their weights, into {location.with_suffix('')}."
+        what = f"{location} cannot be loaded as a {pipeline_class.__name__}"
+        raise ValueError(f"{what}: {_first_line(error)}. {remedy}") from error
+
+
+def _absent(config: Path) -> dict[str, None]:
+    """Parts that a model says it has not, such as the T5 of an SD3: diffusers wants to be told."""
+    index = json.loads((config / INDEX).read_text(encoding="utf-8"))
+    return {name: None for name, kind in index.items() if kind == [None, None]}
+
+
+def _autoencoder(config: Path, dtype: torch.dtype) -> dict[str, Any]:
+    """That of the folder, where it has one: files of a transformer alone, as Flux's, bring none."""
+    if not any((config / "vae").glob("*.safetensors")):
+        return {}
+    return {"vae": AutoencoderKL.from_pretrained(config / "vae", dtype=dtype, use_safetensors=True)}
+
+
+def _from_hub(repository: str, revision: str | None, wanted: list[str], told: Told | None = None) -> Path:
+    """A snapshot, with bars on a terminal. huggingface_hub finds the token: HF_TOKEN, or a login's."""
+    at = f"{repository} at {revision}" if revision else repository
+    try:
+        found = snapshot_download(
+            repository,
+            revision=revision,
+            allow_patterns=wanted,
+            ignore_patterns=NOT_NEEDED,
+            tqdm_class=_bar(told) if told else None,
+        )
+    except GatedRepoError as error:
+        raise ValueError(
+            f"The model {repository} is gated. Accept its terms on its page at the hub and give a token of "
+            "that account in HF_TOKEN."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ValueError(
+            f"The hub has no model {repository}, or shows it to members only. "
+            "Check the name, or give a member's token in HF_TOKEN."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ValueError(f"{repository} has no revision {revision}. Give a commit of its history.") from error
+    except LocalEntryNotFoundError as error:
+        raise ValueError(
+            f"The model {at} is not whole on this machine and the hub could not be asked. "
+            "Allow the download, try again with a connection, or give the folder of a downloaded model."
+        ) from error
+    except (OSError, ValueError, HTTPError) as error:
+        raise ValueError(
+            f"The model {at} could not be had from the hub: {_first_line(error)}. "
+            "Give the folder of a downloaded model instead."
+        ) from error
+    return Path(found)
+
+
+def _bar(told: Told) -> type[tqdm]:
+    """The bars of huggingface_hub, of which `told` hears as well, on a terminal or not."""
+    lock = Lock()
+
+    class Bar(tqdm):
+        def __init__(self, *positional: Any, **named: Any) -> None:
+            # One of three: the others count files, and bytes in the form in which they travel.
+            self._counts = named.get("name") == "huggingface_hub.snapshot_download"
+            self._here = 0
+            super().__init__(*positional, **named)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            shown = super().update(n)
+            if self._counts:
+                # From several threads, each with a file.
+                with lock:
+                    self._here += int(n or 0)
+                    told(self._here, int(self.total or 0))
+            return shown
+
+    return Bar
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the notes and bars of two libraries; the bars of a later download are left as they were."""
+    silent_before = are_progress_bars_disabled()
+    for library in (diffusers_logging, transformers_logging):
+        # What goes wrong is raised, and said once.
+        library.set_verbosity(logging.CRITICAL)
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        # transformers switches off those of downloads as well.
+        if not silent_before:
+            enable_progress_bars()

@@ -1,0 +1,116 @@
+"""What all families share: a diffusers pipeline whose weights are frozen. Knows no prediction type.
+
+B batch, C H W latent.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from sail.backbones.base import Conditioning
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+class PipelineBackbone(ABC):
+    """A loaded pipeline. A family says how it encodes prompts, and how its denoiser is asked."""
+
+    pipeline_class: ClassVar[type[DiffusionPipeline]]
+    part: ClassVar[Literal["unet", "transformer"]]
+    """What the pipeline calls its denoiser, and its LoRA files the denoiser's weights."""
+    lora_targets: tuple[str, ...] = ATTENTION
+    distilled = False
+    patch = 1
+    """Latent height and width are multiples of this."""
+    load_options: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, pipeline: DiffusionPipeline, device: torch.device) -> None:
+        self._pipeline = pipeline
+        self.device = device
+        for module in pipeline.components.values():
+            if isinstance(module, nn.Module):
+                module.requires_grad_(False).eval()
+        self.denoiser: nn.Module = getattr(pipeline, self.part)
+        self._config: Any = self.denoiser.config
+        # Now: float32 adapters will lie in it.
+        self._dtype: torch.dtype = self.denoiser.dtype
+
+    @abstractmethod
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning: ...
+
+    @abstractmethod
+    def _denoise(self, noisy_BCHW: Tensor, timesteps_B: Tensor, conditioning: Conditioning) -> Tensor:
+        """Ask the denoiser as the family's pipeline does."""
+
+    def at_guidance(self, conditioning: Conditioning, guidance: float) -> Conditioning:
+        return conditioning
+
+    def latent_shape(self, size: tuple[int, int] | None) -> tuple[int, int, int]:
+        if size is None:
+            return self._channels(), *self._own_size()
+        factor: int = self._pipeline.vae_scale_factor
+        multiple = factor * self.patch
+        if size[0] % multiple or size[1] % multiple:
+            raise ValueError(f"Height and width must be multiples of {multiple}, got {size[0]} x {size[1]}.")
+        return self._channels(), size[0] // factor, size[1] // factor
+
+    def _channels(self) -> int:
+        return self._config.in_channels
+
+    def _own_size(self) -> tuple[int, int]:
+        """Latent height and width that the model was made for."""
+        side = self._config.sample_size
+        height, width = side if isinstance(side, tuple | list) else (side, side)
+        return height, width
+
+    def predict(self, noisy_BCHW: Tensor, timesteps_B: Tensor, conditioning: Conditioning) -> Tensor:
+        reduced = self._dtype != torch.float32
+        # On a CPU the backward pass of fused attention takes twenty times as long in bf16 as in float32.
+        plain = reduced and self.device.type == "cpu" and torch.is_grad_enabled()
+        attention = sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
+        own = {name: tensor.to(self._dtype) for name, tensor in conditioning.items()}
+        # LoRA weights are float32 beside frozen bf16 ones.
+        with torch.autocast(self.device.type, self._dtype, enabled=reduced), attention:
+            prediction = self._denoise(noisy_BCHW.to(self._dtype), timesteps_B, own)
+        return prediction.float()
+
+    @torch.no_grad()
+    def decode(self, latents_BCHW: Tensor) -> Tensor:
+        vae = self._pipeline.vae
+        scaled = latents_BCHW / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
+        images_B3HW = vae.decode(scaled.to(vae.dtype), return_dict=False)[0]
+        images_BHW3 = images_B3HW.float().permute(0, 2, 3, 1)
+        return ((images_BHW3 / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+
+    def save_lora(self, folder: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Path:
+        named = {
+            f"{self.part}_lora_layers": dict(weights),
+            f"{self.part}_lora_adapter_metadata": dict(metadata),
+        }
+        self.pipeline_class.save_lora_weights(folder, **named)
+        return next(folder.glob("*.safetensors"))
+
+    def load_lora(self, folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        weights, *_, metadata = self.pipeline_class.lora_state_dict(
+            folder, use_safetensors=True, local_files_only=True, return_lora_metadata=True
+        )
+        prefix = f"{self.part}."
+        own = {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
+        if not own:
+            raise ValueError(f"{folder} holds no LoRA of a {self.part} for {self.pipeline_class.__name__}.")
+        return own, {key.removeprefix(prefix): value for key, value in (metadata or {}).items()}
+
+    def save_merged(self, lora_folder: Path, folder: Path) -> None:
+        self._pipeline.load_lora_weights(lora_folder)
+        self._pipeline.fuse_lora()
+        self._pipeline.unload_lora_weights()
+        self._pipeline.save_pretrained(folder, safe_serialization=True)

@@ -1,0 +1,255 @@
+"""Where models come from: folders, single files, and a hub, which here is a server of the test's own."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled
+from tiny_families import build_flux, build_stable_diffusion, write_single_file
+
+from sail import backbones, runfolder
+from sail.backbones import Backbone
+from sail.config import ExportRequest, ModelRef
+from sail.export import model_card
+from sail.runfolder import Progress, RunFolder
+
+COMMIT, OTHER_COMMIT = "a" * 40, "b" * 40
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    return build_stable_diffusion(tmp_path_factory.mktemp("loading") / "tiny")
+
+
+def load(source: object, revision: str | None = None) -> Backbone:
+    return backbones.load(ModelRef(source=str(source), revision=revision))
+
+
+def refusal(source: object, revision: str | None = None) -> str:
+    with pytest.raises(ValueError) as error:
+        load(source, revision)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def assert_same_model(one: Backbone, other: Backbone) -> None:
+    encoded = one.encode_prompts(["a red fox"])
+    latents, timesteps = torch.randn(1, 4, 4, 6), torch.tensor([500])
+    assert torch.equal(encoded["prompt_embeds"], other.encode_prompts(["a red fox"])["prompt_embeds"])
+    for ask in (
+        lambda model: model.predict(latents, timesteps, encoded),
+        lambda model: model.decode(latents),
+    ):
+        assert torch.equal(ask(one), ask(other))
+
+
+# Folders
+
+
+def test_weights_that_are_pickles_are_refused(tiny, tmp_path, capfd):
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    weights = folder / "unet/diffusion_pytorch_model.safetensors"
+    torch.save(load(tiny).denoiser.state_dict(), weights.with_suffix(".bin"))
+    weights.unlink()
+    said = refusal(folder)
+    assert "cannot be loaded as a StableDiffusionPipeline" in said and "in safetensors files" in said
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("broken", ["text_encoder/model.safetensors", "vae/config.json", "model_index.json"])
+def test_a_folder_with_a_broken_file_is_refused_in_one_sentence(tiny, tmp_path, broken):
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    (folder / broken).write_bytes(b"half a fi")
+    assert str(folder) in refusal(folder)
+
+
+# Single files
+
+
+@pytest.fixture
+def single_file(tiny, tmp_path) -> Path:
+    """A checkpoint, and beside it the configuration and the weights of the one part that it lacks."""
+    file = write_single_file(tiny, tmp_path / "one.safetensors")
+
+    def needless(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if name.endswith(".safetensors") and Path(folder).name != "vae"]
+
+    shutil.copytree(tiny, tmp_path / "one", ignore=needless)
+    return file
+
+
+def test_a_single_file_is_the_same_model_as_its_folder(tiny, single_file):
+    assert_same_model(load(tiny), load(single_file))
+
+
+def test_a_single_file_whose_configuration_cannot_be_had_says_where_to_put_it(single_file):
+    shutil.rmtree(single_file.with_suffix(""))
+    said = refusal(single_file)
+    assert "one.safetensors brings no configuration" in said
+    assert f"into the folder {single_file.with_suffix('')}" in said and "stable-diffusion-v1-5" in said
+
+
+def test_a_part_that_a_single_file_lacks_is_asked_for(single_file):
+    next((single_file.with_suffix("") / "vae").glob("*.safetensors")).unlink()
+    assert f"belong, with their weights, into {single_file.with_suffix('')}" in refusal(single_file)
+
+
+def test_a_single_file_that_is_none_is_refused(tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"no header, no weights")
+    assert "x.safetensors cannot be read as safetensors" in refusal(tmp_path / "x.safetensors")
+    (tmp_path / "x.ckpt").write_bytes(b"pickle")
+    assert "Convert it to safetensors" in refusal(tmp_path / "x.ckpt")
+
+
+def test_the_model_card_reads_a_single_file_with_its_own_pipeline(single_file):
+    card = model_card(ExportRequest(model=ModelRef(source=str(single_file)), adapter="0" * 64))
+    assert 'StableDiffusionPipeline.from_single_file("one.safetensors")' in card
+    assert str(single_file.parent) not in card
+
+
+# The hub
+
+
+class Hub(ThreadingHTTPServer):
+    """As much of a model hub as a download asks for: a listing, files, and refusals with its error codes."""
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Answers)
+        self.folder = folder
+        self.fetched: list[str] = []
+        self.tokens: set[str | None] = set()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Answers(BaseHTTPRequestHandler):
+    server: Hub
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, *, body: bool) -> None:
+        self.server.tokens.add(self.headers.get("Authorization"))
+        path = self.path.split("?")[0]
+        for name, (status, code) in {
+            "org/gated": (403, "GatedRepo"),
+            "org/none": (401, "RepoNotFound"),
+            OTHER_COMMIT: (404, "RevisionNotFound"),
+        }.items():
+            if name in path:
+                return self._send(status, b"{}", {"X-Error-Code": code}, body=body)
+        if path.startswith("/api/models/org/model/tree/"):
+            return self._send(200, json.dumps(self._listing()).encode(), {}, body=body)
+        file = path.removeprefix(f"/org/model/resolve/{COMMIT}/")
+        content = (self.server.folder / file).read_bytes()
+        if body:
+            self.server.fetched.append(file)
+        return self._send(200, content, {"ETag": f'"{hash(file):x}"', "X-Repo-Commit": COMMIT}, body=body)
+
+    def _listing(self) -> list[dict[str, object]]:
+        files = [file for file in sorted(self.server.folder.rglob("*")) if file.is_file()]
+        return [
+            {
+                "type": "file",
+                "path": str(file.relative_to(self.server.folder)),
+                "size": file.stat().st_size,
+                "oid": f"{index:040x}",
+            }
+            for index, file in enumerate(files)
+        ]
+
+    def _send(self, status: int, content: bytes, headers: dict[str, str], *, body: bool) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+
+@pytest.fixture
+def hub(tiny, tmp_path, monkeypatch) -> Iterator[Hub]:
+    repository = shutil.copytree(tiny, tmp_path / "repository")
+    shutil.copy(
+        repository / "unet/diffusion_pytorch_model.safetensors", repository / "all_in_one.safetensors"
+    )
+    (repository / "unet/diffusion_pytorch_model.bin").write_bytes(b"pickle")
+    (repository / "unet/diffusion_pytorch_model.fp16.safetensors").write_bytes(b"half")
+    server = Hub(repository)
+    Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    constants = huggingface_hub.constants
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", server.address)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_test")
+    huggingface_hub.close_session()
+    yield server
+    server.shutdown()
+    server.server_close()
+    huggingface_hub.close_session()
+
+
+def test_a_hub_model_is_fetched_once_at_its_revision_and_only_what_it_needs(hub, tiny, monkeypatch):
+    assert_same_model(load(tiny), load("org/model", COMMIT))
+    wanted = {str(file.relative_to(tiny)) for file in tiny.rglob("*") if file.is_file()}
+    assert set(hub.fetched) == wanted and len(hub.fetched) == len(wanted)
+    assert hub.tokens == {"Bearer hf_of_the_test"}
+    # From its cache from then on, without a network.
+    hub.fetched.clear()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    load("org/model", COMMIT)
+    assert hub.fetched == []
+    assert "not whole on this machine" in refusal("org/model", OTHER_COMMIT)
+
+
+def test_a_run_says_how_far_its_download_is(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(runfolder, "MB", 1000)
+    run, shown = RunFolder(tmp_path), []
+    monkeypatch.setattr(run, "publish_snapshot", lambda now: shown.append((now.stage, now.step, now.total)))
+    model = ModelRef(source="org/model", revision=COMMIT)
+    backbones.load(model, told=Progress(run, min_interval_s=0).download)
+    fetched = sum((hub.folder / file).stat().st_size for file in hub.fetched)
+    assert shown[-1] == ("download (MB)", fetched // 1000, fetched // 1000) and fetched > 100_000
+    assert [step for _, step, _ in shown] == sorted(step for _, step, _ in shown)
+
+
+@pytest.mark.parametrize(
+    ("source", "revision", "sentence"),
+    [
+        ("org/gated", COMMIT, "is gated. Accept its terms on its page at the hub and give a token"),
+        ("org/none", COMMIT, "The hub has no model org/none, or shows it to members only"),
+        ("org/model", OTHER_COMMIT, f"org/model has no revision {OTHER_COMMIT}"),
+    ],
+)
+def test_what_the_hub_refuses_is_said_with_the_way_out(hub, source, revision, sentence):
+    assert sentence in refusal(source, revision)
+
+
+def test_without_a_network_a_model_that_was_not_fetched_is_refused():
+    assert "the hub could not be asked. Allow the download" in refusal("org/model", COMMIT)
+
+
+def test_bars_of_downloads_are_left_as_they_were(tmp_path):
+    before = are_progress_bars_disabled()
+    load(build_flux(tmp_path / "flux"))
+    assert are_progress_bars_disabled() == before

@@ -1,10 +1,10 @@
-"""The random sample of self pairs that is judged blind, and what it says of the judge. Knows no database."""
+"""How clear self pairs are, the random sample that is judged blind, and what it says. Knows no database."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,24 +12,19 @@ from sail.records import Decision, Interval
 
 AT_LEAST = 10
 SHARE = 0.1
-THRESHOLDS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
-"""Margins in standard errors over which pairs can be approved in bulk."""
+THRESHOLDS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+"""Multiples of a typical margin over which pairs can be approved in bulk."""
 Side = Literal["left", "right"]
 Certainty = Literal["sure", "fairly sure", "a guess"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audited:
-    """A pair of the sample: how sure the judge was, and what a person said without knowing its choice."""
+    """A pair of the sample: how clear it was to the judge, and what a person said without knowing that."""
 
     pair: str
-    margin: float
-    margin_error: float
+    clarity: float
     decision: Decision
-
-    @property
-    def confidence(self) -> float:
-        return confidence(self.margin, self.margin_error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,19 +58,24 @@ def decision_for(pair: str, side: Side) -> Decision:
     return "approve" if side == winner_side(pair) else "flip"
 
 
-def confidence(margin: float, margin_error: float) -> float:
-    """Margin in standard errors."""
-    return margin / margin_error if margin_error > 0 else math.inf
+def clarities(margins: Mapping[str, float]) -> dict[str, float]:
+    """How many times the typical margin of its run each pair's margin is; typical is the root mean square.
+
+    Not how many of its own standard errors: draws differ most where most is at stake, so that divided by
+    their spread the emptiest pairs come out as the clearest.
+    """
+    typical = math.hypot(*margins.values()) / math.sqrt(len(margins) or 1)
+    return {pair: margin / typical if typical else 0.0 for pair, margin in margins.items()}
 
 
-def certainty(confidence: float) -> Certainty:
-    """A confidence in words."""
-    return "sure" if confidence >= 2 else "fairly sure" if confidence >= 1 else "a guess"
+def certainty(clarity: float) -> Certainty:
+    """A clarity in words."""
+    return "sure" if clarity >= 1 else "fairly sure" if clarity >= 0.5 else "a guess"
 
 
 def error(audited: Iterable[Audited], *, over: float = -math.inf) -> Interval:
     """Share of the sample's pairs at least that clear in which the person did not agree with the judge."""
-    wrong = [one.decision != "approve" for one in audited if one.confidence >= over]
+    wrong = [one.decision != "approve" for one in audited if one.clarity >= over]
     return Interval.of(sum(wrong), len(wrong))
 
 

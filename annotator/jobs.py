@@ -90,7 +90,7 @@ def contradicted_pairs(store: Store) -> list[str]:
     current = store.current_round()
     judged = RunFolder(store.run_folder(store.run_of(current))).judged_pairs() if current else []
     against = [pair for pair in judged if not pair.held_out and pair.margin < -pair.margin_error]
-    return [pair.id for pair in sorted(against, key=lambda pair: pair.margin / pair.margin_error)]
+    return [pair.id for pair in sorted(against, key=lambda pair: pair.margin)]
 
 
 def open_margins(store: Store) -> dict[str, float]:

@@ -156,6 +156,8 @@ class ReviewPair:
     loser_reward: float
     margin: float
     margin_error: float
+    clarity: float
+    """Margin beside a typical one of its run; annotator.audit says how."""
     rank: int
     decision: Decision | None
     by: str | None
@@ -175,7 +177,7 @@ class Bulk:
     by: str
     at: float
     threshold: float
-    """Margin in standard errors over which they were approved."""
+    """Multiple of a typical margin over which they were approved."""
     pairs: int
 
 

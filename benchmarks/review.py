@@ -5,7 +5,7 @@
 
 Assumed, not measured: a person needs 1.5 s to decide a pair and 0.3 s to glance at a thumbnail, is right
 about 95 % of the pairs that they decide, and notices half of the wrong ones that they glance at. The judge is
-right by its confidence as the arguments say, or as a propose run's own pairs and a hidden taste have it.
+right by its certainty as the arguments say, or as a propose run's own pairs and a hidden taste have it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from sail.runfolder import RunFolder
 
 Pairs = list[tuple[float, bool]]
 """Margin beside a typical one of its run, and whether the judge is right."""
-CONFIDENCE = {"sure": 3.0, "fairly sure": 1.5, "a guess": 0.5}
+CLARITY = {"sure": 1.5, "fairly sure": 0.75, "a guess": 0.25}
+"""What an assumed pair of that certainty has."""
 
 
 def assumed(asked: argparse.Namespace, rng: random.Random) -> Pairs:
     """Pairs of a judge whose accuracy is known for each degree of certainty."""
-    words = rng.choices(list(CONFIDENCE), asked.shares, k=asked.pairs)
-    accuracy = dict(zip(CONFIDENCE, asked.accuracies, strict=True))
-    return [(CONFIDENCE[word], rng.random() < accuracy[word]) for word in words]
+    words = rng.choices(list(CLARITY), asked.shares, k=asked.pairs)
+    accuracy = dict(zip(CLARITY, asked.accuracies, strict=True))
+    return [(CLARITY[word], rng.random() < accuracy[word]) for word in words]
 
 
 def proposed(asked: argparse.Namespace) -> Pairs:
@@ -74,8 +75,8 @@ def by_exception(pairs: Pairs, asked: argparse.Namespace, rng: random.Random) ->
     ids = {str(number) for number in range(len(pairs))}
     audited = set(sample(ids))
     seconds, wrong = 0.0, 0
-    for number, (confidence, right) in enumerate(pairs):
-        at_a_glance = str(number) not in audited and confidence >= asked.over
+    for number, (clarity, right) in enumerate(pairs):
+        at_a_glance = str(number) not in audited and clarity >= asked.over
         seconds += asked.glance_s if at_a_glance else 0.0
         if at_a_glance and (right or rng.random() >= asked.noticed):
             wrong += not right
@@ -90,9 +91,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pairs", type=int, default=200)
-    parser.add_argument(
-        "--shares", type=float, nargs=3, default=[0.5, 0.25, 0.25], help=", ".join(CONFIDENCE)
-    )
+    parser.add_argument("--shares", type=float, nargs=3, default=[0.5, 0.25, 0.25], help=", ".join(CLARITY))
     parser.add_argument("--accuracies", type=float, nargs=3, default=[0.95, 0.8, 0.6])
     parser.add_argument(
         "--over", type=float, default=1.0, help="typical margins from which pairs are glanced at"
@@ -111,8 +110,8 @@ def main() -> None:
     rng = random.Random(0)
     own = proposed(asked) if asked.run else None
     repeats = [own or assumed(asked, rng) for _ in range(asked.repeats)]
-    for word in CONFIDENCE:
-        rights = [right for pairs in repeats for confidence, right in pairs if certainty(confidence) == word]
+    for word in CLARITY:
+        rights = [right for pairs in repeats for clarity, right in pairs if certainty(clarity) == word]
         if rights:
             print(
                 json.dumps({"certainty": word, "pairs": len(rights) / len(repeats), "right": np.mean(rights)})

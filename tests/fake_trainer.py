@@ -123,8 +123,15 @@ def publish_candidates(
 
 
 def self_pairs(request: ProposeRequest) -> list[SelfPair]:
+    """Margins from 2 down to near 0, and errors so much larger where a margin is, that in their own standard
+    errors the emptiest pairs are the clearest: whoever ranks by that has the order upside down."""
     last = request.num_candidates - 1
     count = len(request.prompts)
+    each = request.self_pairs_per_prompt
+
+    def margin(rank: int) -> float:
+        return 2 * (1 - rank / (count * each))
+
     return [
         SelfPair(
             prompt_index=index,
@@ -132,12 +139,12 @@ def self_pairs(request: ProposeRequest) -> list[SelfPair]:
             winner=turn,
             loser=last - turn,
             winner_reward=1.0,
-            loser_reward=-(count - index) / count,
-            margin=1.0 + (count - index) / count,
-            margin_error=0.5 * (turn + 1),
+            loser_reward=1.0 - margin(turn * count + index),
+            margin=margin(turn * count + index),
+            margin_error=margin(turn * count + index) ** 2,
             rank=turn * count + index,
         )
-        for turn in range(request.self_pairs_per_prompt)
+        for turn in range(each)
         for index, prompt in enumerate(request.prompts)
     ]
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import random
 
 import pytest
 
 from annotator import audit
 from annotator.audit import Audited
+from sail.pairing import typical_margin
 from sail.records import Decision
 
 IDS = [f"pair-{number}" for number in range(400)]
@@ -39,20 +39,39 @@ def test_to_choose_the_judges_winner_is_to_approve() -> None:
         assert audit.decision_for(one, "right" if winner == "left" else "left") == "flip"
 
 
-def test_certainty_is_said_in_words_by_standard_errors() -> None:
-    assert [audit.certainty(value) for value in (math.inf, 2.0, 1.99, 1.0, 0.99, -3.0)] == [
+def test_a_pair_is_as_clear_as_its_margin_is_large_beside_a_typical_one_of_its_run() -> None:
+    margins = {"large": 7.0, "small": 1.0, "against": -5.0, "none": 0.0}
+    typical = typical_margin(list(margins.values()))
+    assert audit.clarities(margins) == pytest.approx(
+        {"large": 7 / typical, "small": 1 / typical, "against": -5 / typical, "none": 0}
+    )
+
+
+def test_clarity_does_not_hang_on_the_scale_of_rewards() -> None:
+    margins = {one: 0.3 * number for number, one in enumerate(IDS)}
+    larger = {one: 1000 * margin for one, margin in margins.items()}
+    assert audit.clarities(larger) == pytest.approx(audit.clarities(margins))
+
+
+def test_where_no_margin_differs_from_0_nothing_is_clear() -> None:
+    assert (audit.clarities({}), audit.clarities({"a": 0.0, "b": 0.0})) == ({}, {"a": 0.0, "b": 0.0})
+
+
+def test_certainty_is_said_in_words_by_clarity() -> None:
+    assert [audit.certainty(value) for value in (2.0, 1.0, 0.99, 0.5, 0.49, -3.0)] == [
         "sure", "sure", "fairly sure", "fairly sure", "a guess", "a guess",
     ]  # fmt: skip
 
 
-def audited(margin: float, decision: Decision) -> Audited:
-    return Audited(pair=f"{margin} {decision}", margin=margin, margin_error=0.5, decision=decision)
+def audited(clarity: float, decision: Decision) -> Audited:
+    return Audited(pair=f"{clarity} {decision}", clarity=clarity, decision=decision)
 
 
 def test_flipped_and_dropped_pairs_are_the_judges_errors_and_are_counted_over_each_threshold() -> None:
-    found = [audited(-0.1, "flip"), audited(0.2, "drop"), audited(1.1, "flip"), audited(3.0, "approve")]
+    found = [audited(-0.1, "flip"), audited(0.2, "drop"), audited(1.0, "flip"), audited(3.0, "approve")]
     assert (audit.error(found).value, audit.error(found).n) == (0.75, 4)
     by_threshold = {one.over: one.error for one in audit.by_threshold(found)}
-    assert (by_threshold[2.0].value, by_threshold[2.0].n) == (0.5, 2)
-    assert (by_threshold[4.0].value, by_threshold[4.0].n) == (0.0, 1)
+    assert (by_threshold[0.0].value, by_threshold[0.0].n) == (pytest.approx(2 / 3), 3)
+    assert (by_threshold[1.0].value, by_threshold[1.0].n) == (0.5, 2)
+    assert (by_threshold[2.0].value, by_threshold[2.0].n) == (0.0, 1)
     assert audit.error([]).value is None

@@ -17,6 +17,7 @@ from annotator.projects import Projects
 from annotator.rows import Review, ReviewPair, Run
 from annotator.server import build
 from annotator.store import DATABASE, DatabaseError, Store
+from sail.pairing import typical_margin
 from sail.records import Decision
 
 ORIGIN = "http://127.0.0.1:7860"
@@ -66,7 +67,7 @@ def of(store: Store, run: Run, pair: str) -> ReviewPair:
     return next(one for one in store.review_pairs(run) if one.id == pair)
 
 
-def approve(store: Store, run: Run, pairs: list[ReviewPair], over: float = 3.0, uid: str = "") -> str:
+def approve(store: Store, run: Run, pairs: list[ReviewPair], over: float = 1.0, uid: str = "") -> str:
     uid = uid or new_uuid()
     store.approve_in_bulk(run, [pair.id for pair in pairs], threshold=over, uuid=uid, by="bob")
     return uid
@@ -82,9 +83,51 @@ def post(client: TestClient, path: str, **body: Any) -> Any:
 def test_the_audit_sample_comes_first_and_then_the_least_certain(store: Store, run: Run) -> None:
     pairs = store.review_pairs(run)
     assert [pair.in_audit for pair in pairs] == [True] * 10 + [False] * 14
-    ranks = [pair.rank for pair in pairs]
-    assert ranks[10:] == sorted(ranks[10:], reverse=True)
-    assert ranks[:10] != sorted(ranks[:10], reverse=True)
+    margins = [pair.margin for pair in pairs]
+    assert margins[10:] == sorted(margins[10:])
+    assert margins[:10] != sorted(margins[:10])
+
+
+def test_how_clear_a_pair_is_follows_from_its_margin_and_not_from_its_error(
+    client: TestClient, store: Store, run: Run
+) -> None:
+    decide_audit(store, run)
+    pairs = sorted(store.review_pairs(run), key=lambda pair: -pair.margin)
+    typical = typical_margin([pair.margin for pair in pairs])
+    assert [pair.clarity for pair in pairs] == pytest.approx([pair.margin / typical for pair in pairs])
+    in_errors = [pair.margin / pair.margin_error for pair in pairs]
+    assert in_errors == sorted(in_errors)  # the other way round: this run tells the two apart
+    judges = {pair["id"]: pair["judge"] for pair in client.get(f"{BASE}/review").json()["pairs"]}
+    said = [judges[pair.id]["certainty"] for pair in pairs]
+    sure = [pair.margin >= typical for pair in pairs].count(True)
+    guess = [pair.margin < typical / 2 for pair in pairs].count(True)
+    assert said == ["sure"] * sure + ["fairly sure"] * (24 - sure - guess) + ["a guess"] * guess
+    assert min(sure, guess, 24 - sure - guess) > 3
+    assert [judges[pair.id]["clarity"] for pair in pairs] == [pair.clarity for pair in pairs]
+
+
+def test_typical_is_of_all_pairs_of_the_run_and_not_of_those_that_go_to_review(
+    store: Store, run: Run
+) -> None:
+    before = {pair.id: pair.clarity for pair in store.review_pairs(run)}
+    store.set_settings(store.project().settings.model_copy(update={"keep_self_pairs": 0.5}), by="ann")
+    kept = {pair.id: pair.clarity for pair in store.review_pairs(run)}
+    assert len(kept) == 12 and kept.items() <= before.items()
+
+
+def test_the_audited_error_over_a_threshold_is_that_of_the_pairs_with_larger_margins(
+    store: Store, run: Run
+) -> None:
+    blind = sorted((pair for pair in store.review_pairs(run) if pair.blind), key=lambda pair: pair.margin)
+    for number, pair in enumerate(blind):
+        store.record_review(pair.id, "flip" if number < 5 else "approve", uuid=new_uuid(), by="ann")
+    over = {one.over: one.error for one in audit.by_threshold(store.audit(run).audited)}
+    assert (over[0.0].value, over[0.0].n) == (0.5, 10)
+    clear = [number for number, pair in enumerate(blind) if pair.clarity >= 1]
+    assert over[1.0].n == len(clear) and 0 < len(clear) < 10
+    assert over[1.0].value == pytest.approx(sum(number < 5 for number in clear) / len(clear))
+    values = [error.value for error in over.values() if error.value is not None]
+    assert values == sorted(values, reverse=True)
 
 
 def test_a_side_that_is_chosen_blind_is_kept_as_approve_or_flip(store: Store, run: Run) -> None:
@@ -158,14 +201,15 @@ def test_a_bulk_approval_takes_the_clear_and_undecided_pairs_and_names_who_when_
     decide_audit(store, run)
     flipped, *rest = undecided(store, run)[::-1]
     store.record_review(flipped.id, "flip", uuid=new_uuid(), by="ann")
-    clear = {pair.id for pair in rest if pair.margin >= 3 * pair.margin_error}
+    typical = typical_margin([pair.margin for pair in store.review_pairs(run)])
+    clear = {pair.id for pair in rest if pair.margin >= typical}
     uid = approve(store, run, store.review_pairs(run))
     approved = [pair for pair in store.review_pairs(run) if pair.bulk == uid]
     assert {pair.id for pair in approved} == clear and 0 < len(clear) < len(rest)
     assert {(pair.decision, pair.by) for pair in approved} == {("approve", "bob")}
     assert of(store, run, flipped.id).decision == "flip"
     (row,) = store.bulk_history()
-    assert (row["uuid"], row["person"], row["threshold"], row["run"]) == (uid, "bob", 3.0, run.id)
+    assert (row["uuid"], row["person"], row["threshold"], row["run"]) == (uid, "bob", 1.0, run.id)
 
 
 def test_only_what_was_shown_is_approved(store: Store, run: Run) -> None:
@@ -204,7 +248,7 @@ def test_before_the_audit_is_over_nothing_is_approved_in_bulk(
     client: TestClient, store: Store, run: Run
 ) -> None:
     pairs = [pair.id for pair in store.review_pairs(run)]
-    answer = post(client, "reviews/bulk", uuid=new_uuid(), run=run.id, threshold=2.0, pairs=pairs)
+    answer = post(client, "reviews/bulk", uuid=new_uuid(), run=run.id, threshold=1.0, pairs=pairs)
     assert (answer.status_code, store.bulk_history()) == (422, [])
     assert "audit sample first" in answer.json()["detail"]
 
@@ -212,14 +256,14 @@ def test_before_the_audit_is_over_nothing_is_approved_in_bulk(
 def test_a_bulk_approval_and_its_undo_over_the_routes(client: TestClient, store: Store, run: Run) -> None:
     decide_audit(store, run)
     uid, pairs = new_uuid(), [pair.id for pair in undecided(store, run)]
-    said = post(client, "reviews/bulk", uuid=uid, run=run.id, threshold=3.0, pairs=pairs).json()
+    said = post(client, "reviews/bulk", uuid=uid, run=run.id, threshold=1.0, pairs=pairs).json()
     found = client.get(f"{BASE}/review").json()
     assert (
         said["approved"]
         == found["bulk"]["pairs"]
         == sum(bool(pair["said"] and pair["said"]["in_bulk"]) for pair in found["pairs"])
     )
-    assert (found["bulk"]["by"], found["bulk"]["threshold"]) == ("you", 3.0)
+    assert (found["bulk"]["by"], found["bulk"]["threshold"]) == ("you", 1.0)
     post(client, "reviews/bulk/undo", uuid=new_uuid(), bulk=uid)
     assert client.get(f"{BASE}/review").json()["bulk"] is None
     assert len(undecided(store, run)) == len(pairs)

@@ -21,7 +21,8 @@ from annotator.rows import Run
 from annotator.runs import Runner
 from annotator.store import DATABASE, Store
 from sail.config import LoopSettings, ModelRef
-from sail.runfolder import RunFolder, Snapshot
+from sail.records import JudgedPair
+from sail.runfolder import RunFolder, Snapshot, publish_lines
 
 
 @pytest.fixture
@@ -405,3 +406,21 @@ def test_open_pairs_go_to_the_judge_only_where_the_uncertain_ones_are_wanted(tmp
     assert set(jobs.open_margins(store)) == {pair.id for pair in pairs[6:]}
     trained = [len(RunFolder(store.run_folder(one)).pairs()) for one in (without, run)]
     assert trained == [6, 9] and store.rounds()[1].human_pairs == store.rounds()[0].human_pairs
+
+
+def test_answers_that_the_judge_contradicts_come_with_the_largest_margin_first(store: Store) -> None:
+    pairs = drawn(store, 6)
+    for pair in pairs:
+        label(store, pair, "left")
+    run = run_now(store, jobs.train(store, by="ann"))
+    # (margin, its error): the first is the clearest in its own errors, the third within them; of the last two
+    # one was not learned from, the other is not contradicted.
+    judged = [(-0.2, 0.01), (-3.0, 1.0), (-0.5, 0.6), (-1.0, 0.2), (-4.0, 0.1), (2.0, 0.1)]
+    lines = (
+        JudgedPair(id=pair.id, margin=margin, margin_error=error, held_out=margin == -4.0).model_dump()
+        for pair, (margin, error) in zip(pairs, judged, strict=True)
+    )
+    publish_lines(RunFolder(store.run_folder(run)).path / "judged_pairs.jsonl", lines)
+    found = [pairs[number].id for number in (1, 3, 0)]
+    assert jobs.contradicted_pairs(store) == found
+    assert jobs.doubted_pairs(store, "ann") == found

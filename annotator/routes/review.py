@@ -103,11 +103,10 @@ def judge_view(pair: ReviewPair) -> dict[str, Any]:
     side = audit.winner_side(pair.id)
     rewards = (pair.winner_reward, pair.loser_reward)
     left, right = rewards if side == "left" else rewards[::-1]
-    confidence = audit.confidence(pair.margin, pair.margin_error)
     return {
         "side": side,
-        "certainty": audit.certainty(confidence),
-        "confidence": confidence if math.isfinite(confidence) else None,
+        "certainty": audit.certainty(pair.clarity),
+        "clarity": pair.clarity,
         "rewards": {"left": left, "right": right},
         "margin": pair.margin,
         "margin_error": pair.margin_error,

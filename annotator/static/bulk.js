@@ -2,9 +2,9 @@
 // taking it back. Knows pairs; decides none by itself.
 
 import { act, ask, base, h, percent, plural } from "/ui/core.js";
-import { when } from "/ui/selfpair.js";
+import { typical, when } from "/ui/selfpair.js";
 
-const FIRST_OVER = 2;
+const FIRST_OVER = 1;
 
 /** `inOrder` sends after what is on its way, `changed` loads what holds then, `look` shows one pair. */
 export function bulk(root, { inOrder, changed, look }) {
@@ -14,9 +14,7 @@ export function bulk(root, { inOrder, changed, look }) {
 
   const threshold = () => review.audit.by_threshold[Number(slider.value)];
   const clear = () =>
-    review.pairs.filter(
-      (pair) => pair.judge && !pair.said && (pair.judge.confidence ?? Infinity) >= threshold().over,
-    );
+    review.pairs.filter((pair) => pair.judge && !pair.said && pair.judge.clarity >= threshold().over);
 
   /** Brings the card up to these pairs. */
   function show(now) {
@@ -35,8 +33,8 @@ export function bulk(root, { inOrder, changed, look }) {
   function draw() {
     const pairs = clear();
     const { over, error } = threshold();
-    find("bulk-value").textContent = `${over} s.e.`;
-    open.textContent = `Approve all with margin over ${over} s.e. (${plural(pairs.length, "pair")}; ${audited(error)})`;
+    find("bulk-value").textContent = typical(over);
+    open.textContent = `Approve all with margin over ${typical(over)} (${plural(pairs.length, "pair")}; ${audited(error)})`;
     open.disabled = !pairs.length;
     if (!pairs.length) expand(false);
     find("bulk-approve").textContent = `Approve ${pairs.length === 1 ? "this pair" : `these ${pairs.length} pairs`}`;
@@ -55,7 +53,7 @@ export function bulk(root, { inOrder, changed, look }) {
     if (!last) return;
     const who = last.by === "you" ? "You" : last.by;
     find("bulk-said").textContent =
-      `${who} approved ${plural(last.pairs, "pair")} with margin over ${last.threshold} s.e., ${when(last.at)}.`;
+      `${who} approved ${plural(last.pairs, "pair")} with margin over ${typical(last.threshold)}, ${when(last.at)}.`;
   }
 
   function thumb(pair) {

@@ -60,12 +60,19 @@ function side(pair, which) {
 
 const nats = (value) => (Math.abs(value) < 0.1 ? value.toFixed(3) : figure(value));
 
-function opinion({ certainty, margin, margin_error, p }) {
+/** How clear a pair is, and over what clearness pairs are approved, in the same words. */
+export const typical = (times) => `${times} × typical`;
+
+function opinion({ certainty, clarity, margin, margin_error, p }) {
   return h(
     "p",
     { class: "sail-certainty" },
     certainty[0].toUpperCase() + certainty.slice(1),
-    h("small", {}, `margin ${nats(margin)} ± ${nats(margin_error)} · p ${p.toFixed(2)}`),
+    h(
+      "small",
+      {},
+      `margin ${nats(margin)} ± ${nats(margin_error)}, ${typical(clarity.toFixed(1))} · p ${p.toFixed(2)}`,
+    ),
   );
 }
 

@@ -30,11 +30,17 @@ class Reviews(Runs):
         ended = self._audit_ended(run.id)
         drawn = [one.pair for one in ended] if ended is not None else self._sample(run.id, self._rows)
         place = {pair: number for number, pair in enumerate(drawn)}
+        clear = self._clarities(run.id, self._rows)
         pairs = [
-            _review_pair(row, in_audit=row["id"] in place, audit_open=ended is None)
+            _review_pair(row, clear[row["id"]], in_audit=row["id"] in place, audit_open=ended is None)
             for row in self._reviewed(run)
         ]
-        return sorted(pairs, key=lambda pair: (place.get(pair.id, len(place)), -pair.rank))
+        return sorted(pairs, key=lambda pair: (place.get(pair.id, len(place)), pair.clarity, -pair.rank))
+
+    def _clarities(self, run: int, query: Query) -> dict[str, float]:
+        """How clear each pair of a run is beside all others of it, reviewed or not."""
+        rows = query("select id, margin from self_pairs where run = :run", run=run)
+        return audit.clarities({row["id"]: row["margin"] for row in rows})
 
     def _reviewed(self, run: Run | None) -> list[dict[str, Any]]:
         """Self pairs that stay under the share that goes to review, the clearest first."""
@@ -101,7 +107,13 @@ class Reviews(Runs):
             "select payload from events where kind = 'audit' and json_extract(payload, '$.run') = :run",
             run=run,
         )
-        return tuple(Audited(**one) for one in json.loads(rows[0]["payload"])["audited"]) if rows else None
+        if not rows:
+            return None
+        clear = self._clarities(run, self._rows)
+        return tuple(
+            Audited(pair=one["pair"], clarity=clear[one["pair"]], decision=one["decision"])
+            for one in json.loads(rows[0]["payload"])["audited"]
+        )
 
     def _end_audit(self, run: int, person: str) -> None:
         """With its last pair decided, what was said blind is kept for good."""
@@ -152,16 +164,9 @@ class Reviews(Runs):
         return self._write(change)
 
     def _undecided(self, run: Run, threshold: float) -> set[str]:
-        rows = self._rows_in_write(
-            """
-            select id from self_pairs
-            where run = :run and margin >= :threshold * margin_error
-            and id not in (select self_pair from standing_reviews)
-            """,
-            run=run.id,
-            threshold=threshold,
-        )
-        return {row["id"] for row in rows}
+        decided = {row["self_pair"] for row in self._rows_in_write("select self_pair from standing_reviews")}
+        clear = self._clarities(run.id, self._rows_in_write)
+        return {pair for pair, clarity in clear.items() if clarity >= threshold and pair not in decided}
 
     def undo_bulk(self, bulk: str, *, uuid: str, by: str) -> None:
         """Take a bulk approval back as a whole. Pairs that were decided one by one since stay so."""
@@ -207,6 +212,6 @@ def _kept(keep: float, among: int) -> int:
     return max(1, round(keep * among))
 
 
-def _review_pair(row: dict[str, Any], *, in_audit: bool, audit_open: bool) -> ReviewPair:
+def _review_pair(row: dict[str, Any], clarity: float, *, in_audit: bool, audit_open: bool) -> ReviewPair:
     known = {field: row[field] for field in ReviewPair.__dataclass_fields__ if field in row}
-    return ReviewPair(**known, in_audit=in_audit, blind=in_audit and audit_open)
+    return ReviewPair(**known, clarity=clarity, in_audit=in_audit, blind=in_audit and audit_open)

@@ -28,11 +28,16 @@ MARKUP = """
           <label class="sail-slider sail-grow">
             <span>Margin over</span>
             <input type="range" min="0" step="1" data-testid="bulk-threshold"
-                   aria-label="Margin over, in standard errors">
+                   aria-label="Margin over, times a typical one"
+                   aria-describedby="sail-typical">
             <output data-testid="bulk-value"></output>
           </label>
           <button type="button" class="sail-quiet" data-testid="bulk-open" aria-expanded="false"></button>
         </div>
+        <p class="sail-dim" id="sail-typical" data-testid="bulk-typical">
+          Typical is the usual margin of this round. From 1 × typical the model is sure, from 0.5 × fairly
+          sure; below that it guesses.
+        </p>
         <div class="sail-stack" data-testid="bulk-preview" hidden>
           <p class="sail-dim">The side in green wins. Click on a pair that looks wrong to go there.</p>
           <div class="sail-thumbs" data-testid="bulk-thumbs"></div>

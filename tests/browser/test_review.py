@@ -16,6 +16,7 @@ from annotator import jobs
 from annotator.audit import winner_side
 from annotator.rows import ReviewPair, Run
 from annotator.store import Store
+from sail.pairing import typical_margin
 
 pytestmark = pytest.mark.browser
 
@@ -314,11 +315,16 @@ def test_rounds_says_how_the_review_stood_when_training_began(audit: Page, blind
 def test_a_bulk_approval_is_previewed_and_taken_back_as_a_whole_after_a_reload(
     review: Page, store: Store
 ) -> None:
-    review.get_by_test_id("bulk-threshold").fill("6")
-    clear = [pair for pair in pairs(store) if not pair.decision and pair.margin >= 3 * pair.margin_error]
     opener = review.get_by_test_id("bulk-open")
     expect(opener).to_have_text(
-        re.compile(rf"Approve all with margin over 3 s\.e\. \({len(clear)} pairs?; .*audited")
+        re.compile(r"Approve all with margin over 1 × typical \(.* pairs?; .*audited")
+    )
+    review.get_by_test_id("bulk-threshold").fill("5")
+    typical = typical_margin([pair.margin for pair in pairs(store)])
+    clear = [pair for pair in pairs(store) if not pair.decision and pair.margin >= 1.25 * typical]
+    expect(review.get_by_test_id("bulk-value")).to_have_text("1.25 × typical")
+    expect(opener).to_have_text(
+        re.compile(rf"Approve all with margin over 1\.25 × typical \({len(clear)} pairs?; .*audited")
     )
     opener.click()
     expect(review.get_by_test_id("bulk-thumbs").locator("button")).to_have_count(len(clear))
@@ -327,12 +333,24 @@ def test_a_bulk_approval_is_previewed_and_taken_back_as_a_whole_after_a_reload(
     expect(review.locator("article[data-decision=approve]")).to_have_count(AUDITED + len(clear))
     assert {pair.id for pair in pairs(store) if pair.bulk} == {pair.id for pair in clear}
     reload(review)
-    expect(review.get_by_test_id("bulk-said")).to_contain_text(f"You approved {len(clear)} pairs")
+    expect(review.get_by_test_id("bulk-said")).to_contain_text(
+        f"You approved {len(clear)} pairs with margin over 1.25 × typical"
+    )
     expect(review.get_by_text("Approved by you in bulk")).to_have_count(len(clear))
     review.get_by_test_id("bulk-undo").click()
     expect(review.locator("article[data-decision=approve]")).to_have_count(AUDITED)
     assert [pair.decision for pair in pairs(store)] == ["approve"] * AUDITED + [None] * 14
     assert [row["undoes"] is None for row in store.bulk_history()] == [True, False]
+
+
+def test_a_card_says_how_sure_the_model_is_by_the_size_of_its_margin(review: Page, store: Store) -> None:
+    found = pairs(store)[AUDITED:]
+    typical = typical_margin([pair.margin for pair in pairs(store)])
+    assert [pair.margin for pair in found] == sorted(pair.margin for pair in found)
+    first, last = review.get_by_test_id(f"self-{AUDITED}"), review.get_by_test_id("self-23")
+    expect(first.locator(".sail-certainty")).to_contain_text("A guess")
+    expect(last.locator(".sail-certainty")).to_contain_text("Sure")
+    expect(last.locator("small")).to_contain_text(f"{found[-1].margin / typical:.1f} × typical")
 
 
 def test_a_lost_bulk_approval_approves_nothing_and_says_so(review: Page, store: Store) -> None:

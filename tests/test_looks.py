@@ -290,7 +290,7 @@ def test_the_figure_is_shown_when_the_planned_answers_are_given_and_not_before(
     send(client, *rest)
     result = compare_next(client)["result"]
     assert result["sentence"].startswith("Round 1 was preferred in ")
-    assert [(one["person"], one["you"]) for one in result["people"]] == [("ann", True), ("everyone", False)]
+    assert [(one["person"], one["you"]) for one in result["people"]] == [("you", True), ("everyone", False)]
 
 
 def test_who_looks_before_is_shown_the_figure_and_that_is_kept(client: TestClient, store: Store) -> None:
@@ -308,9 +308,10 @@ def test_results_are_given_for_each_person_and_all_together(client: TestClient, 
     for person, which in (("bob", 0), ("ann", 1)):
         for pair in opened(store, match, to=person):
             say(store, pair, side_of(store, pair, match, which), by=person)
+    store.name_person("bob", "Bob")
     people = compare_next(client)["result"]["people"]
     assert [(one["person"], one["wins"], one["losses"]) for one in people] == [
-        ("bob", 2, 0), ("ann", 0, 2), ("everyone", 2, 2),
+        ("Bob", 2, 0), ("you", 0, 2), ("everyone", 2, 2),
     ]  # fmt: skip
 
 

@@ -122,7 +122,7 @@ def train_round_1(page: Page, store: Store, flipped: str, dropped: str) -> None:
     expect(page.get_by_test_id("mixup-meaning")).to_contain_text("2 self pairs")
     page.get_by_test_id("train-round").click()
     page.get_by_test_id("round-1").wait_for(timeout=PATIENCE_MS)
-    expect(page.get_by_test_id("round-1")).to_contain_text("10 + 2")
+    expect(page.get_by_test_id("round-1")).to_contain_text("10 human + 2 self pairs")
     folder = RunFolder(
         store.run_folder(next(run for run in store.runs() if (run.job, run.round) == ("train", 1)))
     )

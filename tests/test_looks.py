@@ -384,8 +384,8 @@ def test_the_last_tries_stay_in_the_project(client: TestClient, store: Store) ->
         ({"prompt": "x" * 2001}, "The prompt has 2,001 characters; a prompt has at most 2,000. Shorten it."),
         ({"rounds": []}, "Nothing is chosen to draw with. Choose base or a round."),
         ({"rounds": [9]}, "Round 9 is not trained. Reload the page and choose another one."),
-        ({"strength": 1.6}, "strength: Input should be less than or equal to 1.5."),
-        ({"count": 5}, "count: Input should be less than or equal to 4."),
+        ({"strength": 1.6}, "strength must be at most 1.5."),
+        ({"count": 5}, "count must be at most 4."),
     ],
 )
 def test_a_try_that_cannot_be_drawn_is_one_sentence(

@@ -264,9 +264,9 @@ def test_a_new_project_draws_its_first_pairs(client: TestClient, projects: Proje
         ({"model": {"source": "/nowhere/model"}}, "No model at '/nowhere/model'"),
         ({"model": {"source": "https://example.com/model"}}, "No model at 'https://example.com/model'"),
         ({"model": {"source": "owner/name"}}, "needs a revision"),
-        ({"seed_pairs": 1}, "seed_pairs: Input should be greater than or equal to 2"),
-        ({"settings": {"loss": {"beta": -1}}}, "loss.beta: Input should be greater than 0"),
-        ({"settings": {"betta": 1}}, "betta: Extra inputs are not permitted"),
+        ({"seed_pairs": 1}, "seed_pairs must be at least 2."),
+        ({"settings": {"loss": {"beta": -1}}}, "loss.beta must be more than 0."),
+        ({"settings": {"betta": 1}}, "betta is not known here."),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence(

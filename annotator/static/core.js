@@ -19,9 +19,11 @@ if (!/(?:^|; )sail_person=/.test(document.cookie)) {
 }
 
 export class Refused extends Error {
-  constructor(message, status) {
+  /** `faults` says what is wrong with which field, where fields are to blame. */
+  constructor(message, status, faults = []) {
     super(message);
     this.status = status;
+    this.faults = faults;
   }
 }
 
@@ -34,7 +36,8 @@ export async function ask(path, body, { method = body === undefined ? "GET" : "P
   });
   if (!response.ok) {
     const answer = await response.json().catch(() => ({}));
-    throw new Refused(sentence(answer.detail) ?? `The app answered ${response.status}.`, response.status);
+    const why = sentence(answer.detail) ?? `The app answered ${response.status}.`;
+    throw new Refused(why, response.status, answer.faults);
   }
   return response.json();
 }

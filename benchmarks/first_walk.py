@@ -1,9 +1,9 @@
 """What a first-time user sees, in order: `python -m benchmarks.first_walk --out DIR`.
 
-Clones this repository as it is committed, starts the app there with nothing configured, and goes through it in a
-real Chromium: label, train, propose, review, compare, try, export, a project of one's own. Every step is written
-as a small PNG with the seconds since the start command; `walk.json` has them all. Whoever answers prefers the
-bluer of two images. It takes a quarter of an hour on two cores, most of it drawing and training.
+Clones this repository as it is committed, starts the app there with nothing configured, and goes through it
+in a real Chromium: label, train, propose, review, compare, try, export, a project of one's own. Every step is
+written as a small PNG with the seconds since the start command; `walk.json` has them all. Whoever answers
+prefers the bluer of two images. Most of its time is drawing and training.
 """
 
 from __future__ import annotations

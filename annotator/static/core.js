@@ -222,12 +222,15 @@ const DOING = {
   export: "Exporting",
   compare: "Drawing comparisons of",
 };
+export const STAGES = { start: "starting", load: "loading the model", train: "step" };
 const DRAWING = { draw: "Drawing pairs", try: "Drawing a try" };
 export function doing(run) {
   if (run.state === "waiting") return `${runTitle(run)}: waiting`;
   const what = DRAWING[run.job] ?? `${DOING[run.job]} round ${run.round}`;
   const left = run.seconds_left != null && run.total ? ` · ${duration(run.seconds_left)} left` : "";
+  // "Drawing pairs" says already that they are drawn.
+  const stage = run.stage === "draw" ? "" : `${STAGES[run.stage] ?? run.stage} `;
   return run.total > 1
-    ? `${what} · ${run.stage} ${run.step} of ${run.total}${left}`
-    : `${what} · ${run.stage}`;
+    ? `${what} · ${stage}${run.step} of ${run.total}${left}`
+    : `${what} · ${STAGES[run.stage] ?? run.stage}`;
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from annotating import drawn, label, make_store, run_now, wait_for
-from labelling import GUARD_MS, App, open_tab, start_app, watched
+from labelling import GUARD_MS, App, open_page, open_tab, start_app, watched
 from playwright.sync_api import Browser, Page, Route, expect
 
 from annotator import jobs, looks
@@ -53,8 +53,7 @@ def store(home: Path) -> Iterator[Store]:
 
 
 def open_at(page: Page, app: App, project: str, tab: str) -> None:
-    page.goto(f"{app.address}/?project={project}")
-    page.wait_for_selector(".sail-label[data-mounted]", state="attached")
+    open_page(page, f"{app.address}/?project={project}")
     open_tab(page, tab)
     page.wait_for_selector(f".sail-{tab.lower()}[data-mounted]")
 
@@ -217,8 +216,7 @@ def test_both_tabs_fit_360_pixels_and_answer_to_touch(app: App, store: Store, br
     run_now(store, looks.try_prompt(store, "a fox", [None, 0], strength=1, count=2, noise_seed=0, by="ann"))
     small = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "color_scheme": "dark"}
     with watched(browser, **small) as page:
-        page.goto(f"{app.address}/?project={store.name}")
-        page.wait_for_selector(".sail-label[data-mounted]", state="attached")
+        open_page(page, f"{app.address}/?project={store.name}")
         page.evaluate("async () => (await import('/ui/core.js')).openTab('compare')")
         wait_for_comparison(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360

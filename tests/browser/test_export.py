@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from annotating import make_store, proposed, run_now
-from labelling import open_tab, start_app, watched
+from labelling import open_page, open_tab, start_app, watched
 from playwright.sync_api import Browser, expect
 
 from annotator import jobs
@@ -26,8 +26,7 @@ def test_each_export_is_one_file_that_names_its_project_and_round(
     make_store(tmp_path / "empty").close()
     app = start_app(root, store.folder)
     with watched(browser, viewport={"width": 360, "height": 740}, color_scheme="dark") as page:
-        page.goto(app.address)
-        page.wait_for_selector(".sail-label[data-mounted]", state="attached")
+        open_page(page, app.address)
         open_tab(page, "Export")
         rows = page.get_by_test_id("export-list").locator("> li")
         expect(rows).to_have_count(2)

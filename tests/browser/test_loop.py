@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from annotating import wait_for
-from labelling import GUARD_MS, App, answer, open_tab, start_app, wait_for_pair
+from labelling import GUARD_MS, App, answer, open_page, open_tab, start_app, wait_for_pair
 from playwright.sync_api import Page, expect
 
 from annotator import jobs
@@ -53,8 +53,7 @@ def test_the_whole_loop_through_the_page(
     drawing: tuple[App, Store], page: Page, root: Path, tmp_path: Path
 ) -> None:
     app, store = drawing
-    page.goto(app.address)
-    page.wait_for_selector(".sail-label[data-mounted]", state="attached")
+    open_page(page, app.address)
     label_twelve(page, store)
     train_round_0(page, store)
     flipped, dropped = review(page, store)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from annotating import decide_audit, proposed, run_now, wait_for
-from labelling import App, open_tab, start_app, watched
+from labelling import App, open_page, open_tab, start_app, watched
 from playwright.sync_api import Browser, Page, expect
 
 from annotator import jobs
 from annotator.store import Store
+from sail.runfolder import Progress, RunFolder
 
 pytestmark = pytest.mark.browser
 REASON = "Images vary 1.00 times as much as base's; 2 is asked for."
@@ -58,8 +59,7 @@ def rounds(app: App, grown: Store, page: Page) -> Iterator[Page]:
 
 
 def opened(page: Page, app: App) -> Page:
-    page.goto(app.address)
-    page.wait_for_selector(".sail-label[data-mounted]", state="attached")
+    open_page(page, app.address)
     open_tab(page, "Rounds")
     page.get_by_test_id("round-3").wait_for()
     return page
@@ -142,3 +142,45 @@ def test_every_tab_is_in_the_row_at_360_pixels(app: App, browser: Browser) -> No
         for name in ("Setup", "Label", "Rounds", "Review", "Compare", "Try", "Export"):
             box = page.get_by_role("tab", name=name, exact=True).bounding_box()
             assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 360, name
+
+
+def test_a_reload_in_the_middle_of_a_run_shows_the_same_run_and_follows_it(
+    grown: Store, app: App, page: Page
+) -> None:
+    store, _ = proposed(grown.folder.parent / "running", 4)
+    run = jobs.train(store, by="ann")
+    folder = RunFolder(store.run_folder(run))
+    # A trainer that holds its folder, as another process would.
+    with folder.lock():
+        store.record_run_event(run.id, "started")
+        progress = Progress(folder, min_interval_s=0)
+        progress.stage("train", 40)
+        work(folder, progress, 30)
+        page.goto(f"{app.address}/?project=running&tab=rounds")
+        row = page.get_by_test_id(f"run-{run.id}")
+        expect(row).to_contain_text("30 of 40")
+        learning = page.get_by_test_id("learning").text_content()
+        assert learning and "60 %" in learning
+        page.reload()
+        expect(row).to_contain_text("30 of 40")
+        expect(row).to_have_attribute("data-state", "running")
+        expect(page.get_by_test_id("learning")).to_have_text(learning)
+        expect(page.get_by_role("tab", name="Rounds")).to_have_attribute("aria-selected", "true")
+        work(folder, progress, 5)
+        expect(row).to_contain_text("35 of 40")
+        page.get_by_test_id(f"stop-{run.id}").click()
+        expect(row).to_have_attribute("data-state", "stopping")
+        progress.end("stopped", "Stopped at step 35.")
+    expect(row).to_have_attribute("data-state", "stopped")
+    expect(page.get_by_test_id("next")).to_contain_text("Stopped at step 35.")
+    assert [one.what for one in store.runs() if one.job == "train"] == ["done", "ended"]
+    store.close()
+
+
+def work(folder: RunFolder, progress: Progress, steps: int) -> None:
+    for _ in range(steps):
+        step = len(folder.metrics()) + 1
+        folder.append_metric(
+            step=step, loss=0.69, margin=0.1, winner_gain=1e-4, loser_gain=-1e-4, accuracy=0.6
+        )
+        progress.advance()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from annotating import SETTINGS, make_model, make_store
-from labelling import App, open_tab, start_app
+from labelling import App, open_page, open_tab, start_app
 from playwright.sync_api import Locator, Page, expect
 
 from annotator.store import Store
@@ -41,8 +41,7 @@ def store(home: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def setup(app: App, store: Store, page: Page) -> Page:
-    page.goto(app.address)
-    page.wait_for_selector(".sail-label[data-mounted]", state="attached")
+    open_page(page, app.address)
     open_tab(page, "Setup")
     page.wait_for_selector(".sail-setup[data-mounted]")
     return page

@@ -91,13 +91,15 @@ def key_of(left: float, right: float) -> str:
     return "1" if left > right else "2"
 
 
-def walk(seen: Walk, labels: int) -> None:
+def walk(seen: Walk, labels: int, settings: dict[str, int]) -> None:
     page = seen.page
     page.wait_for_selector(".sail-label[data-mounted]", state="attached", timeout=PATIENCE_MS)
     seen.see("the-page-opens")
     seen.pair("label")
     seen.see("the-first-pair")
     label(seen, labels)
+    if settings:
+        change(seen, settings)
     train(seen)
     review(seen)
     compare_and_try(seen)
@@ -126,12 +128,23 @@ def label(seen: Walk, labels: int) -> None:
             seen.see("half-way")
     page.get_by_test_id("train-early").wait_for(timeout=PATIENCE_MS)
     seen.see("enough-to-train")
-    # Drawing goes first, as the device does one run at a time.
-    page.get_by_test_id("train-early").click()
+
+
+def change(seen: Walk, settings: dict[str, int]) -> None:
+    """As a person would who has little time: in Setup, and back."""
+    page = seen.page
+    seen.tab("Setup")
+    for name, value in settings.items():
+        page.get_by_test_id(f"setting-{name}").fill(str(value))
+    page.get_by_test_id("settings-submit").click()
+    page.get_by_text("Saved.").wait_for()
+    seen.tab("Label")
 
 
 def train(seen: Walk) -> None:
+    """Drawing goes first, as the device does one run at a time."""
     page = seen.page
+    page.get_by_test_id("train-early").click()
     page.get_by_test_id("samples").wait_for(timeout=PATIENCE_MS)
     seen.see("training")
     next_action = page.get_by_test_id("next-action")
@@ -197,6 +210,8 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="where the PNGs go")
     parser.add_argument("--labels", type=int, default=24, help="how many pairs are answered")
+    parser.add_argument("--steps", type=int, help="training steps a round, set in Setup; else the model's")
+    parser.add_argument("--prompts", type=int, help="prompts a round, set in Setup; else the default")
     parser.add_argument("--width", type=int, default=1100)
     parser.add_argument("--height", type=int, default=760)
     parser.add_argument("--dark", action="store_true")
@@ -211,7 +226,9 @@ def main() -> None:
         )
         page.set_default_timeout(PATIENCE_MS)
         page.goto(address)
-        walk(Walk(page, flags.out, began), flags.labels)
+        asked = {"optimisation.steps": flags.steps, "prompts_per_round": flags.prompts}
+        settings = {name: value for name, value in asked.items() if value is not None}
+        walk(Walk(page, flags.out, began), flags.labels, settings)
         browser.close()
 
 

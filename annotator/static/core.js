@@ -224,9 +224,12 @@ const DOING = {
 };
 export const STAGES = { start: "starting", load: "loading the model", train: "step" };
 const DRAWING = { draw: "Drawing pairs", try: "Drawing a try" };
+/** What a run at work does, without how far it is. */
+export const doingWhat = (run) => DRAWING[run.job] ?? `${DOING[run.job]} round ${run.round}`;
+
 export function doing(run) {
   if (run.state === "waiting") return `${runTitle(run)}: waiting`;
-  const what = DRAWING[run.job] ?? `${DOING[run.job]} round ${run.round}`;
+  const what = doingWhat(run);
   const left = run.seconds_left != null && run.total ? ` · ${duration(run.seconds_left)} left` : "";
   // "Drawing pairs" says already that they are drawn.
   const stage = run.stage === "draw" ? "" : `${STAGES[run.stage] ?? run.stage} `;

@@ -87,7 +87,10 @@ export function mount(root) {
     const measuring = active?.job === "train" && /measur|held-out|judge/i.test(active.stage);
     const byNext = { draw: "seed", label: "seed", train: "train", propose: "propose", review: "review" };
     const now = measuring ? "gate" : active ? STEP_OF_JOB[active.job] : byNext[status.next.name];
+    // The first round has nothing that the model chose itself.
+    const isFirst = (active?.round ?? status.next.round) === 0;
     for (const item of find("stepper").children) {
+      item.hidden = isFirst && ["propose", "review"].includes(item.dataset.step);
       const [at, here] = [STEPS.indexOf(item.dataset.step), STEPS.indexOf(now)];
       const seeded = item.dataset.step === "seed" && status.rounds.length > 0;
       item.dataset.state =
@@ -153,6 +156,7 @@ export function mount(root) {
         alt: `${samples.prompts[index]}, ${words}`,
         loading: "lazy",
       });
+    const look = (words, shown) => h("p", {}, h("span", {}, words), shown);
     return [
       h(
         "p",
@@ -169,10 +173,11 @@ export function mount(root) {
             h(
               "div",
               {},
-              h("span", {}, "before"),
-              last > first && h("span", {}, `step ${last}`),
-              image(first, index, "before"),
-              last > first && image(last, index, `step ${last}`),
+              look("before", image(first, index, "before")),
+              // The place of what comes is kept, so that nothing moves when it does.
+              last > first
+                ? look(`step ${last}`, image(last, index, `step ${last}`))
+                : look("not drawn yet", h("i", { class: "sail-blank" })),
             ),
             h("figcaption", {}, prompt),
           ),

@@ -60,7 +60,7 @@ export class Progress {
     const early = this.#find("train-early");
     const training = status?.runs.some((run) => run.job === "train" && isActive(run));
     early.hidden = !(this.#pairs.first && status?.next.name === "train" && !training);
-    if (!early.hidden) early.textContent = `Enough to train round ${status.next.round}`;
+    if (!early.hidden) early.textContent = `Train round ${status.next.round} now`;
   }
 
   #drawMessage() {

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from annotator.faults import FieldError
 from annotator.rows import Job, Run
 from annotator.store import Store
 from sail import mixup
@@ -194,7 +195,8 @@ def export_facts(store: Store, policy: Round) -> dict[str, str | int | float | b
 def _interval(share: Interval) -> str | None:
     if share.value is None or share.low is None or share.high is None:
         return None
-    return f"{share.value:.0%} of {share.n} (95 % interval {share.low:.0%} to {share.high:.0%})"
+    value, low, high = (round(100 * part) for part in (share.value, share.low, share.high))
+    return f"{value} % of {share.n} (95 % interval {low} to {high} %)"
 
 
 def next_round(store: Store) -> int:
@@ -262,14 +264,16 @@ def change_settings(store: Store, changes: Mapping[str, Any], *, by: str) -> Loo
     settings = merged_settings(before, changes)
     training = any(run.job == "train" and run.unfinished for run in store.runs())
     if settings.held_out_every != before.held_out_every and (training or store.rounds()):
-        raise ValueError(
+        raise FieldError(
+            "held_out_every",
             f"One pair out of every {before.held_out_every} is held out, and the rest was trained on. "
-            "Another split would measure the judge on what it learned. Make a new project for it."
+            "Another split would measure the judge on what it learned. Make a new project for it.",
         )
     if settings.lora != before.lora and (training or store.current_round()):
-        raise ValueError(
+        raise FieldError(
+            "lora.rank",
             "The next round goes on from an adapter of this rank, so LoRA settings stay as they are. "
-            "Make a new project for others."
+            "Make a new project for others.",
         )
     store.set_settings(settings, by=by)
     return settings

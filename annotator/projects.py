@@ -15,9 +15,10 @@ from filelock import FileLock, Timeout
 
 from annotator import jobs
 from annotator.assignment import Assignments
+from annotator.faults import about
 from annotator.runs import Runner
 from annotator.store import DATABASE, DatabaseError, Store
-from sail.config import LoopSettings, ModelRef
+from sail.config import HUB_ID, LoopSettings, ModelRef
 from sail.rounds import parse_prompts
 
 log = logging.getLogger(__name__)
@@ -106,17 +107,15 @@ class Projects:
         by: str,
     ) -> OpenProject:
         """Make a project and queue its first pairs. ValueError says what cannot be used."""
-        if not NAME.fullmatch(name) or name != name.strip(" ."):
-            raise ValueError(
-                f"{name!r} cannot name a project. Use letters, digits, spaces, dots and dashes (60 at most)."
-            )
-        if (self.root / name).exists():
-            raise ValueError(f"There is a project {name!r} already. Choose another name.")
+        with about("name"):
+            self._require_free(name)
         usable = self.model(model)
+        with about("prompts"):
+            parsed = parse_prompts(prompts)
         store = Store.create(
             self.root / name,
             model=usable,
-            prompts=parse_prompts(prompts),
+            prompts=parsed,
             settings=jobs.merged_settings(LoopSettings.for_model(usable), settings or {}),
             download=download,
             by=by,
@@ -125,12 +124,23 @@ class Projects:
         store.close()
         return self.get(name)
 
+    def _require_free(self, name: str) -> None:
+        if not NAME.fullmatch(name) or name != name.strip(" ."):
+            raise ValueError(
+                f"{name!r} cannot name a project. Use letters, digits, spaces, dots and dashes (60 at most)."
+            )
+        if (self.root / name).exists():
+            raise ValueError(f"There is a project {name!r} already. Choose another name.")
+
     def model(self, asked: ModelRef) -> ModelRef:
         """A usable model; `starter` is the one that ships, a folder or file is named by its absolute path."""
         source = str(self.starter) if asked.source.strip() == "starter" else asked.source.strip()
         if os.path.exists(source):
             source = str(Path(source).resolve())
-        return asked.model_copy(update={"source": source}).checked()
+        # What is no folder but looks like a hub id is refused for its revision alone.
+        lacks_revision = asked.revision is None and HUB_ID.fullmatch(source) and not Path(source).exists()
+        with about("model.revision" if lacks_revision else "model.source"):
+            return asked.model_copy(update={"source": source}).checked()
 
     def close(self) -> None:
         self.runner.close()

@@ -2,6 +2,8 @@
 
 `python -m benchmarks.labelling --annotators 50 --seconds 30 --json`. A project with its images drawn is
 made in a temporary folder; the server is killed (SIGKILL) half-way and started again on the same port.
+Before the others come, one person alone gives 50 labels at a real page, from opening it to the last label on
+disk. They look at each pair for `--think` seconds from when they see it; what is above that the app cost.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import Any
 
 import httpx
 from PIL import Image
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright
 
 from annotator.store import Store
 from sail.config import ModelRef, ProposeRequest
@@ -40,6 +42,7 @@ IMAGES = 24
 """Different image files; every candidate has an address of its own, so a browser decodes each anew."""
 IDLE_TABS = 50
 GUARD_MS = 250
+LABELS = 50
 RETRY_S = 0.5
 
 
@@ -172,6 +175,32 @@ async def at_the_page(page: Page, pace_s: float, end: float, seen: Seen) -> None
         seen.paint_ms.append(await page.evaluate(PAINTED))
 
 
+async def fifty_labels(browser: Browser, server: Server, folder: Path, think_s: float) -> dict[str, float]:
+    """Minutes that one person takes for 50 labels, and the share of them that was not thinking."""
+    name, store = "simulated-alone", Store(folder)
+    context = await browser.new_context(viewport={"width": 1280, "height": 860})
+    await context.add_cookies([{"name": "sail_person", "value": name, "url": server.address}])
+    page = await context.new_page()
+    began = time.monotonic()
+    await page.goto(server.address)
+    await page.wait_for_selector(".sail-label[data-mounted]", state="attached")
+    for number in range(LABELS):
+        await page.wait_for_function(READY)
+        await page.wait_for_timeout(1000 * think_s)
+        await page.keyboard.press("12"[number % 2])
+    while sum(row["person"] == name for row in store.label_history()) < LABELS:
+        await asyncio.sleep(0.01)
+    total = time.monotonic() - began
+    await context.close()
+    store.close()
+    return {
+        "minutes_to_50_labels": round(total / 60, 3),
+        "app_share_of_50_labels": round(1 - LABELS * think_s / total, 4),
+        "app_s_a_label": round(total / LABELS - think_s, 3),
+        "think_s": think_s,
+    }
+
+
 async def idle_share(server: Server, seconds: float) -> float:
     """Share of a core that the server takes for the polls of idle tabs: every 15 s each, as core.js does."""
     async with httpx.AsyncClient(base_url=server.address, headers=OWN) as client:
@@ -195,7 +224,9 @@ async def idle_share(server: Server, seconds: float) -> float:
         return share
 
 
-async def measure(folder: Path, *, annotators: int, seconds: float, rate: float) -> dict[str, Any]:
+async def measure(
+    folder: Path, *, annotators: int, seconds: float, rate: float, think_s: float
+) -> dict[str, Any]:
     """Everything at once, then what the database says of it."""
     server, seen, calm = Server(folder), Seen(), Seen()
     try:
@@ -203,6 +234,7 @@ async def measure(folder: Path, *, annotators: int, seconds: float, rate: float)
         async with async_playwright() as playwright:
             found = next(filter(None, map(shutil.which, BROWSERS)), None)
             browser = await playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+            alone = await fifty_labels(browser, server, folder, think_s)
             page = await browser.new_page(viewport={"width": 1280, "height": 860})
             await page.goto(server.address)
             await page.wait_for_selector(".sail-label[data-mounted]")
@@ -222,6 +254,7 @@ async def measure(folder: Path, *, annotators: int, seconds: float, rate: float)
         # Latencies hang on what else the machine does, this does not.
         "server_cpu_ms_per_label": round(cpu_ms / max(1, len(calm.ack_ms) + len(calm.paint_ms)), 1),
         "idle_tab_cpu_share": round(idle, 4),
+        **alone,
     }
 
 
@@ -276,13 +309,24 @@ def main() -> None:
     parser.add_argument("--annotators", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--rate", type=float, default=25, help="labels a second, all together")
+    parser.add_argument(
+        "--think", type=float, default=1.2, help="seconds that the person alone looks at a pair"
+    )
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     flags = parser.parse_args()
+    if 1000 * flags.think <= GUARD_MS:
+        parser.error(f"--think must be over {GUARD_MS / 1000} s: a pair takes no answer before.")
     with tempfile.TemporaryDirectory() as folder:
-        pairs = int(flags.rate * flags.seconds) + 12 * flags.annotators
+        pairs = int(flags.rate * flags.seconds) + 12 * flags.annotators + LABELS + 10
         made = project(Path(folder), pairs)
         found = asyncio.run(
-            measure(made, annotators=flags.annotators, seconds=flags.seconds, rate=flags.rate)
+            measure(
+                made,
+                annotators=flags.annotators,
+                seconds=flags.seconds,
+                rate=flags.rate,
+                think_s=flags.think,
+            )
         )
     print(json.dumps(found) if flags.json else "\n".join(f"{name}: {value}" for name, value in found.items()))
 

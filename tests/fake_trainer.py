@@ -185,6 +185,8 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         for index, pair in enumerate(unjudged)
     ]
     publish_lines(folder.path / "judged_open.jsonl", (pair.model_dump() for pair in looked_at))
+    asked = request.monitoring.min_diversity_ratio
+    accepted = asked <= 1
     return {
         "adapter": "adapter",
         "sha256": sha256_file(adapter / ADAPTER_FILE),
@@ -196,8 +198,8 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         "saturation_ratio": 1.0,
         "winner_gain": 1e-4,
         "loser_gain": -1e-4,
-        "accepted": True,
-        "reasons": [],
+        "accepted": accepted,
+        "reasons": [] if accepted else [f"Images vary 1.00 times as much as base's; {asked:g} is asked for."],
         "seconds": 1.0,
     }
 

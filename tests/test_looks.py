@@ -290,7 +290,7 @@ def test_the_figure_is_shown_when_the_planned_answers_are_given_and_not_before(
     send(client, *rest)
     result = compare_next(client)["result"]
     assert result["sentence"].startswith("Round 1 was preferred in ")
-    assert [(one["person"], one["you"]) for one in result["people"]] == [("ann", True), ("everyone", False)]
+    assert [(one["person"], one["you"]) for one in result["people"]] == [("you", True), ("everyone", False)]
 
 
 def test_who_looks_before_is_shown_the_figure_and_that_is_kept(client: TestClient, store: Store) -> None:
@@ -308,9 +308,10 @@ def test_results_are_given_for_each_person_and_all_together(client: TestClient, 
     for person, which in (("bob", 0), ("ann", 1)):
         for pair in opened(store, match, to=person):
             say(store, pair, side_of(store, pair, match, which), by=person)
+    store.name_person("bob", "Bob")
     people = compare_next(client)["result"]["people"]
     assert [(one["person"], one["wins"], one["losses"]) for one in people] == [
-        ("bob", 2, 0), ("ann", 0, 2), ("everyone", 2, 2),
+        ("Bob", 2, 0), ("you", 0, 2), ("everyone", 2, 2),
     ]  # fmt: skip
 
 
@@ -383,8 +384,8 @@ def test_the_last_tries_stay_in_the_project(client: TestClient, store: Store) ->
         ({"prompt": "x" * 2001}, "The prompt has 2,001 characters; a prompt has at most 2,000. Shorten it."),
         ({"rounds": []}, "Nothing is chosen to draw with. Choose base or a round."),
         ({"rounds": [9]}, "Round 9 is not trained. Reload the page and choose another one."),
-        ({"strength": 1.6}, "strength: Input should be less than or equal to 1.5."),
-        ({"count": 5}, "count: Input should be less than or equal to 4."),
+        ({"strength": 1.6}, "strength must be at most 1.5."),
+        ({"count": 5}, "count must be at most 4."),
     ],
 )
 def test_a_try_that_cannot_be_drawn_is_one_sentence(

@@ -312,11 +312,12 @@ def test_how_a_round_came_to_be_trained_stays_with_it(
 ) -> None:
     if audited:
         decide_audit(store, run, "drop")
+    store.name_person("ann", "Ann")
     started = post(client, "runs", job="train", without_audit=not audited).json()
     run_now(store, store.run(started["id"]))
     base, learned = client.get(f"{BASE}/status").json()["rounds"]
     assert "audit" not in base
-    assert (learned["without_audit"], learned["by"]) == (not audited, "ann")
+    assert (learned["without_audit"], learned["by"]) == (not audited, "Ann")
     assert learned["audit"]["wrong"] == (10 if audited else 0)
 
 

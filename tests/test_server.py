@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from annotator import jobs
 from annotator.projects import Projects, open_projects
 from annotator.server import build, mount_page
 from annotator.store import Store
+from sail.runfolder import ADAPTER_FILE
 
 ORIGIN = "http://127.0.0.1:7860"
 
@@ -207,9 +209,16 @@ def test_a_round_from_label_to_export_over_the_routes(client: TestClient, projec
     assert client.get(f"{base}/runs/{run['id']}/samples/6/0").headers["content-type"] == "image/png"
     run = client.post(f"{base}/runs", json={"job": "export"}).json()
     wait_for(lambda: store.run(run["id"]).what == "done")
-    files = client.get(f"{base}/export").json()["run"]["files"]
+    (exported,) = client.get(f"{base}/export").json()["exports"]
+    assert (exported["round"], exported["name"]) == (1, "p-round-1.zip")
     assert client.get(f"{base}/export/{run['id']}/0").content == b"weights"
-    assert client.get(f"{base}/export/{run['id']}/{len(files)}").status_code == 404
+    assert client.get(f"{base}/export/{run['id']}/{len(exported['files'])}").status_code == 404
+    archive = client.get(f"{base}/export/{run['id']}.zip")
+    assert "p-round-1.zip" in archive.headers["content-disposition"]
+    packed = zipfile.ZipFile(io.BytesIO(archive.content))
+    assert packed.read(f"p-round-1/lora/{ADAPTER_FILE}") == b"weights"
+    assert packed.read("p-round-1/README.md") == b"# card"
+    assert client.get(f"{base}/export/1.zip").status_code == 404
     assert client.get(f"{base}/status").json()["current"] == 1
 
 
@@ -264,9 +273,9 @@ def test_a_new_project_draws_its_first_pairs(client: TestClient, projects: Proje
         ({"model": {"source": "/nowhere/model"}}, "No model at '/nowhere/model'"),
         ({"model": {"source": "https://example.com/model"}}, "No model at 'https://example.com/model'"),
         ({"model": {"source": "owner/name"}}, "needs a revision"),
-        ({"seed_pairs": 1}, "seed_pairs: Input should be greater than or equal to 2"),
-        ({"settings": {"loss": {"beta": -1}}}, "loss.beta: Input should be greater than 0"),
-        ({"settings": {"betta": 1}}, "betta: Extra inputs are not permitted"),
+        ({"seed_pairs": 1}, "seed_pairs must be at least 2."),
+        ({"settings": {"loss": {"beta": -1}}}, "loss.beta must be more than 0."),
+        ({"settings": {"betta": 1}}, "betta is not known here."),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence(

@@ -7,6 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
+from annotator.faults import Fault, FieldError, faults_of, sentence
 from annotator.routes import comparing, export, labelling, loop, review, setup, trying
 from annotator.store import DatabaseError
 
@@ -22,10 +23,12 @@ def add_error_answers(app: FastAPI) -> None:
     @app.exception_handler(ValidationError)
     def invalid(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError | ValidationError)
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body")
-        message = str(first["msg"]).removeprefix("Value error, ")
-        return JSONResponse({"detail": f"{where}: {message}." if where else message}, 422)
+        return _refusal(faults_of(error.errors()))
+
+    @app.exception_handler(FieldError)
+    def misfilled(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, FieldError)
+        return _refusal([Fault(field=error.field, rule="", sentence=str(error))])
 
     @app.exception_handler(ValueError)
     def mistake(_: Request, error: Exception) -> JSONResponse:
@@ -45,3 +48,8 @@ def add_error_answers(app: FastAPI) -> None:
         assert isinstance(error, OSError)
         why = f"A file could not be written or read: {error.strerror or error}. Nothing was started."
         return JSONResponse({"detail": f"{why} Check the disk's space and the project's folder."}, 503)
+
+
+def _refusal(faults: list[Fault]) -> JSONResponse:
+    """The first fault as a sentence, for who shows one; all of them with their fields, for a form."""
+    return JSONResponse({"detail": sentence(faults[0]), "faults": faults}, 422)

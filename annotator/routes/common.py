@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -46,6 +47,13 @@ def person(sail_person: Annotated[str | None, Cookie()] = None) -> str:
 
 InProject = Annotated[OpenProject, Depends(opened)]
 Person = Annotated[str, Depends(person)]
+
+
+def named(person: str | None, names: Mapping[str, str], *, to: str | None = None) -> str | None:
+    """What a person is called on the page of `to`: never their id, which is what a browser is known by."""
+    if person is None or person == to:
+        return None if person is None else "you"
+    return names.get(person, "somebody without a name")
 
 
 def image_url(project: OpenProject, uid: str) -> str:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from annotator import looks, winrate
 from annotator.projects import OpenProject
-from annotator.routes.common import Body, Id, InProject, Person, Uuid
+from annotator.routes.common import Body, Id, InProject, Person, Uuid, named
 from annotator.routes.labelling import shown
 from annotator.rows import Answer, Match, Tally
 
@@ -65,7 +65,7 @@ def next_comparisons(body: MatchBody, project: InProject, who: Person) -> dict[s
 
 def result_of(project: OpenProject, match: Match, who: str) -> dict[str, Any]:
     """Everyone together in a sentence, and each person on their own."""
-    tallies = project.store.tallies(match)
+    tallies, called = project.store.tallies(match), project.store.names()
     everyone = Tally(
         person="everyone",
         wins=sum(one.wins for one in tallies),
@@ -78,7 +78,7 @@ def result_of(project: OpenProject, match: Match, who: str) -> dict[str, Any]:
         "more": winrate.answers_to_settle(winrate.win_rate(everyone)),
         "people": [
             {
-                "person": tally.person,
+                "person": "everyone" if tally is everyone else named(tally.person, called, to=who),
                 "you": tally.person == who,
                 "wins": tally.wins,
                 "losses": tally.losses,

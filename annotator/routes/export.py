@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, HTTPException, Response
 from fastapi.responses import FileResponse
+from starlette.background import BackgroundTask
 
 from annotator import jobs, preferences
 from annotator.projects import OpenProject
 from annotator.routes.common import InProject
 from annotator.routes.loop import round_view
+from annotator.rows import Run
 from sail.runfolder import RunFolder
 
 api = APIRouter()
@@ -19,40 +26,82 @@ api = APIRouter()
 
 @api.get("/projects/{project}/export")
 def export(project: InProject) -> dict[str, Any]:
-    """What an export holds, and the files of the newest one."""
+    """What an export holds, and the exports there are."""
     return export_of(project)
 
 
 def export_of(project: OpenProject) -> dict[str, Any]:
     store, current = project.store, project.store.current_round()
-    runs = [run for run in store.runs() if run.job == "export" and run.what == "done"]
-    files: list[dict[str, Any]] = []
-    if runs:
-        result = RunFolder(store.run_folder(runs[-1])).result()
-        assert result is not None
-        files = [{**file, "index": index} for index, file in enumerate(result["files"])]
+    done = [run for run in store.runs() if run.job == "export" and run.what == "done"]
     preferred = store.preferences()
     return {
         "round": round_view(current) if current else None,
         "facts": jobs.export_facts(store, current) if current else {},
-        "run": {"id": runs[-1].id, "round": runs[-1].round, "files": files} if runs else None,
+        "exports": [export_view(project, run) for run in reversed(done)],
         "preferences": len(preferred),
         "by_people": sum(one.source == "human" for one in preferred),
         "by_model": sum(one.source == "self" for one in preferred),
     }
 
 
+def export_view(project: OpenProject, run: Run) -> dict[str, Any]:
+    files = files_of(project, run)
+    return {
+        "id": run.id,
+        "round": run.round,
+        "at": run.since,
+        "name": f"{name_of(project, run)}.zip",
+        "bytes": sum(file["bytes"] for file in files),
+        "files": [{**file, "index": index} for index, file in enumerate(files)],
+    }
+
+
+def files_of(project: OpenProject, run: Run) -> list[dict[str, Any]]:
+    """The files of an export as its result lists them; none where the run is another one."""
+    result = RunFolder(project.store.run_folder(run)).result() or {}
+    return list(result.get("files", [])) if run.job == "export" else []
+
+
+def name_of(project: OpenProject, run: Run) -> str:
+    """What every file of an export is called by, so that two of them are never mixed up."""
+    return f"{project.store.name}-round-{run.round}"
+
+
+@api.get("/projects/{project}/export/{number}.zip")
+def export_archive(number: int, project: InProject) -> FileResponse:
+    """All files of an export as one, with the model card."""
+    run = project.store.run(number)
+    files, name = files_of(project, run), name_of(project, run)
+    if not files:
+        raise HTTPException(404, "There is no such export.")
+    archive = archived(project.store.run_folder(run), [file["path"] for file in files], name=name)
+    return FileResponse(
+        archive,
+        filename=f"{name}.zip",
+        media_type="application/zip",
+        background=BackgroundTask(archive.unlink, missing_ok=True),
+    )
+
+
+def archived(folder: Path, paths: Sequence[str], *, name: str) -> Path:
+    """A zip beside nothing else, with one folder called `name`. Stored: weights do not get smaller."""
+    handle, file = tempfile.mkstemp(suffix=".zip")
+    with os.fdopen(handle, "wb") as out, zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for path in paths:
+            archive.write(folder / path, f"{name}/{Path(path).relative_to('export')}")
+    return Path(file)
+
+
 @api.get("/projects/{project}/export/{number}/{index}")
 def export_file(number: int, index: int, project: InProject) -> FileResponse:
     """One file of an export, as its result lists it."""
     run = project.store.run(number)
-    folder = RunFolder(project.store.run_folder(run))
-    result = folder.result() or {}
-    files = result.get("files", []) if run.job == "export" else []
+    files = files_of(project, run)
     if not 0 <= index < len(files):
         raise HTTPException(404, "There is no such file in this export.")
-    file = folder.path / files[index]["path"]
-    return FileResponse(file, filename=file.name, media_type="application/octet-stream")
+    file = project.store.run_folder(run) / files[index]["path"]
+    name = f"{name_of(project, run)}-{file.name}"
+    return FileResponse(file, filename=name, media_type="application/octet-stream")
 
 
 @api.get("/projects/{project}/preferences.parquet")

@@ -51,14 +51,19 @@ def status(project: InProject, request: Request) -> Response:
 
 def status_of(project: OpenProject, projects: Projects) -> dict[str, Any]:
     store, runner = project.store, project.runner
-    current, step, facts = store.current_round(), jobs.next_step(store), store.training_facts()
+    current, step = store.current_round(), jobs.next_step(store)
+    facts, names = store.training_facts(), store.names()
     return {
         "project": store.name,
         "projects": projects.names(),
         "labels": label_counts(project),
         "next": {"name": step.name, "round": step.round, "seconds": estimates.seconds_of(store, step)},
         "runs": [asdict(view) for view in runner.views(store)],
-        "rounds": [{**round_view(round_), **facts.get(round_.round, {})} for round_ in store.rounds()],
+        "rounds": [
+            {**round_view(round_), **fact, "by": names.get(fact.get("by", ""))}
+            for round_ in store.rounds()
+            for fact in (facts.get(round_.round, {}),)
+        ],
         "current": current.round if current else None,
         "review": review_counts(project),
         "elsewhere": [

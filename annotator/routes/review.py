@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from pydantic import Field
 from annotator import audit, jobs
 from annotator.audit import Side
 from annotator.projects import OpenProject
-from annotator.routes.common import Body, Id, InProject, Person, Uuid, image_url, with_etag
+from annotator.routes.common import Body, Id, InProject, Person, Uuid, image_url, named, with_etag
 from annotator.rows import Audit, Review, ReviewPair
 from sail.records import Decision
 
@@ -51,14 +52,15 @@ def review(project: InProject, who: Person, request: Request) -> Response:
 def review_of(project: OpenProject, who: str) -> dict[str, Any]:
     store = project.store
     run = jobs.proposal(store)
-    bulk = store.last_bulk(run) if run else None
+    bulk, names = store.last_bulk(run) if run else None, store.names()
+    pairs = store.review_pairs(run) if run else []
     return {
         "run": run.id if run else None,
         "round": jobs.next_round(store),
         "self_fraction": store.project().settings.mixup.self_fraction,
         "audit": audit_view(store.audit(run)) if run else None,
-        "bulk": {**asdict(bulk), "by": named(bulk.by, who)} if bulk else None,
-        "pairs": [pair_view(project, pair, who) for pair in store.review_pairs(run)] if run else [],
+        "bulk": {**asdict(bulk), "by": named(bulk.by, names, to=who)} if bulk else None,
+        "pairs": [pair_view(project, pair, names, who) for pair in pairs],
     }
 
 
@@ -74,11 +76,16 @@ def audit_view(found: Audit) -> dict[str, Any]:
     }
 
 
-def pair_view(project: OpenProject, pair: ReviewPair, who: str) -> dict[str, Any]:
+def pair_view(project: OpenProject, pair: ReviewPair, names: Mapping[str, str], who: str) -> dict[str, Any]:
     """A pair as a person may see it: where the audit is blind, without a word on what the judge thinks."""
     winner_left = audit.winner_side(pair.id) == "left"
     left, right = (pair.winner, pair.loser) if winner_left else (pair.loser, pair.winner)
-    said = {"choice": choice(pair), "by": named(pair.by, who), "at": pair.at, "in_bulk": bool(pair.bulk)}
+    said = {
+        "choice": choice(pair),
+        "by": named(pair.by, names, to=who),
+        "at": pair.at,
+        "in_bulk": bool(pair.bulk),
+    }
     return {
         "id": pair.id,
         "prompt": pair.prompt,
@@ -112,10 +119,6 @@ def judge_view(pair: ReviewPair) -> dict[str, Any]:
         "margin_error": pair.margin_error,
         "p": 1 / (1 + math.exp(-min(pair.margin, 700.0))),
     }
-
-
-def named(person: str | None, who: str) -> str | None:
-    return "you" if person == who else person
 
 
 def review_counts(project: OpenProject) -> dict[str, Any] | None:

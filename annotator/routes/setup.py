@@ -8,9 +8,10 @@ from fastapi import APIRouter, Depends
 from pydantic import Field
 
 from annotator import jobs
+from annotator.faults import about
 from annotator.projects import Projects
 from annotator.routes.common import Body, InProject, Person, all_projects
-from sail.config import ModelRef
+from sail.config import LoopSettings, ModelRef
 from sail.rounds import parse_prompts
 
 MAX_PROMPTS_CHARS = 1_500_000
@@ -68,7 +69,16 @@ def setup(project: InProject) -> dict[str, Any]:
         "prompts": "\n".join(found.prompts),
         "prompts_version": version,
         "settings": found.settings.model_dump(mode="json"),
+        "defaults": defaults(found.model).model_dump(mode="json"),
     }
+
+
+def defaults(model: ModelRef) -> LoopSettings:
+    """What a new project on this model would begin with."""
+    try:
+        return LoopSettings.for_model(model)
+    except ValueError:
+        return LoopSettings()  # Its own settings were altered since; this project has its copy.
 
 
 @api.post("/projects/{project}/settings")
@@ -79,6 +89,7 @@ def change_settings(body: SettingsBody, project: InProject, who: Person) -> dict
 
 @api.post("/projects/{project}/prompts")
 def change_prompts(body: PromptsBody, project: InProject, who: Person) -> dict[str, int]:
-    prompts = parse_prompts(body.prompts)
-    version = project.store.set_prompts(prompts, by=who, version=body.version)
+    with about("prompts"):
+        prompts = parse_prompts(body.prompts)
+        version = project.store.set_prompts(prompts, by=who, version=body.version)
     return {"prompts": len(prompts), "version": version}

@@ -51,9 +51,8 @@ export function bulk(root, { inOrder, changed, look }) {
     const last = review.bulk;
     find("bulk-last").hidden = !last;
     if (!last) return;
-    const who = last.by === "you" ? "You" : last.by;
-    find("bulk-said").textContent =
-      `${who} approved ${plural(last.pairs, "pair")} with margin over ${typical(last.threshold)}, ${when(last.at)}.`;
+    const what = `${plural(last.pairs, "pair")} with margin over ${typical(last.threshold)}`;
+    find("bulk-said").textContent = `Approved by ${last.by} at one stroke: ${what}, ${when(last.at)}.`;
   }
 
   function thumb(pair) {

@@ -97,6 +97,8 @@ const padded = ([low, high]) => (high > low ? [low, high] : [low - 0.5, high + 0
 
 export function figure(value) {
   if (!Number.isFinite(value)) return "";
-  if (value !== 0 && Math.abs(value) < 0.01) return value.toExponential(1);
-  return value.toFixed(Math.abs(value) < 10 ? 2 : 0);
+  const digits = Math.abs(value) < 10 ? 2 : 0;
+  const text = value !== 0 && Math.abs(value) < 0.01 ? value.toExponential(1) : value.toFixed(digits);
+  // A minus, not a hyphen, after which a line may break.
+  return text.replaceAll("-", "\u2212");
 }

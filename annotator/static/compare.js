@@ -18,26 +18,15 @@ import {
   trouble,
 } from "/ui/core.js";
 import { Images } from "/ui/images.js";
+import { ANSWER_KEYS, ANSWER_WORDS, meant } from "/ui/keys.js";
 import { Outbox } from "/ui/outbox.js";
+import { Screen } from "/ui/screen.js";
 import { Sending } from "/ui/sending.js";
 import { howFar } from "/ui/waiting.js";
 
-const KEYS = {
-  1: "left",
-  ArrowLeft: "left",
-  2: "right",
-  ArrowRight: "right",
-  0: "tie",
-  ArrowDown: "tie",
-  s: "skip",
-  z: "undo",
-};
-const WORDS = { left: "left", right: "right", tie: "tie", skip: "skipped" };
 const ENDED_EARLY = ["stopped", "failed", "interrupted"];
-const GUARD_MS = 250;
 const AHEAD = 3;
 const REFILL_BELOW = 6;
-const SLOWEST_MS = 86_400_000;
 const PLANNED = 20;
 const MOST_AT_ONCE = 100;
 
@@ -47,6 +36,7 @@ export function mount(root) {
   const selects = { one: find("compare-one"), two: find("compare-two") };
   const sides = { left: find("compare-image-left"), right: find("compare-image-right") };
   const images = new Images();
+  const screen = new Screen(root, { sides, prompt: find("compare-prompt"), images });
   const outbox = new Outbox("sail.comparisons");
   const sending = new Sending(outbox, `${base}/comparisons/answers`, {
     name: "A comparison",
@@ -60,9 +50,6 @@ export function mount(root) {
   let found = null; // what the server last said of the match
   let queue = [];
   let past = [];
-  let shown = null; // the pair on the screen
-  let open = false; // both its images are there, so it can be answered
-  let shownAt = 0;
   let answered = 0;
   let fetching = null;
   let drawnSeen = ""; // how far drawing was when pairs were last fetched
@@ -145,55 +132,27 @@ export function mount(root) {
     comparing.hidden = !pair;
     drawMessage();
     drawProgress();
-    if (pair !== shown) {
-      shown = pair;
-      open = false;
-      root.dataset.pair = pair?.id ?? "";
-      for (const side of Object.values(sides)) side.classList.add("sail-waiting");
-      if (pair) {
-        find("compare-prompt").textContent = pair.prompt;
-        await put(pair);
-      }
-    }
+    await screen.show(pair);
     const again = past.slice(-AHEAD).map((one) => one.pair);
     images.preload(queue.slice(0, AHEAD + 1), AHEAD + 1, again);
-  }
-
-  async function put(pair) {
-    try {
-      const [left, right] = await images.both(pair);
-      if (shown !== pair) return;
-      sides.left.replaceChildren(left);
-      sides.right.replaceChildren(right);
-      for (const side of Object.values(sides)) side.classList.remove("sail-waiting");
-      open = true;
-      root.dataset.ready = pair.id;
-      trouble("", "image");
-    } catch {
-      if (shown !== pair) return;
-      trouble("An image could not be loaded. Skip it with S, or reload the page.", "image");
-      for (const side of Object.values(sides)) side.replaceChildren();
-      open = "to skip"; // Nobody chooses between images they cannot see.
-    }
-    shownAt = performance.now();
   }
 
   // Answers
 
   function answer(value) {
     if (value === "undo") return undo();
-    const elapsed = performance.now() - shownAt;
-    if (!shown || !open || elapsed < GUARD_MS) return;
-    if (open === "to skip" && value !== "skip") return;
+    const { pair } = screen;
+    if (!pair) return;
+    const why = screen.whyNot(value);
+    if (why) return say(why, "hint");
     const uuid = crypto.randomUUID();
-    const elapsed_ms = Math.min(Math.round(elapsed), SLOWEST_MS);
-    keep({ uuid, pair: shown.id, value, elapsed_ms, shown });
-    tabs.postMessage(shown.id);
-    done.add(shown.id);
-    past.push({ uuid, value, pair: shown });
+    keep({ uuid, pair: pair.id, value, elapsed_ms: screen.elapsedMs, shown: pair });
+    tabs.postMessage(pair.id);
+    done.add(pair.id);
+    past.push({ uuid, value, pair });
     queue.shift();
     answered += 1;
-    say(`Last answer: ${WORDS[value]}.`);
+    say(`Last answer: ${ANSWER_WORDS[value]}.`);
     show();
     if (queue.length < REFILL_BELOW && answered < found.planned) fetchPairs();
   }
@@ -209,10 +168,11 @@ export function mount(root) {
       shown: last.pair,
     });
     done.delete(last.pair.id);
+    last.pair.undone = true;
     queue = [last.pair, ...queue.filter((pair) => pair.id !== last.pair.id)];
     answered -= 1;
     found.result = null;
-    say(`Took back: ${WORDS[last.value]}.`);
+    say(`Took back: ${ANSWER_WORDS[last.value]}.`);
     show();
   }
 
@@ -233,7 +193,11 @@ export function mount(root) {
 
   // What is said
 
-  const say = (text) => (find("compare-announcement").textContent = text);
+  function say(text, kind = "") {
+    const place = find("compare-announcement");
+    place.dataset.kind = kind;
+    place.textContent = text;
+  }
 
   function drawProgress() {
     const waiting = outbox.answers().length;
@@ -406,19 +370,13 @@ export function mount(root) {
     if (event.target.closest(".sail-image") && event.detail) document.activeElement?.blur();
   });
   document.addEventListener("keydown", (event) => {
-    const undoes = event.key === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey && !event.altKey;
-    const value = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    if (!value || event.repeat || event.isComposing) return;
-    if (!undoes && (event.ctrlKey || event.metaKey || event.altKey)) return;
-    if (document.hidden || !isShown(root) || early.open || (!shown && value !== "undo")) return;
-    if (event.target.closest?.("input, textarea, select, [contenteditable], dialog")) return;
+    const value = isShown(root) && !early.open ? ANSWER_KEYS[meant(event)] : undefined;
+    if (!value || (!screen.pair && value !== "undo")) return;
     event.preventDefault();
     answer(value);
   });
   document.addEventListener("visibilitychange", () => {
-    if (document.hidden) return;
-    shownAt = performance.now(); // Time away is not time spent choosing.
-    sending.send();
+    if (!document.hidden) sending.send();
   });
   addEventListener("pagehide", () => sending.leave());
   addEventListener("online", () => sending.send());

@@ -19,9 +19,11 @@ if (!/(?:^|; )sail_person=/.test(document.cookie)) {
 }
 
 export class Refused extends Error {
-  constructor(message, status) {
+  /** `faults` says what is wrong with which field, where fields are to blame. */
+  constructor(message, status, faults = []) {
     super(message);
     this.status = status;
+    this.faults = faults;
   }
 }
 
@@ -34,7 +36,8 @@ export async function ask(path, body, { method = body === undefined ? "GET" : "P
   });
   if (!response.ok) {
     const answer = await response.json().catch(() => ({}));
-    throw new Refused(sentence(answer.detail) ?? `The app answered ${response.status}.`, response.status);
+    const why = sentence(answer.detail) ?? `The app answered ${response.status}.`;
+    throw new Refused(why, response.status, answer.faults);
   }
   return response.json();
 }
@@ -219,12 +222,18 @@ const DOING = {
   export: "Exporting",
   compare: "Drawing comparisons of",
 };
+export const STAGES = { start: "starting", load: "loading the model", train: "step" };
 const DRAWING = { draw: "Drawing pairs", try: "Drawing a try" };
+/** What a run at work does, without how far it is. */
+export const doingWhat = (run) => DRAWING[run.job] ?? `${DOING[run.job]} round ${run.round}`;
+
 export function doing(run) {
   if (run.state === "waiting") return `${runTitle(run)}: waiting`;
-  const what = DRAWING[run.job] ?? `${DOING[run.job]} round ${run.round}`;
+  const what = doingWhat(run);
   const left = run.seconds_left != null && run.total ? ` · ${duration(run.seconds_left)} left` : "";
+  // "Drawing pairs" says already that they are drawn.
+  const stage = run.stage === "draw" ? "" : `${STAGES[run.stage] ?? run.stage} `;
   return run.total > 1
-    ? `${what} · ${run.stage} ${run.step} of ${run.total}${left}`
-    : `${what} · ${run.stage}`;
+    ? `${what} · ${stage}${run.step} of ${run.total}${left}`
+    : `${what} · ${STAGES[run.stage] ?? run.stage}`;
 }

@@ -1,12 +1,13 @@
 // Export: what it holds, the run that writes it, the files.
 
-import { act, ask, base, doing, h, isActive, onStatus, plural, size } from "/ui/core.js";
+import { act, ask, base, doing, h, isActive, onStatus, openTab, plural, size } from "/ui/core.js";
 
 export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
   const button = find("export");
   let seen = "";
   let state = null;
+  let exported = null; // the newest export of the current round
 
   onStatus((status) => {
     state = status;
@@ -27,20 +28,14 @@ export function mount(root) {
   async function load() {
     const found = await ask(`${base}/export`).catch(() => null);
     if (!found) return void (seen = "");
-    find("export-facts").replaceChildren(
-      found.round
-        ? facts(found.facts)
-        : h(
-            "p",
-            { class: "sail-dim" },
-            "No round is accepted yet, so there is no adapter to export. Train a round first.",
-          ),
-    );
+    find("export-facts").replaceChildren(...(found.round ? [facts(found.facts)] : nothingYet()));
     button.hidden = !found.round;
-    button.textContent = found.round ? `Export round ${found.round.round}` : "";
-    find("export-files").replaceChildren(
-      ...(found.run?.files.length ? [h("h3", {}, filesTitle(found)), files(found.run)] : []),
-    );
+    exported = found.round && found.exports.find((one) => one.round === found.round.round);
+    button.className = exported ? "sail-quiet" : "sail-primary";
+    button.textContent = found.round ? `Export round ${found.round.round}${exported ? " again" : ""}` : "";
+    find("exports").hidden = !found.exports.length;
+    find("export-list").replaceChildren(...found.exports.map((one) => row(one, found.round)));
+    drawState();
     find("export-preferences").replaceChildren(
       ...(found.preferences
         ? [
@@ -60,9 +55,17 @@ export function mount(root) {
     root.dataset.mounted = "yes";
   }
 
-  function filesTitle({ run, round }) {
-    const older = round && run.round !== round.round;
-    return older ? `Files of round ${run.round}, not of the current round` : `Files of round ${run.round}`;
+  function nothingYet() {
+    const train = h("button", { type: "button", class: "sail-primary" }, "Open Rounds");
+    train.addEventListener("click", () => openTab("rounds"));
+    return [
+      h(
+        "p",
+        { class: "sail-dim", style: "margin-bottom:.9rem" },
+        "No round is accepted yet, so there is no adapter to take away. Train a round first.",
+      ),
+      train,
+    ];
   }
 
   function facts(found) {
@@ -85,44 +88,45 @@ export function mount(root) {
     );
   }
 
-  function files(run) {
+  /** One export: what it is of, when it was made, one file to take away, and what is in it. */
+  function row(one, round) {
+    const when = new Date(1000 * one.at).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
     return h(
-      "table",
-      { class: "sail-table" },
+      "li",
+      { "data-testid": `export-${one.id}` },
       h(
-        "thead",
-        {},
+        "div",
+        { class: "sail-row" },
+        h("strong", {}, `Round ${one.round}`),
+        round?.round === one.round && h("span", { class: "sail-chip", "data-state": "current" }, "current"),
+        h("span", { class: "sail-dim sail-grow" }, `${when} · ${size(one.bytes)}`),
         h(
-          "tr",
-          {},
-          ["File", "Size", "sha256"].map((head) => h("th", { scope: "col" }, head)),
+          "a",
+          {
+            class: "sail-download",
+            href: `${base}/export/${one.id}.zip`,
+            download: true,
+            "data-testid": `download-${one.id}`,
+          },
+          `Download ${one.name}`,
         ),
       ),
       h(
-        "tbody",
+        "details",
         {},
-        run.files.map((file) =>
-          h(
-            "tr",
-            {},
-            h(
-              "td",
-              {},
-              h(
-                "a",
-                {
-                  href: `${base}/export/${run.id}/${file.index}`,
-                  download: true,
-                  "data-testid": `download-${file.index}`,
-                },
-                file.path.replace(/^export\//, ""),
-              ),
-            ),
-            h("td", {}, size(file.bytes)),
-            h("td", {}, h("code", { title: file.sha256 }, file.sha256.slice(0, 12))),
-          ),
-        ),
+        h("summary", {}, plural(one.files.length, "file")),
+        h("ul", { class: "sail-list" }, one.files.map((file) => fileRow(one, file))),
       ),
+    );
+  }
+
+  function fileRow(one, file) {
+    return h(
+      "li",
+      {},
+      h("a", { href: `${base}/export/${one.id}/${file.index}`, download: true }, file.path.replace(/^export\//, "")),
+      h("span", { class: "sail-dim" }, ` ${size(file.bytes)} · sha256 `),
+      h("code", { title: file.sha256 }, file.sha256.slice(0, 12)),
     );
   }
 
@@ -130,13 +134,15 @@ export function mount(root) {
     const run = state.runs.find((one) => one.job === "export");
     const busy = run && isActive(run);
     button.disabled = Boolean(busy);
-    find("export-state").textContent = busy
+    find("export-state").textContent = !state.rounds.length
+      ? ""
+      : busy
       ? doing(run)
       : run && run.state !== "done"
         ? `The last export ${run.state}. ${run.message}`
-        : run
-          ? `Round ${run.round} is exported. Load it with load_lora_weights("lora").`
-          : "";
+        : exported
+          ? `Its file is below. Unpacked, diffusers takes it with load_lora_weights("lora").`
+          : "A LoRA for diffusers with its model card, as one file.";
   }
 
   button.addEventListener("click", () => act(button, () => ask(`${base}/runs`, { job: "export" })));

@@ -1,6 +1,6 @@
 // The one thing to do next in the loop, in words and as a button. Knows the status; draws no page.
 
-import { act, ask, base, duration, h, isActive, openTab, plural, runTitle, train } from "/ui/core.js";
+import { act, ask, base, doingWhat, duration, h, isActive, openTab, plural, runTitle, train } from "/ui/core.js";
 import { answered, toLearnFrom } from "/ui/counts.js";
 
 const ENDED_EARLY = ["stopped", "failed", "interrupted"];
@@ -89,7 +89,8 @@ function afterRejected(status) {
 
 function during(run) {
   const text = run.state === "waiting" ? "It starts when the device is free." : MEANWHILE[run.job];
-  return [words(runTitle(run), text), run.job === "draw" && button("Label", () => openTab("label"))];
+  const title = run.state === "waiting" ? runTitle(run) : doingWhat(run);
+  return [words(title, text), run.job === "draw" && button("Label", () => openTab("label"))];
 }
 
 const step = (title, text, label, run) => [words(title, text), button(label, run)];

@@ -60,7 +60,7 @@ export class Progress {
     const early = this.#find("train-early");
     const training = status?.runs.some((run) => run.job === "train" && isActive(run));
     early.hidden = !(this.#pairs.first && status?.next.name === "train" && !training);
-    if (!early.hidden) early.textContent = `Enough to train round ${status.next.round}`;
+    if (!early.hidden) early.textContent = `Train round ${status.next.round} now`;
   }
 
   #drawMessage() {
@@ -101,11 +101,15 @@ export class Progress {
         : run.stage === "draw"
           ? `${run.step} of ${plural(run.total, "prompt")}`
           : "Loading the model. This takes some seconds.";
+    // Who comes for the first time has a minute to read, and nobody has told them yet what this is.
+    const purpose =
+      "You will see two images of the same words, again and again. Choose the better one: after a few dozen answers the model learns to draw what you like.";
     return [
       title(first),
+      !this.counts.labelled && text(purpose),
       h("progress", run.total > 1 ? { max: run.total, value: run.step } : {}),
       text(where),
-    ];
+    ].filter(Boolean);
   }
 
   #withOthers() {

@@ -1,14 +1,16 @@
 // Rounds: where the loop stands, what was trained, curves and samples of the newest training.
 
 import { chart } from "/ui/chart.js";
-import { act, ask, base, h, isActive, isShown, onStatus, percent } from "/ui/core.js";
+import { ask, base, h, isActive, isShown, onStatus, percent, plural } from "/ui/core.js";
 import { doubted } from "/ui/doubted.js";
 import { afterTraining, whileTraining } from "/ui/learning.js";
 import { nextAction } from "/ui/next.js";
 import { runRow } from "/ui/runs.js";
+import { tree } from "/ui/tree.js";
 
 const STEPS = ["seed", "propose", "review", "train", "gate"];
 const STEP_OF_JOB = { draw: "seed", propose: "propose", train: "train" };
+const RECENT = 4;
 const [BLUE, GREEN, RED, GREY] = ["#6366f1", "#16a34a", "#dc2626", "#64748b"];
 
 export function mount(root) {
@@ -16,13 +18,16 @@ export function mount(root) {
   const drawn = new Map(); // what is on the page, so that nothing is replaced under someone's finger
   const rows = new Map();
   let followed = null;
+  let showsHistory = false;
   const showDoubted = doubted(find("doubted"));
+  const rounds = tree(find("rounds"), find("rounds-said"));
 
   function put(place, key, make) {
     const text = JSON.stringify(key);
-    if (drawn.get(place) === text) return;
+    if (drawn.get(place) === text) return false;
     drawn.set(place, text);
     place.replaceChildren(...[make()].flat().filter(Boolean));
+    return true;
   }
 
   onStatus((status) => {
@@ -39,7 +44,7 @@ export function mount(root) {
       ],
       () => nextAction(status),
     );
-    put(find("rounds"), [status.rounds, status.current], () => roundTable(status));
+    if (put(find("rounds"), [status.rounds, status.current], () => rounds.draw(status))) rounds.drawn();
     // What was tried stays in Try.
     runList(status.runs.filter((run) => run.job !== "try" || run.state !== "done"));
     showDoubted(status.current);
@@ -54,11 +59,27 @@ export function mount(root) {
       if (!rows.has(run.id)) rows.set(run.id, h("div"));
       put(rows.get(run.id), run, () => runRow(run));
     }
+    const [recent, earlier] = [runs.slice(0, RECENT), runs.slice(RECENT)];
     put(find("runs"), [runs.map((run) => run.id)], () =>
       runs.length
-        ? runs.map((run) => rows.get(run.id))
-        : h("p", { class: "sail-dim" }, "Nothing has run yet."),
+        ? [
+            ...recent.map((run) => rows.get(run.id)),
+            earlier.length && history(earlier.map((run) => rows.get(run.id))),
+          ]
+        : h("p", { class: "sail-dim" }, "Nothing has run yet. What is started shows here how far it is."),
     );
+  }
+
+  /** What is long over is there for who looks for it. */
+  function history(parts) {
+    const own = h(
+      "details",
+      { open: showsHistory },
+      h("summary", { "data-testid": "earlier-runs" }, plural(parts.length, "earlier run")),
+      parts,
+    );
+    own.addEventListener("toggle", () => (showsHistory = own.open));
+    return own;
   }
 
   function steps(status) {
@@ -66,7 +87,10 @@ export function mount(root) {
     const measuring = active?.job === "train" && /measur|held-out|judge/i.test(active.stage);
     const byNext = { draw: "seed", label: "seed", train: "train", propose: "propose", review: "review" };
     const now = measuring ? "gate" : active ? STEP_OF_JOB[active.job] : byNext[status.next.name];
+    // The first round has nothing that the model chose itself.
+    const isFirst = (active?.round ?? status.next.round) === 0;
     for (const item of find("stepper").children) {
+      item.hidden = isFirst && ["propose", "review"].includes(item.dataset.step);
       const [at, here] = [STEPS.indexOf(item.dataset.step), STEPS.indexOf(now)];
       const seeded = item.dataset.step === "seed" && status.rounds.length > 0;
       item.dataset.state =
@@ -80,106 +104,9 @@ export function mount(root) {
     }
   }
 
-  // Rounds
-
-  function roundTable(status) {
-    if (!status.rounds.length)
-      return h("p", { class: "sail-dim" }, "No round is trained yet. Everything starts from the base model.");
-    const heads = [
-      "Round",
-      "From",
-      "Human + self",
-      "Judge, held out",
-      "Judge, learned",
-      "Diversity",
-      "Saturation",
-      "Winner",
-      "Loser",
-      "Gate",
-      "",
-    ];
-    return h(
-      "table",
-      { class: "sail-table" },
-      h(
-        "thead",
-        {},
-        h(
-          "tr",
-          {},
-          heads.map((head) => h("th", { scope: "col" }, head)),
-        ),
-      ),
-      h(
-        "tbody",
-        {},
-        status.rounds.map((round) => roundRow(round, status)),
-      ),
-    );
-  }
-
-  function roundRow(round, status) {
-    const accuracy = round.judge_accuracy;
-    const judge =
-      accuracy.value == null
-        ? "not measured"
-        : `${percent(accuracy.value)} (${Math.round(100 * accuracy.low)} to ${Math.round(100 * accuracy.high)}), n ${accuracy.n}`;
-    const learned = round.human_agreement?.value;
-    const ratio = (value) => (value == null ? "not measured" : `× ${value.toFixed(2)}`);
-    const gate = round.accepted
-      ? h("span", { class: "sail-chip", "data-state": "done" }, "accepted")
-      : h(
-          "div",
-          {},
-          h("span", { class: "sail-chip", "data-state": "failed" }, "not accepted"),
-          round.reasons.map((reason) => h("p", {}, reason)),
-        );
-    const cells = [
-      round.round,
-      round.parent ?? "base",
-      h("div", {}, `${round.human_pairs} + ${round.self_pairs}`, reviewed(round)),
-      judge,
-      learned == null ? "not measured" : percent(learned),
-      ratio(round.diversity_ratio),
-      ratio(round.saturation_ratio),
-      gain(round.winner_gain),
-      gain(round.loser_gain),
-      gate,
-      current(round, status),
-    ];
-    return h(
-      "tr",
-      { "data-testid": `round-${round.round}` },
-      cells.map((cell) => h("td", {}, cell ?? "")),
-    );
-  }
-
-  /** How the review stood when a person asked for this round. */
-  function reviewed({ audit, without_audit, by }) {
-    if (!audit) return null;
-    const words = without_audit
-      ? `without the audit (${by})`
-      : `audit: ${audit.wrong} of ${audit.pairs} wrong (${by})`;
-    return h("p", { class: "sail-dim" }, words);
-  }
-
-  function gain(value) {
-    // A minus, not a hyphen, after which a line may break.
-    return `${value > 0 ? "+" : ""}${value.toExponential(1)}`.replaceAll("-", "\u2212");
-  }
-
-  function current(round, status) {
-    if (status.current === round.round)
-      return h("span", { class: "sail-chip", "data-state": "current" }, "current");
-    if (!round.accepted) return "";
-    const button = h("button", { type: "button", class: "sail-quiet" }, "Make current");
-    button.addEventListener("click", () => act(button, () => ask(`${base}/current`, { round: round.round })));
-    return button;
-  }
-
   // Curves and samples of the newest train run
 
-  async function follow(run, rounds) {
+  async function follow(run, trainedRounds) {
     const key = `${run.id} ${run.state} ${run.stage} ${run.step}`;
     if (key === followed || !isShown(root)) return;
     followed = key;
@@ -189,7 +116,7 @@ export function mount(root) {
     const part = (name) => card.querySelector(`[data-part="${name}"]`);
     card.hidden = !detail.metrics.length && !detail.samples.steps.length;
     part("title").textContent = `Round ${run.round}${isActive(run) ? ", training" : ""}`;
-    const trained = rounds.find((one) => one.round === run.round);
+    const trained = trainedRounds.find((one) => one.round === run.round);
     part("words").textContent =
       trained && run.state === "done" ? afterTraining(trained) : whileTraining(detail.metrics);
     part("note").textContent = detail.metrics.length ? `step ${detail.metrics.at(-1).step}` : "";
@@ -229,6 +156,7 @@ export function mount(root) {
         alt: `${samples.prompts[index]}, ${words}`,
         loading: "lazy",
       });
+    const look = (words, shown) => h("p", {}, h("span", {}, words), shown);
     return [
       h(
         "p",
@@ -245,10 +173,11 @@ export function mount(root) {
             h(
               "div",
               {},
-              h("span", {}, "before"),
-              last > first && h("span", {}, `step ${last}`),
-              image(first, index, "before"),
-              last > first && image(last, index, `step ${last}`),
+              look("before", image(first, index, "before")),
+              // The place of what comes is kept, so that nothing moves when it does.
+              last > first
+                ? look(`step ${last}`, image(last, index, `step ${last}`))
+                : look("not drawn yet", h("i", { class: "sail-blank" })),
             ),
             h("figcaption", {}, prompt),
           ),

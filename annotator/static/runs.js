@@ -1,9 +1,8 @@
 // One run as a row: what it does, how far it is, stop and resume, the end of its log.
 
-import { act, ask, base, duration, h, isActive, plural, runTitle } from "/ui/core.js";
+import { act, ask, base, duration, h, isActive, plural, runTitle, STAGES } from "/ui/core.js";
 
 const TROUBLED = ["failed", "interrupted"];
-const LOADING = { start: "starting", load: "loading the model" };
 
 export function runRow(run) {
   return h(
@@ -27,7 +26,7 @@ function figures(run) {
   if (run.state === "done")
     return new Date(1000 * run.at).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
   if (run.state === "waiting") return run.ahead ? `${plural(run.ahead, "run")} before it` : "starts now";
-  if (run.total < 2) return LOADING[run.stage] ?? run.stage;
+  if (run.total < 2) return STAGES[run.stage] ?? run.stage;
   const parts = [run.stage, `${run.step} of ${run.total}`];
   if (run.per_second)
     parts.push(

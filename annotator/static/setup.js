@@ -1,6 +1,7 @@
 // Setup: open, create and change projects.
 
 import { ask, base, h, onStatus, plural, project, Refused } from "/ui/core.js";
+import { mark, unmark } from "/ui/fields.js";
 
 const address = (name) => `?${new URLSearchParams({ project: name })}`;
 
@@ -10,6 +11,7 @@ export function mount(root) {
   const [create, settings, prompts] = [find("create"), find("settings"), find("prompts")];
   let names = "";
   let loaded = {}; // the settings as this page last heard of them
+  let defaults = {}; // what the model brought along
   let version = null; // of the prompts that this page shows
 
   onStatus((status) => {
@@ -24,6 +26,17 @@ export function mount(root) {
 
   async function load() {
     const found = await ask(`${base}/setup`);
+    drawFacts(found);
+    prompts.elements.prompts.value = found.prompts;
+    version = found.prompts_version;
+    defaults = found.defaults;
+    fill(found.settings);
+    find("create-copy").hidden = false;
+    find("create-copy").textContent = `Copy the prompts of ${found.name}`;
+    root.dataset.mounted = "yes";
+  }
+
+  function drawFacts(found) {
     part("title").textContent = found.name;
     const model = found.model.revision
       ? `${found.model.source} at ${found.model.revision}`
@@ -51,32 +64,49 @@ export function mount(root) {
         ),
       ),
     );
-    prompts.elements.prompts.value = found.prompts;
-    version = found.prompts_version;
-    fill(found.settings);
-    root.dataset.mounted = "yes";
   }
 
-  const setting = (name) => String(name.split(".").reduce((value, key) => value?.[key], loaded) ?? "");
+  const at = (values, name) => String(name.split(".").reduce((value, key) => value?.[key], values) ?? "");
+  const setting = (name) => at(loaded, name);
+  const fields = () => [...settings.querySelectorAll("input")];
 
   function fill(found) {
     loaded = found;
-    for (const input of settings.querySelectorAll("input")) input.value = setting(input.name);
+    for (const input of fields()) input.value = setting(input.name);
+    drawDefaults();
   }
 
-  /** Sends a form; what is refused is said beside its button. */
-  function onSubmit(form, name, send) {
+  /** What the model brought along, wherever it was changed. */
+  function drawDefaults() {
+    const changed = fields().filter((input) => setting(input.name) !== at(defaults, input.name));
+    for (const input of fields()) {
+      const note = settings.querySelector(`[data-default="${input.name}"]`);
+      note.hidden = !changed.includes(input);
+      note.textContent = `Default ${at(defaults, input.name)}.`;
+    }
+    const folded = fields().filter((input) => input.closest("details"));
+    const count = folded.filter((input) => changed.includes(input)).length;
+    part("advanced").textContent =
+      `Advanced: ${folded.length} more, ${count ? `${count} of them changed` : "all as the model brought them"}`;
+  }
+
+  /** Sends a form; what is refused is said at the field that is to blame, and nothing that was typed is lost. */
+  function onSubmit(form, name, send, fieldOf = (path) => form.elements[path]) {
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
-      const button = form.querySelector("button");
+      const button = form.querySelector('button:not([type="button"])');
       button.disabled = true;
+      unmark(form);
       find(`${name}-error`).textContent = "";
       if (find(`${name}-saved`)) find(`${name}-saved`).textContent = "";
       try {
         await send();
       } catch (error) {
-        find(`${name}-error`).textContent =
-          error instanceof Refused ? error.message : "The app does not answer. Try again in a moment.";
+        find(`${name}-error`).textContent = !(error instanceof Refused)
+          ? "The app does not answer, so nothing was saved. What you typed is still here: try again in a moment."
+          : error.faults.length
+            ? mark(form, error.faults, fieldOf)
+            : error.message;
       } finally {
         button.disabled = false;
       }
@@ -88,49 +118,66 @@ export function mount(root) {
     setTimeout(() => (find(`${name}-saved`).textContent = ""), 4000);
   }
 
-  onSubmit(settings, "settings", async () => {
-    const changes = {};
-    for (const input of settings.querySelectorAll("input")) {
+  const changedHere = () => fields().filter((input) => input.value !== setting(input.name));
+  // What several settings are to blame for together is the fault of the one that was changed.
+  const settingOf = (path) =>
+    settings.elements[path.replace(/^settings\./, "")] ?? (changedHere().length === 1 ? changedHere()[0] : null);
+
+  onSubmit(
+    settings,
+    "settings",
+    async () => {
+      const changes = {};
       // Only what was changed here: another page may have changed the rest since.
-      if (input.value === setting(input.name)) continue;
-      const keys = input.name.split(".");
-      const last = keys.pop();
-      const place = keys.reduce((value, key) => (value[key] ??= {}), changes);
-      place[last] = input.value === "" ? null : Number(input.value);
-    }
-    fill((await ask(`${base}/settings`, { settings: changes })).settings);
-    said("settings", "Saved.");
-  });
+      for (const input of changedHere()) {
+        const keys = input.name.split(".");
+        const last = keys.pop();
+        const place = keys.reduce((value, key) => (value[key] ??= {}), changes);
+        place[last] = input.value === "" ? null : Number(input.value);
+      }
+      fill((await ask(`${base}/settings`, { settings: changes })).settings);
+      said("settings", "Saved.");
+    },
+    settingOf,
+  );
 
   onSubmit(prompts, "prompts", async () => {
     if (version === null) throw new Refused("The prompts are still being loaded. Try again in a moment.");
     const saved = await ask(`${base}/prompts`, { prompts: prompts.elements.prompts.value, version });
     version = saved.version;
     said("prompts", `Saved ${plural(saved.prompts, "prompt")}.`);
-    load();
+    drawFacts(await ask(`${base}/setup`));
   });
 
   onSubmit(create, "create", async () => {
     const value = (name) => create.elements[name].value.trim();
     const made = await ask("/api/projects", {
       name: value("name"),
-      model: { source: value("model"), revision: value("revision") || null },
+      model: { source: value("model.source"), revision: value("model.revision") || null },
       download: create.elements.download.checked,
       prompts: create.elements.prompts.value,
-      seed_pairs: Number(value("seed_pairs")),
+      seed_pairs: value("seed_pairs") === "" ? null : Number(value("seed_pairs")),
     });
     location.search = address(made.project);
   });
 
-  create.elements.model.addEventListener("input", () => {
+  const source = create.elements["model.source"];
+  source.addEventListener("input", () => {
     // Of a single file the hub may have the configuration.
-    const hub = /^[\w.-]+\/[\w.-]+$|\.safetensors$/.test(create.elements.model.value.trim());
+    const hub = /^[\w.-]+\/[\w.-]+$|\.safetensors$/.test(source.value.trim());
     part("revision").hidden = part("download").hidden = !hub;
   });
+  function takePrompts(text) {
+    create.elements.prompts.value = text;
+    create.elements.prompts.dispatchEvent(new Event("input"));
+    create.elements.prompts.focus();
+  }
+
   find("create-file").addEventListener("change", async (event) => {
     const file = event.target.files[0];
-    if (file) create.elements.prompts.value = await file.text();
+    if (file) takePrompts(await file.text());
   });
+  find("create-copy").addEventListener("click", () => takePrompts(prompts.elements.prompts.value));
 
   load();
 }

@@ -8,13 +8,16 @@ NAME = "export"
 MARKUP = """
 <div class="sail-stack">
   <section class="sail-card sail-stack">
-    <h3>The adapter</h3>
+    <h3 data-part="title">The adapter</h3>
     <div data-testid="export-facts"></div>
     <div class="sail-row">
       <button type="button" class="sail-primary" data-testid="export" hidden></button>
       <span class="sail-dim" data-testid="export-state" aria-live="polite"></span>
     </div>
-    <div class="sail-scroll sail-files" data-testid="export-files"></div>
+  </section>
+  <section class="sail-card sail-stack" data-testid="exports" hidden>
+    <h3>Exports</h3>
+    <ul class="sail-list sail-exports" data-testid="export-list"></ul>
   </section>
   <section class="sail-card sail-stack sail-files">
     <h3>The preferences</h3>

@@ -101,6 +101,15 @@ MARKUP = f"""
   <p class="sail-said" aria-live="polite" data-testid="announcement"></p>
 </section>
 <section class="sail-message" data-testid="label-message" hidden></section>
+<footer class="sail-progress">
+  <progress data-testid="label-bar" max="1" value="0" aria-label="Pairs answered"></progress>
+  <p><span data-testid="label-progress"></span>
+     <span class="sail-badge" data-testid="unsent" hidden></span>
+     <label class="sail-order"><span>Order</span>
+       <select data-testid="order" aria-label="Order in which pairs come">{_ORDER}</select></label>
+     <button type="button" class="sail-quiet" data-testid="train-early" hidden></button></p>
+  <p class="sail-order-note" data-testid="order-note"></p>
+</footer>
 <aside class="sail-note" data-testid="note-practice" hidden>
   <span>New here? Three practice pairs show how it works. Nothing of them is kept.</span>
   <button type="button" class="sail-quiet" data-answer="practise" data-testid="practise"
@@ -115,15 +124,6 @@ MARKUP = f"""
     <button type="button" class="sail-quiet" data-dismiss="name" data-testid="no-name">Not now</button>
   </form>
 </aside>
-<footer class="sail-progress">
-  <progress data-testid="label-bar" max="1" value="0" aria-label="Pairs answered"></progress>
-  <p><span data-testid="label-progress"></span>
-     <span class="sail-badge" data-testid="unsent" hidden></span>
-     <label class="sail-order"><span>Order</span>
-       <select data-testid="order" aria-label="Order in which pairs come">{_ORDER}</select></label>
-     <button type="button" class="sail-quiet" data-testid="train-early" hidden></button></p>
-  <p class="sail-order-note" data-testid="order-note"></p>
-</footer>
 <dialog class="sail-help" data-testid="help" aria-label="Help">
   <h3 tabindex="-1" autofocus>Keys</h3>
   <table>{_HELP}</table>

@@ -34,7 +34,11 @@ MARKUP = f"""
       afresh. A slip of the hand? Choose again, and what you say now counts from the next round on.</p>
     <div class="sail-grid" data-part="pairs"></div>
   </section>
-  <section class="sail-card"><h3>Rounds</h3><div class="sail-scroll" data-testid="rounds"></div></section>
+  <section class="sail-card sail-stack" aria-labelledby="sail-rounds-title">
+    <div class="sail-row"><h3 id="sail-rounds-title">Rounds</h3>
+      <span class="sail-dim" role="status" data-testid="rounds-said"></span></div>
+    <div data-testid="rounds"></div>
+  </section>
   <section class="sail-card"><h3>Runs</h3><div data-testid="runs"></div></section>
 </div>
 """

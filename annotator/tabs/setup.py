@@ -2,37 +2,78 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 TITLE = "Setup"
 NAME = "setup"
 
-_SETTINGS = (
-    ("optimisation.steps", "Training steps a round", "1", "1"),
-    ("optimisation.batch_pairs", "Pairs in a step", "1", "1"),
-    ("optimisation.learning_rate", "Learning rate", "0.000001", "any"),
-    ("loss.beta", "Beta", "1", "any"),
-    ("lora.rank", "LoRA rank", "1", "1"),
-    ("candidates_per_pair", "Images drawn for a pair", "2", "1"),
-    ("prompts_per_round", "Prompts a round", "1", "1"),
-    ("num_candidates", "Candidates a prompt", "2", "1"),
-    ("self_pairs_per_prompt", "Self pairs a prompt", "1", "1"),
-    ("scoring.draws", "Draws to judge with", "2", "1"),
-    ("sampling.steps", "Sampling steps", "1", "1"),
-    ("sampling.guidance", "Guidance", "0", "any"),
-    ("min_human_pairs", "Fewest pairs to train", "2", "1"),
-    ("held_out_every", "One held out of every", "2", "1"),
-    ("monitor_prompts", "Held-out prompts", "0", "1"),
-    ("noise_seed", "Noise seed", "0", "1"),
+
+class _Setting(NamedTuple):
+    name: str
+    title: str
+    least: str
+    step: str = "1"
+    hint: str = ""
+
+
+_FEW = (
+    _Setting("optimisation.steps", "Training steps a round", "1", "1", "More learn more and take longer."),
+    _Setting("prompts_per_round", "Prompts a round", "1", "1", "For these the model judges its own images."),
+    _Setting("candidates_per_pair", "Images drawn for a pair", "2", "1", "You see the two that differ most."),
+)
+_ADVANCED = (
+    (
+        "Training",
+        (
+            _Setting("optimisation.batch_pairs", "Pairs in a step", "1"),
+            _Setting("optimisation.learning_rate", "Learning rate", "0.000001", "any"),
+            _Setting("loss.beta", "Beta", "1", "any", "Higher stays closer to base."),
+            _Setting("lora.rank", "LoRA rank", "1"),
+            _Setting("min_human_pairs", "Fewest pairs to train", "2"),
+        ),
+    ),
+    (
+        "Drawing",
+        (
+            _Setting("sampling.steps", "Sampling steps", "1"),
+            _Setting("sampling.guidance", "Guidance", "0", "any"),
+            _Setting("noise_seed", "Noise seed", "0"),
+        ),
+    ),
+    (
+        "What the model judges itself",
+        (
+            _Setting("num_candidates", "Candidates a prompt", "2"),
+            _Setting("self_pairs_per_prompt", "Self pairs a prompt", "1"),
+            _Setting("scoring.draws", "Draws to judge with", "2"),
+        ),
+    ),
+    (
+        "Measuring",
+        (
+            _Setting("held_out_every", "One held out of every", "2", "1", "Pairs kept from training."),
+            _Setting("monitor_prompts", "Held-out prompts", "0"),
+        ),
+    ),
 )
 
 
-def _number(name: str, title: str, least: str, step: str) -> str:
+def _number(setting: _Setting) -> str:
+    hint = f"<small>{setting.hint}</small>" if setting.hint else ""
     return (
-        f'<label><span>{title}</span><input type="number" name="{name}" min="{least}" step="{step}" '
-        f'data-testid="setting-{name}"></label>'
+        f'<label><span>{setting.title}</span><input type="number" name="{setting.name}" '
+        f'min="{setting.least}" step="{setting.step}" data-testid="setting-{setting.name}">'
+        f'<small data-default="{setting.name}" hidden></small>{hint}</label>'
     )
 
 
-_NUMBERS = "".join(_number(*setting) for setting in _SETTINGS)
+def _numbers(settings: tuple[_Setting, ...]) -> str:
+    return f'<div class="sail-numbers">{"".join(map(_number, settings))}</div>'
+
+
+_GROUPS = "".join(
+    f"<fieldset><legend>{title}</legend>{_numbers(settings)}</fieldset>" for title, settings in _ADVANCED
+)
 
 MARKUP = f"""
 <div class="sail-columns">
@@ -47,11 +88,11 @@ MARKUP = f"""
         <label><span>Name</span>
           <input name="name" maxlength="60" autocomplete="off" data-testid="create-name"></label>
         <label><span>Model</span>
-          <input name="model" value="starter" autocomplete="off" data-testid="create-model">
-          <small>“starter” is the small model that ships. Or a folder with a model_index.json, a
+          <input name="model.source" value="starter" autocomplete="off" data-testid="create-model">
+          <small>“starter” is the small model that comes along. Or a folder with a model_index.json, a
             .safetensors checkpoint, or a hub id.</small></label>
         <label data-part="revision" hidden><span>Revision</span>
-          <input name="revision" autocomplete="off" data-testid="create-revision">
+          <input name="model.revision" autocomplete="off" data-testid="create-revision">
           <small>The commit of the hub model, so that it never changes under you.</small></label>
         <label class="sail-check" data-part="download" hidden>
           <input type="checkbox" name="download">
@@ -59,12 +100,17 @@ MARKUP = f"""
         <label><span>Prompts, one a line</span>
           <textarea name="prompts" data-testid="create-prompts"
             placeholder="a fox on a blue background"></textarea></label>
-        <label><span class="sail-hidden">Text file of prompts</span>
-          <input type="file" accept=".txt,text/plain" data-testid="create-file">
-          <small>A text file fills the field above.</small></label>
-        <label><span>Pairs to draw first</span>
-          <input type="number" name="seed_pairs" min="2" max="5000" value="60"
-            data-testid="create-pairs"></label>
+        <div class="sail-row">
+          <button type="button" class="sail-quiet" data-testid="create-copy" hidden></button>
+          <label class="sail-quiet sail-file"><span>From a text file</span>
+            <input type="file" accept=".txt,text/plain" data-testid="create-file"></label>
+        </div>
+        <details data-testid="create-advanced">
+          <summary>Advanced</summary>
+          <label><span>Pairs to draw first</span>
+            <input type="number" name="seed_pairs" min="2" max="5000" value="60"
+              data-testid="create-pairs"></label>
+        </details>
         <p class="sail-error" role="alert" data-testid="create-error"></p>
         <div><button class="sail-primary" data-testid="create-submit">Create and open</button></div>
       </form>
@@ -78,8 +124,12 @@ MARKUP = f"""
     <section class="sail-card">
       <form class="sail-form" data-testid="settings" novalidate>
         <h3>Settings of the loop</h3>
-        <p class="sail-dim">They hold for runs that are asked for from now on.</p>
-        <div class="sail-numbers">{_NUMBERS}</div>
+        <p class="sail-dim">They came with the model and hold for whatever is started from now on.</p>
+        {_numbers(_FEW)}
+        <details data-testid="settings-advanced">
+          <summary data-part="advanced">Advanced</summary>
+          {_GROUPS}
+        </details>
         <p class="sail-error" role="alert" data-testid="settings-error"></p>
         <div class="sail-row"><button class="sail-quiet" data-testid="settings-submit">Save settings</button>
           <span class="sail-dim" aria-live="polite" data-testid="settings-saved"></span></div>

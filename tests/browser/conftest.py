@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from annotating import drawn, make_store
-from labelling import App, start_app, watched
+from labelling import App, open_page, start_app, watched
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from annotator.store import Store
@@ -49,8 +49,7 @@ def pairs_to_label(tmp_path: Path, root: Path) -> Iterator[tuple[App, Store]]:
 @pytest.fixture
 def open_label(page: Page) -> Callable[[App], Page]:
     def go(app: App) -> Page:
-        page.goto(app.address)
-        page.wait_for_selector(".sail-label[data-mounted]", state="attached")
+        open_page(page, app.address)
         return page
 
     return go

@@ -65,6 +65,12 @@ class watched:  # noqa: N801
             assert self._foreign == []
 
 
+def open_page(page: Page, address: str) -> None:
+    """Until the scripts of the page are there, whichever tab it opens on."""
+    page.goto(address, timeout=120_000)
+    page.wait_for_selector(".sail-label[data-mounted]", state="attached", timeout=120_000)
+
+
 def shown_pair(page: Page) -> str:
     return str(page.evaluate("document.querySelector('.sail-label').dataset.pair"))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from annotating import drawn, label, make_store, run_now, wait_for
-from labelling import GUARD_MS, App, open_tab, start_app, watched
+from labelling import GUARD_MS, App, open_page, open_tab, start_app, watched
 from playwright.sync_api import Browser, Page, Route, expect
 
 from annotator import jobs, looks
@@ -53,8 +53,7 @@ def store(home: Path) -> Iterator[Store]:
 
 
 def open_at(page: Page, app: App, project: str, tab: str) -> None:
-    page.goto(f"{app.address}/?project={project}")
-    page.wait_for_selector(".sail-label[data-mounted]", state="attached")
+    open_page(page, f"{app.address}/?project={project}")
     open_tab(page, tab)
     page.wait_for_selector(f".sail-{tab.lower()}[data-mounted]")
 
@@ -206,7 +205,7 @@ def test_a_try_says_what_it_waits_for_and_can_be_taken_back(app: App, store: Sto
         page.get_by_test_id("try-prompt").press("Enter")
         waiting = page.get_by_test_id("try-waiting")
         expect(waiting).to_contain_text("Waits for the device, which does one run at a time.")
-        expect(waiting).to_contain_text("Now: Drawing pairs · draw 0 of 40.")
+        expect(waiting).to_contain_text("Now: Drawing pairs · 0 of 40.")
         page.get_by_role("heading", name="a fox <b>here</b>").wait_for()
         page.get_by_test_id("try-stop").click()
         expect(page.get_by_test_id("tries")).to_contain_text("Taken out of the queue before it began.")
@@ -217,8 +216,7 @@ def test_both_tabs_fit_360_pixels_and_answer_to_touch(app: App, store: Store, br
     run_now(store, looks.try_prompt(store, "a fox", [None, 0], strength=1, count=2, noise_seed=0, by="ann"))
     small = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "color_scheme": "dark"}
     with watched(browser, **small) as page:
-        page.goto(f"{app.address}/?project={store.name}")
-        page.wait_for_selector(".sail-label[data-mounted]", state="attached")
+        open_page(page, f"{app.address}/?project={store.name}")
         page.evaluate("async () => (await import('/ui/core.js')).openTab('compare')")
         wait_for_comparison(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360

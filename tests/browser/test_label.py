@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from annotating import SETTINGS, drawn, make_model, make_store, run_now, wait_for
-from labelling import App, answer, open_tab, shown_pair, start_app, until, wait_for_pair, watched
+from labelling import App, answer, open_page, open_tab, shown_pair, start_app, until, wait_for_pair, watched
 from playwright.sync_api import Browser, Page, Route, expect
 
 from annotator import jobs
@@ -148,8 +148,7 @@ def test_labels_in_a_closed_tab_are_sent_by_the_next_one(
 ) -> None:
     app, store = pairs_to_label
     with watched(browser) as page:
-        page.goto(app.address)
-        page.wait_for_selector(".sail-label[data-mounted]", state="attached")
+        open_page(page, app.address)
         wait_for_pair(page)
         page.route("**/labels", lambda route: route.abort())
         answer(page, "2")
@@ -158,8 +157,7 @@ def test_labels_in_a_closed_tab_are_sent_by_the_next_one(
         page.unroute("**/labels")
         second = page.context.new_page()
         page.close(run_before_unload=False)
-        second.goto(app.address)
-        second.wait_for_selector(".sail-label[data-mounted]", state="attached")
+        open_page(second, app.address)
         wait_for(lambda: values(store) == ["right"])
 
 
@@ -271,8 +269,7 @@ def test_a_pair_answered_in_one_tab_leaves_the_other(pairs_to_label: Labelling, 
     page = open_label(app)
     wait_for_pair(page)
     other = page.context.new_page()
-    other.goto(app.address)
-    other.wait_for_selector(".sail-label[data-mounted]", state="attached")
+    open_page(other, app.address)
     same = wait_for_pair(other)
     assert shown_pair(page) == same
     answer(page, "1")
@@ -319,8 +316,7 @@ def test_markup_in_a_prompt_and_in_a_project_name_is_text(tmp_path: Path, root: 
     run_now(store, jobs.draw(store, 1, by="ann"))
     store.close()
     app = start_app(root, tmp_path / "a <b>")
-    page.goto(app.address)
-    page.wait_for_selector(".sail-label[data-mounted]", state="attached")
+    open_page(page, app.address)
     wait_for_pair(page)
     assert page.get_by_test_id("prompt").inner_text() in prompts
     assert page.get_by_test_id("project-select").input_value() == "a <b>"
@@ -331,8 +327,7 @@ def test_it_works_at_360_pixels_by_touch_in_the_dark(pairs_to_label: Labelling, 
     app, store = pairs_to_label
     small = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "color_scheme": "dark"}
     with watched(browser, **small) as page:
-        page.goto(app.address)
-        page.wait_for_selector(".sail-label[data-mounted]", state="attached")
+        open_page(page, app.address)
         wait_for_pair(page)
         page.get_by_test_id("image-left").tap()
         wait_for(lambda: values(store) == ["left"])
@@ -349,12 +344,10 @@ def test_two_tabs_may_have_two_projects(tmp_path: Path, root: Path, page: Page) 
         drawn(store, 3)
         store.close()
     app = start_app(root, tmp_path / "one")
-    page.goto(app.address)
-    page.wait_for_selector(".sail-label[data-mounted]", state="attached")
+    open_page(page, app.address)
     assert page.url.endswith("?project=one")
     other = page.context.new_page()
-    other.goto(f"{app.address}/?project=two")
-    other.wait_for_selector(".sail-label[data-mounted]", state="attached")
+    open_page(other, f"{app.address}/?project=two")
     wait_for_pair(other)
     answer(other, "1")
     two, one = Store(tmp_path / "two"), Store(tmp_path / "one")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from annotating import wait_for
-from labelling import App, answer, shown_pair, until, wait_for_pair, watched
+from labelling import App, answer, open_page, shown_pair, until, wait_for_pair, watched
 from playwright.sync_api import Browser, Page, expect
 
 from annotator.store import Store
@@ -28,8 +28,7 @@ def label(pairs_to_label: tuple[App, Store], page: Page) -> Iterator[Page]:
 
 
 def opened(page: Page, app: App) -> str:
-    page.goto(app.address)
-    page.wait_for_selector(".sail-label[data-mounted]", state="attached")
+    open_page(page, app.address)
     return wait_for_pair(page)
 
 
@@ -218,6 +217,23 @@ def test_who_is_away_does_not_keep_pairs_from_others(pairs_to_label: tuple[App, 
     assert len(asked) == renewed
     page.mouse.move(300, 300)
     until(page, lambda: len(asked) > renewed)
+
+
+def test_typing_an_answers_key_into_a_field_beside_the_pair_labels_nothing(label: Page, store: Store) -> None:
+    for _ in range(5):
+        answer(label, "1")
+    wait_for(lambda: len(values(store)) == 5)
+    pair, field = shown_pair(label), label.get_by_test_id("note-name-input")
+    field.focus()
+    for key in ("1", "2", "0", "9", "s", "z"):
+        label.keyboard.press(key)
+    expect(field).to_have_value("1209sz")
+    # The next answer is the next event: what was typed is not on its way either.
+    label.get_by_test_id("answer-right").click()
+    wait_for_pair(label, other_than=pair)
+    wait_for(lambda: len(values(store)) > 5)
+    assert values(store) == [*["left"] * 5, "right"]
+    assert store.label_history()[-1]["pair"] == pair
 
 
 def test_the_order_is_chosen_on_the_page_for_everybody(label: Page, store: Store) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from annotating import wait_for
-from labelling import GUARD_MS, App, answer, open_tab, start_app, wait_for_pair
+from labelling import GUARD_MS, App, answer, open_page, open_tab, start_app, wait_for_pair
 from playwright.sync_api import Page, expect
 
 from annotator import jobs
@@ -48,17 +49,18 @@ def drawing(tmp_path: Path, root: Path) -> Iterator[tuple[App, Store]]:
     store.close()
 
 
-def test_the_whole_loop_through_the_page(drawing: tuple[App, Store], page: Page, root: Path) -> None:
+def test_the_whole_loop_through_the_page(
+    drawing: tuple[App, Store], page: Page, root: Path, tmp_path: Path
+) -> None:
     app, store = drawing
-    page.goto(app.address)
-    page.wait_for_selector(".sail-label[data-mounted]", state="attached")
+    open_page(page, app.address)
     label_twelve(page, store)
     train_round_0(page, store)
     flipped, dropped = review(page, store)
     train_round_1(page, store, flipped, dropped)
     try_and_compare(page, store)
-    file = export(page, store)
-    assert changes_the_picture(root / "data" / "starter", file.parent)
+    lora = export(page, store, tmp_path / "taken away")
+    assert changes_the_picture(root / "data" / "starter", lora)
 
 
 def label_twelve(page: Page, store: Store) -> None:
@@ -122,7 +124,7 @@ def train_round_1(page: Page, store: Store, flipped: str, dropped: str) -> None:
     expect(page.get_by_test_id("mixup-meaning")).to_contain_text("2 self pairs")
     page.get_by_test_id("train-round").click()
     page.get_by_test_id("round-1").wait_for(timeout=PATIENCE_MS)
-    expect(page.get_by_test_id("round-1")).to_contain_text("10 + 2")
+    expect(page.get_by_test_id("round-1")).to_contain_text("10 human + 2 self pairs")
     folder = RunFolder(
         store.run_folder(next(run for run in store.runs() if (run.job, run.round) == ("train", 1)))
     )
@@ -166,20 +168,24 @@ def try_and_compare(page: Page, store: Store) -> None:
     wait_for(lambda: not any(run.unfinished for run in store.runs()), timeout_s=PATIENCE_MS / 1000)
 
 
-def export(page: Page, store: Store) -> Path:
+def export(page: Page, store: Store, folder: Path) -> Path:
+    """The LoRA as it lies in the one file that is downloaded."""
     open_tab(page, "Export")
     page.get_by_test_id("export").click()
-    link = page.get_by_role("link", name=f"lora/{ADAPTER_FILE}")
+    link = page.get_by_role("link", name="Download taste-round-1.zip")
     link.wait_for(timeout=PATIENCE_MS)
     with page.expect_download() as download:
         link.click()
+    assert download.value.suggested_filename == "taste-round-1.zip"
     with page.expect_download() as table:
         page.get_by_test_id("download-preferences").click()
-    assert str(table.value.path()) and table.value.suggested_filename.endswith("-preferences.parquet")
-    current = store.current_round()
+    assert table.value.suggested_filename == "taste-preferences.parquet"
+    zipfile.ZipFile(download.value.path()).extractall(folder)
+    current, lora = store.current_round(), folder / "taste-round-1" / "lora"
     assert current is not None and current.round == 1
-    assert sha256_file(Path(download.value.path())) == current.sha256
-    return Path(current.adapter) / ADAPTER_FILE
+    assert sha256_file(lora / ADAPTER_FILE) == current.sha256
+    assert current.sha256 in (folder / "taste-round-1" / "README.md").read_text()
+    return lora
 
 
 def changes_the_picture(model: Path, lora: Path) -> bool:

@@ -167,10 +167,11 @@ def test_a_decision_whose_answer_was_lost_is_shown_as_soon_as_the_app_says_so(
 
 def test_what_others_decide_appears_on_an_open_page(review: Page, store: Store) -> None:
     dropped = pairs(store)[12].id
+    store.name_person("bob", "Bob")
     store.record_review(dropped, "drop", uuid=new_uuid(), by="bob")
     review.evaluate("async () => (await import('/ui/core.js')).poll()")
     expect(review.get_by_test_id("self-12")).to_have_attribute("data-decision", "drop")
-    expect(review.get_by_test_id("self-12")).to_contain_text("Dropped by bob")
+    expect(review.get_by_test_id("self-12")).to_contain_text("Dropped by Bob")
 
 
 def test_a_round_that_ended_early_is_resumed_where_the_next_step_stands(review: Page) -> None:
@@ -303,10 +304,12 @@ def test_training_waits_for_the_audit_and_to_go_without_is_recorded(audit: Page,
 
 
 def test_rounds_says_how_the_review_stood_when_training_began(audit: Page, blind_store: Store) -> None:
+    blind_store.name_person("bob", "Bob")
     run_now(blind_store, jobs.train(blind_store, by="bob"))
     open_tab(audit, "Rounds")
     audit.evaluate("async () => (await import('/ui/core.js')).poll()")
-    expect(audit.get_by_test_id("round-1")).to_contain_text("without the audit (bob)")
+    audit.get_by_test_id("figures-1").click()
+    expect(audit.get_by_test_id("round-1")).to_contain_text("trained without the audit (asked for by Bob)")
 
 
 # In bulk
@@ -334,7 +337,7 @@ def test_a_bulk_approval_is_previewed_and_taken_back_as_a_whole_after_a_reload(
     assert {pair.id for pair in pairs(store) if pair.bulk} == {pair.id for pair in clear}
     reload(review)
     expect(review.get_by_test_id("bulk-said")).to_contain_text(
-        f"You approved {len(clear)} pairs with margin over 1.25 × typical"
+        f"Approved by you at one stroke: {len(clear)} pairs with margin over 1.25 × typical"
     )
     expect(review.get_by_text("Approved by you in bulk")).to_have_count(len(clear))
     review.get_by_test_id("bulk-undo").click()

@@ -1,0 +1,81 @@
+"""What is wrong with what a person gave, field by field and in words. Knows no form and no route."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypedDict
+
+from pydantic import ValidationError
+
+
+class Fault(TypedDict):
+    """Of one field: either a whole sentence, or what comes after the field's own name in one."""
+
+    field: str
+    """Its path with dots, as in the settings; empty where no single field is to blame."""
+    rule: str
+    sentence: str
+
+
+class FieldError(ValueError):
+    """A mistake that one field is to blame for."""
+
+    def __init__(self, field: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.field = field
+
+
+@contextmanager
+def about(field: str) -> Iterator[None]:
+    """Blames `field` for every ValueError within that blames none itself."""
+    try:
+        yield
+    except (FieldError, ValidationError):
+        raise
+    except ValueError as error:
+        raise FieldError(field, str(error)) from error
+
+
+def faults_of(errors: Iterable[Mapping[str, Any]]) -> list[Fault]:
+    """pydantic's errors, in words for people."""
+    return [_fault(error) for error in errors]
+
+
+def _fault(error: Mapping[str, Any]) -> Fault:
+    field = ".".join(str(part) for part in error["loc"] if part != "body")
+    if error["type"] == "value_error":
+        return Fault(field=field, rule="", sentence=str(error["msg"]).removeprefix("Value error, "))
+    return Fault(field=field, rule=_rule(error), sentence="")
+
+
+_RULES = {
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "string_too_long": "must have at most {max_length} characters",
+    "extra_forbidden": "is not known here",
+}
+
+
+def _rule(error: Mapping[str, Any]) -> str:
+    kind, limits = str(error["type"]), error.get("ctx", {})
+    if kind in ("missing", "string_too_short") or error.get("input", "") is None:
+        return "is missing"
+    if kind in _RULES:
+        return _RULES[kind].format(**{name: _number(limit) for name, limit in limits.items()})
+    if kind.startswith("int_"):
+        return "must be a whole number"
+    if kind.startswith("float_") or kind == "finite_number":
+        return "must be a number"
+    return f"cannot be used: {error['msg']}"
+
+
+def _number(limit: Any) -> str:
+    return f"{limit:,g}" if isinstance(limit, int | float) else str(limit)
+
+
+def sentence(fault: Fault) -> str:
+    """One sentence that stands by itself."""
+    return fault["sentence"] or f"{fault['field'] or 'This'} {fault['rule']}."

@@ -1,0 +1,83 @@
+// The pair on the screen: shown once both its images are decoded, and open to answers a moment after. Knows two
+// frames and a prompt; knows neither what an answer means nor where pairs come from.
+
+import { trouble } from "/ui/core.js";
+
+const GUARD_MS = 250;
+const TRY_AGAIN_MS = 3000;
+const SLOWEST_MS = 86_400_000;
+
+export class Screen {
+  pair = null;
+  open = false; // "to skip" where it cannot be seen
+  #since = 0;
+  #takesAt = 0; // from when on it takes an answer
+  #root;
+  #sides;
+  #prompt;
+  #images;
+  #fresh;
+
+  /** `root` says in its data which pair is shown and which is ready; `fresh` is called before another one comes. */
+  constructor(root, { sides, prompt, images, fresh = () => {} }) {
+    [this.#root, this.#sides, this.#prompt] = [root, Object.values(sides), prompt];
+    [this.#images, this.#fresh] = [images, fresh];
+    document.addEventListener("visibilitychange", () => document.hidden || this.restart());
+  }
+
+  /** Shows a pair, or none; done when its images are there or cannot be had. */
+  async show(pair) {
+    if (pair === this.pair) return;
+    this.pair = pair;
+    this.open = false;
+    this.#fresh();
+    this.#root.dataset.pair = pair?.id ?? "";
+    for (const side of this.#sides) side.classList.add("sail-waiting");
+    if (!pair) return;
+    this.#prompt.textContent = pair.prompt;
+    await this.#put(pair);
+  }
+
+  async #put(pair) {
+    try {
+      const both = await this.#images.both(pair);
+      if (this.pair !== pair) return;
+      this.#sides.forEach((side, index) => side.replaceChildren(both[index]));
+      for (const side of this.#sides) side.classList.remove("sail-waiting");
+      this.#begin(true);
+      this.#root.dataset.ready = pair.id;
+      trouble("", "image");
+    } catch {
+      if (this.pair !== pair) return;
+      for (const side of this.#sides) side.replaceChildren();
+      this.#begin("to skip"); // Nobody chooses between images they cannot see.
+      trouble("An image of this pair could not be loaded. It is tried again; or skip the pair with S.", "image");
+      setTimeout(() => this.pair === pair && this.open === "to skip" && this.#put(pair), TRY_AGAIN_MS);
+    }
+  }
+
+  #begin(open) {
+    this.open = open;
+    this.restart();
+    // Nobody has looked at a new pair yet; one that was taken back they know.
+    this.#takesAt = this.pair.undone ? 0 : this.#since + GUARD_MS;
+  }
+
+  /** Time away is not time spent choosing. */
+  restart() {
+    this.#since = performance.now();
+  }
+
+  get elapsedMs() {
+    return Math.min(Math.round(performance.now() - this.#since), SLOWEST_MS);
+  }
+
+  /** Why an answer does not count, in a sentence: no press is dropped without a word. */
+  whyNot(value) {
+    if (!this.open) return "The images are still loading. Answer when you see them.";
+    if (this.open === "to skip" && value !== "skip") return "This pair cannot be seen. Skip it with S.";
+    if (performance.now() < this.#takesAt)
+      return "Too fast: this pair has just come. Look, then press again.";
+    return "";
+  }
+}

@@ -1,0 +1,209 @@
+// The rounds as a tree: which came from which, which one the loop goes on from, which were refused. Base is the
+// root; the way from it to the current round is one straight line, and what lies beside it is in lanes of its own.
+
+import { act, ask, base, h, percent } from "/ui/core.js";
+import { figure } from "/ui/chart.js";
+
+const LANE_PX = 18;
+const DATE = { dateStyle: "medium", timeStyle: "short" };
+
+/** `place` holds the tree; the function that comes back draws it from a status. */
+export function tree(place, said) {
+  const open = new Set(); // rounds whose figures are shown
+  let focusOn = null; // a round whose button goes away when the tree is drawn again
+
+  function draw(status) {
+    if (!status.rounds.length)
+      return h(
+        "p",
+        { class: "sail-dim" },
+        "No round is trained yet. The first one starts from the base model, and the others grow from it here.",
+      );
+    const nodes = layOut(status.rounds, status.current);
+    return h(
+      "ol",
+      { class: "sail-tree", style: `--lanes:${1 + Math.max(...nodes.map((node) => node.lane))}` },
+      nodes.map((node) => row(node, nodes, status)),
+    );
+  }
+
+  function row(node, nodes, status) {
+    const { round } = node;
+    return h(
+      "li",
+      { "data-testid": round ? `round-${round.round}` : "round-base", "data-state": stateOf(node, status) },
+      rail(node, nodes),
+      h("div", { class: "sail-round" }, ...(round ? [head(round, status), ...facts(round, status)] : [rootHead(status)])),
+    );
+  }
+
+  const rootHead = (status) =>
+    h("div", { class: "sail-row" }, h("strong", {}, "Base model"), status.current == null && chip("current"));
+
+  function head(round, status) {
+    return h(
+      "div",
+      { class: "sail-row" },
+      h("strong", {}, `Round ${round.round}`),
+      status.current === round.round && chip("current"),
+      !round.accepted && chip("failed", "not accepted"),
+      round.accepted && status.current !== round.round && makeCurrent(round),
+    );
+  }
+
+  function facts(round, status) {
+    const run = status.runs.find((one) => one.job === "train" && one.round === round.round);
+    const line = [
+      `from ${nameOf(round.parent)}`,
+      round.accepted && "accepted",
+      `${round.human_pairs} human + ${round.self_pairs} self pairs`,
+      judged(round.judge_accuracy),
+      run && new Date(1000 * run.at).toLocaleString("en", DATE),
+    ];
+    return [
+      ...round.reasons.map((reason) => h("p", { class: "sail-error" }, reason)),
+      h("p", { class: "sail-dim" }, line.filter(Boolean).join(" · ")),
+      figures(round),
+    ];
+  }
+
+  function figures(round) {
+    const own = h(
+      "details",
+      { open: open.has(round.round) },
+      h("summary", { "data-testid": `figures-${round.round}`, "aria-label": `Figures of round ${round.round}` }, "Figures"),
+      h(
+        "dl",
+        {},
+        figuresOf(round).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
+      ),
+    );
+    own.addEventListener("toggle", () => (own.open ? open.add(round.round) : open.delete(round.round)));
+    return own;
+  }
+
+  function makeCurrent(round) {
+    const words = `Make round ${round.round} current`;
+    const own = h(
+      "button",
+      { type: "button", class: "sail-quiet", "data-testid": `make-current-${round.round}`, "aria-label": words },
+      "Make current",
+    );
+    own.title = `The next round goes on from round ${round.round}; the others stay`;
+    own.addEventListener("click", () =>
+      act(own, async () => {
+        await ask(`${base}/current`, { round: round.round });
+        focusOn = round.round;
+        said.textContent = `Round ${round.round} is current. The next round goes on from it, and no other is lost.`;
+      }),
+    );
+    return own;
+  }
+
+  return {
+    draw,
+    /** Who made a round current by key goes on from that round, not from the top of the page. */
+    drawn() {
+      if (focusOn === null) return;
+      place.querySelector(`[data-testid="figures-${focusOn}"]`)?.focus();
+      focusOn = null;
+    },
+  };
+}
+
+const nameOf = (round) => (round == null ? "base" : `round ${round}`);
+const chip = (state, words = state) => h("span", { class: "sail-chip", "data-state": state }, words);
+
+function stateOf({ round }, status) {
+  if ((round?.round ?? null) === status.current) return "current";
+  return !round || round.accepted ? "accepted" : "refused";
+}
+
+// Figures
+
+function judged({ value, n }) {
+  return value == null ? null : `the judge is right on ${percent(value)} of ${n} held-out`;
+}
+
+function figuresOf(round) {
+  const ratio = (value) => (value == null ? "not measured" : `× ${value.toFixed(2)}`);
+  return [
+    ["Judge, held-out pairs", interval(round.judge_accuracy)],
+    ["Judge, learned pairs", interval(round.human_agreement)],
+    ["Variety against base", ratio(round.diversity_ratio)],
+    ["Saturation against base", ratio(round.saturation_ratio)],
+    ["Winners' gain", gain(round.winner_gain)],
+    ["Losers' gain", gain(round.loser_gain)],
+    ["Mixup ratio", percent(round.self_fraction)],
+    ...reviewed(round),
+    ["Adapter", h("code", {}, round.sha256)],
+  ];
+}
+
+function interval(share) {
+  if (share?.value == null) return "not measured";
+  const range = `${Math.round(100 * share.low)} to ${Math.round(100 * share.high)}`;
+  return `${percent(share.value)} of ${share.n} (95 % interval ${range})`;
+}
+
+const gain = (value) => `${value > 0 ? "+" : ""}${figure(value)}`;
+
+/** How the review stood when a person asked for this round. */
+function reviewed({ audit, without_audit, by }) {
+  if (!audit) return [];
+  const words = without_audit ? "trained without the audit" : `${audit.wrong} of ${audit.pairs} wrong`;
+  return [["Audit", by ? `${words} (asked for by ${by})` : words]];
+}
+
+// Lanes
+
+/** Base and the rounds, oldest first, each with a lane: 0 for the way to the current round. */
+export function layOut(rounds, current) {
+  const nodes = [null, ...rounds].map((round, at) => ({ round, at, lane: 0 }));
+  const nodeOf = new Map(nodes.map((node) => [node.round?.round ?? null, node]));
+  const main = new Set();
+  for (let one = current; one !== undefined && !main.has(one); one = nodeOf.get(one)?.round?.parent) main.add(one);
+  const spans = []; // lane -> rows that a line takes
+  for (const node of nodes.slice(1)) {
+    node.parent = nodeOf.get(node.round.parent) ?? nodes[0];
+    node.lane = main.has(node.round.round) ? 0 : free(spans, node);
+    (spans[node.lane] ??= []).push([node.parent.at + 1, node.at]);
+  }
+  return nodes;
+}
+
+/** The parent's own lane where nothing else is in it, else the nearest free one beside the main line. */
+function free(spans, { parent, at }) {
+  const isFree = (lane) => !(spans[lane] ?? []).some(([from, to]) => from <= at && to >= parent.at + 1);
+  if (parent.lane && isFree(parent.lane)) return parent.lane;
+  let lane = 1;
+  while (!isFree(lane)) lane += 1;
+  return lane;
+}
+
+/** Lines that end here, go by, or begin here; words say the same, so it is for the eye alone. */
+function rail(node, nodes) {
+  const x = (lane) => `${(lane + 0.5) * LANE_PX}px`;
+  const line = (kind, lane, more = {}) =>
+    h("i", { class: `sail-${kind}`, style: style({ left: x(lane), ...more }) });
+  const parts = [];
+  for (const other of nodes.slice(1)) {
+    const begins = other.parent.at === node.at;
+    if (other === node) parts.push(line("arrives", node.lane));
+    else if (other.parent.at < node.at && other.at > node.at) parts.push(line("passes", other.lane));
+    else if (begins && other.lane === node.lane) parts.push(line("leaves", node.lane));
+    else if (begins) {
+      const [from, to] = [node.lane, other.lane].sort((a, b) => a - b);
+      const side = other.lane > node.lane ? "right" : "left";
+      parts.push(
+        h("i", { class: `sail-forks sail-${side}`, style: style({ left: x(from), width: `${(to - from) * LANE_PX}px` }) }),
+      );
+    }
+  }
+  return h("span", { class: "sail-rail", "aria-hidden": "true" }, parts, line("dot", node.lane));
+}
+
+const style = (values) =>
+  Object.entries(values)
+    .map(([name, value]) => `${name}:${value}`)
+    .join(";");

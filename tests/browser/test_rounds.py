@@ -1,0 +1,186 @@
+"""The tree of rounds as a person meets it: which came from which, by eye, by key and by screen reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from annotating import decide_audit, proposed, run_now, wait_for
+from labelling import App, open_page, open_tab, start_app, watched
+from playwright.sync_api import Browser, Page, expect
+
+from annotator import jobs
+from annotator.store import Store
+from sail.runfolder import Progress, RunFolder
+
+pytestmark = pytest.mark.browser
+REASON = "Images vary 1.00 times as much as base's; 2 is asked for."
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """Round 1 from 0; 2 from 1, refused; then back to 0, from which came 3."""
+    store, _ = proposed(tmp_path_factory.mktemp("grown") / "p", 4)
+    run_now(store, jobs.train(store, by="ann"))
+    learn_what_the_gate_refuses(store)
+    store.make_current(0, by="ann")
+    learn(store)
+    yield store
+    store.close()
+
+
+def learn(store: Store) -> None:
+    decide_audit(store, run_now(store, jobs.propose(store, by="ann")))
+    run_now(store, jobs.train(store, by="ann"))
+
+
+def learn_what_the_gate_refuses(store: Store) -> None:
+    settings = store.project().settings
+    stricter = settings.monitoring.model_copy(update={"min_diversity_ratio": 2})
+    store.set_settings(settings.model_copy(update={"monitoring": stricter}), by="ann")
+    learn(store)
+    store.set_settings(settings, by="ann")
+
+
+@pytest.fixture(scope="module")
+def app(grown: Store, root: Path) -> Iterator[App]:
+    app = start_app(root, grown.folder)
+    yield app
+    app.end()
+
+
+@pytest.fixture
+def rounds(app: App, grown: Store, page: Page) -> Iterator[Page]:
+    """The page on Rounds; round 3 is current before and after."""
+    yield opened(page, app)
+    if (current := grown.current_round()) and current.round != 3:
+        grown.make_current(3, by="ann")
+
+
+def opened(page: Page, app: App) -> Page:
+    open_page(page, app.address)
+    open_tab(page, "Rounds")
+    page.get_by_test_id("round-3").wait_for()
+    return page
+
+
+def lanes(page: Page) -> dict[str, float]:
+    """How far from the left the dot of each round is, in pixels from base's."""
+    found: dict[str, float] = page.evaluate(
+        """() => Object.fromEntries([...document.querySelectorAll(".sail-tree li")].map((row) => [
+            row.dataset.testid.replace("round-", ""),
+            row.querySelector(".sail-dot").getBoundingClientRect().left,
+        ]))"""
+    )
+    return {name: left - found["base"] for name, left in found.items()}
+
+
+def test_the_way_to_the_current_round_is_one_line_and_other_ways_lie_beside_it(rounds: Page) -> None:
+    found = lanes(rounds)
+    # A dot of a refused round is turned by an eighth, so its corner is a little further left.
+    assert [name for name, left in found.items() if left < 6] == ["0", "3", "base"]
+    assert 12 < found["1"] < 24 and 9 < found["2"] < 24
+
+
+def test_a_screen_reader_is_told_in_words_what_the_lines_show(rounds: Page) -> None:
+    rows = rounds.get_by_test_id("rounds").get_by_role("listitem")
+    expect(rows).to_have_count(5)
+    for row, (*words,) in zip(
+        rows.all(),
+        (
+            ["Base model"],
+            ["Round 0", "from base", "accepted"],
+            ["Round 1", "from round 0", "accepted"],
+            ["Round 2", "not accepted", "from round 1", REASON],
+            ["Round 3", "current", "from round 0", "accepted"],
+        ),
+        strict=True,
+    ):
+        for text in words:
+            expect(row).to_contain_text(text)
+    assert rounds.locator(".sail-rail:not([aria-hidden=true])").count() == 0
+    expect(rounds.get_by_role("button", name="Make round 1 current")).to_be_visible()
+    expect(rounds.get_by_role("button", name="Make round 2 current")).to_have_count(0)
+    expect(rounds.get_by_role("button", name="Make round 3 current")).to_have_count(0)
+
+
+def test_an_earlier_round_is_made_current_by_keyboard_and_focus_stays_there(
+    rounds: Page, grown: Store
+) -> None:
+    rounds.get_by_test_id("make-current-1").focus()
+    rounds.keyboard.press("Enter")
+    expect(rounds.get_by_test_id("rounds-said")).to_contain_text("Round 1 is current")
+    expect(rounds.get_by_test_id("round-1")).to_have_attribute("data-state", "current")
+    expect(rounds.get_by_test_id("next")).to_contain_text("what round 1 learned")
+    expect(rounds.get_by_test_id("figures-1")).to_be_focused()
+    rounds.keyboard.press("Enter")
+    expect(rounds.get_by_test_id("round-1")).to_contain_text("Adapter")
+    found = lanes(rounds)
+    assert found["1"] < 6 < found["3"]
+    chosen = [event for event in grown.events() if event["kind"] == "current_round"][-1]
+    assert chosen["payload"] == {"round": 1, "why": "chosen by a person"}
+    assert chosen["by"].startswith("person-")
+
+
+def test_the_tree_fits_360_pixels_and_answers_to_touch(app: App, grown: Store, browser: Browser) -> None:
+    small = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "color_scheme": "dark"}
+    with watched(browser, **small) as page:
+        opened(page, app)
+        box = page.get_by_test_id("make-current-0").bounding_box()
+        assert box is not None and box["x"] + box["width"] <= 360 and box["height"] >= 32
+        page.get_by_test_id("make-current-0").tap()
+        wait_for(lambda: (now := grown.current_round()) is not None and now.round == 0)
+        expect(page.get_by_test_id("round-0")).to_have_attribute("data-state", "current")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    grown.make_current(3, by="ann")
+
+
+def test_every_tab_is_in_the_row_at_360_pixels(app: App, browser: Browser) -> None:
+    with watched(browser, viewport={"width": 360, "height": 740}) as page:
+        opened(page, app)
+        for name in ("Setup", "Label", "Rounds", "Review", "Compare", "Try", "Export"):
+            box = page.get_by_role("tab", name=name, exact=True).bounding_box()
+            assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 360, name
+
+
+def test_a_reload_in_the_middle_of_a_run_shows_the_same_run_and_follows_it(
+    grown: Store, app: App, page: Page
+) -> None:
+    store, _ = proposed(grown.folder.parent / "running", 4)
+    run = jobs.train(store, by="ann")
+    folder = RunFolder(store.run_folder(run))
+    # A trainer that holds its folder, as another process would.
+    with folder.lock():
+        store.record_run_event(run.id, "started")
+        progress = Progress(folder, min_interval_s=0)
+        progress.stage("train", 40)
+        work(folder, progress, 30)
+        page.goto(f"{app.address}/?project=running&tab=rounds")
+        row = page.get_by_test_id(f"run-{run.id}")
+        expect(row).to_contain_text("30 of 40")
+        learning = page.get_by_test_id("learning").text_content()
+        assert learning and "60 %" in learning
+        page.reload()
+        expect(row).to_contain_text("30 of 40")
+        expect(row).to_have_attribute("data-state", "running")
+        expect(page.get_by_test_id("learning")).to_have_text(learning)
+        expect(page.get_by_role("tab", name="Rounds")).to_have_attribute("aria-selected", "true")
+        work(folder, progress, 5)
+        expect(row).to_contain_text("35 of 40")
+        page.get_by_test_id(f"stop-{run.id}").click()
+        expect(row).to_have_attribute("data-state", "stopping")
+        progress.end("stopped", "Stopped at step 35.")
+    expect(row).to_have_attribute("data-state", "stopped")
+    expect(page.get_by_test_id("next")).to_contain_text("Stopped at step 35.")
+    assert [one.what for one in store.runs() if one.job == "train"] == ["done", "ended"]
+    store.close()
+
+
+def work(folder: RunFolder, progress: Progress, steps: int) -> None:
+    for _ in range(steps):
+        step = len(folder.metrics()) + 1
+        folder.append_metric(
+            step=step, loss=0.69, margin=0.1, winner_gain=1e-4, loser_gain=-1e-4, accuracy=0.6
+        )
+        progress.advance()

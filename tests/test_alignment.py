@@ -8,7 +8,7 @@ from PIL import Image
 
 from benchmarks.alignment import report
 from benchmarks.alignment.figures import draw_figures
-from benchmarks.alignment.methods import METHODS, changed, settings_of
+from benchmarks.alignment.methods import METHODS, changed, method_named, settings_of
 from benchmarks.alignment.pool import TABLE, TASTES, TUNING, temperature_for
 from benchmarks.alignment.study import STARTER
 from benchmarks.alignment.working import prepare, work
@@ -63,6 +63,15 @@ def table():
             *(unit("dpo_6", repeat, [0.0, -1.0]) for repeat in range(3)),
         ]
     )
+
+
+def test_a_trial_is_a_method_with_a_setting_that_differs():
+    trial = method_named("sail_6_paper draw_strength=0.25 loss.beta=60")
+    settings = settings_of(trial, STARTER, {})
+    assert (settings.draw_strength, settings.loss.beta) == (0.25, 60)
+    assert settings.mixup.self_fraction == 0.25 and METHODS["sail_6_paper"].changes["draw_strength"] == 1.0
+    with pytest.raises(KeyError):
+        settings_of(method_named("sail_6 no_such_setting=1"), STARTER, {})
 
 
 def test_every_setting_that_a_method_changes_is_there():

@@ -27,7 +27,8 @@ def wanted(asked: argparse.Namespace) -> Iterator[tuple[str, int, str]]:
 
     methods = asked.methods or (("base", "dpo_6", "sail_6") if asked.quick else tuple(METHODS))
     tastes = asked.tastes or (TABLE[3:4] if asked.quick else TABLE)
-    unknown = [name for name in (*methods, *tastes) if name not in METHODS and name not in TASTES]
+    asked_for = [*(method.split()[0] for method in methods), *tastes]
+    unknown = [name for name in asked_for if name not in METHODS and name not in TASTES]
     if unknown:
         raise SystemExit(
             f"There is no {unknown[0]!r}. Methods: {', '.join(METHODS)}. Tastes: {', '.join(TASTES)}."
@@ -48,7 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="base, dpo_6 and sail_6, one taste, one repeat, in minutes"
     )
-    parser.add_argument("--methods", nargs="*")
+    parser.add_argument(
+        "--methods",
+        nargs="*",
+        help='rows of the table; "sail_6 draw_strength=0" tries another setting (name it in --units as well)',
+    )
     parser.add_argument("--tastes", nargs="*")
     parser.add_argument("--repeats", type=int)
     parser.add_argument("--first", type=int, default=0, help="number of the first repeat")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sail.config import LoopSettings, ModelRef
@@ -108,6 +109,7 @@ PAPER: Changes = {
 """As published, but for beta and rate, which hang on the model: the starter's, not yet tuned for this."""
 
 WINNERS_ALONE: Changes = {"loss.objective": "winner", "loss.winner_penalty": 0.0, "loss.winner_pull": 0.0}
+ALL_KEPT: Changes = {"keep_self_pairs": 1.0}
 NO_MIXUP: Changes = {"mixup.self_fraction": 1.0}
 
 
@@ -125,9 +127,11 @@ METHODS: dict[str, Method] = {
     "sail_6_half_labels": gated(labels=FEW_LABELS // 2),
     "sail_6_paper": gated(changes=PAPER),
     "sail_6_no_mixup": gated(changes=NO_MIXUP),
-    "sail_6_random_pairs": gated(changes={"choose": "random", "self_pairs_per_prompt": 1}),
+    "sail_6_random_pairs": gated(changes={"choose": "random", "self_pairs_per_prompt": 1, **ALL_KEPT}),
+    "sail_6_all_pairs": gated(changes=ALL_KEPT),
     "sail_6_independent_draws": gated(changes={"scoring.shared": False}),
     "sail_6_own_images": gated(changes={"draw_strength": 1.0}),
+    "sail_6_base_images": gated(changes={"draw_strength": 0.0}),
     # Robustness.
     "sail_24_labels": gated(labels=24),
     "sail_192_labels": gated(labels=192),
@@ -139,5 +143,18 @@ METHODS: dict[str, Method] = {
     "sail_6_eight_rounds": gated(train=eight_rounds),
     "sail_6_eight_rounds_no_mixup": gated(train=eight_rounds, changes=NO_MIXUP),
 }
+
+
+def method_named(name: str) -> Method:
+    """The method of that name; "sail_6 draw_strength=0" is `sail_6` with a setting that differs, for trials.
+
+    KeyError where there is none, ValueError where a value is not JSON.
+    """
+    known, *changes = name.split()
+    pairs = [change.partition("=") for change in changes]
+    own = {setting: json.loads(value) for setting, _, value in pairs}
+    return replace(METHODS[known], changes={**METHODS[known].changes, **own})
+
+
 CORE = ("base", "dpo_100", "dpo_6", "sail_6", "sail_6_paper")
 """On all tastes in five repeats; the others on two tastes in three."""

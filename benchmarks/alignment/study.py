@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.alignment.methods import METHODS, Changes, Method, settings_of
+from benchmarks.alignment.methods import METHODS, Changes, Method, method_named, settings_of
 from benchmarks.alignment.pool import TASTES, TIE_BELOW_SD, Pool, load_reader, other_taste, utilities
 from data.starter.recipe.evaluate import named_attributes
 from sail import backbones
@@ -41,7 +41,7 @@ class Size:
 
     steps: int = 60
     """Optimiser steps a round; methods with one training have those of all rounds."""
-    prompts_per_round: int = 24
+    prompts_per_round: int = 32
     held_out_prompts: int = 160
     prompts_after_a_round: int = 32
     judged_pairs: int = 48
@@ -91,7 +91,7 @@ class Study:
 
     def unit(self, taste: str, name: str) -> dict[str, Any]:
         """Train and measure one method; what the results file keeps of it."""
-        method, pool = METHODS[name], self.pool(taste)
+        method, pool = method_named(name), self.pool(taste)
         settings = self.settings(method)
         # What was begun with other settings is not gone on with.
         asked = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]

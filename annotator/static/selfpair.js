@@ -71,7 +71,7 @@ function opinion({ certainty, clarity, margin, margin_error, p }) {
     h(
       "small",
       {},
-      `margin ${nats(margin)} ± ${nats(margin_error)}, ${typical(clarity.toFixed(1))} · p ${p.toFixed(2)}`,
+      `margin ${nats(margin)} ± ${nats(margin_error)}, ${typical(clarity.toFixed(2))} · p ${p.toFixed(2)}`,
     ),
   );
 }

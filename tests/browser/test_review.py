@@ -353,7 +353,7 @@ def test_a_card_says_how_sure_the_model_is_by_the_size_of_its_margin(review: Pag
     first, last = review.get_by_test_id(f"self-{AUDITED}"), review.get_by_test_id("self-23")
     expect(first.locator(".sail-certainty")).to_contain_text("A guess")
     expect(last.locator(".sail-certainty")).to_contain_text("Sure")
-    expect(last.locator("small")).to_contain_text(f"{found[-1].margin / typical:.1f} × typical")
+    expect(last.locator("small")).to_contain_text(f"{found[-1].margin / typical:.2f} × typical")
 
 
 def test_a_lost_bulk_approval_approves_nothing_and_says_so(review: Page, store: Store) -> None:

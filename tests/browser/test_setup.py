@@ -75,7 +75,10 @@ def test_each_mistake_of_a_new_project_is_said_at_its_own_field(setup: Page, tmp
     field["name"].fill("mine")
     field["model"].fill("/nowhere")
     submit.click()
-    says(field["model"], "No model at '/nowhere'. Give a folder with a model_index.json or a hub id.")
+    says(
+        field["model"],
+        "No model at '/nowhere'. Give a folder with a model_index.json, a .safetensors file or a hub id.",
+    )
     field["model"].fill("owner/name")
     submit.click()
     expect(field["revision"]).to_be_focused()

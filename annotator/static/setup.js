@@ -3,6 +3,7 @@
 import { ask, base, h, onStatus, plural, project, Refused } from "/ui/core.js";
 import { mark, unmark } from "/ui/fields.js";
 
+const LOOK_AGAIN_MS = 2000;
 const address = (name) => `?${new URLSearchParams({ project: name })}`;
 
 export function mount(root) {
@@ -33,7 +34,24 @@ export function mount(root) {
     fill(found.settings);
     find("create-copy").hidden = false;
     find("create-copy").textContent = `Copy the prompts of ${found.name}`;
+    openForChange(true);
     root.dataset.mounted = "yes";
+  }
+
+  /** Before it is known what holds, there is nothing to change: what is typed then would be written over. */
+  function openForChange(open) {
+    for (const form of [settings, prompts]) for (const one of form.elements) one.disabled = !open;
+  }
+
+  async function loadUntilHeard() {
+    openForChange(false);
+    for (;;) {
+      try {
+        return await load();
+      } catch {
+        await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));
+      }
+    }
   }
 
   function drawFacts(found) {
@@ -179,5 +197,5 @@ export function mount(root) {
   });
   find("create-copy").addEventListener("click", () => takePrompts(prompts.elements.prompts.value));
 
-  load();
+  loadUntilHeard();
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from annotating import SETTINGS, make_model, make_store
 from labelling import App, open_page, open_tab, start_app
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from annotator.store import Store
 
@@ -52,6 +52,24 @@ def says(field: Locator, sentence: str) -> None:
     expect(field).to_have_attribute("aria-invalid", "true")
     expect(field).to_be_focused()
     expect(field).to_have_accessible_description(sentence)
+
+
+def test_nothing_can_be_typed_before_the_page_knows_what_holds(app: App, store: Store, page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/setup", lambda route: held.append(route) if not held else route.abort())
+    open_page(page, app.address)
+    open_tab(page, "Setup")
+    steps = page.get_by_test_id("setting-optimisation.steps")
+    expect(steps).to_be_disabled()
+    expect(page.get_by_test_id("prompts").locator("textarea")).to_be_disabled()
+    # An app that does not answer is asked again.
+    held.pop().abort()
+    page.unroute("**/setup")
+    expect(steps).to_be_enabled()
+    steps.fill("30")
+    page.get_by_test_id("settings-submit").click()
+    expect(page.get_by_test_id("settings-saved")).to_have_text("Saved.")
+    assert store.project().settings.optimisation.steps == 30
 
 
 def test_a_name_that_is_taken_is_said_at_the_name_and_the_prompts_stay(setup: Page, app: App) -> None:

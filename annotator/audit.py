@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,13 +58,18 @@ def decision_for(pair: str, side: Side) -> Decision:
     return "approve" if side == winner_side(pair) else "flip"
 
 
+def typical_margin(margins: Collection[float]) -> float:
+    """Root mean square of a run's margins: what a margin is large or small beside; 0 for none."""
+    return math.hypot(*margins) / math.sqrt(len(margins) or 1)
+
+
 def clarities(margins: Mapping[str, float]) -> dict[str, float]:
-    """How many times the typical margin of its run each pair's margin is; typical is the root mean square.
+    """How many times the typical margin of its run each pair's margin is.
 
     Not how many of its own standard errors: draws differ most where most is at stake, so that divided by
     their spread the emptiest pairs come out as the clearest.
     """
-    typical = math.hypot(*margins.values()) / math.sqrt(len(margins) or 1)
+    typical = typical_margin(margins.values())
     return {pair: margin / typical if typical else 0.0 for pair, margin in margins.items()}
 
 

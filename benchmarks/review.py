@@ -17,8 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from annotator.audit import certainty, sample
-from sail.pairing import typical_margin
+from annotator.audit import certainty, sample, typical_margin
 from sail.runfolder import RunFolder
 
 Pairs = list[tuple[float, bool]]

@@ -42,11 +42,6 @@ def best_and_worst(rewards: Sequence[float], count: int = 1) -> list[tuple[int, 
     return [(best, worst) for best, worst in pairs if rewards[best] > rewards[worst]]
 
 
-def typical_margin(margins: Sequence[float]) -> float:
-    """Root mean square of a run's margins: what a margin is large or small beside; 0 for none."""
-    return (sum(margin**2 for margin in margins) / len(margins)) ** 0.5 if margins else 0.0
-
-
 def ranked_self_pairs(
     prompts: Sequence[str],
     rewards: Sequence[Sequence[float]],

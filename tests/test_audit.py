@@ -8,7 +8,6 @@ import pytest
 
 from annotator import audit
 from annotator.audit import Audited
-from sail.pairing import typical_margin
 from sail.records import Decision
 
 IDS = [f"pair-{number}" for number in range(400)]
@@ -41,7 +40,7 @@ def test_to_choose_the_judges_winner_is_to_approve() -> None:
 
 def test_a_pair_is_as_clear_as_its_margin_is_large_beside_a_typical_one_of_its_run() -> None:
     margins = {"large": 7.0, "small": 1.0, "against": -5.0, "none": 0.0}
-    typical = typical_margin(list(margins.values()))
+    typical = ((49 + 1 + 25 + 0) / 4) ** 0.5
     assert audit.clarities(margins) == pytest.approx(
         {"large": 7 / typical, "small": 1 / typical, "against": -5 / typical, "none": 0}
     )

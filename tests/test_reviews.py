@@ -13,11 +13,11 @@ from fastapi.testclient import TestClient
 from sqlite_utils import Database
 
 from annotator import audit, jobs, migrations
+from annotator.audit import typical_margin
 from annotator.projects import Projects
 from annotator.rows import Review, ReviewPair, Run
 from annotator.server import build
 from annotator.store import DATABASE, DatabaseError, Store
-from sail.pairing import typical_margin
 from sail.records import Decision
 
 ORIGIN = "http://127.0.0.1:7860"

@@ -13,10 +13,9 @@ from labelling import App, open_tab, start_app, until
 from playwright.sync_api import Page, Route, expect
 
 from annotator import jobs
-from annotator.audit import winner_side
+from annotator.audit import typical_margin, winner_side
 from annotator.rows import ReviewPair, Run
 from annotator.store import Store
-from sail.pairing import typical_margin
 
 pytestmark = pytest.mark.browser
 

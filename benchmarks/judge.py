@@ -11,7 +11,6 @@ and the difference in utility between best and worst as a share of the largest p
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from benchmarks.alignment.methods import METHODS
 from benchmarks.alignment.pool import TIE_BELOW_SD, TUNING
-from benchmarks.alignment.study import Size, Study, policy_at, utilities_of
+from benchmarks.alignment.study import Size, Study, known_by, policy_at, utilities_of
 from sail.config import Scoring
 from sail.loop import Rounds, human_pairs
 from sail.policy import Policy
@@ -43,8 +42,7 @@ def measured(out: Path, taste: str, repeat: int, size: Size) -> dict[str, np.nda
     if file.exists():
         return dict(np.load(file))
     settings = study.settings(method, prompts_per_round=PROMPTS)
-    asked = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]
-    folder = out / f"{repeat}-{taste}-{asked}".replace(" ", "_")
+    folder = out / f"{repeat}-{taste}-{known_by(settings)}".replace(" ", "_")
     rounds = Rounds(folder, study.model, settings, study.prompts)
     rounds.take_prompts(method.labels)
     judge = rounds.train(human_pairs(*study.labelled(taste, method), settings), parent=None)

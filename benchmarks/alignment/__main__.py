@@ -70,24 +70,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     from benchmarks.alignment.figures import draw_figures
     from benchmarks.alignment.report import Table, publish
-    from benchmarks.alignment.study import Size, inputs
+    from benchmarks.alignment.methods import method_named
+    from benchmarks.alignment.study import Size, inputs, known_by, settings_at
 
     out = asked.out or (WORK / "quick" if asked.quick else RESULTS)
     units = asked.units or out / "alignment_units.jsonl"
     if asked.quick and not asked.report and not asked.units:
         units.unlink(missing_ok=True)
-    size = {**(QUICK if asked.quick else {}), "precision": asked.precision}
-    now = inputs(Size(**size))
-    finished = [unit for unit in read_lines(units) if unit["inputs"] == now]
+    values = {**(QUICK if asked.quick else {}), "precision": asked.precision}
+    size = Size(**values)
+    now = inputs(size)
+    finished = [
+        unit
+        for unit in read_lines(units)
+        if unit["inputs"] == now
+        and unit["settings"] == known_by(settings_at(size, method_named(unit["method"]), unit["repeat"]))
+    ]
     known = {(unit["taste"], unit["repeat"], unit["method"]) for unit in finished}
     missing = [] if asked.report else [unit for unit in wanted(asked) if unit not in known]
     units.parent.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
     with ProcessPoolExecutor(asked.jobs, mp_context=get_context("spawn")) as workers:
         for repeat in dict.fromkeys(unit[1] for unit in missing):
-            workers.submit(prepare, WORK, size, repeat).result()
+            workers.submit(prepare, WORK, values, repeat).result()
             own = [unit for unit in missing if unit[1] == repeat]
-            running = {workers.submit(work, WORK, size, *unit): unit for unit in own}
+            running = {workers.submit(work, WORK, values, *unit): unit for unit in own}
             for done in as_completed(running):
                 if done.exception() is not None:
                     failed.append(f"{running[done]}: {done.exception()}")

@@ -59,11 +59,25 @@ class Size:
 
 
 def inputs(size: Size) -> str:
-    """What figures hang on besides the code (starter, settings, prompts, size): 12 hex digits."""
-    folder = Path(STARTER.source)
-    files = [*sorted(folder.rglob("*.safetensors")), folder / "sail.json", *sorted(PROMPTS.glob("*.txt"))]
+    """What figures hang on besides code and settings (starter, prompts, size): 12 hex digits."""
+    files = [*sorted(Path(STARTER.source).rglob("*.safetensors")), *sorted(PROMPTS.glob("*.txt"))]
     known = [sha256_file(file) for file in files]
-    return hashlib.sha256(f"{size} {known}".encode()).hexdigest()[:12]
+    return _digest(f"{size} {known}")[:12]
+
+
+def settings_at(size: Size, method: Method, repeat: int, **more: Any) -> LoopSettings:
+    """A method's settings at the benchmark's size, in one repeat."""
+    settings = settings_of(method, STARTER, {**size.changes(method.steps_of_rounds), **more})
+    return settings.model_copy(update={"noise_seed": 10_000 * (repeat + 1)})
+
+
+def known_by(settings: LoopSettings) -> str:
+    """8 hex digits: what was measured with other settings does not count."""
+    return _digest(settings.model_dump_json())[:8]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def policy_at(model: ModelRef, at: Round | None) -> Policy:
@@ -93,9 +107,7 @@ class Study:
         """Train and measure one method; what the results file keeps of it."""
         method, pool = method_named(name), self.pool(taste)
         settings = self.settings(method)
-        # What was begun with other settings is not gone on with.
-        asked = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]
-        folder = self._out / f"{self._repeat}-{taste}-{name}-{asked}".replace(" ", "_")
+        folder = self._out / f"{self._repeat}-{taste}-{name}-{known_by(settings)}".replace(" ", "_")
         rounds = Rounds(folder, self.model, settings, self.prompts)
         rounds.take_prompts(method.labels)  # Those that the labelled pairs were drawn for.
         pairs = human_pairs(*self.labelled(taste, method), settings)
@@ -108,6 +120,7 @@ class Study:
         )
         found = {
             "inputs": self.inputs,
+            "settings": known_by(settings),
             "taste": taste,
             "method": name,
             "repeat": self._repeat,
@@ -124,17 +137,15 @@ class Study:
         return found
 
     def settings(self, method: Method, **more: Any) -> LoopSettings:
-        """A method's settings at this benchmark's size and in this repeat."""
-        changes = {**self._size.changes(method.steps_of_rounds), **more}
-        settings = settings_of(method, STARTER, changes)
-        return settings.model_copy(update={"noise_seed": 10_000 * (self._repeat + 1)})
+        return settings_at(self._size, method, self._repeat, **more)
 
     # The pool of labelled pairs
 
     def draw_pool(self) -> list[ShownPair]:
         """The pairs that people are shown, from the base model; drawn once for all methods."""
-        folder = self._out / f"{self._repeat}-pool"
         settings = self.settings(METHODS["base"])
+        drawn_with = f"{settings.sampling.model_dump_json()} {settings.candidates_per_pair}"
+        folder = self._out / f"{self._repeat}-pool-{_digest(drawn_with)[:8]}"
         # About a third of the pairs are clear to somebody who likes one size.
         count = self._size.pool_pairs + 5 * self._size.judged_pairs
         return Rounds(folder, self.model, settings, self.prompts).draw_seed(count)

@@ -69,8 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--report", action="store_true", help="only write the table of the finished units")
     asked = parser.parse_args(arguments)
     from benchmarks.alignment.figures import draw_figures
-    from benchmarks.alignment.report import Table, publish
     from benchmarks.alignment.methods import method_named
+    from benchmarks.alignment.report import Table, publish
     from benchmarks.alignment.study import Size, inputs, known_by, settings_at
 
     out = asked.out or (WORK / "quick" if asked.quick else RESULTS)

@@ -76,6 +76,8 @@ class PairState:
     for_one: int = 0
     for_two: int = 0
     """How many people chose its first candidate, and how many its second."""
+    withdrawn: bool = False
+    """An image of it is broken, so nobody is asked about it any more."""
 
     @property
     def has_winner(self) -> bool:
@@ -198,6 +200,9 @@ class Counts:
     """How far the labelling of drawn pairs is."""
 
     drawn: int
+    """Without those that were withdrawn before anybody had judged them."""
+    withdrawn: int
+    """Pairs that nobody is asked about any more, because an image of them is broken."""
     labelled: int
     """Pairs with any answer but a skip, from anyone."""
     skipped: int

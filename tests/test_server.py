@@ -128,6 +128,23 @@ def test_images_have_opaque_addresses_and_are_kept_by_the_browser(client: TestCl
     assert client.get("/api/projects/p/images/nothing").status_code == 404
 
 
+def test_a_pair_is_withdrawn_only_where_a_file_is_at_fault(client: TestClient, store: Store) -> None:
+    pair, other = next_pairs(client)[:2]
+    report = "/api/projects/p/pairs/broken"
+    assert client.post(report, json={"pair": pair["id"]}).json() == {"withdrawn": None}
+    send(client, answer(pair["id"]))
+    for one in (pair, other):
+        store.image_file(one["left"].rsplit("/", 1)[1]).write_bytes(b"no image")
+        for _ in range(2):
+            assert "cannot be read" in client.post(report, json={"pair": one["id"]}).json()["withdrawn"]
+    assert not {pair["id"], other["id"]} & {one["id"] for one in next_pairs(client)}
+    assert [event["kind"] for event in store.events()].count("pair_withdrawn") == 2
+    # What was said of a pair before stays, and so does the pair among those that are counted.
+    counts = store.counts()
+    assert (counts.drawn, counts.withdrawn, counts.labelled) == (len(store.pair_states()) - 1, 2, 1)
+    assert client.post(report, json={"pair": "nobody's"}).status_code == 404
+
+
 def test_a_link_in_place_of_an_image_is_refused(client: TestClient, store: Store, tmp_path: Path) -> None:
     (first, *_) = next_pairs(client)
     file = store.image_file(first["left"].rsplit("/", 1)[1])

@@ -5,10 +5,12 @@ Every handler is a plain function of an open project, a person and a body, so th
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException
 from fastapi.responses import FileResponse
+from PIL import Image
 from pydantic import Field
 
 from annotator import jobs
@@ -47,6 +49,10 @@ class AnswersBody(Body):
 class HoldingBody(Body):
     holding: list[Id] = Field([], max_length=50)
     """Pairs that the page has: it keeps them where nobody else holds them."""
+
+
+class BrokenBody(Body):
+    pair: Id
 
 
 class NameBody(Body):
@@ -133,6 +139,32 @@ def record_labels(body: AnswersBody, project: InProject, who: Person) -> dict[st
         "usual_ms": project.store.usual_label_ms(who),
         "labels": label_counts(project),
     }
+
+
+@api.post("/projects/{project}/pairs/broken")
+def broken_pair(body: BrokenBody, project: InProject, who: Person) -> dict[str, str | None]:
+    """A page could not show this pair. It is withdrawn where a file is at fault, not a connection."""
+    store = project.store
+    if body.pair not in {pair.id for pair in store.pair_states()}:
+        raise HTTPException(404, "There is no such pair.")
+    (pair,) = store.show_pairs([body.pair], to=who)
+    files = (store.image_file(uid) for uid in (pair.left, pair.right))
+    why = next(filter(None, map(_unreadable, files)), None)
+    if why is not None:
+        store.withdraw_pair(pair.id, why=why, by=who)
+    return {"withdrawn": why}
+
+
+def _unreadable(file: Path) -> str | None:
+    """What is wrong with an image file, in a sentence; None where it can be shown."""
+    try:
+        with Image.open(file) as opened:
+            opened.load()
+    except FileNotFoundError:
+        return f"The image file {file.name} is gone from its run folder."
+    except OSError as error:
+        return f"The image file {file.name} cannot be read: {error}."
+    return None
 
 
 @api.get("/projects/{project}/images/{uid}")

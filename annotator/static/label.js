@@ -2,7 +2,7 @@
 // What is said is in answers.js, which pairs come in pairs.js, how one looks closer in look.js.
 
 import { Answers } from "/ui/answers.js";
-import { beforeTraining, isShown, onStatus, Refused } from "/ui/core.js";
+import { ask, base, beforeTraining, isShown, onStatus, Refused, trouble } from "/ui/core.js";
 import { Images } from "/ui/images.js";
 import { ANSWER_KEYS, ANSWER_WORDS, meant } from "/ui/keys.js";
 import { Look } from "/ui/look.js";
@@ -46,7 +46,7 @@ export function mount(root) {
     changed: drawTools,
     refused: () => hint("Zoomed in: choose with a key or a button. Esc or a double click shows the whole."),
   });
-  const screen = new Screen(root, { sides, prompt: find("prompt"), images, fresh: () => look.fresh() });
+  const screen = new Screen(root, { sides, prompt: find("prompt"), images, fresh: () => look.fresh(), failed: report });
   const reasons = new Reasons(find("reasons"), (label, chosen, text) => {
     answers.explain(label, chosen, text);
     say("Reasons kept.");
@@ -76,6 +76,16 @@ export function mount(root) {
       AHEAD + 1,
       answers.past.slice(-AHEAD).map((one) => one.pair),
     );
+  }
+
+  /** The server looks whether the file is at fault; then nobody is asked about this pair any more. */
+  async function report(pair) {
+    const { withdrawn } = await ask(`${base}/pairs/broken`, { pair: pair.id }).catch(() => ({}));
+    if (!withdrawn) return;
+    pairs.answer(pair);
+    trouble("", "image");
+    say(`That pair was withdrawn. ${withdrawn}`);
+    show();
   }
 
   // What a key or a button does

@@ -124,7 +124,12 @@ export class Progress {
   #allDone() {
     const { counts, status } = this;
     const { next } = status;
-    const head = [title(`All ${plural(counts.drawn, "pair")} are labelled`), text(answered(counts))];
+    const broken = `${plural(counts.withdrawn, "pair was", "pairs were")} withdrawn: an image is broken.`;
+    const head = [
+      title(`All ${plural(counts.drawn, "pair")} are labelled`),
+      text(answered(counts)),
+      ...(counts.withdrawn ? [text(broken)] : []),
+    ];
     const training = status.runs.find((run) => run.job === "train" && isActive(run));
     if (training)
       return [

@@ -17,11 +17,13 @@ export class Screen {
   #prompt;
   #images;
   #fresh;
+  #failed;
 
-  /** `root` says in its data which pair is shown and which is ready; `fresh` is called before another one comes. */
-  constructor(root, { sides, prompt, images, fresh = () => {} }) {
+  /** `root` says in its data which pair is shown and which is ready; `fresh` is called before another one comes,
+   * `failed` with one that could not be shown, each time it was tried. */
+  constructor(root, { sides, prompt, images, fresh = () => {}, failed = () => {} }) {
     [this.#root, this.#sides, this.#prompt] = [root, Object.values(sides), prompt];
-    [this.#images, this.#fresh] = [images, fresh];
+    [this.#images, this.#fresh, this.#failed] = [images, fresh, failed];
     document.addEventListener("visibilitychange", () => document.hidden || this.restart());
   }
 
@@ -52,6 +54,7 @@ export class Screen {
       for (const side of this.#sides) side.replaceChildren();
       this.#begin("to skip"); // Nobody chooses between images they cannot see.
       trouble("An image of this pair could not be loaded. It is tried again; or skip the pair with S.", "image");
+      this.#failed(pair);
       setTimeout(() => this.pair === pair && this.open === "to skip" && this.#put(pair), TRY_AGAIN_MS);
     }
   }

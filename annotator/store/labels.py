@@ -104,7 +104,7 @@ class Labels(Standing):
 
     def askable_pairs(self, person: str) -> list[PairState]:
         """Pairs that this person has not answered, nobody's or others', in the order they were drawn."""
-        return [pair for pair in self.pair_states() if person not in pair.answered_by]
+        return [pair for pair in self.pair_states() if person not in pair.answered_by and not pair.withdrawn]
 
     def show_pairs(
         self, ids: Sequence[str], *, to: str, chosen: Mapping[str, str] | None = None

@@ -40,9 +40,10 @@ class Learning(Reviews, Standing):
         decided = [pair.ordinal for pair in answered if pair.has_winner]
         learned = sum(not loop.is_held_out(ordinal, settings) for ordinal in decided)
         return Counts(
-            drawn=len(pairs),
+            drawn=sum(pair.judged or not pair.withdrawn for pair in pairs),
+            withdrawn=sum(pair.withdrawn for pair in pairs),
             labelled=labelled,
-            skipped=len(answered) - labelled,
+            skipped=sum(not pair.judged and not pair.withdrawn for pair in answered),
             winners=len(decided) + flipped,
             trainable=learned + flipped,
             flipped=flipped,
@@ -103,6 +104,7 @@ class Learning(Reviews, Standing):
             """
             select id, one, two from pairs
             where id not in (select pair from standing_labels where value != 'skip')
+              and id not in (select json_extract(payload, '$.pair') from events where kind = 'pair_withdrawn')
             order by id limit :limit
             """,
             limit=limit,

@@ -20,7 +20,7 @@ class Standing(Base):
 
     def __init__(self, folder: Path | str) -> None:
         self._standing: dict[str, PairState] = {}
-        self._seen = (-1, 0)
+        self._seen = (-1, 0, 0)
         self._standing_lock = threading.Lock()
         super().__init__(folder)
 
@@ -31,9 +31,14 @@ class Standing(Base):
             return list(self._standing.values())
 
     def _look_again(self) -> None:
-        ordinal, seq = self._seen
-        # Labels before pairs: every pair that has one of these labels is there then.
+        ordinal, seq, event = self._seen
+        # Labels and events before pairs: every pair that they name is there then.
         events = self._rows("select seq, pair from labels where seq > :seq order by seq", seq=seq)
+        withdrawn = self._rows(
+            "select seq, json_extract(payload, '$.pair') as pair from events "
+            "where kind = 'pair_withdrawn' and seq > :seq order by seq",
+            seq=event,
+        )
         pairs = self._rows(
             "select pairs.id, ordinal, prompt from pairs join candidates on candidates.id = one "
             "where ordinal > :ordinal order by ordinal",
@@ -43,7 +48,23 @@ class Standing(Base):
             self._standing[row["id"]] = PairState(**row)
         for pair in {row["pair"] for row in events}:
             self._standing[pair] = _with_labels(self._standing[pair], self._labels_of(pair))
-        self._seen = (pairs[-1]["ordinal"] if pairs else ordinal, events[-1]["seq"] if events else seq)
+        for row in withdrawn:
+            self._standing[row["pair"]] = replace(self._standing[row["pair"]], withdrawn=True)
+        self._seen = (
+            pairs[-1]["ordinal"] if pairs else ordinal,
+            events[-1]["seq"] if events else seq,
+            withdrawn[-1]["seq"] if withdrawn else event,
+        )
+
+    def withdraw_pair(self, pair: str, *, why: str, by: str) -> None:
+        """Nobody is asked about it from now on. What people said of it stays; again it changes nothing."""
+
+        def write() -> None:
+            known = "kind = 'pair_withdrawn' and json_extract(payload, '$.pair') = ?"
+            if self._first("events", known, [pair]) is None:
+                self._append_event("pair_withdrawn", {"pair": pair, "why": why}, by)
+
+        self._write(write)
 
     def _labels_of(self, pair: str) -> list[dict[str, Any]]:
         return self._rows(

@@ -264,6 +264,32 @@ def test_what_was_pressed_offline_arrives_once_with_the_sides_that_were_shown(
     )
 
 
+def test_a_pair_whose_image_is_broken_is_withdrawn_and_the_next_one_comes(
+    pairs_to_label: tuple[App, Store], page: Page
+) -> None:
+    app, store = pairs_to_label
+    pairs = store.show_pairs([pair for pair, _ in store.open_pairs("ann", 100)], to="ann")
+    gone, torn, whole = pairs[0], pairs[1], {pair.id for pair in pairs[2:]}
+    store.image_file(gone.left).unlink()
+    store.image_file(torn.right).write_bytes(store.image_file(torn.right).read_bytes()[:-200])
+    open_page(page, app.address)
+    labelled = [wait_for_pair(page)]
+    while labelled[-1]:
+        labelled.append(answer(page, "1"))
+    assert set(labelled) == {*whole, ""}
+    page.get_by_role("heading", name="All 6 pairs are labelled").wait_for()
+    page.get_by_text("2 pairs were withdrawn").wait_for()
+    wait_for(lambda: {row["pair"] for row in store.label_history()} == whole)
+    why = {
+        event["payload"]["pair"]: event["payload"]["why"]
+        for event in store.events()
+        if event["kind"] == "pair_withdrawn"
+    }
+    assert why.keys() == {gone.id, torn.id}
+    assert "is gone" in why[gone.id] and "cannot be read" in why[torn.id]
+    assert store.unjudged_pairs(100) == []
+
+
 def test_a_pair_whose_image_fails_can_only_be_skipped_until_it_is_there(
     pairs_to_label: tuple[App, Store], page: Page
 ) -> None:

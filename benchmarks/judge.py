@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 from safetensors.torch import load_file
 from torch import Tensor
 
+from benchmarks.alignment.__main__ import RESULTS
 from benchmarks.alignment.methods import METHODS
 from benchmarks.alignment.pool import TIE_BELOW_SD, TUNING
 from benchmarks.alignment.study import Size, Study, known_by, policy_at, utilities_of
@@ -29,7 +31,10 @@ from sail.policy import Policy
 from sail.reward import gains
 from sail.runfolder import RunFolder, publish
 
+WORK = Path("data/projects/judge")
 DRAWS = 32
+INDEPENDENT = 10
+"""Draws of its own for each candidate, as in the paper."""
 COUNTS = (2, 3, 4, 5, 6, 8, 10, 16, 32)
 PROMPTS = 48
 
@@ -114,8 +119,27 @@ def table(all_of: Sequence[dict[str, np.ndarray]], turns: int = 8) -> list[dict[
                 for turn in range(turns)
             ]
             right, gap = np.mean(found, axis=0)
-            lines.append({"draws": name, "average": average, "K": count, "right": right, "gap": gap})
+            line = {"draws": name, "average": average, "K": count}
+            lines.append({**line, "right": round(float(right), 3), "gap": round(float(gap), 3)})
     return lines
+
+
+def accuracy(lines: Sequence[dict[str, Any]], draws: str, average: str, count: int) -> float:
+    return next(
+        float(line["right"])
+        for line in lines
+        if (line["draws"], line["average"], line["K"]) == (draws, average, count)
+    )
+
+
+def draws_for(lines: Sequence[dict[str, Any]], average: str, *, as_good_as: float) -> int | None:
+    """The smallest number of shared draws from which on every larger number is right so often."""
+    enough = None
+    for count in reversed(COUNTS):
+        if accuracy(lines, "shared", average, count) < as_good_as:
+            break
+        enough = count
+    return enough
 
 
 def main() -> None:
@@ -124,12 +148,30 @@ def main() -> None:
     )
     parser.add_argument("--tastes", nargs="*", default=list(TUNING))
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("data/projects/judge"))
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument(
+        "--work", type=Path, default=WORK, help="where judges are kept, to go on after a stop"
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS / "judge.json")
     asked = parser.parse_args()
-    size = Size(pool_pairs=96, judged_pairs=64, steps=120)
-    all_of = [measured(asked.out, taste, i, size) for taste in asked.tastes for i in range(asked.repeats)]
-    for line in table(all_of):
-        print(json.dumps({key: round(v, 3) if isinstance(v, float) else v for key, v in line.items()}))
+    size = Size(pool_pairs=96, judged_pairs=64, steps=120, precision=asked.precision)
+    lines = table(
+        [measured(asked.work, taste, i, size) for taste in asked.tastes for i in range(asked.repeats)]
+    )
+    for line in lines:
+        print(json.dumps(line))
+    enough = {
+        average: draws_for(lines, average, as_good_as=accuracy(lines, "own", "mean", INDEPENDENT))
+        for average in ("mean", "normalised")
+    }
+    for average, count in enough.items():
+        print(
+            f"{average}: {count or 'no number of'} shared draws are right as often as {INDEPENDENT} own ones"
+        )
+    command = ["python -m benchmarks.judge", *sys.argv[1:]]
+    found = {"command": " ".join(command), "tastes": asked.tastes, "table": lines, "shared_draws_for": enough}
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    asked.out.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

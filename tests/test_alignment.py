@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import judge
 from benchmarks.alignment import report
 from benchmarks.alignment.figures import draw_figures
 from benchmarks.alignment.methods import METHODS, changed, method_named, settings_of
@@ -186,3 +187,21 @@ def test_a_taste_gives_a_point_for_each_attribute_that_is_as_liked():
             }
 
     assert taste.utilities([Image.new("RGB", (4, 4))], Sure()).tolist() == pytest.approx([1.3])
+
+
+def test_so_many_draws_are_enough_from_which_on_more_are_never_worse() -> None:
+    right = {2: 0.7, 3: 0.9, 4: 0.7, 5: 0.8, 6: 0.8, 8: 0.85, 10: 0.9, 16: 0.9, 32: 0.9}
+    lines = [
+        {"draws": "shared", "average": "mean", "K": count, "right": right[count]} for count in judge.COUNTS
+    ]
+    assert judge.draws_for(lines, "mean", as_good_as=0.8) == 5
+    assert judge.draws_for(lines, "mean", as_good_as=0.95) is None
+
+
+def test_draws_weighed_alike_count_alike_whatever_their_size() -> None:
+    # The second draw says the opposite of the first at a hundredth of its size.
+    gains_GNK = np.array([[[1.0, -0.01], [2.0, -0.03], [3.0, -0.02]]])
+    assert judge.put_together(gains_GNK, "mean").argmax() == 2
+    assert judge.judged(judge.put_together(gains_GNK, "mean"), np.array([[0.0, 1.0, 2.0]])) == (1.0, 1.0)
+    normalised = judge.put_together(gains_GNK, "normalised")[0]
+    assert np.argmax(normalised) == 2 and normalised[0] > normalised[1]

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, ImageStat
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -45,10 +45,11 @@ class Walk:
         self._began = began
         self._steps: list[dict[str, object]] = []
 
-    def see(self, name: str, *, whole: bool = False) -> None:
+    def see(self, name: str, *, whole: bool = False, only: Locator | None = None) -> None:
         """Keep what is on the screen, in few colours: it is for people to read, not to be compared."""
         file = self._out / f"{len(self._steps) + 1:02d}-{name}.png"
-        shot = Image.open(io.BytesIO(self.page.screenshot(full_page=whole)))
+        seen = only.screenshot() if only else self.page.screenshot(full_page=whole)
+        shot = Image.open(io.BytesIO(seen))
         shot.convert("RGB").quantize(COLOURS).save(file, optimize=True)
         self._steps.append({"file": file.name, "seconds": round(time.monotonic() - self._began)})
         (self._out / "walk.json").write_text(json.dumps(self._steps, indent=2) + "\n")
@@ -110,7 +111,9 @@ def walk(seen: Walk, labels: int, settings: dict[str, int]) -> None:
     seen.tab("Setup")
     page.get_by_test_id("create-submit").click()
     expect(page.get_by_test_id("create-name")).to_be_focused()
-    seen.see("a-project-of-ones-own")
+    # Beside it stands where the project lies, on this machine.
+    card = page.locator("section", has=page.get_by_test_id("create-submit"))
+    seen.see("a-project-of-ones-own", only=card)
 
 
 def label(seen: Walk, labels: int) -> None:

@@ -170,7 +170,7 @@ export function mount(root) {
     if (!done) {
       find("audit-title").textContent = `Audit: ${decided} of ${pairs} decided`;
       find("audit-text").textContent =
-        `${plural(pairs, "pair")} of ${review.pairs.length}, drawn by lot. Say which image is better, without knowing what the model chose. Then you see how often it is wrong.`;
+        `${which(pairs, review.pairs.length)}. Say which image is better, without knowing what the model chose. Then you see how often it is wrong.`;
       return;
     }
     const wrong = Math.round(error.value * error.n);
@@ -280,3 +280,6 @@ export function mount(root) {
 
   root.dataset.mounted = "yes";
 }
+
+const which = (pairs, all) =>
+  pairs < all ? `${plural(pairs, "pair")} of ${all}, drawn by lot` : `All ${plural(all, "pair")}, as there are so few`;

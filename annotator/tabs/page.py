@@ -54,10 +54,14 @@ def build() -> Any:
 
 
 def panel(markup: str, name: str) -> gr.HTML:
-    """Markup that the script of that name fills when it appears."""
-    load = f'import("/ui/{name}.js").then((script) => script.mount(element.querySelector(".sail-{name}")));'
+    """Markup that the script of that name fills when it appears.
+
+    Inert until then: a form that is sent before its script is there would reload the page.
+    """
+    load = f"""const root = element.querySelector(".sail-{name}");
+        import("/ui/{name}.js").then((script) => {{ script.mount(root); root.inert = false; }});"""
     return gr.HTML(
-        f'<div class="sail sail-{name}" data-testid="panel-{name}">{markup}</div>',
+        f'<div class="sail sail-{name}" data-testid="panel-{name}" inert>{markup}</div>',
         js_on_load=load,
         apply_default_css=False,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from annotating import SETTINGS, make_model, make_store
-from labelling import App, open_page, open_tab, start_app
+from labelling import App, open_page, open_tab, start_app, until
 from playwright.sync_api import Locator, Page, Route, expect
 
 from annotator.store import Store
@@ -70,6 +70,23 @@ def test_nothing_can_be_typed_before_the_page_knows_what_holds(app: App, store: 
     page.get_by_test_id("settings-submit").click()
     expect(page.get_by_test_id("settings-saved")).to_have_text("Saved.")
     assert store.project().settings.optimisation.steps == 30
+
+
+def test_a_button_pressed_before_its_script_is_there_does_not_reload_the_page(page: Page, app: App) -> None:
+    held: list[Route] = []
+    page.route("**/ui/setup.js", lambda route: held.append(route))
+    open_page(page, app.address)
+    open_tab(page, "Setup")
+    until(page, lambda: bool(held))
+    here = page.url
+    page.get_by_test_id("create-submit").click(force=True)
+    page.get_by_test_id("create-name").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(300)
+    assert page.url == here
+    held.pop().continue_()
+    page.get_by_test_id("create-submit").click()
+    expect(page.get_by_test_id("create-name")).to_be_focused()
 
 
 def test_a_name_that_is_taken_is_said_at_the_name_and_the_prompts_stay(setup: Page, app: App) -> None:

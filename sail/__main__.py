@@ -41,9 +41,69 @@ def train(run_dir: RunDir) -> None:
 
 
 @app.command()
-def evaluate(run_dir: RunDir) -> None:
-    """Measure one adapter: judge accuracy, diversity, saturation."""
-    _execute(run_dir, "evaluate")
+def evaluate(
+    run_dir: Annotated[Path, typer.Argument(help="A run folder; with --scorers also a loop's, or a LoRA's.")],
+    scorers: Annotated[
+        str | None,
+        typer.Option(
+            help="Names after commas: pickscore, hpsv2, clip, aesthetic, or package.module:factory."
+        ),
+    ] = None,
+    scorer_path: Annotated[
+        list[str] | None, typer.Option(help="NAME=DIR: a scorer's folder, in place of the hub.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Held-out prompts, one a line.", show_default="the run's own")
+    ] = None,
+    per_prompt: Annotated[int, typer.Option(min=1)] = 1,
+    noise_seed: int = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of it all.", show_default="RUN_DIR/scores")] = None,
+    model: Annotated[str | None, typer.Option(help="Base model, where RUN_DIR is a LoRA's folder.")] = None,
+    revision: Revision = None,
+    precision: PrecisionOption = "auto",
+) -> None:
+    """Measure one adapter: judge accuracy, diversity, saturation; or, with --scorers, ask others about it.
+
+    The scorers are shown the adapter's images beside base's, of the same prompts from the same noise.
+    """
+    if scorers is None:
+        _execute(run_dir, "evaluate")
+        return
+    with _mistakes_as_sentences():
+        names = _scorer_names(scorers)
+        paths = _scorer_paths(scorer_path or [], names)
+        from sail import evaluating
+        from sail.scorers import find
+
+        base = ModelRef(source=model, revision=revision, precision=precision).checked() if model else None
+        subject = evaluating.subject_of(run_dir, model=base, prompts=read_prompts(prompts) if prompts else ())
+        # Before the drawing, not after it.
+        found = [find(name, paths.get(name)) for name in names]
+        typer.echo(
+            evaluating.evaluate_with(
+                found, subject, out or run_dir / "scores", per_prompt=per_prompt, noise_seed=noise_seed
+            ),
+            nl=False,
+        )
+
+
+def _scorer_names(text: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise ValueError("--scorers names none. Give one or more, with commas between them.")
+    return names
+
+
+def _scorer_paths(given: list[str], names: list[str]) -> dict[str, Path]:
+    paths = {}
+    for one in given:
+        name, equals, path = one.partition("=")
+        if not equals or not path:
+            raise ValueError(f"--scorer-path {one!r} is not NAME=DIR.")
+        if name not in names:
+            raise ValueError(f"--scorer-path is for {name!r}, which --scorers does not name.")
+        paths[name] = Path(path)
+    return paths
 
 
 @app.command()

@@ -146,7 +146,7 @@ def evaluate_with(
 
 
 @dataclass(frozen=True)
-class _Shown:
+class Shown:
     """One drawn image."""
 
     prompt_index: int
@@ -188,15 +188,15 @@ def _drawn(subject: Subject, out: Path, per_prompt: int, noise_seed: int) -> Run
     return folder
 
 
-def _images(folder: RunFolder, per_prompt: int) -> Iterator[_Shown]:
+def _images(folder: RunFolder, per_prompt: int) -> Iterator[Shown]:
     for drawn in folder.candidate_sets():
         for candidate in drawn.candidates:
             look = "base" if candidate.index < per_prompt else "adapter"
             name = f"images/{candidate.image}"
-            yield _Shown(drawn.prompt_index, drawn.prompt, look, folder.path / candidate.image, name)
+            yield Shown(drawn.prompt_index, drawn.prompt, look, folder.path / candidate.image, name)
 
 
-def _scores(found: scorers.Found, shown: Sequence[_Shown], device: torch.device) -> list[float]:
+def _scores(found: scorers.Found, shown: Sequence[Shown], device: torch.device) -> list[float]:
     """One scorer after the other: only one is in memory at a time."""
     scorer, scores = found.load(device), []
     firsts = range(0, len(shown), BATCH)
@@ -207,7 +207,7 @@ def _scores(found: scorers.Found, shown: Sequence[_Shown], device: torch.device)
     return scores
 
 
-def verdict(name: str, source: str, shown: Sequence[_Shown], scores: Sequence[float]) -> Verdict:
+def verdict(name: str, source: str, shown: Sequence[Shown], scores: Sequence[float]) -> Verdict:
     """Means, gain and share won. A prompt is one trial: its images are not independent of one another."""
     of_prompt: dict[int, dict[str, list[float]]] = {}
     for image, score in zip(shown, scores, strict=True):

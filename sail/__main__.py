@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from sail.config import Kind, LoopSettings, ModelRef, Precision, first_fault
 from sail.rounds import parse_prompts
-from sail.runfolder import RunBusy, RunFolder, Stopped
+from sail.runfolder import RunBusy, RunFolder, Stopped, sha256_file
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 
@@ -152,12 +152,38 @@ def sample(
 
 
 @app.command()
+def import_pairs(
+    model: Model,
+    parquet: Annotated[Path, typer.Option(help="A parquet file with Pick-a-Pic's columns, or a folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pairs; the same command goes on in it.")],
+    share: Annotated[float, typer.Option(help="Of the rows with a winner, drawn by lot.")] = 1.0,
+    noise_seed: Annotated[int, typer.Option(help="Of the lot.")] = 0,
+    revision: Revision = None,
+    precision: PrecisionOption = "auto",
+) -> None:
+    """Make seed pairs for `loop --pairs` of images and labels that others collected."""
+    with _mistakes_as_sentences():
+        from sail import importing
+
+        asked = ModelRef(source=model, revision=revision, precision=precision).checked()
+        count = importing.import_pairs(asked, parquet, out, share=share, noise_seed=noise_seed)
+        typer.echo(f"{count} pairs in {out}")
+
+
+@app.command()
 def loop(
     model: Model,
     prompts: PromptFile,
-    annotator: Annotated[str, typer.Option(help="A program: JSON pairs on stdin, JSON labels on stdout.")],
     out: Annotated[Path, typer.Option(help="Folder of the loop; the same command goes on in it.")],
-    seed_pairs: Annotated[int, typer.Option(min=1)] = 96,
+    annotator: Annotated[
+        str | None, typer.Option(help="A program: JSON pairs on stdin, JSON labels on stdout.")
+    ] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Instead of an annotator: what import-pairs wrote.")
+    ] = None,
+    seed_pairs: Annotated[
+        int | None, typer.Option(min=1, help="Pairs that the annotator is shown.", show_default="96")
+    ] = None,
     rounds: Annotated[int, typer.Option(min=0)] = 2,
     prompts_per_round: Annotated[int | None, typer.Option(min=1, show_default="64")] = None,
     candidates: Annotated[int | None, typer.Option(min=2, show_default="8")] = None,
@@ -170,17 +196,28 @@ def loop(
 ) -> None:
     """The whole loop with an annotator program; writes OUT/result.json after every round."""
     with _mistakes_as_sentences():
-        from sail.loop import Loop, LoopRequest
+        if (annotator is None) == (pairs is None):
+            raise ValueError("Give --annotator, a program to ask, or --pairs, what import-pairs wrote.")
+        if pairs is not None and seed_pairs is not None:
+            raise ValueError("--pairs are all learned from. Leave out --seed-pairs.")
+        from sail.importing import PAIRS, imported
+        from sail.loop import Loop, LoopRequest, held_out_by_ordinal
 
         base = ModelRef(source=model, revision=revision, precision=precision).checked()
         asked = _loop_settings(base, preset, settings, prompts_per_round, candidates, steps, noise_seed)
+        given = imported(pairs) if pairs is not None else []
         request = LoopRequest(
             model=base,
             prompts=tuple(read_prompts(prompts)),
-            seed_pairs=seed_pairs,
+            seed_pairs=len(given) or seed_pairs or 96,
             settings=asked,
+            pairs=sha256_file(pairs / PAIRS) if pairs is not None else None,
         )
-        Loop(out, request).run(annotator, rounds=rounds)
+        started = Loop(out, request)
+        if annotator is not None:
+            started.run(annotator, rounds=rounds)
+        else:
+            started.run_on(held_out_by_ordinal(given, asked), rounds=rounds)
         typer.echo(out / "result.json")
 
 
@@ -202,7 +239,7 @@ def _loop_settings(
     if noise_seed is not None:
         changes["noise_seed"] = noise_seed
     if prompts is not None:
-        changes["prompts_per_round"] = prompts
+        changes |= {"prompts_per_round": prompts, "later_prompts_per_round": None}
     if candidates is not None:
         changes["num_candidates"] = candidates
     if steps is not None:

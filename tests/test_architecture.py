@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("sail.sampling", "sail.monitors", "sail.proposing", "sail.comparing", "sail.training", "sail.export"),
     ("sail.running",),
     ("sail.loop",),
-    ("sail.evaluating",),
+    ("sail.evaluating", "sail.importing"),
     ("sail.__main__",),
     ("annotator.audit", "annotator.faults", "annotator.rows", "annotator.writer", "annotator.migrations"),
     ("annotator.store", "annotator.store.*"),

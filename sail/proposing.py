@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -140,8 +139,7 @@ def _rank(folder: RunFolder, request: ProposeRequest) -> int:
 
 def load_latents(run: Path, file: str, row: int) -> Tensor:
     """One candidate's final latents: C H W float32."""
-    with safe_open(run / file, "pt") as tensors:
-        latents: Tensor = tensors.get_slice("latents")[row]
+    latents = load_file(run / file)["latents"][row]
     if not torch.isfinite(latents).all():
         raise ValueError(f"{run / file} is broken: row {row} has values that are not finite.")
     return latents

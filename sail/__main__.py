@@ -66,10 +66,12 @@ def evaluate(
 
     The scorers are shown the adapter's images beside base's, of the same prompts from the same noise.
     """
-    if scorers is None:
+    if scorers is None and not (scorer_path or prompts or out or model):
         _execute(run_dir, "evaluate")
         return
     with _mistakes_as_sentences():
+        if scorers is None:
+            raise ValueError("--scorer-path, --prompts, --out and --model belong to --scorers. Name some.")
         names = _scorer_names(scorers)
         paths = _scorer_paths(scorer_path or [], names)
         from sail import evaluating

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 from sail.__main__ import app
 from sail.config import LoopSettings, ModelRef, Optimisation, ProposeRequest
 from sail.cost import evaluations_to_draw, evaluations_to_propose, evaluations_to_train
+from sail.evaluating import subject_of
 from sail.rounds import train_request
-from sail.runfolder import RunFolder, read_lines
+from sail.runfolder import ADAPTER_FILE, RunFolder, read_lines, sha256_file
 from sail.training import MAX_LEARNED_JUDGED
 
 TINY = {
@@ -92,6 +93,35 @@ def test_round_1_learns_from_imported_pairs_and_its_own_with_the_papers_settings
     assert request.scoring.average == "mean" and request.scoring.draws == 10
     assert request.mixup.self_fraction == 0.25 and request.parent_adapter is not None
     assert sources.count("self") == 2 and sources.count("human") == len(read_lines(done / "seed/pairs.jsonl"))
+
+
+def test_a_loop_and_a_run_say_themselves_what_is_evaluated(done):
+    run = RunFolder(done / "aligned/runs/0001-train")
+    found, request = subject_of(run.path), run.request()
+    assert (found.model, found.sampling) == (request.model, request.sampling)
+    assert found.prompts == request.monitoring.prompts != ()
+    assert sha256_file(found.adapter / ADAPTER_FILE) == run.result()["sha256"]
+    assert found.trained_on == {pair.prompt for pair in run.pairs() if not pair.held_out}
+    assert not set(found.prompts) & set(RunFolder(done / "aligned/runs/0002-propose").request().prompts)
+    assert subject_of(done / "aligned").prompts == found.prompts
+    assert subject_of(done / "aligned").adapter != found.adapter
+
+
+@pytest.mark.parametrize(
+    ("target", "sentence"),
+    [("aligned/runs/0002-propose", "propose run in .* has no adapter"), ("refused", "no accepted round yet")],
+)
+def test_what_has_no_adapter_is_not_evaluated(done, target, sentence):
+    refused = done / "refused"
+    refused.mkdir(exist_ok=True)
+    (refused / "loop.json").write_bytes((done / "aligned/loop.json").read_bytes())
+    with pytest.raises(ValueError, match=sentence):
+        subject_of(done / target)
+
+
+def test_the_model_of_a_run_is_not_given_again(done):
+    with pytest.raises(ValueError, match="Leave out --model"):
+        subject_of(done / "aligned", model=ModelRef(source=str(done / "model")))
 
 
 def test_rounds_propose_for_prompts_of_no_seed_pair_while_there_are_some(done):

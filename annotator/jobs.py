@@ -67,9 +67,10 @@ def propose_request(store: Store) -> ProposeRequest:
         raise ValueError("No round is accepted yet, so there is no judge. Train a round first.")
     parent = next((round_ for round_ in trained if round_.round == policy.parent), None)
     learn, _ = loop.split_prompts(project.prompts, project.settings)
-    prompts = loop.take_prompts(learn, store.used_prompts(), project.settings.prompts_per_round)
+    number = next_round(store)
+    prompts = loop.take_prompts(learn, store.used_prompts(), project.settings.prompts_in(number))
     return loop.propose_request(
-        project.settings, project.model, prompts, number=next_round(store), policy=policy, parent=parent
+        project.settings, project.model, prompts, number=number, policy=policy, parent=parent
     )
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from sail.config import Kind, LoopSettings, ModelRef, Precision, first_fault
 from sail.rounds import parse_prompts
-from sail.runfolder import RunBusy, RunFolder, Stopped
+from sail.runfolder import RunBusy, RunFolder, Stopped, sha256_file
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 
@@ -41,9 +41,71 @@ def train(run_dir: RunDir) -> None:
 
 
 @app.command()
-def evaluate(run_dir: RunDir) -> None:
-    """Measure one adapter: judge accuracy, diversity, saturation."""
-    _execute(run_dir, "evaluate")
+def evaluate(
+    run_dir: Annotated[Path, typer.Argument(help="A run folder; with --scorers also a loop's, or a LoRA's.")],
+    scorers: Annotated[
+        str | None,
+        typer.Option(
+            help="Names after commas: pickscore, hpsv2, clip, aesthetic, or package.module:factory."
+        ),
+    ] = None,
+    scorer_path: Annotated[
+        list[str] | None, typer.Option(help="NAME=DIR: a scorer's folder, in place of the hub.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Held-out prompts, one a line.", show_default="the run's own")
+    ] = None,
+    per_prompt: Annotated[int, typer.Option(min=1)] = 1,
+    noise_seed: int = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of it all.", show_default="RUN_DIR/scores")] = None,
+    model: Annotated[str | None, typer.Option(help="Base model, where RUN_DIR is a LoRA's folder.")] = None,
+    revision: Revision = None,
+    precision: PrecisionOption = "auto",
+) -> None:
+    """Measure one adapter: judge accuracy, diversity, saturation; or, with --scorers, ask others about it.
+
+    The scorers are shown the adapter's images beside base's, of the same prompts from the same noise.
+    """
+    if scorers is None and not (scorer_path or prompts or out or model):
+        _execute(run_dir, "evaluate")
+        return
+    with _mistakes_as_sentences():
+        if scorers is None:
+            raise ValueError("--scorer-path, --prompts, --out and --model belong to --scorers. Name some.")
+        names = _scorer_names(scorers)
+        paths = _scorer_paths(scorer_path or [], names)
+        from sail import evaluating
+        from sail.scorers import find
+
+        base = ModelRef(source=model, revision=revision, precision=precision).checked() if model else None
+        subject = evaluating.subject_of(run_dir, model=base, prompts=read_prompts(prompts) if prompts else ())
+        # Before the drawing, not after it.
+        found = [find(name, paths.get(name)) for name in names]
+        typer.echo(
+            evaluating.evaluate_with(
+                found, subject, out or run_dir / "scores", per_prompt=per_prompt, noise_seed=noise_seed
+            ),
+            nl=False,
+        )
+
+
+def _scorer_names(text: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise ValueError("--scorers names none. Give one or more, with commas between them.")
+    return names
+
+
+def _scorer_paths(given: list[str], names: list[str]) -> dict[str, Path]:
+    paths = {}
+    for one in given:
+        name, equals, path = one.partition("=")
+        if not equals or not path:
+            raise ValueError(f"--scorer-path {one!r} is not NAME=DIR.")
+        if name not in names:
+            raise ValueError(f"--scorer-path is for {name!r}, which --scorers does not name.")
+        paths[name] = Path(path)
+    return paths
 
 
 @app.command()
@@ -92,12 +154,38 @@ def sample(
 
 
 @app.command()
+def import_pairs(
+    model: Model,
+    parquet: Annotated[Path, typer.Option(help="A parquet file with Pick-a-Pic's columns, or a folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pairs; the same command goes on in it.")],
+    share: Annotated[float, typer.Option(help="Of the rows with a winner, drawn by lot.")] = 1.0,
+    noise_seed: Annotated[int, typer.Option(help="Of the lot.")] = 0,
+    revision: Revision = None,
+    precision: PrecisionOption = "auto",
+) -> None:
+    """Make seed pairs for `loop --pairs` of images and labels that others collected."""
+    with _mistakes_as_sentences():
+        from sail import importing
+
+        asked = ModelRef(source=model, revision=revision, precision=precision).checked()
+        count = importing.import_pairs(asked, parquet, out, share=share, noise_seed=noise_seed)
+        typer.echo(f"{count} pairs in {out}")
+
+
+@app.command()
 def loop(
     model: Model,
     prompts: PromptFile,
-    annotator: Annotated[str, typer.Option(help="A program: JSON pairs on stdin, JSON labels on stdout.")],
     out: Annotated[Path, typer.Option(help="Folder of the loop; the same command goes on in it.")],
-    seed_pairs: Annotated[int, typer.Option(min=1)] = 96,
+    annotator: Annotated[
+        str | None, typer.Option(help="A program: JSON pairs on stdin, JSON labels on stdout.")
+    ] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Instead of an annotator: what import-pairs wrote.")
+    ] = None,
+    seed_pairs: Annotated[
+        int | None, typer.Option(min=1, help="Pairs that the annotator is shown.", show_default="96")
+    ] = None,
     rounds: Annotated[int, typer.Option(min=0)] = 2,
     prompts_per_round: Annotated[int | None, typer.Option(min=1, show_default="64")] = None,
     candidates: Annotated[int | None, typer.Option(min=2, show_default="8")] = None,
@@ -110,17 +198,28 @@ def loop(
 ) -> None:
     """The whole loop with an annotator program; writes OUT/result.json after every round."""
     with _mistakes_as_sentences():
-        from sail.loop import Loop, LoopRequest
+        if (annotator is None) == (pairs is None):
+            raise ValueError("Give --annotator, a program to ask, or --pairs, what import-pairs wrote.")
+        if pairs is not None and seed_pairs is not None:
+            raise ValueError("--pairs are all learned from. Leave out --seed-pairs.")
+        from sail.importing import PAIRS, imported
+        from sail.loop import Loop, LoopRequest, held_out_by_ordinal
 
         base = ModelRef(source=model, revision=revision, precision=precision).checked()
         asked = _loop_settings(base, preset, settings, prompts_per_round, candidates, steps, noise_seed)
+        given = imported(pairs) if pairs is not None else []
         request = LoopRequest(
             model=base,
             prompts=tuple(read_prompts(prompts)),
-            seed_pairs=seed_pairs,
+            seed_pairs=len(given) or seed_pairs or 96,
             settings=asked,
+            pairs=sha256_file(pairs / PAIRS) if pairs is not None else None,
         )
-        Loop(out, request).run(annotator, rounds=rounds)
+        started = Loop(out, request)
+        if annotator is not None:
+            started.run(annotator, rounds=rounds)
+        else:
+            started.run_on(held_out_by_ordinal(given, asked), rounds=rounds)
         typer.echo(out / "result.json")
 
 
@@ -142,7 +241,7 @@ def _loop_settings(
     if noise_seed is not None:
         changes["noise_seed"] = noise_seed
     if prompts is not None:
-        changes["prompts_per_round"] = prompts
+        changes |= {"prompts_per_round": prompts, "later_prompts_per_round": None}
     if candidates is not None:
         changes["num_candidates"] = candidates
     if steps is not None:

@@ -314,6 +314,8 @@ class LoopSettings(Config):
     candidates_per_pair: int = Field(4, ge=2)
     """Images drawn for each pair that people are shown: of these the two that differ most."""
     prompts_per_round: int = Field(64, ge=1)
+    later_prompts_per_round: int | None = Field(None, ge=1)
+    """From the second self-annotated round on; None: as many as in the first."""
     num_candidates: int = Field(8, ge=2)
     held_out_every: int = Field(5, ge=2)
     """Every so many human pairs one is held out, for the judge to be measured on."""
@@ -341,6 +343,11 @@ class LoopSettings(Config):
         _require_candidates(self.self_pairs_per_prompt, self.num_candidates)
         return self
 
+    def prompts_in(self, number: int) -> int:
+        """How many prompts the model judges its own images of for round `number`, 1 being the first."""
+        later = self.later_prompts_per_round
+        return self.prompts_per_round if number <= 1 or later is None else later
+
     @classmethod
     def for_model(cls, model: ModelRef) -> LoopSettings:
         """What was found to work on this model: the values in its folder's sail.json, defaults for the rest.
@@ -362,6 +369,9 @@ class LoopSettings(Config):
         """What arXiv 2602.05380 states for SD1.5; what it leaves open is as in the defaults."""
         return cls(
             prompts_per_round=10_000,
+            later_prompts_per_round=20_000,
+            # Of 50,000 pairs 500 tell how good the judge is; the paper trains on all.
+            held_out_every=100,
             loss=Loss(beta=5000),
             scoring=Scoring(average="mean"),
             sampling=Sampling(solver="ddpm", steps=50, guidance=7.5),

@@ -33,6 +33,8 @@ class LoopRequest(Config):
     prompts: tuple[Prompt, ...]
     seed_pairs: int
     settings: LoopSettings
+    pairs: str | None = None
+    """sha256 of the imported seed pairs' list; None: an annotator is shown pairs."""
 
 
 class Rounds:
@@ -70,7 +72,7 @@ class Rounds:
 
     def self_annotated(self, policy: Round) -> list[TrainingPair]:
         """Draw fresh prompts with `policy`, have it judge them, and keep its clearest pairs."""
-        prompts = self.take_prompts(self._settings.prompts_per_round)
+        prompts = self.take_prompts(self._settings.prompts_in(len(self.done)))
         parent = next((round_ for round_ in self.done if round_.round == policy.parent), None)
         request = loop_rounds.propose_request(
             self._settings, self._model, prompts, policy=policy, parent=parent, number=len(self.done)
@@ -139,7 +141,12 @@ class Loop:
     def run(self, annotator: str, *, rounds: int) -> dict[str, Any]:
         """Seed round and `rounds` self-annotated ones. Returns what result.json says."""
         program(annotator)  # Before minutes of drawing, not after.
-        pairs = self._labelled(self._rounds.draw_seed(self._request.seed_pairs), annotator)
+        return self.run_on(
+            self._labelled(self._rounds.draw_seed(self._request.seed_pairs), annotator), rounds=rounds
+        )
+
+    def run_on(self, pairs: list[TrainingPair], *, rounds: int) -> dict[str, Any]:
+        """The same from seed pairs that are there already."""
         trainable = sum(not pair.held_out for pair in pairs)
         loop_rounds.require_enough_pairs(trainable, self._request.settings)
         self._train(pairs, parent=None)
@@ -203,6 +210,14 @@ def human_pairs(
             )
         )
     return judged
+
+
+def held_out_by_ordinal(pairs: Sequence[TrainingPair], settings: LoopSettings) -> list[TrainingPair]:
+    """Imported pairs, of which those are held out that would be had they been labelled in this order."""
+    return [
+        pair.model_copy(update={"held_out": loop_rounds.is_held_out(ordinal, settings)})
+        for ordinal, pair in enumerate(pairs)
+    ]
 
 
 def summary(done: Round) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from PIL import Image
 from tiny_families import SIZE, build_flux, build_sd3, build_sdxl, build_stable_diffusion
 from torch import Tensor
 from typer.testing import CliRunner
@@ -33,7 +34,7 @@ from sail.policy import Policy
 from sail.reward import draw_weights, gains, implicit_reward
 from sail.runfolder import ADAPTER_FILE, RunFolder
 from sail.running import execute
-from sail.sampling import denoise
+from sail.sampling import denoise, draw
 from sail.training import Batch
 
 BUILDERS: dict[str, Callable[[Path], Path]] = {
@@ -184,6 +185,42 @@ def test_a_size_that_a_family_cannot_draw_is_refused(load, name, multiple):
     assert backbone.latent_shape((4 * multiple, 2 * multiple)) == (4, multiple, multiple // 2)
     with pytest.raises(ValueError, match=f"multiples of {multiple}"):
         backbone.latent_shape((4 * multiple, 2 * multiple + multiple // 2))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_image_is_encoded_to_the_mode_of_its_posterior_scaled_as_the_pipeline_decodes(
+    load, folder_of, name
+):
+    pixels_BHW3 = torch.randint(256, (2, *SIZE, 3), dtype=torch.uint8)
+    vae = pipeline_of(folder_of(name)).vae
+    with torch.no_grad():
+        posterior = vae.encode(pixels_BHW3.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist
+    expected = (posterior.mean - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+    found = load(name).encode([Image.fromarray(image.numpy()) for image in pixels_BHW3], SIZE)
+    assert found.dtype == torch.float32 and torch.allclose(found, expected, atol=1e-5)
+
+
+def test_an_image_of_another_shape_fills_the_size_and_is_cut_at_its_middle(load):
+    pixels_HW3 = torch.randint(256, (SIZE[0], 3 * SIZE[1], 3), dtype=torch.uint8)
+    middle_HW3 = pixels_HW3[:, SIZE[1] : 2 * SIZE[1]].contiguous()
+    wide, cut = (Image.fromarray(image.numpy()) for image in (pixels_HW3, middle_HW3))
+    backbone = load("stable_diffusion")
+    assert torch.allclose(backbone.encode([wide], SIZE), backbone.encode([cut], SIZE), atol=1e-5)
+
+
+def test_the_starters_images_survive_encoding_at_their_own_scale(root):
+    model = ModelRef(source=str(root / "data/starter"))
+    policy, sampling = Policy(backbones.load(model)), LoopSettings.for_model(model).sampling
+    (drawn,) = draw(policy, ["a red fox"], per_prompt=2, noise_seed=0, sampling=sampling)
+    images_BHW3 = policy.backbone.decode(drawn.latents_NCHW)
+    latents_BCHW = policy.backbone.encode([Image.fromarray(image.numpy()) for image in images_BHW3])
+
+    def difference(scale: float) -> float:
+        again_BHW3 = policy.backbone.decode(scale * latents_BCHW)
+        return float((images_BHW3.float() - again_BHW3.float()).abs().mean())
+
+    assert difference(1) < min(difference(0.9), difference(1.1))
+    assert difference(1) < 0.1 * float(images_BHW3.float().std())
 
 
 def test_without_a_size_images_are_as_large_as_the_model_was_made_for(load):

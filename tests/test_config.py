@@ -44,6 +44,11 @@ def test_the_paper_preset_has_the_papers_values():
     assert (paper.loss.beta, paper.mixup.self_fraction, paper.num_candidates) == (5000, 0.25, 8)
     assert (paper.scoring.draws, paper.scoring.average, paper.optimisation.batch_pairs) == (10, "mean", 128)
     assert (paper.sampling.solver, paper.sampling.steps, paper.sampling.guidance) == ("ddpm", 50, 7.5)
+    assert [paper.prompts_in(number) for number in (1, 2, 3)] == [10_000, 20_000, 20_000]
+
+
+def test_every_round_has_as_many_prompts_unless_later_ones_are_given_their_own():
+    assert [LoopSettings(prompts_per_round=5).prompts_in(number) for number in (1, 2, 3)] == [5, 5, 5]
 
 
 def test_a_model_brings_its_own_settings_and_leaves_the_rest_at_its_default(tmp_path):

@@ -53,7 +53,7 @@ def tree(readme: str) -> Iterator[str]:
 
 
 def test_every_command_in_the_readme_exists_with_its_flags(readme):
-    shown = re.findall(r"^python -m sail (\w+)(.*)$", "\n".join(blocks(readme)), re.MULTILINE)
+    shown = re.findall(r"^python -m sail ([\w-]+)(.*)$", "\n".join(blocks(readme)), re.MULTILINE)
     assert {command for command, _ in shown} == set(COMMANDS)
     for command, rest in shown:
         assert flags_in(rest) <= set(options_of(command)), command

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 
 Conditioning = dict[str, Tensor]
@@ -85,6 +86,10 @@ class Backbone(Protocol):
 
     def decode(self, latents_BCHW: Tensor) -> Tensor:
         """Images as uint8, B H W 3."""
+        ...
+
+    def encode(self, images: Sequence[Image], size: tuple[int, int] | None = None) -> Tensor:
+        """Latents of RGB images, B C H W float32, each image scaled to fill `size` and cropped to it."""
         ...
 
     def save_lora(self, folder: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Path:

@@ -49,7 +49,7 @@ def locate(model: ModelRef, told: Told | None = None) -> Path:
     """The folder or file of a model; one of the hub is looked up in its cache or fetched."""
     if Path(model.source).exists():
         return Path(model.source)
-    return _from_hub(model.source, model.revision, CONFIGS + WEIGHTS, told)
+    return from_hub(model.source, model.revision, CONFIGS + WEIGHTS, told)
 
 
 def config_folder(location: Path, revision: str | None) -> Path:
@@ -65,10 +65,10 @@ def config_folder(location: Path, revision: str | None) -> Path:
     try:
         weights = load_single_file_checkpoint(str(location))
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{location} cannot be read as safetensors: {_first_line(error)}.") from error
+        raise ValueError(f"{location} cannot be read as safetensors: {first_line(error)}.") from error
     repository = fetch_diffusers_config(weights)["pretrained_model_name_or_path"]
     try:
-        return _from_hub(repository, revision, CONFIGS)
+        return from_hub(repository, revision, CONFIGS)
     except ValueError as error:
         raise ValueError(
             f"{location.name} brings no configuration. Put that of its model ({INDEX} and the folders that "
@@ -81,7 +81,7 @@ def pipeline_name(folder: Path) -> str:
     try:
         return str(json.loads((folder / INDEX).read_text(encoding="utf-8")).get("_class_name"))
     except (OSError, ValueError, AttributeError) as error:
-        raise ValueError(f"{folder / INDEX} cannot be read: {_first_line(error)}.") from error
+        raise ValueError(f"{folder / INDEX} cannot be read: {first_line(error)}.") from error
 
 
 def read(
@@ -94,7 +94,7 @@ def read(
     """The pipeline on the CPU. ValueError where something is missing or broken."""
     asked = {"dtype": dtype, "local_files_only": True, **_absent(config), **options}
     try:
-        with _quietly():
+        with quietly():
             if location.is_dir():
                 return pipeline_class.from_pretrained(location, use_safetensors=True, **asked)
             return pipeline_class.from_single_file(
@@ -105,7 +105,7 @@ def read(
         if location.is_file():
             remedy = f"Parts that it lacks belong, with their weights, into {location.with_suffix('')}."
         what = f"{location} cannot be loaded as a {pipeline_class.__name__}"
-        raise ValueError(f"{what}: {_first_line(error)}. {remedy}") from error
+        raise ValueError(f"{what}: {first_line(error)}. {remedy}") from error
 
 
 def _absent(config: Path) -> dict[str, None]:
@@ -121,7 +121,7 @@ def _autoencoder(config: Path, dtype: torch.dtype) -> dict[str, Any]:
     return {"vae": AutoencoderKL.from_pretrained(config / "vae", dtype=dtype, use_safetensors=True)}
 
 
-def _from_hub(repository: str, revision: str | None, wanted: list[str], told: Told | None = None) -> Path:
+def from_hub(repository: str, revision: str | None, wanted: list[str], told: Told | None = None) -> Path:
     """A snapshot, with bars on a terminal. huggingface_hub finds the token: HF_TOKEN, or a login's."""
     at = f"{repository} at {revision}" if revision else repository
     try:
@@ -151,7 +151,7 @@ def _from_hub(repository: str, revision: str | None, wanted: list[str], told: To
         ) from error
     except (OSError, ValueError, HTTPError) as error:
         raise ValueError(
-            f"The model {at} could not be had from the hub: {_first_line(error)}. "
+            f"The model {at} could not be had from the hub: {first_line(error)}. "
             "Give the folder of a downloaded model instead."
         ) from error
     return Path(found)
@@ -180,12 +180,12 @@ def _bar(told: Told) -> type[tqdm]:
     return Bar
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without the notes and bars of two libraries; the bars of a later download are left as they were."""
     silent_before = are_progress_bars_disabled()
     for library in (diffusers_logging, transformers_logging):

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from diffusers import DiffusionPipeline
+from PIL.Image import Image
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -90,6 +91,19 @@ class PipelineBackbone(ABC):
         images_B3HW = vae.decode(scaled.to(vae.dtype), return_dict=False)[0]
         images_BHW3 = images_B3HW.float().permute(0, 2, 3, 1)
         return ((images_BHW3 / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+
+    @torch.no_grad()
+    def encode(self, images: Sequence[Image], size: tuple[int, int] | None = None) -> Tensor:
+        factor: int = self._pipeline.vae_scale_factor
+        _, height, width = self.latent_shape(size)
+        pixels_B3HW = self._pipeline.image_processor.preprocess(
+            list(images), height * factor, width * factor, resize_mode="crop"
+        )
+        vae = self._pipeline.vae
+        encoded = vae.encode(pixels_B3HW.to(self.device, vae.dtype))
+        # The posterior's mode where there is a posterior: the same image gives the same latents.
+        latents_BCHW = encoded.latent_dist.mode() if "latent_dist" in encoded else encoded.latents
+        return ((latents_BCHW - (vae.config.get("shift_factor") or 0.0)) * vae.config.scaling_factor).float()
 
     def save_lora(self, folder: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Path:
         named = {

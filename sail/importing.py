@@ -1,0 +1,214 @@
+"""Preference pairs that others collected, as parquet -> seed pairs in a folder. Knows no training.
+
+Rows are as Pick-a-Pic's: `caption`, `jpg_0` and `jpg_1` (bytes of images), `label_0` and `label_1` (1 for
+preferred, 0 for not, 0.5 for a tie). Ties and rows without a label or a caption are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow.parquet as pq
+from PIL import Image
+from pyarrow import ArrowInvalid
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from sail import backbones
+from sail.backbones import Backbone
+from sail.config import MAX_PROMPT_CHARS, Config, ModelRef
+from sail.records import LatentsRef, TrainingPair
+from sail.runfolder import publish, publish_json, publish_lines, publish_text, read_lines
+
+IMAGES, LABELS = ("jpg_0", "jpg_1"), ("label_0", "label_1")
+PAIRS_A_FILE = 16
+"""Encoded together and kept in one file of latents; what a stop loses."""
+PAIRS, PROMPTS = "pairs.jsonl", "prompts.txt"
+
+
+class ImportRequest(Config):
+    """All that determines an import."""
+
+    model: ModelRef
+    files: dict[str, int]
+    """Name of each parquet file -> its size in bytes."""
+    share: float
+    """Of the rows with a winner."""
+    noise_seed: int
+
+
+class Row(NamedTuple):
+    """A row with a winner."""
+
+    file: Path
+    number: int
+    prompt: str
+    winner: int
+    """Which of IMAGES."""
+
+
+def import_pairs(model: ModelRef, parquet: Path, out: Path, *, share: float, noise_seed: int) -> int:
+    """Draw rows by lot, encode their images, and write OUT/pairs.jsonl, prompts.txt and latents/.
+
+    A row's lot hangs on its file's name, its number and the noise seed alone. Stopped and started again it
+    goes on; pairs.jsonl comes last. prompts.txt has the captions of no drawn row first, for the rounds to
+    come. Returns the number of pairs. ValueError names the file and what is wrong with it.
+    """
+    files = parquet_files(parquet)
+    if not 0 < share <= 1:
+        raise ValueError(f"The share of rows must be above 0 and at most 1, got {share}.")
+    rows = [row for file in files for row in rows_with_winner(file)]
+    drawn = [row for row in rows if _lot(row, noise_seed) < share]
+    if not drawn:
+        raise ValueError(f"No row of {parquet} was drawn: {len(rows)} have a winner. Give a larger --share.")
+    sizes = {file.name: file.stat().st_size for file in files}
+    _claim(out, ImportRequest(model=model, files=sizes, share=share, noise_seed=noise_seed))
+    if (out / PAIRS).is_file():
+        return len(drawn)
+    (out / "latents").mkdir(exist_ok=True)
+    _encode(backbones.load(model), drawn, out)
+    taken = dict.fromkeys(row.prompt for row in drawn)
+    fresh = dict.fromkeys(row.prompt for row in rows if row.prompt not in taken)
+    by_lot = sorted(fresh, key=lambda prompt: hashlib.sha256(f"{noise_seed}\n{prompt}".encode()).digest())
+    publish_text(out / PROMPTS, "".join(f"{prompt}\n" for prompt in [*by_lot, *taken]))
+    publish_lines(out / PAIRS, (_pair(index, row).model_dump() for index, row in enumerate(drawn)))
+    return len(drawn)
+
+
+def imported(folder: Path) -> list[TrainingPair]:
+    """The pairs of an import, their latents by absolute path. ValueError where there are none yet."""
+    lines = read_lines(folder / PAIRS)
+    if not lines:
+        raise ValueError(
+            f"{folder} holds no {PAIRS}. Make it with python -m sail import-pairs, or start that again."
+        )
+    root = folder.resolve()
+
+    def here(ref: LatentsRef) -> LatentsRef:
+        return LatentsRef(file=str(root / ref.file), row=ref.row)
+
+    pairs = [TrainingPair.model_validate(line) for line in lines]
+    return [
+        pair.model_copy(update={"winner": here(pair.winner), "loser": here(pair.loser)}) for pair in pairs
+    ]
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """The file, or a folder's in the order of their names. ValueError where there is none."""
+    files = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
+    if not files:
+        raise ValueError(f"There is no parquet file at {path}. docs/paper.md says how to get Pick-a-Pic's.")
+    if len({file.name for file in files}) < len(files):
+        raise ValueError(f"Two files in {path} have one name, by which rows are drawn. Rename one.")
+    return files
+
+
+def rows_with_winner(file: Path) -> Iterator[Row]:
+    """Rows that say which image is preferred, without their images."""
+    try:
+        parquet = pq.ParquetFile(file)
+        missing = {"caption", *IMAGES, *LABELS} - set(parquet.schema_arrow.names)
+        if missing:
+            raise ValueError(f"{file} has no column {', '.join(sorted(missing))}.")
+        table = parquet.read(columns=["caption", *LABELS])
+    except (ArrowInvalid, OSError) as error:
+        raise ValueError(f"{file} cannot be read as parquet: {error}.") from error
+    for number, row in enumerate(table.to_pylist()):
+        prompt = " ".join((row["caption"] or "").split())
+        first, second = (row[label] for label in LABELS)
+        if 0 < len(prompt) <= MAX_PROMPT_CHARS and None not in (first, second) and first != second:
+            yield Row(file, number, prompt, int(second > first))
+
+
+def _lot(row: Row, noise_seed: int) -> float:
+    """0 to 1, evenly."""
+    digest = hashlib.sha256(f"{noise_seed}\n{row.file.name}\n{row.number}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _encode(backbone: Backbone, drawn: Sequence[Row], out: Path) -> None:
+    """Latents of winner, loser, winner, loser, ... of so many rows a file."""
+    reader = _Images()
+    firsts = range(0, len(drawn), PAIRS_A_FILE)
+    for first in tqdm(firsts, desc="encode", disable=None, leave=False):
+        file = out / _latents(first)
+        if file.exists():
+            continue
+        images = []
+        for row in drawn[first : first + PAIRS_A_FILE]:
+            both = reader.of(row)
+            images += [both[row.winner], both[1 - row.winner]]
+        tensors = {"latents": backbone.encode(images).cpu().contiguous()}
+        publish(file, lambda beside, own=tensors: save_file(own, beside))  # type: ignore[misc]
+
+
+def _pair(index: int, row: Row) -> TrainingPair:
+    file, place = _latents(index), 2 * (index % PAIRS_A_FILE)
+    return TrainingPair(
+        id=f"human-{row.file.stem}-{row.number}",
+        prompt=row.prompt,
+        winner=LatentsRef(file=file, row=place),
+        loser=LatentsRef(file=file, row=place + 1),
+        source="human",
+    )
+
+
+def _latents(index: int) -> str:
+    return f"latents/{index // PAIRS_A_FILE:06d}.safetensors"
+
+
+class _Images:
+    """Images of rows. Keeps the row group that was read last: rows come in their order."""
+
+    def __init__(self) -> None:
+        self._file: Path | None = None
+        self._starts: list[int] = []
+        self._group = -1
+
+    def of(self, row: Row) -> tuple[Image.Image, Image.Image]:
+        if row.file != self._file:
+            self._open(row.file)
+        group = bisect_right(self._starts, row.number) - 1
+        if group != self._group:
+            self._table: Any = self._parquet.read_row_group(group, columns=list(IMAGES))
+            self._group = group
+        place = row.number - self._starts[group]
+        first, second = (self._image(row, column, place) for column in IMAGES)
+        return first, second
+
+    def _open(self, file: Path) -> None:
+        self._file, self._group = file, -1
+        self._parquet: Any = pq.ParquetFile(file)
+        groups = range(self._parquet.num_row_groups)
+        counts = (self._parquet.metadata.row_group(group).num_rows for group in groups)
+        self._starts = list(accumulate(counts, initial=0))
+
+    def _image(self, row: Row, column: str, place: int) -> Image.Image:
+        try:
+            return Image.open(io.BytesIO(self._table[column][place].as_py())).convert("RGB")
+        except (OSError, TypeError, ValueError, Image.DecompressionBombError) as error:
+            raise ValueError(
+                f"{row.file}, row {row.number}: {column} is no image that can be read ({error}). "
+                "Take the file out, or write it again without that row."
+            ) from error
+
+
+def _claim(out: Path, request: ImportRequest) -> None:
+    """Make the folder this import's own, or find that it was."""
+    file = out / "import.json"
+    if file.exists():
+        if ImportRequest.model_validate_json(file.read_bytes()) != request:
+            raise ValueError(
+                f"{out} holds an import with other options. Choose another --out or repeat its options."
+            )
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} is not empty and holds no import. Choose another --out.")
+    out.mkdir(parents=True, exist_ok=True)
+    publish_json(file, request.model_dump(mode="json"))

@@ -1,0 +1,211 @@
+"""Pairs that others collected: parquet as Pick-a-Pic's -> seed pairs that the loop learns from."""
+
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+from pick_a_pic import write_parquet
+from PIL import Image
+from safetensors.torch import load_file
+from tiny_model import build_tiny_model
+from typer.testing import CliRunner, Result
+
+from sail import backbones
+from sail.__main__ import app
+from sail.config import ModelRef
+from sail.importing import imported, rows_with_winner
+from sail.runfolder import read_lines, sha256_file
+
+
+def sail(*arguments: object) -> Result:
+    return CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def parquet(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("parquet")
+    write_parquet(folder / "train-00000.parquet", rows=40, noise_seed=0, row_group_size=7)
+    write_parquet(folder / "train-00001.parquet", rows=24, noise_seed=1, row_group_size=24)
+    return folder
+
+
+def import_pairs(model, parquet, out, *more: object) -> Result:
+    return sail("import-pairs", "--model", model, "--parquet", parquet, "--out", out, *more)
+
+
+@pytest.fixture(scope="module")
+def out(model, parquet, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("import") / "out"
+    done = import_pairs(model, parquet, folder, "--share", 0.5)
+    assert done.exit_code == 0, done.stderr
+    return folder
+
+
+def table_of(parquet: Path) -> pd.DataFrame:
+    files = sorted(parquet.glob("*.parquet"))
+    tables = [pd.read_parquet(file).assign(id=f"human-{file.stem}-") for file in files]
+    table = pd.concat([table.assign(id=table["id"] + table.index.astype(str)) for table in tables])
+    return table.set_index("id")
+
+
+def test_winner_and_loser_are_the_encoded_images_that_people_preferred_and_did_not(model, parquet, out):
+    backbone, table = backbones.load(ModelRef(source=str(model))), table_of(parquet)
+    pairs = imported(out)
+    sides = set()
+    for pair in pairs:
+        row = table.loc[pair.id]
+        winner, loser = ("jpg_1", "jpg_0") if row["label_1"] > row["label_0"] else ("jpg_0", "jpg_1")
+        sides.add(winner)
+        assert pair.prompt == row["caption"] and pair.source == "human"
+        for column, ref in ((winner, pair.winner), (loser, pair.loser)):
+            image = Image.open(io.BytesIO(row[column])).convert("RGB")
+            found = load_file(ref.file)["latents"][ref.row]
+            assert torch.allclose(found, backbone.encode([image])[0], atol=1e-4)
+    assert sides == {"jpg_0", "jpg_1"}
+
+
+def test_ties_and_rows_without_a_label_or_a_caption_are_left_out(parquet, out):
+    table = table_of(parquet)
+    usable = table[
+        (table["label_0"] != table["label_1"]) & table["label_0"].notna() & (table["caption"] != "")
+    ]
+    assert 0 < len(usable) < len(table)
+    assert {pair.id for pair in imported(out)} < set(usable.index)
+    found = [row for file in sorted(parquet.glob("*.parquet")) for row in rows_with_winner(file)]
+    assert len(found) == len(usable)
+
+
+def test_about_the_share_that_was_asked_for_is_drawn_and_another_seed_draws_others(
+    model, parquet, out, tmp_path
+):
+    usable = sum(1 for file in parquet.glob("*.parquet") for _ in rows_with_winner(file))
+    first = {pair.id for pair in imported(out)}
+    assert 0.25 < len(first) / usable < 0.75
+    assert import_pairs(model, parquet, tmp_path / "other", "--share", 0.5, "--noise-seed", 1).exit_code == 0
+    second = {pair.id for pair in imported(tmp_path / "other")}
+    assert first - second and second - first
+    assert import_pairs(model, parquet, tmp_path / "all").exit_code == 0
+    assert len(imported(tmp_path / "all")) == usable
+
+
+def test_a_rows_lot_does_not_hang_on_the_other_files(model, parquet, out, tmp_path):
+    alone = parquet / "train-00001.parquet"
+    assert import_pairs(model, alone, tmp_path / "out", "--share", 0.5).exit_code == 0
+    drawn = [pair.id for pair in imported(out) if "00001" in pair.id]
+    assert [pair.id for pair in imported(tmp_path / "out")] == drawn
+
+
+def test_prompts_of_no_seed_pair_come_first(out, parquet):
+    prompts = (out / "prompts.txt").read_text().splitlines()
+    taken = {pair.prompt for pair in imported(out)}
+    fresh = [prompt not in taken for prompt in prompts]
+    assert any(fresh) and fresh == sorted(fresh, reverse=True)
+    assert len(prompts) == len(set(prompts)) and taken <= set(prompts)
+
+
+def test_an_import_that_was_cut_short_goes_on_and_ends_the_same(model, parquet, out, tmp_path):
+    assert import_pairs(model, parquet, tmp_path / "out", "--share", 0.5).exit_code == 0
+    files = sorted((tmp_path / "out/latents").iterdir())
+    assert len(files) > 1
+    files[-1].unlink()
+    (tmp_path / "out/pairs.jsonl").unlink()
+    kept = files[0].stat().st_mtime_ns
+    assert import_pairs(model, parquet, tmp_path / "out", "--share", 0.5).exit_code == 0
+    assert files[0].stat().st_mtime_ns == kept
+    for name in ("pairs.jsonl", "prompts.txt", *(f"latents/{file.name}" for file in files)):
+        assert sha256_file(tmp_path / "out" / name) == sha256_file(out / name), name
+
+
+def test_the_same_folder_with_other_options_is_refused(model, parquet, out):
+    done = import_pairs(model, parquet, out, "--share", 0.4)
+    assert done.exit_code == 2 and "holds an import with other options" in done.stderr
+
+
+def test_imported_pairs_take_the_place_of_an_annotator(model, out, tmp_path):
+    from sail.config import LoopSettings, Lora, Optimisation, Sampling, Scoring
+
+    settings = LoopSettings(
+        held_out_every=5,
+        lora=Lora(rank=2),
+        monitor_prompts=0,
+        optimisation=Optimisation(steps=2, batch_pairs=4),
+        scoring=Scoring(draws=2),
+        sampling=Sampling(steps=2),
+    )
+    (tmp_path / "settings.json").write_text(settings.model_dump_json())
+    given = ("loop", "--model", model, "--prompts", out / "prompts.txt", "--out", tmp_path / "loop")
+    more = ("--settings", tmp_path / "settings.json", "--rounds", 0)
+    done = sail(*given, *more, "--pairs", out)
+    assert done.exit_code == 0, done.stderr
+    pairs = read_lines(tmp_path / "loop/runs/0001-train/pairs.jsonl")
+    assert [pair["id"] for pair in pairs] == [pair.id for pair in imported(out)]
+    held_out = [ordinal for ordinal, pair in enumerate(pairs) if pair["held_out"]]
+    assert held_out == [ordinal for ordinal in range(len(pairs)) if ordinal % 5 == 2]
+    (round_,) = json.loads((tmp_path / "loop/result.json").read_text())["rounds"]
+    assert round_["human_pairs"] == len(pairs) - len(held_out)
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ([], "Give --annotator, a program to ask, or --pairs"),
+        (["--annotator", "true", "--pairs", "OUT"], "Give --annotator, a program to ask, or --pairs"),
+        (["--pairs", "OUT", "--seed-pairs", "9"], "Leave out --seed-pairs"),
+        (["--pairs", "EMPTY"], "holds no pairs.jsonl"),
+    ],
+)
+def test_what_a_loop_cannot_start_from_is_one_sentence(model, out, tmp_path, more, sentence):
+    places = {"OUT": out, "EMPTY": tmp_path}
+    given = ("loop", "--model", model, "--prompts", out / "prompts.txt", "--out", tmp_path / "loop")
+    done = sail(*given, *(places.get(word, word) for word in more))
+    assert done.exit_code == 2 and sentence in done.stderr and not (tmp_path / "loop").exists()
+
+
+def without(parquet: Path, column: str) -> None:
+    pq.write_table(pq.read_table(parquet).drop_columns([column]), parquet)
+
+
+def with_broken_image(parquet: Path) -> None:
+    table = pd.read_parquet(parquet)
+    table.at[3, "jpg_1"] = b"no image"
+    table.to_parquet(parquet)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda file: file.unlink(), "There is no parquet file at"),
+        (lambda file: file.write_bytes(b"half a fi"), "cannot be read as parquet"),
+        (lambda file: without(file, "label_0"), "has no column label_0"),
+        (with_broken_image, "row 3: jpg_1 is no image that can be read"),
+    ],
+    ids=["none", "broken", "column", "image"],
+)
+def test_a_file_that_cannot_be_imported_is_one_sentence(model, tmp_path, spoil, sentence):
+    (tmp_path / "in").mkdir()
+    file = tmp_path / "in/train.parquet"
+    write_parquet(file, rows=6, noise_seed=0, row_group_size=6, ties=False)
+    spoil(file)
+    done = import_pairs(model, tmp_path / "in", tmp_path / "out")
+    assert done.exit_code == 2 and sentence in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("share", [0, 1.5])
+def test_a_share_that_is_none_is_refused(model, parquet, tmp_path, share):
+    done = import_pairs(model, parquet, tmp_path / "out", "--share", share)
+    assert done.exit_code == 2 and "above 0 and at most 1" in done.stderr
+
+
+def test_a_lot_that_draws_nothing_is_said(model, parquet, tmp_path):
+    done = import_pairs(model, parquet, tmp_path / "out", "--share", 1e-9)
+    assert done.exit_code == 2 and "Give a larger --share" in done.stderr

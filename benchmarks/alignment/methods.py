@@ -85,6 +85,14 @@ def sail(rounds: Rounds, pairs: Sequence[TrainingPair], *, self_rounds: int = SE
         rounds.train([*pairs, *rounds.self_annotated(policy)], parent=policy)
 
 
+def without_a_gate(rounds: Rounds, pairs: Sequence[TrainingPair]) -> None:
+    """As published: every round goes on from the last, whatever came of it."""
+    rounds.train(pairs, parent=None)
+    for _ in range(SELF_ROUNDS):
+        policy = rounds.done[-1]
+        rounds.train([*pairs, *rounds.self_annotated(policy)], parent=policy)
+
+
 def eight_rounds(rounds: Rounds, pairs: Sequence[TrainingPair]) -> None:
     """Left running: does the gate stop it before it harms?"""
     sail(rounds, pairs, self_rounds=8)
@@ -125,7 +133,7 @@ METHODS: dict[str, Method] = {
     "sft_6": Method(train=in_rounds, changes=WINNERS_ALONE),
     "sail_6": gated(),
     "sail_6_half_labels": gated(labels=FEW_LABELS // 2),
-    "sail_6_paper": gated(changes=PAPER),
+    "sail_6_paper": Method(train=without_a_gate, changes=PAPER),
     "sail_6_no_mixup": gated(changes=NO_MIXUP),
     "sail_6_random_pairs": gated(changes={"choose": "random", "self_pairs_per_prompt": 1, **ALL_KEPT}),
     "sail_6_all_pairs": gated(changes=ALL_KEPT),

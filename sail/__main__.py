@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from sail.config import Kind, LoopSettings, ModelRef, Precision, first_fault
 from sail.rounds import parse_prompts
-from sail.runfolder import RunBusy, RunFolder, Stopped
+from sail.runfolder import Lost, RunBusy, RunFolder, Stopped
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 
@@ -110,7 +110,7 @@ def loop(
 ) -> None:
     """The whole loop with an annotator program; writes OUT/result.json after every round."""
     with _mistakes_as_sentences():
-        from sail.loop import Loop, LoopRequest
+        from sail.loop import Loop, LoopRequest, lead
 
         base = ModelRef(source=model, revision=revision, precision=precision).checked()
         asked = _loop_settings(base, preset, settings, prompts_per_round, candidates, steps, noise_seed)
@@ -120,8 +120,8 @@ def loop(
             seed_pairs=seed_pairs,
             settings=asked,
         )
-        Loop(out, request).run(annotator, rounds=rounds)
-        typer.echo(out / "result.json")
+        if lead(lambda: Loop(out, request).run(annotator, rounds=rounds)):
+            typer.echo(out / "result.json")
 
 
 def _loop_settings(
@@ -184,7 +184,7 @@ def _mistakes_as_sentences() -> Iterator[None]:
     except ValidationError as error:
         typer.echo(first_fault(error), err=True)
         raise typer.Exit(2) from None
-    except (ValueError, RunBusy, OSError) as error:
+    except (ValueError, RunBusy, Lost, OSError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
 

@@ -21,7 +21,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object, reduce
 from torch import nn
 
-from sail.runfolder import Stopped
+from sail.runfolder import Lost, Stopped
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=1)
@@ -29,10 +29,6 @@ PATIENCE = timedelta(days=1)
 heard at once, by the connection and from torchrun."""
 PR_SET_PDEATHSIG = 1
 """linux/prctl.h"""
-
-
-class Lost(RuntimeError):
-    """Another process of the run ended, so that this one cannot go on."""
 
 
 def join() -> None:

@@ -39,6 +39,10 @@ class RunBusy(RuntimeError):
     """Another process holds this run folder."""
 
 
+class Lost(RuntimeError):
+    """Another process of the same run ended, so that this one cannot go on."""
+
+
 class Stopped(RuntimeError):
     """Someone asked for a stop, and the run has written what it needs to go on."""
 

@@ -18,7 +18,7 @@ from sail.export import export
 from sail.monitors import closed_because, measure
 from sail.policy import Policy
 from sail.proposing import propose
-from sail.runfolder import Progress, RunFolder, Stopped
+from sail.runfolder import Lost, Progress, RunFolder, Stopped
 from sail.training import load_pairs, publish_judged, train
 
 Job = Callable[[RunFolder, Any, Progress], dict[str, object]]
@@ -88,7 +88,7 @@ def execute(folder: RunFolder) -> dict[str, Any]:
             why = str(stop)
             distributed.from_main(lambda: _end_stopped(folder, progress, why))
             raise
-        except distributed.Lost as lost:
+        except Lost as lost:
             progress.end("interrupted", str(lost))
             raise
         except BaseException as error:

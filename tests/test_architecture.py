@@ -24,7 +24,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("sail.running",),
     ("sail.loop",),
     ("sail.__main__",),
-    ("annotator.audit", "annotator.faults", "annotator.rows", "annotator.writer", "annotator.migrations"),
+    (
+        "annotator.audit",
+        "annotator.faults",
+        "annotator.launcher",
+        "annotator.rows",
+        "annotator.writer",
+        "annotator.migrations",
+    ),
     ("annotator.store", "annotator.store.*"),
     (
         "annotator.assignment",

@@ -5,6 +5,7 @@ Starting them takes seconds, so one start does all that is only looked at, and t
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ from sail import distributed
 from sail.config import (
     CompareRequest,
     Look,
+    LoopSettings,
     Lora,
     ModelRef,
     Monitoring,
@@ -33,8 +35,9 @@ from sail.config import (
     Scoring,
     TrainRequest,
 )
+from sail.loop import Loop, LoopRequest
 from sail.records import LatentsRef, TrainingPair
-from sail.runfolder import ADAPTER_FILE, Progress, RunFolder, Snapshot
+from sail.runfolder import ADAPTER_FILE, Progress, RunFolder, Snapshot, read_lines
 from sail.running import execute
 
 PROMPTS = ("a red fox", "a blue fox", "a small pizza", "a big pizza", "a red pizza")
@@ -234,8 +237,10 @@ def test_two_processes_train_the_adapter_that_one_trains_to_1e_5(runs):
     moved = max(float(tensor.abs().max()) for name, tensor in adapter_of(one).items() if "lora_B" in name)
     assert moved > 1e-3 and differ_by(one, two) < 1e-5
     for mine, theirs in zip(one.metrics(), two.metrics(), strict=True):
-        for name in ("step", "loss", "margin", "winner_gain", "grad_norm"):
-            assert mine[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-5)
+        assert mine["winner_gain"] == pytest.approx(theirs["winner_gain"], abs=1e-6)
+        # A margin is a thousand times a difference of errors near 1, of which float32 keeps seven digits.
+        for name in ("step", "loss", "margin", "accuracy", "grad_norm"):
+            assert mine[name] == pytest.approx(theirs[name], rel=1e-3, abs=3e-4)
     measured = ("human_pairs", "steps", "judge_accuracy", "human_agreement", "accepted")
     assert {name: one.result()[name] for name in measured} == {name: two.result()[name] for name in measured}
     assert one.result()["diversity_ratio"] == pytest.approx(two.result()["diversity_ratio"], abs=1e-3)
@@ -280,6 +285,57 @@ def test_a_run_that_fails_in_all_processes_says_why_in_one_sentence(runs):
     said = run.snapshot()
     assert torchrun.returncode != 0 and said.state == "failed", log
     assert said.message.startswith("A step of 1 pairs cannot be shared by 2 processes.")
+
+
+LEFT_OR_RIGHT = """
+import json, sys, zlib
+for line in sys.stdin:
+    pair = json.loads(line)
+    left_or_right = ("left", "right")[zlib.crc32(pair["prompt"].encode()) & 1]
+    print(json.dumps({"pair": pair["pair"], "label": left_or_right}), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_go_through_the_loop_as_one_does(tmp_path, model):
+    settings = LoopSettings(
+        prompts_per_round=3,
+        num_candidates=2,
+        min_human_pairs=2,
+        monitor_prompts=1,
+        lora=Lora(rank=2),
+        optimisation=Optimisation(steps=3, batch_pairs=4, learning_rate=1e-3),
+        scoring=Scoring(draws=2),
+        sampling=QUICK,
+    )
+    request = LoopRequest(model=model, prompts=PROMPTS, seed_pairs=4, settings=settings)
+    (tmp_path / "annotator.py").write_text(LEFT_OR_RIGHT)
+    (tmp_path / "settings.json").write_text(settings.model_dump_json())
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
+    annotator = f"{sys.executable} {tmp_path / 'annotator.py'}"
+    Loop(tmp_path / "one", request).run(annotator, rounds=1)
+    options = {
+        "model": model.source,
+        "prompts": tmp_path / "prompts.txt",
+        "annotator": annotator,
+        "out": tmp_path / "two",
+        "seed-pairs": 4,
+        "rounds": 1,
+        "settings": tmp_path / "settings.json",
+    }
+    torchrun = start_two("-m", "sail", "loop", *(f"--{name}={value}" for name, value in options.items()))
+    log, _ = torchrun.communicate(timeout=TIMEOUT_S)
+    assert torchrun.returncode == 0, log
+    one, two = (tmp_path / name for name in ("one", "two"))
+    labels = [
+        [(line["pair"], line["label"]) for line in read_lines(out / "labels.jsonl")] for out in (one, two)
+    ]
+    assert len(labels[0]) == 4 and labels[0] == labels[1]
+    seed = [RunFolder(out / "runs/0000-propose") for out in (one, two)]
+    assert files_of(seed[0], "candidates/*") == files_of(seed[1], "candidates/*")
+    assert differ_by(*(RunFolder(out / "runs/0001-train") for out in (one, two))) < 1e-5
+    rounds = json.loads((two / "result.json").read_text())["rounds"]
+    assert [(done["round"], done["human_pairs"]) for done in rounds] == [(0, 3), (1, 3)]
 
 
 # One process

@@ -1,6 +1,6 @@
 """Two processes that torchrun starts do what one does: real processes, real gloo, a model of random weights.
 
-Starting them takes seconds, so one start does all that is only looked at, and three more do what hurts.
+Starting them takes seconds, so one start does all that is only looked at, and others what hurts.
 """
 
 from __future__ import annotations
@@ -276,15 +276,28 @@ def test_what_two_processes_began_one_finishes_to_1e_5(runs):
     assert runs.half.result()["made_with"]["processes"] == 1
 
 
+SECOND_PROCESS_HAS_A_FULL_DISK = """
+import os, resource, sys
+from sail.runfolder import RunFolder
+from sail.running import execute
+if os.environ["RANK"] == "1":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
+execute(RunFolder(sys.argv[1]))
+"""
+
+
 @pytest.mark.slow
-def test_a_run_that_fails_in_all_processes_says_why_in_one_sentence(runs):
-    request = train_request(runs.model, batch_pairs=1)
-    run = runs._created("too-small", request, pairs=pairs_of(runs.seed))
-    torchrun = start_two("-m", "sail", "train", str(run.path))
+def test_a_run_that_fails_in_one_process_alone_says_why_and_is_resumed(tmp_path, model):
+    request = ProposeRequest(model=model, prompts=PROMPTS, num_candidates=2, sampling=QUICK)
+    run = RunFolder.create(tmp_path / "run", request)
+    (tmp_path / "run.py").write_text(SECOND_PROCESS_HAS_A_FULL_DISK)
+    torchrun = start_two(str(tmp_path / "run.py"), str(run.path))
     log, _ = torchrun.communicate(timeout=TIMEOUT_S)
     said = run.snapshot()
     assert torchrun.returncode != 0 and said.state == "failed", log
-    assert said.message.startswith("A step of 1 pairs cannot be shared by 2 processes.")
+    assert "File too large" in said.message and not run.finished_prompts() & {2, 3}
+    execute(run)
+    assert (run.snapshot().state, len(run.candidate_sets())) == ("done", len(PROMPTS))
 
 
 LEFT_OR_RIGHT = """
@@ -372,3 +385,14 @@ def test_what_made_another_process_fail_is_what_the_run_says(tmp_path, request_o
     assert (run.snapshot().state, run.snapshot().message) == ("failed", "Memory ran out.")
     run.clear_failure()
     assert run.snapshot().message == "Another process of this run ended."
+
+
+def test_a_step_with_fewer_pairs_than_processes_is_refused(monkeypatch, tmp_path, model):
+    seed = ProposeRequest(model=model, prompts=PROMPTS[:2], num_candidates=2, pairs_to_show=1, sampling=QUICK)
+    proposed = RunFolder.create(tmp_path / "seed", seed)
+    execute(proposed)
+    run = RunFolder.create(tmp_path / "run", train_request(model, batch_pairs=1), pairs=pairs_of(proposed))
+    # Two processes as far as anybody asks; this one does not get as far as speaking to the other.
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    with pytest.raises(ValueError, match="1 pairs cannot be shared by 2 processes. Start at most 1"):
+        execute(run)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from annotator.audit import Audited, Side
+from annotator.launcher import Launcher
 from sail.config import LoopSettings, ModelRef
 from sail.records import Decision, LabelValue
 
@@ -28,6 +29,7 @@ class Project:
     """Whether a run may ask the hub for a model that is not here yet."""
     prompts: tuple[str, ...]
     settings: LoopSettings
+    launcher: Launcher
 
 
 @dataclass(frozen=True, kw_only=True)

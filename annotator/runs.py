@@ -10,10 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from sail.runfolder import RunFolder
 log = logging.getLogger(__name__)
 
 State = Literal["waiting", "running", "stopping", "stopped", "interrupted", "failed", "done"]
-Launch = Callable[[str, Path, Mapping[str, str]], "subprocess.Popen[bytes]"]
+Launch = Callable[[Sequence[str], Path, Mapping[str, str]], "subprocess.Popen[bytes]"]
 TAKE_IN_EVERY_S = 0.5
 SLOWEST_START_S = 60.0
 """So long after a start a living process may not hold its folder yet: it is still importing."""
@@ -65,13 +64,13 @@ class RunView:
     at: float
 
 
-def launch(kind: str, folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """`python -m sail KIND FOLDER` in its own session, so that it outlives this process."""
+def launch(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """The command of a run in its own session, so that it outlives this process."""
     home = str(Path(sail.__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH", ""))))
     with open(folder / "log.txt", "ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "sail", kind, str(folder)],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -186,11 +185,11 @@ class Runner:
         folder = RunFolder(store.run_folder(run))
         folder.clear_stop()
         environment = ONLINE if store.project().download else OFFLINE
-        kind = folder.request().kind
+        command = store.project().launcher.words(folder.request().kind, folder.path)
         # First on record, then at work: where it cannot be recorded it would be started at every turn.
         store.record_run_event(run.id, "started")
-        child = self._children[store.folder, run.id] = self._launch(kind, folder.path, environment)
-        store.record_run_event(run.id, "started", pid=child.pid)
+        child = self._children[store.folder, run.id] = self._launch(command, folder.path, environment)
+        store.record_run_event(run.id, "started", pid=child.pid, command=command)
 
     def _follow(self, store: Store, run: Run) -> None:
         folder = RunFolder(store.run_folder(run))
@@ -227,14 +226,14 @@ class Runner:
         child = self._children.get((store.folder, run.id))
         if child is not None:
             return child.poll() is None
-        if folder.is_held():
+        pid = run.payload.get("pid")
+        if folder.is_held() or (pid is not None and _works_on(int(pid), folder.path)):
             return True
         # Started by a server that is gone, and perhaps not far enough to hold its folder. A resumed run
         # still has the progress of its life before.
         fresh = 0 <= time.time() - run.since < SLOWEST_START_S and folder.result() is None
         if not fresh or folder.snapshot().time >= run.since:
             return False
-        pid = run.payload.get("pid")
         return pid is None or _exists(int(pid))
 
     # What a person asks for
@@ -348,6 +347,17 @@ def why_ended(folder: RunFolder, status: int | None) -> str:
         return snapshot.message
     last = folder.log_tail(1).strip()
     return f"The process ended before it began: {last}" if last else "The process ended before it began."
+
+
+def _works_on(pid: int, folder: Path) -> bool:
+    """Whether that process was started for this folder; numbers are given out again.
+
+    It may be a launcher whose run waits for a machine, or holds its folder on another one.
+    """
+    try:
+        return os.fsencode(folder) in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _exists(pid: int) -> bool:

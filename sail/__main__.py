@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from sail.config import Kind, LoopSettings, ModelRef, Precision, first_fault
 from sail.rounds import parse_prompts
-from sail.runfolder import RunBusy, RunFolder, Stopped, sha256_file
+from sail.runfolder import Lost, RunBusy, RunFolder, Stopped, sha256_file
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 
@@ -203,7 +203,7 @@ def loop(
         if pairs is not None and seed_pairs is not None:
             raise ValueError("--pairs are all learned from. Leave out --seed-pairs.")
         from sail.importing import PAIRS, imported
-        from sail.loop import Loop, LoopRequest, held_out_by_ordinal
+        from sail.loop import Loop, LoopRequest, held_out_by_ordinal, lead
 
         base = ModelRef(source=model, revision=revision, precision=precision).checked()
         asked = _loop_settings(base, preset, settings, prompts_per_round, candidates, steps, noise_seed)
@@ -215,12 +215,16 @@ def loop(
             settings=asked,
             pairs=sha256_file(pairs / PAIRS) if pairs is not None else None,
         )
-        started = Loop(out, request)
-        if annotator is not None:
-            started.run(annotator, rounds=rounds)
-        else:
-            started.run_on(held_out_by_ordinal(given, asked), rounds=rounds)
-        typer.echo(out / "result.json")
+
+        def run() -> None:
+            started = Loop(out, request)
+            if annotator is not None:
+                started.run(annotator, rounds=rounds)
+            else:
+                started.run_on(held_out_by_ordinal(given, asked), rounds=rounds)
+
+        if lead(run):
+            typer.echo(out / "result.json")
 
 
 def _loop_settings(
@@ -283,7 +287,7 @@ def _mistakes_as_sentences() -> Iterator[None]:
     except ValidationError as error:
         typer.echo(first_fault(error), err=True)
         raise typer.Exit(2) from None
-    except (ValueError, RunBusy, OSError) as error:
+    except (ValueError, RunBusy, Lost, OSError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
 

@@ -6,12 +6,12 @@ import time
 
 import torch
 
-from sail import backbones
+from sail import backbones, distributed
 from sail.config import CompareRequest
 from sail.policy import Policy
 from sail.proposing import decoded, publish_candidates
 from sail.runfolder import Progress, RunFolder
-from sail.sampling import draw
+from sail.sampling import done_or_of_others, draw
 
 
 def compare(folder: RunFolder, request: CompareRequest, progress: Progress) -> dict[str, object]:
@@ -26,7 +26,8 @@ def compare(folder: RunFolder, request: CompareRequest, progress: Progress) -> d
 
     (folder.path / "candidates").mkdir(exist_ok=True)
     looks, prompts = request.looks, request.prompts
-    done = frozenset(found.prompt_index for found in folder.candidate_sets())
+    done = distributed.from_main(folder.finished_prompts)
+    skip = done_or_of_others(len(prompts), request.per_prompt, request.sampling, done)
     progress.stage("draw", len(prompts) * len(looks), done=len(done) * len(looks))
     # One sampler a look, all cut into the same chunks: in step, each draws its chunk as what is played then.
     samplers = [
@@ -36,22 +37,24 @@ def compare(folder: RunFolder, request: CompareRequest, progress: Progress) -> d
             per_prompt=request.per_prompt,
             noise_seed=request.noise_seed,
             sampling=request.sampling,
-            skip=done,
+            skip=skip,
         )
         for _ in looks
     ]
-    for index in (index for index in range(len(prompts)) if index not in done):
-        latents = []
-        for look, sampler in zip(looks, samplers, strict=True):
-            policy.play(look.adapter or "base", strength=look.strength)
-            drawn = next(sampler)
-            assert drawn.prompt_index == index
-            latents.append(drawn.latents_NCHW)
-            progress.advance()
-        latents_NCHW = torch.cat(latents)
-        images = decoded(policy, latents_NCHW, request.sampling.chunk)
-        publish_candidates(folder.path, index, prompts[index], {"latents": latents_NCHW}, images)
-        folder.stop_if_asked()
+    with distributed.together():
+        for index in sorted(set(range(len(prompts))) - skip):
+            latents = []
+            for look, sampler in zip(looks, samplers, strict=True):
+                policy.play(look.adapter or "base", strength=look.strength)
+                drawn = next(sampler)
+                assert drawn.prompt_index == index
+                latents.append(drawn.latents_NCHW)
+                progress.advance()
+            latents_NCHW = torch.cat(latents)
+            images = decoded(policy, latents_NCHW, request.sampling.chunk)
+            publish_candidates(folder.path, index, prompts[index], {"latents": latents_NCHW}, images)
+            progress.reach(len(folder.finished_prompts()) * len(looks))
+            folder.stop_if_asked()
     return {
         "prompts": len(prompts),
         "candidates": len(prompts) * len(looks) * request.per_prompt,

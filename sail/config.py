@@ -171,6 +171,7 @@ class Optimisation(Config):
     batch_pairs: int = Field(16, ge=1)
     """Pairs in one optimiser step, over all processes and accumulated micro-batches."""
     micro_batch_pairs: int = Field(16, ge=1)
+    """Of them, pairs that one process computes at once."""
     learning_rate: float = Field(2e-4, gt=0)
     warmup_steps: int = Field(10, ge=0)
     timesteps: TimestepRange = (0.0, 1.0)

@@ -10,13 +10,14 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 from tqdm import tqdm
 
+from sail import distributed
 from sail import rounds as loop_rounds
 from sail.annotate import Annotator, ShownPair, program
 from sail.config import Config, LoopSettings, ModelRef, Prompt
@@ -125,6 +126,7 @@ class Rounds:
             path.parent.mkdir(parents=True, exist_ok=True)
             known = {one.sha256: Path(one.adapter) for one in adapters if one is not None}
             folder = RunFolder.create(path, request, pairs=pairs, adapters=known)
+        distributed.from_main(lambda: path)
         execute(folder)
         return folder
 
@@ -186,6 +188,21 @@ class Loop:
         }
         publish_json(self._out / "result.json", result)
         return result
+
+
+def lead(loop: Callable[[], object]) -> bool:
+    """In the main process go through the loop; in the others do the runs that it comes to.
+
+    Returns whether this is the main process.
+    """
+    distributed.join()
+    if distributed.is_main():
+        loop()
+        distributed.from_main(lambda: None)
+        return True
+    while path := distributed.from_main(lambda: None):
+        execute(RunFolder(path))
+    return False
 
 
 def human_pairs(

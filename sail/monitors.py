@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+from sail import distributed
 from sail.config import Monitoring, Sampling, Scoring
 from sail.policy import Part, Policy
 from sail.records import Interval, JudgedPair
 from sail.reward import draw_weights, gains, margin_with_error
 from sail.runfolder import Progress
-from sail.sampling import draw
+from sail.sampling import done_or_of_others, draw
+
+T = TypeVar("T")
 
 
 class HumanPair(NamedTuple):
@@ -42,18 +45,28 @@ def judged_pairs(
     """Margin of every pair under `policy` as the judge. Draws are weighed over all of them."""
     if not pairs:
         return []
-    progress.stage(what, len(pairs))
-    gains_2K = []
-    for pair in pairs:
-        gains_2K.append(gains(policy, pair.prompt, pair.latents_2CHW, scoring, reference=reference))
-        progress.advance()
-        progress.stop_if_asked()
+    own = distributed.share(range(len(pairs)))
+    progress.stage(what, len(own))
+    found: dict[int, Tensor] = {}
+    with distributed.together():
+        for index in own:
+            pair = pairs[index]
+            found[index] = gains(policy, pair.prompt, pair.latents_2CHW, scoring, reference=reference)
+            progress.advance()
+            progress.stop_if_asked()
+    gains_2K = _in_order(found)
     weight_K = draw_weights(gains_2K, scoring)
     judged = []
     for pair, gain_2K in zip(pairs, gains_2K, strict=True):
         margin, error = margin_with_error(gain_2K[0], gain_2K[1], weight_K, beta=beta)
         judged.append(JudgedPair(id=pair.id, margin=margin, margin_error=error, held_out=pair.held_out))
     return judged
+
+
+def _in_order(found: dict[int, T]) -> list[T]:
+    """What all processes found, by index."""
+    whole = {index: one for part in distributed.everyones(found) for index, one in part.items()}
+    return [whole[index] for index in sorted(whole)]
 
 
 def agreement(judged: Sequence[JudgedPair]) -> Interval:
@@ -75,34 +88,45 @@ class Looks:
 
 def looks(images_of_prompts: Sequence[Tensor]) -> Looks:
     """`images_of_prompts`: for each prompt uint8 N H W 3."""
-    distances, saturations = [], []
-    for images_NHW3 in images_of_prompts:
-        unit = images_NHW3.float() / 255
-        squared_NN = (unit[:, None] - unit[None]).pow(2).mean((2, 3, 4))
-        upper = torch.triu_indices(len(unit), len(unit), offset=1)
-        distances.append(squared_NN[upper[0], upper[1]].sqrt().mean())
-        saturations.append((unit.amax(-1) - unit.amin(-1)).mean())
-    return Looks(float(torch.stack(distances).mean()), float(torch.stack(saturations).mean()))
+    return _mean([look(images_NHW3) for images_NHW3 in images_of_prompts])
 
 
-def draw_images(
+def look(images_NHW3: Tensor) -> Tensor:
+    """Diversity and saturation of one prompt's images: (2,)."""
+    unit = images_NHW3.float() / 255
+    squared_NN = (unit[:, None] - unit[None]).pow(2).mean((2, 3, 4))
+    upper = torch.triu_indices(len(unit), len(unit), offset=1)
+    distance = squared_NN[upper[0], upper[1]].sqrt().mean()
+    return torch.stack([distance, (unit.amax(-1) - unit.amin(-1)).mean()])
+
+
+def _mean(of_prompts: Sequence[Tensor]) -> Looks:
+    diversity, saturation = torch.stack(list(of_prompts)).mean(0).tolist()
+    return Looks(diversity, saturation)
+
+
+def looks_of(
     policy: Policy, part: Part, monitoring: Monitoring, sampling: Sampling, progress: Progress
-) -> list[Tensor]:
-    """Images of the monitored prompts as `part`, on the same noise seeds for every part."""
-    progress.stage(f"draw held-out prompts ({part})", len(monitoring.prompts))
-    images = []
-    with policy.acting_as(part):
+) -> Looks:
+    """Of images of the monitored prompts drawn as `part`, on the same noise seeds for every part."""
+    prompts, per_prompt = monitoring.prompts, monitoring.per_prompt
+    skip = done_or_of_others(len(prompts), per_prompt, sampling)
+    progress.stage(f"draw held-out prompts ({part})", len(prompts) - len(skip))
+    found: dict[int, Tensor] = {}
+    with distributed.together(), policy.acting_as(part):
         for drawn in draw(
             policy,
-            monitoring.prompts,
-            per_prompt=monitoring.per_prompt,
+            prompts,
+            per_prompt=per_prompt,
             noise_seed=monitoring.noise_seed,
             sampling=sampling,
+            skip=skip,
         ):
-            images.append(policy.backbone.decode(drawn.latents_NCHW.to(policy.backbone.device)))
+            images_NHW3 = policy.backbone.decode(drawn.latents_NCHW.to(policy.backbone.device))
+            found[drawn.prompt_index] = look(images_NHW3)
             progress.advance()
             progress.stop_if_asked()
-    return images
+    return _mean(_in_order(found))
 
 
 @dataclass(frozen=True)
@@ -138,8 +162,8 @@ def measure(
     judged = judged_pairs(policy, pairs, scoring, beta=beta, progress=progress)
     if not monitoring.prompts:
         return Measured(judged, None, None)
-    base = looks(draw_images(policy, "base", monitoring, sampling, progress))
-    own = looks(draw_images(policy, "policy", monitoring, sampling, progress))
+    base = looks_of(policy, "base", monitoring, sampling, progress)
+    own = looks_of(policy, "policy", monitoring, sampling, progress)
     return Measured(judged, _ratio(own.diversity, base.diversity), _ratio(own.saturation, base.saturation))
 
 

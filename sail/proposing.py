@@ -12,14 +12,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from sail import backbones
+from sail import backbones, distributed
 from sail.config import ModelRef, ProposeRequest, Sampling
 from sail.pairing import most_different, ranked_self_pairs
 from sail.policy import Part, Policy
 from sail.records import Candidate, CandidateSet
 from sail.reward import draw_weights, gains, implicit_reward, margin_with_error
 from sail.runfolder import ADAPTER_FILE, Progress, RunFolder, publish, publish_json, publish_lines
-from sail.sampling import draw
+from sail.sampling import done_or_of_others, draw
 
 
 def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> dict[str, object]:
@@ -36,32 +36,36 @@ def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> d
     reference: Part = "reference" if request.reference_adapter else "base"
 
     (folder.path / "candidates").mkdir(exist_ok=True)
-    done = frozenset(found.prompt_index for found in folder.candidate_sets())
+    done = distributed.from_main(folder.finished_prompts)
     progress.stage("draw and judge" if request.scoring else "draw", len(request.prompts), done=len(done))
     if request.draw_strength > 0:
         policy.play("policy", strength=request.draw_strength)
     else:
         policy.play("base")
-    for drawn in draw(
+    drawn_prompts = draw(
         policy,
         request.prompts,
         per_prompt=request.num_candidates,
         noise_seed=request.noise_seed,
         sampling=request.sampling,
-        skip=done,
-    ):
-        prompt = request.prompts[drawn.prompt_index]
-        tensors = {"latents": drawn.latents_NCHW.contiguous()}
-        if request.scoring:
-            tensors["gains"] = gains(policy, prompt, drawn.latents_NCHW, request.scoring, reference=reference)
-        images = decoded(policy, drawn.latents_NCHW, request.sampling.chunk)
-        flat_ND = drawn.latents_NCHW.flatten(1)
-        to_show = most_different(torch.cdist(flat_ND, flat_ND).tolist(), request.pairs_to_show)
-        publish_candidates(folder.path, drawn.prompt_index, prompt, tensors, images, to_show)
-        progress.advance()
-        folder.stop_if_asked()
+        skip=done_or_of_others(len(request.prompts), request.num_candidates, request.sampling, done),
+    )
+    with distributed.together():
+        for drawn in drawn_prompts:
+            prompt = request.prompts[drawn.prompt_index]
+            tensors = {"latents": drawn.latents_NCHW.contiguous()}
+            if request.scoring:
+                tensors["gains"] = gains(
+                    policy, prompt, drawn.latents_NCHW, request.scoring, reference=reference
+                )
+            images = decoded(policy, drawn.latents_NCHW, request.sampling.chunk)
+            flat_ND = drawn.latents_NCHW.flatten(1)
+            to_show = most_different(torch.cdist(flat_ND, flat_ND).tolist(), request.pairs_to_show)
+            publish_candidates(folder.path, drawn.prompt_index, prompt, tensors, images, to_show)
+            progress.reach(len(folder.finished_prompts()))
+            folder.stop_if_asked()
 
-    self_pairs = _rank(folder, request) if request.scoring else 0
+    self_pairs = distributed.from_main(lambda: _rank(folder, request)) if request.scoring else 0
     return {
         "prompts": len(request.prompts),
         "candidates": len(request.prompts) * request.num_candidates,
@@ -158,16 +162,29 @@ def sample_to_folder(
     """Draw images into `out`, and index.jsonl in the order of prompts, then of images."""
     if adapter is not None and not (adapter / ADAPTER_FILE).is_file():
         raise ValueError(f"{adapter} holds no {ADAPTER_FILE}. Give the folder of a LoRA.")
+    distributed.join()
     policy = Policy(backbones.load(model))
     if adapter is not None:
         policy.load("policy", adapter)
     out.mkdir(parents=True, exist_ok=True)
-    lines = []
-    drawn_prompts = draw(policy, prompts, per_prompt=per_prompt, noise_seed=noise_seed, sampling=sampling)
-    for drawn in tqdm(drawn_prompts, total=len(prompts), desc="draw", disable=None, leave=False):
-        images = decoded(policy, drawn.latents_NCHW, sampling.chunk)
-        for index, image_HW3 in enumerate(images):
-            path = out / f"{drawn.prompt_index:05d}-{index}.png"
-            publish(path, lambda beside, own=image_HW3: save_png(own, beside))  # type: ignore[misc]
-            lines.append({"prompt": prompts[drawn.prompt_index], "noise_seed": noise_seed, "path": str(path)})
-    publish_lines(out / "index.jsonl", lines)
+    skip = done_or_of_others(len(prompts), per_prompt, sampling)
+    drawn_prompts = draw(
+        policy, prompts, per_prompt=per_prompt, noise_seed=noise_seed, sampling=sampling, skip=skip
+    )
+    bar = {"total": len(prompts) - len(skip), "disable": None if distributed.is_main() else True}
+    with distributed.together():
+        for drawn in tqdm(drawn_prompts, desc="draw", leave=False, **bar):
+            images = decoded(policy, drawn.latents_NCHW, sampling.chunk)
+            for index, image_HW3 in enumerate(images):
+                path = _sample(out, drawn.prompt_index, index)
+                publish(path, lambda beside, own=image_HW3: save_png(own, beside))  # type: ignore[misc]
+    lines = [
+        {"prompt": prompt, "noise_seed": noise_seed, "path": str(_sample(out, number, index))}
+        for number, prompt in enumerate(prompts)
+        for index in range(per_prompt)
+    ]
+    distributed.from_main(lambda: publish_lines(out / "index.jsonl", lines))
+
+
+def _sample(out: Path, prompt_index: int, index: int) -> Path:
+    return out / f"{prompt_index:05d}-{index}.png"

@@ -39,6 +39,10 @@ class RunBusy(RuntimeError):
     """Another process holds this run folder."""
 
 
+class Lost(RuntimeError):
+    """Another process of the same run ended, so that this one cannot go on."""
+
+
 class Stopped(RuntimeError):
     """Someone asked for a stop, and the run has written what it needs to go on."""
 
@@ -259,6 +263,13 @@ class RunFolder:
         """Written last: its existence means done."""
         publish_json(self.path / "result.json", dict(result))
 
+    def publish_failure(self, message: str) -> None:
+        """Why a process beside the main one failed, which may end before it can say so in progress.json."""
+        publish_json(self.path / "failed.json", {"message": message})
+
+    def clear_failure(self) -> None:
+        (self.path / "failed.json").unlink(missing_ok=True)
+
     def request_stop(self) -> None:
         """Ask the run, wherever it is, to write a checkpoint and leave."""
         (self.path / "stop").touch()
@@ -289,6 +300,9 @@ class RunFolder:
             return said.model_copy(update={"state": "done", "seconds_left": 0.0})
         if self.is_held():
             return said.model_copy(update={"state": "running"})
+        failure = self._failure()
+        if said.state in ("running", "interrupted") and failure:
+            return said.model_copy(update={"state": "failed", "message": failure})
         if said.state == "running":
             return said.model_copy(
                 update={
@@ -297,6 +311,12 @@ class RunFolder:
                 }
             )
         return said
+
+    def _failure(self) -> str:
+        try:
+            return str(json.loads((self.path / "failed.json").read_text(encoding="utf-8"))["message"])
+        except FileNotFoundError:
+            return ""
 
     def log_tail(self, lines: int = 20) -> str:
         try:
@@ -310,6 +330,10 @@ class RunFolder:
         found = sorted((self.path / "candidates").glob("[0-9]*.json"))
         files = [file for file in found if int(file.stem) not in skip]
         return [CandidateSet.model_validate_json(file.read_bytes()) for file in files]
+
+    def finished_prompts(self) -> frozenset[int]:
+        """Indices of those prompts."""
+        return frozenset(int(file.stem) for file in (self.path / "candidates").glob("[0-9]*.json"))
 
     def self_pairs(self) -> list[SelfPair]:
         """Ranked self pairs, the clearest first; empty until the run is done."""
@@ -334,10 +358,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 class Progress:
-    """The heartbeat of a run: progress.json at most twice a second, and a bar on a terminal."""
+    """The heartbeat of a run: progress.json at most twice a second, and a bar on a terminal.
 
-    def __init__(self, folder: RunFolder, *, min_interval_s: float = 0.5) -> None:
-        self._folder = folder
+    Of several processes the main one alone says how far it is; the others say only why they failed.
+    """
+
+    def __init__(self, folder: RunFolder, *, min_interval_s: float = 0.5, is_main: bool = True) -> None:
+        self._folder, self._is_main = folder, is_main
         self._min_interval_s = min_interval_s
         self._written = 0.0
         self._bar: tqdm[Any] | None = None
@@ -346,7 +373,9 @@ class Progress:
     def stage(self, name: str, total: int, *, done: int = 0) -> None:
         """Begin a stage of `total` steps, of which `done` were done before."""
         self._close_bar()
-        self._bar = tqdm(total=total, initial=done, desc=name, file=sys.stderr, disable=None, leave=False)
+        # None: shown on a terminal alone.
+        hidden = None if self._is_main else True
+        self._bar = tqdm(total=total, initial=done, desc=name, file=sys.stderr, disable=hidden, leave=False)
         self._begun, self._initial = time.monotonic(), done
         self._snapshot = Snapshot(state="running", stage=name, step=done, total=total)
         self._write()
@@ -360,7 +389,10 @@ class Progress:
             self.advance(done - self._snapshot.step)
 
     def advance(self, steps: int = 1) -> None:
-        step = self._snapshot.step + steps
+        self.reach(self._snapshot.step + steps)
+
+    def reach(self, step: int) -> None:
+        """So many steps of this stage are done, by whichever process."""
         elapsed = max(time.monotonic() - self._begun, 1e-9)
         rate = (step - self._initial) / elapsed
         left = (self._snapshot.total - step) / rate if rate > 0 else None
@@ -368,7 +400,7 @@ class Progress:
             update={"step": step, "per_second": rate, "seconds_left": left}
         )
         if self._bar is not None:
-            self._bar.update(steps)
+            self._bar.update(step - self._bar.n)
         if time.monotonic() - self._written >= self._min_interval_s or step == self._snapshot.total:
             self._write()
 
@@ -378,6 +410,8 @@ class Progress:
 
     def end(self, state: State, message: str = "") -> None:
         self._close_bar()
+        if state == "failed" and not self._is_main:
+            self._folder.publish_failure(message)
         self._snapshot = self._snapshot.model_copy(
             update={"state": state, "message": message, "seconds_left": None}
         )
@@ -389,5 +423,7 @@ class Progress:
             self._bar = None
 
     def _write(self) -> None:
+        if not self._is_main:
+            return
         self._written = time.monotonic()
         self._folder.publish_snapshot(self._snapshot.model_copy(update={"time": time.time()}))

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.metadata import version
 from typing import Any
 
 import torch
 
-from sail import __version__, backbones
+from sail import __version__, backbones, distributed
 from sail.comparing import compare
 from sail.config import CompareRequest, EvaluateRequest, ExportRequest, ProposeRequest, TrainRequest
 from sail.export import export
 from sail.monitors import closed_because, measure
 from sail.policy import Policy
 from sail.proposing import propose
-from sail.runfolder import Progress, RunFolder, Stopped, publish_lines
-from sail.training import load_pairs, train
+from sail.runfolder import Lost, Progress, RunFolder, Stopped
+from sail.training import load_pairs, publish_judged, train
 
 Job = Callable[[RunFolder, Any, Progress], dict[str, object]]
 
@@ -40,7 +40,7 @@ def evaluate(folder: RunFolder, request: EvaluateRequest, progress: Progress) ->
         monitoring=request.monitoring,
         progress=progress,
     )
-    publish_lines(folder.path / "judged_pairs.jsonl", (pair.model_dump() for pair in measured.judged))
+    publish_judged(folder.path / "judged_pairs.jsonl", measured.judged)
     reasons = closed_because(measured, request.monitoring)
     return {
         "judge_accuracy": measured.judge_accuracy.model_dump(),
@@ -57,7 +57,8 @@ JOBS: dict[type, Job] = {
     ProposeRequest: propose,
     TrainRequest: train,
     EvaluateRequest: evaluate,
-    ExportRequest: export,
+    # Nothing in it can be shared.
+    ExportRequest: lambda *run: distributed.from_main(lambda: export(*run)),
     CompareRequest: compare,
 }
 
@@ -65,29 +66,47 @@ JOBS: dict[type, Job] = {
 def execute(folder: RunFolder) -> dict[str, Any]:
     """Run to the end and publish result.json; a run that is done is left as it is.
 
+    Of several processes each calls this, and each gets the result.
     Raises Stopped after a stop that was asked for, and what went wrong otherwise; progress.json says so.
     """
     request = folder.request()
-    with folder.lock():
-        done = folder.result()
+    distributed.join()
+    with folder.lock() if distributed.is_main() else nullcontext():
+        # The others hear this once the main process holds the folder.
+        done = distributed.from_main(folder.result)
         if done is not None:
             return done
-        progress = Progress(folder)
+        progress = Progress(folder, is_main=distributed.is_main())
+        if distributed.is_main():
+            folder.clear_failure()
         progress.stage("load", 1)
         try:
             result = JOBS[type(request)](folder, request, progress)
         except Stopped as stop:
-            # Not at the start: whoever asks while the run still loads is to be heard.
-            folder.clear_stop()
-            progress.end("stopped", str(stop))
+            # Not at the start: whoever asks while the run still loads is to be heard. Together: whoever
+            # leaves first takes the others along.
+            why = str(stop)
+            distributed.from_main(lambda: _end_stopped(folder, progress, why))
+            raise
+        except Lost as lost:
+            progress.end("interrupted", str(lost))
             raise
         except BaseException as error:
             progress.end("failed", one_sentence(error))
             raise
-        result = {"kind": request.kind, "round": request.round, **result, "made_with": _made_with()}
-        folder.publish_result(result)
-        progress.end("done")
-        return result
+        result = {"kind": request.kind, "round": request.round, **result, "made_with": _made_with(request)}
+        return distributed.from_main(lambda: _end_done(folder, progress, result))
+
+
+def _end_stopped(folder: RunFolder, progress: Progress, why: str) -> None:
+    folder.clear_stop()
+    progress.end("stopped", why)
+
+
+def _end_done(folder: RunFolder, progress: Progress, result: dict[str, Any]) -> dict[str, Any]:
+    folder.publish_result(result)
+    progress.end("done")
+    return result
 
 
 def one_sentence(error: BaseException) -> str:
@@ -99,13 +118,15 @@ def one_sentence(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _made_with() -> dict[str, str | int]:
+def _made_with(request: Any) -> dict[str, str | int]:
     """Bits depend on these."""
+    sampling = getattr(request, "sampling", None)
     return {
         "sail": __version__,
         **{name: version(name) for name in ("torch", "diffusers", "peft", "transformers", "accelerate")},
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": distributed.world_size(),
+        **({"chunk": sampling.chunk} if sampling else {}),
     }

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sail import distributed
 from sail.backbones.base import Conditioning, join, take
 from sail.config import Sampling
 from sail.policy import Policy
@@ -42,12 +43,9 @@ def draw(
 ) -> Iterator[Drawn]:
     """Candidates prompt by prompt. A chunk is drawn unless all of its prompts are in `skip`.
 
-    Chunks are cut by position alone, so that a resumed run draws the same bits. They hold whole prompts,
-    but a prompt with more images than a chunk is drawn in several.
+    A prompt with more images than a chunk is drawn in several.
     """
-    chunk_prompts = max(1, sampling.chunk // per_prompt)
-    for first in range(0, len(prompts), chunk_prompts):
-        indices = range(first, min(first + chunk_prompts, len(prompts)))
+    for indices in prompt_chunks(len(prompts), per_prompt, sampling):
         if skip.issuperset(indices):
             continue
         images = [(prompts[i], own) for i in indices for own in range(per_prompt)]
@@ -56,6 +54,27 @@ def draw(
         for index, own in zip(indices, latents.split(per_prompt), strict=True):
             if index not in skip:
                 yield Drawn(index, own.cpu())
+
+
+def prompt_chunks(count: int, per_prompt: int, sampling: Sampling) -> list[range]:
+    """Indices of whole prompts that are drawn together.
+
+    Cut by position alone, so that a resumed run and any number of processes draw the same bits.
+    """
+    prompts = max(1, sampling.chunk // per_prompt)
+    return [range(first, min(first + prompts, count)) for first in range(0, count, prompts)]
+
+
+def done_or_of_others(
+    count: int, per_prompt: int, sampling: Sampling, done: frozenset[int] = frozenset()
+) -> frozenset[int]:
+    """What `draw` skips in this process: prompts that are done, and chunks that are another process's.
+
+    Of `count` prompts in all; `done` must be the same in all processes.
+    """
+    left = [chunk for chunk in prompt_chunks(count, per_prompt, sampling) if not done.issuperset(chunk)]
+    own = {index for chunk in distributed.share(left) for index in chunk}
+    return frozenset(range(count)) - own | done
 
 
 def _draw_chunk(

@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from sail import backbones
+from sail import backbones, distributed
 from sail.backbones.base import Conditioning, take
 from sail.config import TrainRequest
 from sail.loss import denoising_error, diffusion_dpo, stratified_timesteps
@@ -24,7 +24,7 @@ from sail.mixup import Mixer
 from sail.monitors import HumanPair, closed_because, judged_pairs, measure
 from sail.policy import Part, Policy
 from sail.proposing import load_latents, save_png
-from sail.records import Source, TrainingPair
+from sail.records import JudgedPair, Source, TrainingPair
 from sail.runfolder import Progress, RunFolder, Stopped, publish, publish_json, publish_lines
 from sail.sampling import draw
 
@@ -105,7 +105,7 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
     data = load_pairs(folder, policy)
     trainer = Trainer(folder, request, policy, reference, data)
     trainer.run(progress)
-    sha256 = policy.save(folder.path / "adapter")
+    sha256 = distributed.from_main(lambda: policy.save(folder.path / "adapter"))
     trained = time.monotonic()
 
     measured = measure(
@@ -117,14 +117,14 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         monitoring=request.monitoring,
         progress=progress,
     )
-    publish_lines(folder.path / "judged_pairs.jsonl", (pair.model_dump() for pair in measured.judged))
+    publish_judged(folder.path / "judged_pairs.jsonl", measured.judged)
     unjudged = judged_pairs(
         policy, data.open, request.scoring, beta=request.loss.beta, progress=progress, what="judge open pairs"
     )
-    publish_lines(folder.path / "judged_open.jsonl", (pair.model_dump() for pair in unjudged))
+    publish_judged(folder.path / "judged_open.jsonl", unjudged)
     reasons = closed_because(measured, request.monitoring)
     human, self_made = len(data.sides["human"]), len(data.sides["self"])
-    winner_gain, loser_gain = _last_gains(folder)
+    winner_gain, loser_gain = distributed.from_main(lambda: _last_gains(folder))
     return {
         "adapter": "adapter",
         "sha256": sha256,
@@ -148,6 +148,11 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
     }
 
 
+def publish_judged(path: Path, judged: list[JudgedPair]) -> None:
+    """By the main process. Together."""
+    distributed.from_main(lambda: publish_lines(path, (pair.model_dump() for pair in judged)))
+
+
 def _place_adapters(folder: RunFolder, request: TrainRequest, policy: Policy) -> Part:
     """Load or make the policy adapter and the frozen reference beside it; return the reference's part."""
     if request.parent_adapter is None:
@@ -169,11 +174,22 @@ def _last_gains(folder: RunFolder) -> tuple[float, float]:
 
 class Trainer:
     """The optimiser's loop. Every draw is a function of the request and the step, so a resume needs no more
-    than weights, optimiser state and the step."""
+    than weights, optimiser state and the step.
+
+    All processes draw the same batch, and each takes its part of it. Gradients are summed by hand: a wrapper
+    for data-parallel training expects a forward pass to each backward pass, and the denoiser, which plays
+    several parts, makes more.
+    """
 
     def __init__(
         self, folder: RunFolder, request: TrainRequest, policy: Policy, reference: Part, data: PairData
     ) -> None:
+        pairs, processes = request.optimisation.batch_pairs, distributed.world_size()
+        if pairs < processes:
+            raise ValueError(
+                f"A step of {pairs} pairs cannot be shared by {processes} processes. "
+                f"Start at most {pairs}, or have {processes} pairs in a step."
+            )
         self._folder, self._request, self._policy, self._data = folder, request, policy, data
         self._reference = reference
         self._accelerator = Accelerator(
@@ -196,7 +212,7 @@ class Trainer:
         """From the last checkpoint, if there is one, to the last step."""
         total = self._request.optimisation.steps
         self._resume()
-        self._folder.cut_metrics(self._step)
+        distributed.from_main(lambda: self._folder.cut_metrics(self._step))
         progress.stage("train", total, done=self._step)
         if self._step == 0:
             self._preview()
@@ -204,13 +220,15 @@ class Trainer:
             began = time.monotonic()
             metrics = self._optimise()
             self._step += 1
-            self._folder.append_metric(step=self._step, **metrics, seconds=round(time.monotonic() - began, 4))
+            if distributed.is_main():
+                seconds = round(time.monotonic() - began, 4)
+                self._folder.append_metric(step=self._step, **metrics, seconds=seconds)
             progress.advance()
             if self._step % self._request.checkpoint_every == 0 or self._step == total:
                 self._save()
                 self._preview()
             try:
-                self._folder.stop_if_asked()
+                distributed.from_main(self._folder.stop_if_asked)
             except Stopped:
                 self._save()
                 raise
@@ -220,13 +238,14 @@ class Trainer:
         config = self._request.optimisation
         for group in self._optimiser.param_groups:
             group["lr"] = config.learning_rate * min(1.0, (self._step + 1) / max(1, config.warmup_steps))
-        batch = self._batch()
+        batch = self._batch().slice(*distributed.span(config.batch_pairs))
         totals: dict[str, float] = {}
         self._optimiser.zero_grad(set_to_none=True)
-        for first in range(0, config.batch_pairs, config.micro_batch_pairs):
+        for first in range(0, len(batch), config.micro_batch_pairs):
             micro = batch.slice(first, first + config.micro_batch_pairs)
             for name, value in self._backward(micro, len(micro) / config.batch_pairs).items():
                 totals[name] = totals.get(name, 0.0) + value
+        totals = distributed.sum_gradients(self._parameters.values(), totals)
         if not math.isfinite(totals["loss"]):
             raise Diverged(
                 f"The loss is {totals['loss']} at step {self._step + 1}. "
@@ -289,7 +308,7 @@ class Trainer:
         monitoring = self._request.monitoring
         prompts = monitoring.prompts[: monitoring.preview_prompts]
         folder = self._folder.path / "samples" / f"step-{self._step:05d}"
-        if not prompts:
+        if not prompts or not distributed.is_main():
             return
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder.parent / "prompts.json").exists():
@@ -310,6 +329,8 @@ class Trainer:
             publish(folder / f"{index}.png", lambda beside, own=image_HW3: save_png(own, beside))  # type: ignore[misc]
 
     def _save(self) -> None:
+        if not distributed.is_main():
+            return
         state: dict[str, Any] = {
             "step": self._step,
             "weights": {name: parameter.detach().cpu() for name, parameter in self._parameters.items()},
@@ -319,14 +340,20 @@ class Trainer:
         publish(self._checkpoint, lambda beside: torch.save(state, beside))
 
     def _resume(self) -> None:
-        if not self._checkpoint.exists():
+        # One reads for all: that processes go on from different steps cannot be seen in what they write.
+        state = distributed.from_main(self._saved)
+        if state is None:
             return
-        state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter.copy_(state["weights"][name])
         self._optimiser.load_state_dict(state["optimiser"])
         self._step = int(state["step"])
+
+    def _saved(self) -> dict[str, Any] | None:
+        if not self._checkpoint.exists():
+            return None
+        return dict(torch.load(self._checkpoint, map_location="cpu", weights_only=True))
 
 
 class Batch:

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,13 @@ FAIL_AT = int(os.environ.get("FAKE_FAIL_AT", "-1"))
 
 
 def launch(
-    kind: str, folder: Path, environment: Mapping[str, str], **settings: str
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], **settings: str
 ) -> subprocess.Popen[bytes]:
-    """A runner's launch that starts this file instead of the engine."""
+    """A runner's launch that starts this file instead of what `command` starts."""
     home = str(Path(__file__).resolve().parents[1])
     with open(folder / "log.txt", "ab") as output:
         return subprocess.Popen(
-            [sys.executable, __file__, kind, str(folder)],
+            [sys.executable, __file__, *command[-2:]],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

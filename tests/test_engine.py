@@ -453,6 +453,22 @@ def test_a_stop_that_was_asked_for_while_the_run_still_loads_is_obeyed_and_used_
     assert execute(folder)["steps"] == 6
 
 
+def test_a_run_folder_and_its_model_are_all_that_another_machine_needs(model, proposed, trained, tmp_path):
+    here = tmp_path / "here"
+    shutil.copytree(proposed.path, here / "propose")
+    shutil.copytree(model.source, here / "model")
+    own = ModelRef(source=str(here / "model"))
+    pairs = human_pairs(RunFolder(here / "propose"))
+    folder = RunFolder.create(here / "train", train_request(own), pairs=pairs)
+    shutil.copytree(folder.path, tmp_path / "there" / "train")
+    shutil.copytree(here / "model", tmp_path / "there" / "model")
+    shutil.rmtree(here)
+    there = RunFolder(tmp_path / "there" / "train")
+    request = there.path / "request.json"
+    request.write_text(request.read_text().replace(str(here / "model"), str(tmp_path / "there" / "model")))
+    assert execute(there)["sha256"] == trained.result()["sha256"]
+
+
 @pytest.mark.slow
 def test_a_trainer_killed_in_the_middle_ends_with_the_same_adapter_bytes(model, proposed, tmp_path):
     request = train_request(model, steps=60)

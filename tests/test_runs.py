@@ -17,6 +17,7 @@ from annotating import SETTINGS, drawn, fake_runner, label, make_store, new_uuid
 from sqlite_utils import Database
 
 from annotator import jobs
+from annotator.launcher import Launcher
 from annotator.rows import Run
 from annotator.runs import Runner
 from annotator.store import DATABASE, Store
@@ -126,6 +127,48 @@ def test_a_run_that_cannot_even_begin_says_so(store: Store) -> None:
     wait_for(lambda: state(runner, store, run) == "failed")
     assert "No module named 'nothing_of_that_name'" in runner.view(store, store.run(run.id)).message
     runner.close()
+
+
+def launcher_that_counts(folder: Path) -> str:
+    """A launch command of a project's own: notes what it was given, then does it by the fake trainer."""
+    script = folder / "launcher.py"
+    script.write_text(
+        "import pathlib, subprocess, sys\n"
+        f"pathlib.Path({str(folder / 'seen')!r}).write_text(' '.join(sys.argv[1:-1]))\n"
+        f"sys.exit(subprocess.call([sys.executable, {fake_trainer.__file__!r}, *sys.argv[-2:]]))\n"
+    )
+    return f"{{python}} {script} --gpus={{processes}} {{command}}"
+
+
+def test_a_run_is_started_with_the_projects_own_command(tmp_path: Path, store: Store) -> None:
+    command = launcher_that_counts(tmp_path)
+    store.set_launcher(Launcher(processes=3, command=command).checked(), by="ann")
+    runner = follow(Runner(), store)
+    run = jobs.draw(store, 2, by="ann")
+    wait_for(lambda: store.run(run.id).what == "done")
+    assert (tmp_path / "seen").read_text() == "--gpus=3 -m sail propose"
+    started = [event["payload"] for event in store.run_history(run) if event["what"] == "started"]
+    assert started[-1]["command"][-2:] == ["propose", str(store.run_folder(run))]
+    runner.close()
+
+
+def test_a_launcher_that_waits_for_a_machine_is_found_by_a_new_server(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = jobs.draw(store, 2, by="ann")
+    folder = store.run_folder(run)
+    waits = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(folder)])
+    store.record_run_event(run.id, "started", pid=waits.pid)
+    # Started long ago, and nothing in the folder says so.
+    monkeypatch.setattr("annotator.runs.SLOWEST_START_S", 0.0)
+    runner = fake_runner()
+    runner.open(store)
+    runner.turn()
+    assert state(runner, store, run) == "running"
+    waits.kill()
+    waits.wait()
+    runner.turn()
+    assert state(runner, store, run) == "failed"
 
 
 def test_a_new_server_finds_the_running_trainer_and_starts_no_second_one(store: Store) -> None:

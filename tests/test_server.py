@@ -304,6 +304,27 @@ def test_what_cannot_be_used_is_one_sentence(
     assert projects.names() == ["p"]
 
 
+def test_how_runs_are_started_is_checked_at_its_field_and_kept(client: TestClient, store: Store) -> None:
+    for launcher, field, sentence in (
+        ({"processes": 0}, "launcher.processes", "must be at least 1"),
+        ({"command": "srun train"}, "launcher.command", "The command has no {command}"),
+        ({"command": "no-such-program {command}"}, "launcher.command", "There is no program"),
+    ):
+        response = client.post("/api/projects/p/settings", json={"settings": {}, "launcher": launcher})
+        (fault,) = response.json()["faults"]
+        assert (response.status_code, fault["field"]) == (422, field)
+        assert (fault["sentence"] or fault["rule"]).startswith(sentence)
+    before = store.project()
+    asked = {"processes": 2, "command": "{python} {command}"}
+    response = client.post("/api/projects/p/settings", json={"settings": {}, "launcher": asked})
+    assert response.json()["launcher"] == asked == store.project().launcher.model_dump()
+    assert store.project().settings == before.settings
+    assert client.get("/api/projects/p/setup").json()["defaults"]["launcher"] == {
+        "processes": 1,
+        "command": "",
+    }
+
+
 def test_settings_are_changed_one_by_one(client: TestClient, store: Store) -> None:
     response = client.post("/api/projects/p/settings", json={"settings": {"optimisation": {"steps": 9}}})
     assert response.json()["settings"]["optimisation"]["steps"] == 9

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from annotator import jobs
 from annotator.faults import about
+from annotator.launcher import Launcher
 from annotator.projects import Projects
 from annotator.routes.common import Body, InProject, Person, all_projects
 from sail.config import LoopSettings, ModelRef
@@ -29,6 +30,7 @@ class ProjectBody(Body):
 
 class SettingsBody(Body):
     settings: dict[str, Any]
+    launcher: Launcher | None = None
 
 
 class PromptsBody(Body):
@@ -69,7 +71,8 @@ def setup(project: InProject) -> dict[str, Any]:
         "prompts": "\n".join(found.prompts),
         "prompts_version": version,
         "settings": found.settings.model_dump(mode="json"),
-        "defaults": defaults(found.model).model_dump(mode="json"),
+        "launcher": found.launcher.model_dump(),
+        "defaults": {**defaults(found.model).model_dump(mode="json"), "launcher": Launcher().model_dump()},
     }
 
 
@@ -83,8 +86,15 @@ def defaults(model: ModelRef) -> LoopSettings:
 
 @api.post("/projects/{project}/settings")
 def change_settings(body: SettingsBody, project: InProject, who: Person) -> dict[str, Any]:
-    settings = jobs.change_settings(project.store, body.settings, by=who)
-    return {"settings": settings.model_dump(mode="json")}
+    if body.launcher:
+        with about("launcher.command"):
+            body.launcher.checked()
+    if body.settings:
+        jobs.change_settings(project.store, body.settings, by=who)
+    if body.launcher:
+        project.store.set_launcher(body.launcher, by=who)
+    now = project.store.project()
+    return {"settings": now.settings.model_dump(mode="json"), "launcher": now.launcher.model_dump()}
 
 
 @api.post("/projects/{project}/prompts")

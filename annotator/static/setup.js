@@ -31,7 +31,7 @@ export function mount(root) {
     prompts.elements.prompts.value = found.prompts;
     version = found.prompts_version;
     defaults = found.defaults;
-    fill(found.settings);
+    fill(found);
     find("create-copy").hidden = false;
     find("create-copy").textContent = `Copy the prompts of ${found.name}`;
     openForChange(true);
@@ -89,7 +89,7 @@ export function mount(root) {
   const fields = () => [...settings.querySelectorAll("input")];
 
   function fill(found) {
-    loaded = found;
+    loaded = { ...found.settings, launcher: found.launcher };
     for (const input of fields()) input.value = setting(input.name);
     drawDefaults();
   }
@@ -100,7 +100,7 @@ export function mount(root) {
     for (const input of fields()) {
       const note = settings.querySelector(`[data-default="${input.name}"]`);
       note.hidden = !changed.includes(input);
-      note.textContent = `Default ${at(defaults, input.name)}.`;
+      note.textContent = `Default ${at(defaults, input.name) || "none"}.`;
     }
     const folded = fields().filter((input) => input.closest("details"));
     const count = folded.filter((input) => changed.includes(input)).length;
@@ -151,9 +151,12 @@ export function mount(root) {
         const keys = input.name.split(".");
         const last = keys.pop();
         const place = keys.reduce((value, key) => (value[key] ??= {}), changes);
-        place[last] = input.value === "" ? null : Number(input.value);
+        const typed = input.value.trim();
+        place[last] = input.type === "text" ? typed : typed === "" ? null : Number(typed);
       }
-      fill((await ask(`${base}/settings`, { settings: changes })).settings);
+      const { launcher, ...rest } = changes;
+      const whole = launcher && { ...loaded.launcher, ...launcher };
+      fill(await ask(`${base}/settings`, { settings: rest, launcher: whole }));
       said("settings", "Saved.");
     },
     settingOf,

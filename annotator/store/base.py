@@ -14,6 +14,7 @@ from sqlite_utils import Database
 from sqlite_utils.utils import sqlite3  # type: ignore[attr-defined]  # pysqlite3 where it is installed
 
 from annotator import migrations
+from annotator.launcher import Launcher
 from annotator.rows import Project
 from annotator.writer import Writer
 from sail.config import LoopSettings, ModelRef
@@ -120,6 +121,7 @@ class Base:
             download=model["download"],
             prompts=tuple(prompts),
             settings=LoopSettings.model_validate(settings),
+            launcher=Launcher.model_validate(self._last_event("launcher") or {}),
         )
 
     def set_model(self, model: ModelRef, *, download: bool, by: str) -> None:
@@ -149,6 +151,9 @@ class Base:
 
     def set_settings(self, settings: LoopSettings, *, by: str) -> None:
         self._write(lambda: self._append_event("settings", settings.model_dump(mode="json"), by))
+
+    def set_launcher(self, launcher: Launcher, *, by: str) -> None:
+        self._write(lambda: self._append_event("launcher", launcher.model_dump(mode="json"), by))
 
     def events(self) -> list[dict[str, Any]]:
         """Who decided what, when: settings, model, prompts and the current round, oldest first."""

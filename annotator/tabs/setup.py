@@ -14,6 +14,7 @@ class _Setting(NamedTuple):
     least: str
     step: str = "1"
     hint: str = ""
+    kind: str = "number"
 
 
 _FEW = (
@@ -55,24 +56,39 @@ _ADVANCED = (
             _Setting("monitor_prompts", "Held-out prompts", "0"),
         ),
     ),
+    (
+        "Where runs are computed",
+        (
+            _Setting("launcher.processes", "Processes on this machine", "1", "1", "One for each GPU."),
+            _Setting(
+                "launcher.command",
+                "Launch command",
+                "",
+                "",
+                "Instead, such as: sbatch --wait FILE {command}. docs/several_gpus.md has more.",
+                kind="text",
+            ),
+        ),
+    ),
 )
 
 
-def _number(setting: _Setting) -> str:
+def _field(setting: _Setting) -> str:
     hint = f"<small>{setting.hint}</small>" if setting.hint else ""
+    limits = f'min="{setting.least}" step="{setting.step}"' if setting.kind == "number" else ""
     return (
-        f'<label><span>{setting.title}</span><input type="number" name="{setting.name}" '
-        f'min="{setting.least}" step="{setting.step}" data-testid="setting-{setting.name}">'
+        f'<label><span>{setting.title}</span><input type="{setting.kind}" name="{setting.name}" '
+        f'{limits} autocomplete="off" data-testid="setting-{setting.name}">'
         f'<small data-default="{setting.name}" hidden></small>{hint}</label>'
     )
 
 
-def _numbers(settings: tuple[_Setting, ...]) -> str:
-    return f'<div class="sail-numbers">{"".join(map(_number, settings))}</div>'
+def _fields(settings: tuple[_Setting, ...]) -> str:
+    return f'<div class="sail-numbers">{"".join(map(_field, settings))}</div>'
 
 
 _GROUPS = "".join(
-    f"<fieldset><legend>{title}</legend>{_numbers(settings)}</fieldset>" for title, settings in _ADVANCED
+    f"<fieldset><legend>{title}</legend>{_fields(settings)}</fieldset>" for title, settings in _ADVANCED
 )
 
 MARKUP = f"""
@@ -125,7 +141,7 @@ MARKUP = f"""
       <form class="sail-form" data-testid="settings" novalidate>
         <h3>Settings of the loop</h3>
         <p class="sail-dim">They came with the model and hold for whatever is started from now on.</p>
-        {_numbers(_FEW)}
+        {_fields(_FEW)}
         <details data-testid="settings-advanced">
           <summary data-part="advanced">Advanced</summary>
           {_GROUPS}

@@ -10,6 +10,7 @@ from annotating import SETTINGS, make_model, make_store
 from labelling import App, open_page, open_tab, start_app, until
 from playwright.sync_api import Locator, Page, Route, expect
 
+from annotator.launcher import Launcher
 from annotator.store import Store
 
 pytestmark = pytest.mark.browser
@@ -145,6 +146,24 @@ def test_several_settings_are_wrong_at_once_and_the_fold_opens_for_them(setup: P
     settings = store.project().settings
     assert (settings.loss.beta, settings.lora.rank, settings.sampling.guidance) == (30, 4, 3)
     expect(setup.locator("[aria-invalid]")).to_have_count(0)
+
+
+def test_how_runs_are_started_is_refused_at_its_field_and_kept(setup: Page, store: Store) -> None:
+    setup.get_by_test_id("settings-advanced").locator("summary").click()
+    processes = setup.get_by_test_id("setting-launcher.processes")
+    command = setup.get_by_test_id("setting-launcher.command")
+    expect(processes).to_have_value("1")
+    processes.fill("2")
+    command.fill("no-such-program {command}")
+    setup.get_by_test_id("settings-submit").click()
+    says(command, "There is no program 'no-such-program' here. Give its full path, or install it.")
+    assert store.project().launcher.processes == 1
+    command.fill("{python} {command}")
+    setup.get_by_test_id("settings-submit").click()
+    expect(setup.get_by_test_id("settings-saved")).to_have_text("Saved.")
+    assert store.project().launcher == Launcher(processes=2, command="{python} {command}")
+    assert store.project().settings == SETTINGS
+    expect(setup.locator('[data-default="launcher.command"]')).to_have_text("Default none.")
 
 
 def test_what_two_settings_are_to_blame_for_is_said_at_the_one_that_was_changed(setup: Page) -> None:

@@ -33,6 +33,7 @@ class Policy:
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
         self._configs: dict[str, LoraConfig] = {}
+        self._layers: list[BaseTunerLayer] = []
         self._playing: tuple[str, float] = ("policy", 1.0)
 
     def add_trainable(self, lora: Lora, *, noise_seed: int) -> None:
@@ -72,6 +73,8 @@ class Policy:
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
             inject_adapter_in_model(config, self.backbone.denoiser, adapter_name=part)
         self._configs[part] = config
+        modules = self.backbone.denoiser.modules()
+        self._layers = [module for module in modules if isinstance(module, BaseTunerLayer)]
         for name, parameter in self.backbone.denoiser.named_parameters():
             if f".{part}." in name:
                 # A step of 1e-5 would vanish in bf16.
@@ -90,7 +93,7 @@ class Policy:
         """
         self._playing = part, strength
         active = part if part in self._configs else "base"
-        for layer in self._layers():
+        for layer in self._layers:
             layer.enable_adapters(active != "base")
             if active != "base":
                 layer.set_adapter(active, inference_mode=active != "policy")
@@ -107,9 +110,6 @@ class Policy:
         finally:
             part_before, strength_before = before
             self.play(part_before, strength=strength_before)
-
-    def _layers(self) -> list[BaseTunerLayer]:
-        return [module for module in self.backbone.denoiser.modules() if isinstance(module, BaseTunerLayer)]
 
     def weights(self) -> dict[str, Tensor]:
         """The policy adapter under peft's names."""

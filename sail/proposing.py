@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from sail import backbones
+from sail import backbones, memory
 from sail.config import ModelRef, ProposeRequest, Sampling
 from sail.pairing import most_different, ranked_self_pairs
 from sail.policy import Part, Policy
@@ -74,7 +74,8 @@ def decoded(policy: Policy, latents_NCHW: Tensor, chunk: int) -> Tensor:
     """Images of latents, at most `chunk` at once: N H W 3 uint8 on the CPU."""
     device = policy.backbone.device
     parts = torch.split(latents_NCHW, chunk)
-    return torch.cat([policy.backbone.decode(part.to(device)) for part in parts])
+    with memory.named("sampling.chunk", chunk):
+        return torch.cat([policy.backbone.decode(part.to(device)) for part in parts])
 
 
 def publish_candidates(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sail import memory
 from sail.backbones.base import Conditioning, join, take
 from sail.config import Sampling
 from sail.policy import Policy
@@ -68,7 +69,8 @@ def _draw_chunk(
     prompts = list(dict.fromkeys(prompt for prompt, _ in images))
     rows = [prompts.index(prompt) for prompt, _ in images]
     conditioning = take(policy.backbone.encode_prompts(prompts), rows)
-    return denoise(policy, noise_BCHW, conditioning, generators, sampling)
+    with memory.named("sampling.chunk", sampling.chunk):
+        return denoise(policy, noise_BCHW, conditioning, generators, sampling)
 
 
 @torch.no_grad()

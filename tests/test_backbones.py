@@ -18,6 +18,7 @@ from sail import backbones
 from sail.__main__ import app
 from sail.backbones import Backbone
 from sail.backbones.base import take
+from sail.batches import Batch
 from sail.config import (
     ExportRequest,
     LoopSettings,
@@ -34,7 +35,6 @@ from sail.reward import draw_weights, gains, implicit_reward
 from sail.runfolder import ADAPTER_FILE, RunFolder
 from sail.running import execute
 from sail.sampling import denoise
-from sail.training import Batch
 
 BUILDERS: dict[str, Callable[[Path], Path]] = {
     "stable_diffusion": build_stable_diffusion,

@@ -108,6 +108,7 @@ class Batch:
         draws: Sequence[PairDraw] = (),
     ) -> None:
         self._own = (latents_P2, noise_P, timesteps_P, human_P, prompt_rows, conditioning, device, draws)
+        self.prompt_rows = prompt_rows
         self.draws = draws
         """Where draws are fixed: which pair and which of its draws each row is."""
         self.latents_2P = _sent(torch.cat([latents_P2[:, 0], latents_P2[:, 1]]), device)
@@ -151,23 +152,20 @@ class Batches:
 
     def at(self, step: int) -> Batch:
         """The pairs of a step, from 0, with one timestep and one noise for winner and loser."""
-        config, data = self._config, self._data
-        first = step * config.batch_pairs
-        drawn = [self._mixer.draw(n) for n in range(first, first + config.batch_pairs)]
-        pairs = [data.sides[side][index] for side, index in drawn]
+        config, data, pairs = self._config, self._data, self.pairs_at(step)
         if config.draws_per_pair is None:
             draws: list[PairDraw] = []
             drawn_P, noise_P, emptied = self._fresh(step)
         else:
-            turns = [self._mixer.turn(n) for n in range(first, first + config.batch_pairs)]
-            draws = [(pair, turn % config.draws_per_pair) for pair, turn in zip(pairs, turns, strict=True)]
+            turns = [self._mixer.turn(n) % config.draws_per_pair for n in self._numbers(step)]
+            draws = list(zip(pairs, turns, strict=True))
             drawn_P, noise_P, emptied = self._fixed(draws, config.draws_per_pair)
         empty_row = len(data.conditioning["prompt_embeds"]) - 1
         return Batch(
             torch.stack([data.latents[pair] for pair in pairs]),
             noise_P,
             self._backbone.timesteps(drawn_P, self._shape),
-            torch.tensor([side == "human" for side, _ in drawn]),
+            torch.tensor([self._mixer.draw(n)[0] == "human" for n in self._numbers(step)]),
             [
                 empty_row if without else data.prompt_rows[pair]
                 for pair, without in zip(pairs, emptied, strict=True)
@@ -176,6 +174,15 @@ class Batches:
             self._backbone.device,
             draws,
         )
+
+    def pairs_at(self, step: int) -> list[int]:
+        """Which pairs of the run a step, from 0, learns from."""
+        drawn = (self._mixer.draw(n) for n in self._numbers(step))
+        return [self._data.sides[side][index] for side, index in drawn]
+
+    def _numbers(self, step: int) -> range:
+        """Of the pairs drawn in a step, counted over the whole run."""
+        return range(step * self._config.batch_pairs, (step + 1) * self._config.batch_pairs)
 
     def _fresh(self, step: int) -> tuple[Tensor, Tensor, list[bool]]:
         """Timestep, noise and whether to leave out the prompt, new for every step."""
@@ -220,12 +227,15 @@ class ReferenceErrors:
         """Errors of winners, then of losers: (2P,). `compute` is asked for unknown ones, by row of 2P."""
         device, count = self._error_DB2.device, len(draws)
         pair_P, draw_P = _sent(torch.tensor(draws), device).unbind(1)
-        missing = [row for row, draw in enumerate(draws) if draw not in self._known | self._new]
-        if missing:
+        # A batch that is larger than the pairs may hold the same draw twice.
+        first_row = {draw: row for row, draw in reversed(list(enumerate(draws)))}
+        unknown = [draw for draw in first_row if draw not in self._known and draw not in self._new]
+        if unknown:
+            missing = [first_row[draw] for draw in unknown]
             row_M = _sent(torch.tensor([*missing, *(row + count for row in missing)]), device)
             winner_M = row_M[: len(missing)]
             self._error_DB2[pair_P[winner_M], draw_P[winner_M]] = compute(row_M).view(2, -1).T
-            self._new.update(draws[row] for row in missing)
+            self._new.update(unknown)
         return self._error_DB2[pair_P, draw_P].T.flatten()
 
     def keep(self) -> None:

@@ -66,6 +66,7 @@ def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> d
         "prompts": len(request.prompts),
         "candidates": len(request.prompts) * request.num_candidates,
         "self_pairs": self_pairs,
+        "distilled": policy.backbone.distilled,
         "seconds": round(time.monotonic() - began, 2),
     }
 

@@ -78,6 +78,7 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         "accepted": not reasons,
         "reasons": reasons,
         **trainer.fit.told(),
+        "distilled": policy.backbone.distilled,
         "seconds": round(time.monotonic() - began, 2),
         "stage_seconds": {
             "train": round(trained - began, 2),
@@ -133,8 +134,9 @@ class Trainer:
         draws = config.draws_per_pair
         self._reference_errors = ReferenceErrors(len(data.latents), draws, device) if draws else None
         self._parameters = policy.parameters()
+        # Fused: the plain one reads every parameter's count of steps back.
         self._optimiser = torch.optim.AdamW(
-            self._parameters.values(), lr=config.learning_rate, weight_decay=0.0
+            self._parameters.values(), lr=config.learning_rate, weight_decay=0.0, fused=True
         )
         self.fit = MemoryFit(folder, config, on_gpu=device.type == "cuda")
         self._checkpoint = folder.path / "checkpoint" / "state.pt"
@@ -152,8 +154,7 @@ class Trainer:
             self._preview()
         self._since = time.monotonic()
         while self._step < total:
-            self._unread.append(self._optimise(progress))
-            self._step += 1
+            self.advance(progress)
             progress.advance()
             is_checkpoint = self._step % self._request.checkpoint_every == 0 or self._step == total
             if is_checkpoint or len(self._unread) >= self._read_every:
@@ -168,6 +169,11 @@ class Trainer:
                 self._read()
                 self._save()
                 raise
+
+    def advance(self, progress: Progress) -> None:
+        """One step. What it came to stays on the device until it is read."""
+        self._unread.append(self._optimise(progress))
+        self._step += 1
 
     def _read(self) -> None:
         """Wait for the metrics of the steps since the last look, and write them down."""

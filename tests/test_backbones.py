@@ -14,7 +14,7 @@ from tiny_families import SIZE, build_flux, build_sd3, build_sdxl, build_stable_
 from torch import Tensor
 from typer.testing import CliRunner
 
-from sail import backbones
+from sail import backbones, cost
 from sail.__main__ import app
 from sail.backbones import Backbone
 from sail.backbones.base import take
@@ -164,6 +164,9 @@ def test_a_model_that_guidance_is_distilled_into_is_asked_once_a_step(load, monk
     )
     drawn_by_us(policy, noise_of(policy.backbone), guidance=4.0)
     assert seen == [2 * passes] * QUICK.steps
+    guided = QUICK.model_copy(update={"guidance": 4.0})
+    reckoned = cost.evaluations_to_draw(guided, distilled=policy.backbone.distilled)
+    assert reckoned == passes * QUICK.steps
 
 
 def test_schnell_knows_no_guidance(load):

@@ -586,8 +586,21 @@ def test_the_cost_of_a_train_run_is_what_the_denoiser_is_asked(model, proposed, 
     # What is seen are forward passes alone.
     monkeypatch.setattr(cost, "FORWARD_AND_BACKWARD", 1)
     assert images_predicted(monkeypatch, folder) == cost.evaluations_to_train(
-        request, judged_pairs=len(pairs)
+        request, judged_pairs=len(pairs), human_pairs=3, self_pairs=0
     )
+
+
+def test_the_cost_of_a_train_run_on_fixed_draws_counts_the_reference_once(
+    model, proposed, tmp_path, monkeypatch
+):
+    request, pairs = train_request(model, steps=5), human_pairs(proposed)
+    optimisation = request.optimisation.model_copy(update={"draws_per_pair": 2})
+    request = request.model_copy(update={"optimisation": optimisation})
+    folder = RunFolder.create(tmp_path / "run", request, pairs=pairs)
+    monkeypatch.setattr(cost, "FORWARD_AND_BACKWARD", 1)
+    expected = cost.evaluations_to_train(request, judged_pairs=len(pairs), human_pairs=3, self_pairs=0)
+    assert cost.reference_pairs(request, human_pairs=3, self_pairs=0) == 3 * 2
+    assert images_predicted(monkeypatch, folder) == expected
 
 
 # Monitors

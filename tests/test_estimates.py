@@ -34,9 +34,25 @@ def test_the_next_run_is_reckoned_by_its_cost_and_the_pace_of_those_before(tmp_p
     folder.publish_result({**folder.result(), "seconds": seconds})
 
     assert estimates.seconds_per_evaluation(store) == pytest.approx(seconds_per_evaluation)
-    expected = cost.evaluations_to_train(jobs.train_request(store), judged_pairs=store.counts().winners)
+    counts = store.counts()
+    expected = cost.evaluations_to_train(
+        jobs.train_request(store),
+        judged_pairs=counts.winners,
+        human_pairs=counts.trainable,
+        self_pairs=0,
+    )
     assert estimates.seconds_of(store, TRAIN) == round(seconds_per_evaluation * expected)
 
     run_now(store, jobs.train(store, by="ann"))
     proposed = estimates.seconds_of(store, NextStep(name="propose", round=1))
     assert proposed is not None and proposed >= 0
+
+
+def test_where_guidance_is_distilled_a_solver_step_counts_once(tmp_path: Path):
+    store = make_store(tmp_path / "project")
+    drawn(store, 4)
+    folder = RunFolder(store.run_folder(store.runs()[-1]))
+    plain = estimates.seconds_per_evaluation(store)
+    folder.publish_result({**folder.result(), "distilled": True})
+    assert folder.request().sampling.guidance > 1
+    assert estimates.seconds_per_evaluation(store) == pytest.approx(2 * plain)

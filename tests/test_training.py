@@ -159,7 +159,8 @@ def test_known_reference_errors_give_the_losses_that_computing_them_each_time_gi
     assert losses(known) == pytest.approx(losses(computed), abs=1e-5)
 
 
-def test_the_reference_is_asked_once_for_each_draw_of_a_pair(new_run, model, monkeypatch):
+@pytest.mark.parametrize("draws", [1, 2])
+def test_the_reference_is_asked_once_for_each_draw_of_a_pair(new_run, model, monkeypatch, draws):
     asked = []
     plain = Trainer._error
 
@@ -170,8 +171,8 @@ def test_the_reference_is_asked_once_for_each_draw_of_a_pair(new_run, model, mon
 
     monkeypatch.setattr(Trainer, "_error", counted)
     # Three pairs to learn from, four a step: 24 draws of pairs, of which 3 x 2 are different.
-    execute(new_run(with_draws(train_request(model, steps=6), 2)))
-    assert sum(asked) == 2 * 3 * 2
+    execute(new_run(with_draws(train_request(model, steps=6), draws)))
+    assert sum(asked) == 2 * 3 * draws
 
 
 def test_a_run_with_own_draws_stopped_at_every_step_ends_with_the_same_bytes(new_run, model):

@@ -111,6 +111,28 @@ class Policy:
             part_before, strength_before = before
             self.play(part_before, strength=strength_before)
 
+    @contextmanager
+    def folded(self) -> Iterator[None]:
+        """What is played, with its adapter added to the weights that it adapts: to draw with, not to learn.
+
+        Only in float32: in bfloat16 most of what an adapter adds is less than the last bit of a weight.
+        Beside each weight stands the one that it replaces, which is put back as it was.
+        """
+        part, _ = self._playing
+        layers = [layer for layer in self._layers if part in layer.lora_A] if part in self._configs else []
+        weights = [layer.get_base_layer().weight for layer in layers]
+        if any(weight.dtype != torch.float32 for weight in weights):
+            layers, weights = [], []
+        before = [weight.data for weight in weights]
+        try:
+            for layer in layers:
+                layer.merge(safe_merge=True)
+            yield
+        finally:
+            for layer, weight, own in zip(layers, weights, before, strict=True):
+                weight.data = own
+                layer.merged_adapters.clear()
+
     def weights(self) -> dict[str, Tensor]:
         """The policy adapter under peft's names."""
         return get_peft_model_state_dict(self.backbone.denoiser, adapter_name="policy")

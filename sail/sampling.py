@@ -69,7 +69,7 @@ def _draw_chunk(
     prompts = list(dict.fromkeys(prompt for prompt, _ in images))
     rows = [prompts.index(prompt) for prompt, _ in images]
     conditioning = take(policy.backbone.encode_prompts(prompts), rows)
-    with memory.named("sampling.chunk", sampling.chunk):
+    with memory.named("sampling.chunk", sampling.chunk), policy.folded():
         return denoise(policy, noise_BCHW, conditioning, generators, sampling)
 
 

@@ -1,4 +1,4 @@
-"""The throughput benchmark: its shapes are the published ones, and both of its loops compute the same loss."""
+"""The throughput benchmark: its shapes are the published ones, and both loops compute the same loss."""
 
 from __future__ import annotations
 

@@ -7,20 +7,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import test_engine
 import torch
-from test_engine import QUICK, human_pairs, model, policy_of, proposed, tiny_model, train_request
+from test_engine import QUICK, human_pairs, model, policy_of, proposed, tiny_model
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sail.backbones.pipeline import PipelineBackbone
 from sail.batches import Batches, ReferenceErrors, load_pairs
-from sail.config import CompareRequest, Look, Optimisation, Scoring, TrainRequest
+from sail.config import CompareRequest, Look, ModelRef, Monitoring, Optimisation, Scoring, TrainRequest
 from sail.memory import MemoryFit
 from sail.reward import gains
 from sail.runfolder import Progress, RunFolder, Stopped
 from sail.running import execute, one_sentence
 from sail.sampling import draw
 from sail.training import Trainer
+
+
+def train_request(model: ModelRef, **changes) -> TrainRequest:
+    """As the engine's, with nothing drawn and no more checkpoints than one in the middle."""
+    request = test_engine.train_request(model, **changes)
+    return request.model_copy(update={"monitoring": Monitoring(), "checkpoint_every": 4})
 
 
 def with_draws(request: TrainRequest, draws: int | None = 2, **changes) -> TrainRequest:

@@ -17,7 +17,7 @@ def seconds_of(store: Store, step: NextStep) -> float | None:
     """Seconds of the run that `step` asks for; None where it asks for none or nothing like it was timed."""
     if step.name not in ("propose", "train"):
         return None
-    folders = _finished(store)
+    folders = _finished(store, step.name)
     rate = _median_pace(folders)
     if rate is None:
         return None
@@ -40,14 +40,16 @@ def seconds_of(store: Store, step: NextStep) -> float | None:
     return float(round(rate * evaluations))
 
 
-def seconds_per_evaluation(store: Store) -> float | None:
-    """Median over the last finished runs; None before the first."""
-    return _median_pace(_finished(store))
+def seconds_per_evaluation(store: Store, job: str) -> float | None:
+    """Median over the last finished runs of that job, or of any job before its first; None before any."""
+    return _median_pace(_finished(store, job))
 
 
-def _finished(store: Store) -> list[RunFolder]:
+def _finished(store: Store, job: str) -> list[RunFolder]:
     done = [run for run in store.runs() if run.what == "done" and run.job in ("draw", "propose", "train")]
-    return [RunFolder(store.run_folder(run)) for run in done[-RECENT_RUNS:]]
+    # An evaluation that is learned from does not take what one takes that is drawn with.
+    own = [run for run in done if run.job == job] or done
+    return [RunFolder(store.run_folder(run)) for run in own[-RECENT_RUNS:]]
 
 
 def _median_pace(folders: list[RunFolder]) -> float | None:

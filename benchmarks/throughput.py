@@ -11,7 +11,7 @@ ask policy and reference, read the figures. Ours has latents and embeddings read
 `--draws-per-pair` of each pair's own, of which the reference sees each once (0: new ones in every step).
 
 Seconds on a CPU are those that this process computed, so that other programs do not count. `--predict` times
-a propose and a train run, reckons the next two from them as the app does, and then times those.
+a propose and a train run, reckons two of twice the size from them as the app does, and then times those.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from annotator.estimates import pace_of
 from benchmarks.shapes import SHAPES, backbone_of_shape
 from sail import backbones, cost
 from sail.backbones import Backbone
@@ -432,7 +431,11 @@ def predicted_and_measured(asked: argparse.Namespace, folder: Path) -> dict[str,
     """A propose and a train run reckoned from one of each before, and timed."""
     model = ModelRef(source=str(asked.model))
     settings = LoopSettings.for_model(model)
-    paces, told = [], {}
+    clock = Clock(torch.device(asked.device))
+    # What a process does once, it has done before both.
+    backbones.load(model)
+    paces: dict[str, float] = {}
+    told: dict[str, dict[str, float]] = {}
     for turn, size in enumerate((1, 2)):
         prompts = tuple(f"{prompt} {turn}" for prompt in PROMPTS[: 4 * size])
         propose = ProposeRequest(
@@ -440,7 +443,7 @@ def predicted_and_measured(asked: argparse.Namespace, folder: Path) -> dict[str,
         )
         drawn = RunFolder.create(folder / f"{turn}-propose", propose)
         reckoned = cost.evaluations_to_propose(propose)
-        told["propose"] = timed(drawn, reckoned, paces)
+        told["propose"] = timed(drawn, reckoned, paces, clock)
         pairs = pairs_of(drawn)
         optimisation = settings.optimisation.model_copy(
             update={"steps": asked.steps * size, "draws_per_pair": asked.draws_per_pair or None}
@@ -457,18 +460,22 @@ def predicted_and_measured(asked: argparse.Namespace, folder: Path) -> dict[str,
         reckoned = cost.evaluations_to_train(
             train, judged_pairs=len(pairs), human_pairs=len(pairs), self_pairs=0
         )
-        told["train"] = timed(trained, reckoned, paces)
+        told["train"] = timed(trained, reckoned, paces, clock)
     return told
 
 
-def timed(folder: RunFolder, evaluations: int, paces: list[float]) -> dict[str, float]:
-    """Seconds as the app reckons them from the runs before, and as they were."""
-    predicted = median(paces[-3:]) * evaluations if paces else float("nan")
-    seconds = execute(folder)["seconds"]
-    pace = pace_of(folder)
-    assert pace is not None
-    paces.append(pace)
-    return {"predicted_s": round(predicted, 1), "measured_s": seconds, "ratio": round(predicted / seconds, 3)}
+def timed(folder: RunFolder, evaluations: int, paces: dict[str, float], clock: Clock) -> dict[str, float]:
+    """Seconds as reckoned from the run of the same kind before, and as they were."""
+    kind = folder.request().kind
+    predicted = paces.get(kind, float("nan")) * evaluations
+    measured = clock.seconds(lambda: execute(folder))
+    paces[kind] = measured / evaluations
+    found = {
+        "predicted_s": predicted,
+        "measured_s": measured,
+        "predicted_over_measured": predicted / measured,
+    }
+    return {name: round(value, 3) for name, value in found.items()}
 
 
 def pairs_of(drawn: RunFolder) -> list[TrainingPair]:

@@ -11,7 +11,7 @@ ask policy and reference, read the figures. Ours has latents and embeddings read
 `--draws-per-pair` of each pair's own, of which the reference sees each once (0: new ones in every step).
 
 Seconds on a CPU are those that this process computed, so that other programs do not count. `--predict` times
-a propose and a train run, reckons two of twice the size from them as the app does, and then times those.
+a train and a propose run, reckons two of twice the size from them as the app does, and then times those.
 """
 
 from __future__ import annotations
@@ -428,23 +428,16 @@ def last_rate(progress: str) -> float:
 
 
 def predicted_and_measured(asked: argparse.Namespace, folder: Path) -> dict[str, dict[str, float]]:
-    """A propose and a train run reckoned from one of each before, and timed."""
+    """A train and a propose run of a round, reckoned from one of each of half the size before, and timed."""
     model = ModelRef(source=str(asked.model))
-    settings = LoopSettings.for_model(model)
-    clock = Clock(torch.device(asked.device))
-    # What a process does once, it has done before both.
-    backbones.load(model)
-    paces: dict[str, float] = {}
+    settings, clock = LoopSettings.for_model(model), Clock(torch.device(asked.device))
+    seed = ProposeRequest(model=model, prompts=PROMPTS, num_candidates=4, sampling=settings.sampling)
+    # Also what a process does only once, so that it counts for none of the others.
+    drawn = RunFolder.create(folder / "seed", seed)
+    execute(drawn)
+    pairs, paces = pairs_of(drawn), {}
     told: dict[str, dict[str, float]] = {}
-    for turn, size in enumerate((1, 2)):
-        prompts = tuple(f"{prompt} {turn}" for prompt in PROMPTS[: 4 * size])
-        propose = ProposeRequest(
-            model=model, prompts=prompts, num_candidates=4, noise_seed=turn, sampling=settings.sampling
-        )
-        drawn = RunFolder.create(folder / f"{turn}-propose", propose)
-        reckoned = cost.evaluations_to_propose(propose)
-        told["propose"] = timed(drawn, reckoned, paces, clock)
-        pairs = pairs_of(drawn)
+    for size in (1, 2):
         optimisation = settings.optimisation.model_copy(
             update={"steps": asked.steps * size, "draws_per_pair": asked.draws_per_pair or None}
         )
@@ -456,11 +449,23 @@ def predicted_and_measured(asked: argparse.Namespace, folder: Path) -> dict[str,
             scoring=settings.scoring,
             sampling=settings.sampling,
         )
-        trained = RunFolder.create(folder / f"{turn}-train", train, pairs=pairs)
         reckoned = cost.evaluations_to_train(
             train, judged_pairs=len(pairs), human_pairs=len(pairs), self_pairs=0
         )
+        trained = RunFolder.create(folder / f"train-{size}", train, pairs=pairs)
         told["train"] = timed(trained, reckoned, paces, clock)
+        sha256 = (trained.result() or {})["sha256"]
+        propose = ProposeRequest(
+            model=model,
+            adapter=sha256,
+            prompts=tuple(f"{prompt} {turn}" for prompt in PROMPTS for turn in range(size)),
+            num_candidates=settings.num_candidates,
+            sampling=settings.sampling,
+            scoring=settings.scoring,
+        )
+        adapters = {sha256: trained.path / "adapter"}
+        proposed = RunFolder.create(folder / f"propose-{size}", propose, adapters=adapters)
+        told["propose"] = timed(proposed, cost.evaluations_to_propose(propose), paces, clock)
     return told
 
 

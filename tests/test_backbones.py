@@ -501,8 +501,9 @@ def test_the_loop_goes_through_two_rounds(looped, name):
     assert [done["self_pairs"] for done in result["rounds"]] == [0, 2, 2]
     for run in sorted((looped(name) / "runs").glob("*-train")):
         first, second = RunFolder(run).metrics()
-        # Every round starts at its reference, and moves.
-        assert first["loss"] == pytest.approx(0.6931472, abs=1e-4) and first["grad_norm"] > 0
+        # Every round starts at its reference, and moves. At this rate errors are near 25, and beta makes
+        # 2e-3 of their last bit.
+        assert first["loss"] == pytest.approx(0.6931472, abs=5e-3) and first["grad_norm"] > 0
         assert abs(second["margin"]) > 1e-6
 
 

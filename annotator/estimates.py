@@ -5,7 +5,6 @@ from __future__ import annotations
 from statistics import median
 
 from annotator import jobs
-from annotator.rows import Run
 from annotator.store import Store
 from sail import cost
 from sail.rounds import NextStep
@@ -16,35 +15,67 @@ RECENT_RUNS = 3
 
 def seconds_of(store: Store, step: NextStep) -> float | None:
     """Seconds of the run that `step` asks for; None where it asks for none or nothing like it was timed."""
-    if step.name == "propose":
-        evaluations = cost.evaluations_to_propose(jobs.propose_request(store))
-    elif step.name == "train":
-        evaluations = cost.evaluations_to_train(
-            jobs.train_request(store), judged_pairs=store.counts().winners
-        )
-    else:
+    if step.name not in ("propose", "train"):
         return None
-    rate = seconds_per_evaluation(store)
-    return None if rate is None else float(round(rate * evaluations))
+    folders = _finished(store, step.name)
+    rate = _median_pace(folders)
+    if rate is None:
+        return None
+    # A model is what it is: the last run has said it.
+    distilled = is_distilled(folders[-1])
+    if step.name == "propose":
+        evaluations = cost.evaluations_to_propose(jobs.propose_request(store), distilled=distilled)
+    else:
+        request, counts = jobs.train_request(store), store.counts()
+        # Self pairs are counted only where they matter: this is asked for again and again.
+        fixed = request.optimisation.draws_per_pair is not None
+        own = sum(pair.source == "self" for pair in jobs.training_pairs(store)) if fixed else 0
+        evaluations = cost.evaluations_to_train(
+            request,
+            judged_pairs=counts.winners,
+            human_pairs=counts.trainable,
+            self_pairs=own,
+            distilled=distilled,
+        )
+    return float(round(rate * evaluations))
 
 
-def seconds_per_evaluation(store: Store) -> float | None:
-    """Median over the last finished runs; None before the first."""
+def seconds_per_evaluation(store: Store, job: str) -> float | None:
+    """Median over the last finished runs of that job, or of any job before its first; None before any."""
+    return _median_pace(_finished(store, job))
+
+
+def _finished(store: Store, job: str) -> list[RunFolder]:
     done = [run for run in store.runs() if run.what == "done" and run.job in ("draw", "propose", "train")]
-    rates = [_rate(store, run) for run in done[-RECENT_RUNS:]]
-    known = [rate for rate in rates if rate is not None]
+    # An evaluation that is learned from does not take what one takes that is drawn with.
+    own = [run for run in done if run.job == job] or done
+    return [RunFolder(store.run_folder(run)) for run in own[-RECENT_RUNS:]]
+
+
+def _median_pace(folders: list[RunFolder]) -> float | None:
+    known = [pace for pace in map(pace_of, folders) if pace is not None]
     return median(known) if known else None
 
 
-def _rate(store: Store, run: Run) -> float | None:
-    folder = RunFolder(store.run_folder(run))
+def pace_of(folder: RunFolder) -> float | None:
+    """Seconds an evaluation of a propose or train run; None before it has ended."""
     result = folder.result()
     if result is None:
         return None
-    request = folder.request()
-    if run.job == "train":
-        judged = result["judge_accuracy"]["n"] + (result.get("human_agreement") or {}).get("n", 0)
-        evaluations = cost.evaluations_to_train(request, judged_pairs=judged)
+    request, distilled = folder.request(), is_distilled(folder)
+    if request.kind == "train":
+        evaluations = cost.evaluations_to_train(
+            request,
+            judged_pairs=result["judge_accuracy"]["n"] + (result.get("human_agreement") or {}).get("n", 0),
+            human_pairs=result["human_pairs"],
+            self_pairs=result["self_pairs"],
+            distilled=distilled,
+        )
     else:
-        evaluations = cost.evaluations_to_propose(request)
+        evaluations = cost.evaluations_to_propose(request, distilled=distilled)
     return float(result["seconds"]) / evaluations
+
+
+def is_distilled(folder: RunFolder) -> bool:
+    """Whether guidance is distilled into the run's model; no earlier version's result says so."""
+    return bool((folder.result() or {}).get("distilled"))

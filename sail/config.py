@@ -128,6 +128,8 @@ class Scoring(Config):
     """Candidates of one prompt are scored on the same draws; false gives each its own, which adds their
     noise to every comparison."""
     timesteps: TimestepRange = (0.0, 1.0)
+    chunk: int = Field(64, ge=1)
+    """Images that the denoiser sees at once while it judges."""
     reference: Literal["base", "parent"] = "base"
     """`base`: the pretrained model; `parent`: the adapter the judge was trained from."""
     bank_seed: int = 0
@@ -170,8 +172,12 @@ class Optimisation(Config):
     steps: int = Field(200, ge=1)
     batch_pairs: int = Field(16, ge=1)
     """Pairs in one optimiser step, over all processes and accumulated micro-batches."""
-    micro_batch_pairs: int = Field(16, ge=1)
-    """Of them, pairs that one process computes at once."""
+    micro_batch_pairs: int | None = Field(None, ge=1)
+    """Of them, pairs that a process computes at once; None: all on a GPU, at most 16 elsewhere. Halved where
+    memory runs out, until activations are computed again as well: the mathematics stays the same."""
+    draws_per_pair: int | None = Field(None, ge=1)
+    """So many draws (timestep, noise) of its own are all that a pair is learned from on, in turn, and the
+    reference's errors on them are computed once; None: new draws in every step (the paper)."""
     learning_rate: float = Field(2e-4, gt=0)
     warmup_steps: int = Field(10, ge=0)
     timesteps: TimestepRange = (0.0, 1.0)

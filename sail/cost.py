@@ -1,37 +1,86 @@
 """What a run costs, in denoiser evaluations of one image. Knows requests; no tensor and no clock.
 
-A backward pass counts as two forward ones, and what is not the denoiser (text, decoder, files) as nothing.
+A backward pass counts as two forward ones, and what is not the denoiser (text, decoder, files) as nothing;
+docs/cost.md has the sums.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from sail import mixup
 from sail.config import ProposeRequest, Sampling, TrainRequest
 
 FORWARD_AND_BACKWARD = 3
 
 
-def evaluations_to_draw(sampling: Sampling) -> int:
-    """Of one image: guidance evaluates each solver step with and without the prompt."""
-    return sampling.steps * (2 if sampling.guidance > 1 else 1)
+class Encoding(NamedTuple):
+    """What a model's encoders cost, in denoiser evaluations of one image."""
+
+    image: float
+    """Of pixels, once an image."""
+    prompt: float
 
 
-def evaluations_to_propose(request: ProposeRequest) -> int:
+def evaluations_to_draw(sampling: Sampling, *, distilled: bool = False) -> int:
+    """Of one image: guidance evaluates each solver step with and without the prompt, unless `distilled`.
+
+    Whether guidance is distilled into a model its backbone knows; each result.json says it.
+    """
+    return sampling.steps * (2 if sampling.guidance > 1 and not distilled else 1)
+
+
+def evaluations_to_propose(request: ProposeRequest, *, distilled: bool = False) -> int:
     """P N (2 S + 2 K): P prompts, N candidates, S guided solver steps, K draws as policy and as reference."""
     to_judge = 2 * request.scoring.draws if request.scoring else 0
     images = len(request.prompts) * request.num_candidates
-    return images * (evaluations_to_draw(request.sampling) + to_judge)
+    return images * (evaluations_to_draw(request.sampling, distilled=distilled) + to_judge)
 
 
-def evaluations_to_train(request: TrainRequest, *, judged_pairs: int) -> int:
+def evaluations_to_train(
+    request: TrainRequest, *, judged_pairs: int, human_pairs: int, self_pairs: int, distilled: bool = False
+) -> int:
     """8 a pair and step, then judging `judged_pairs` human pairs, monitor images and previews.
 
-    Both images of a pair go forward as the reference, and forward and backward as the policy.
+    Both images of a pair go forward as the reference, and forward and backward as the policy. Of fixed draws
+    the reference sees each once, for which the `human_pairs` and `self_pairs` to learn from are asked.
     """
     config, monitoring = request.optimisation, request.monitoring
-    learning = config.steps * config.batch_pairs * 2 * (1 + FORWARD_AND_BACKWARD)
+    learned = config.steps * config.batch_pairs
+    seen = reference_pairs(request, human_pairs=human_pairs, self_pairs=self_pairs)
     judging = judged_pairs * 2 * 2 * request.scoring.draws
     previews = (1 + -(-config.steps // request.checkpoint_every)) * min(
         monitoring.preview_prompts, len(monitoring.prompts)
     )
     monitored = 2 * len(monitoring.prompts) * monitoring.per_prompt
-    return learning + judging + (monitored + previews) * evaluations_to_draw(request.sampling)
+    drawing = (monitored + previews) * evaluations_to_draw(request.sampling, distilled=distilled)
+    return 2 * (seen + FORWARD_AND_BACKWARD * learned) + judging + drawing
+
+
+def reference_pairs(request: TrainRequest, *, human_pairs: int, self_pairs: int) -> int:
+    """Pairs that the reference sees in all steps: all that are drawn, or each pair's own draws once.
+
+    A pass over a side draws each of its pairs once, so that n pairs have min(d, n B) different ones of B
+    draws each among the first d.
+    """
+    config = request.optimisation
+    if config.draws_per_pair is None:
+        return config.steps * config.batch_pairs
+    plan = mixup.plan(
+        request.mixup.self_fraction,
+        human_pairs=human_pairs,
+        self_pairs=self_pairs,
+        steps=config.steps,
+        batch_pairs=config.batch_pairs,
+    )
+    sides = ((plan.human_draws, human_pairs), (plan.self_draws, self_pairs))
+    return sum(min(drawn, pairs * config.draws_per_pair) for drawn, pairs in sides)
+
+
+def speedup_over_plain(encoding: Encoding, *, reference_share: float = 1.0) -> float:
+    """Of a training step over one that encodes two images and a prompt of each pair every time.
+
+    `reference_share`: of the pairs that are drawn, those that the reference sees.
+    """
+    plain = 2 * (1 + FORWARD_AND_BACKWARD) + 2 * encoding.image + encoding.prompt
+    return plain / (2 * (reference_share + FORWARD_AND_BACKWARD))

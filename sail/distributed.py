@@ -19,7 +19,7 @@ from typing import TypeVar, cast
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object, reduce
-from torch import nn
+from torch import Tensor, nn
 
 from sail.runfolder import Lost, Stopped
 
@@ -117,21 +117,20 @@ def together() -> Iterator[None]:
             raise stop_of_one
 
 
-def sum_gradients(parameters: Iterable[nn.Parameter], totals: dict[str, float]) -> dict[str, float]:
-    """Sum gradients in place, and the totals that are given back, over all processes. Together.
+def sum_gradients(parameters: Iterable[nn.Parameter], totals: Tensor) -> Tensor:
+    """Sum gradients in place, and the totals (any number) that are given back, over all processes. Together.
 
     One message for all: the gradients of a LoRA are small.
     """
     if world_size() == 1:
         return totals
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    values = torch.tensor(list(totals.values()), device=gradients[0].device)
     with _reaching_others():
-        flat = reduce(torch.cat([*(gradient.flatten() for gradient in gradients), values]), "sum")
-    *summed, values = flat.split([gradient.numel() for gradient in gradients] + [len(totals)])
+        flat = reduce(torch.cat([*(gradient.flatten() for gradient in gradients), totals]), "sum")
+    *summed, totals = flat.split([gradient.numel() for gradient in gradients] + [len(totals)])
     for gradient, whole in zip(gradients, summed, strict=True):
         gradient.copy_(whole.view_as(gradient))
-    return dict(zip(totals, values.tolist(), strict=True))
+    return totals
 
 
 @contextmanager

@@ -74,15 +74,24 @@ class Mixer:
 
     def draw(self, n: int) -> tuple[Source, int]:
         """Side of the n-th pair (from 0) and its index within that side."""
-        before = self_draws_among(n, self._fraction)
-        is_self = self_draws_among(n + 1, self._fraction) > before
-        side: Source = "self" if is_self else "human"
-        turn, position = divmod(before if is_self else n - before, self._count[side])
+        side, turn, position = self._place(n)
         return side, self._order(side, turn)[position]
+
+    def turn(self, n: int) -> int:
+        """Passes over its side that were done before the n-th pair: how often that pair was drawn already."""
+        return self._place(n)[1]
 
     def batch(self, step: int, batch_pairs: int) -> list[tuple[Source, int]]:
         """The pairs of one optimiser step, counted from 0."""
         return [self.draw(n) for n in range(step * batch_pairs, (step + 1) * batch_pairs)]
+
+    def _place(self, n: int) -> tuple[Source, int, int]:
+        """Side, pass over it, and position within the pass."""
+        before = self_draws_among(n, self._fraction)
+        is_self = self_draws_among(n + 1, self._fraction) > before
+        side: Source = "self" if is_self else "human"
+        turn, position = divmod(before if is_self else n - before, self._count[side])
+        return side, turn, position
 
     def _order(self, side: Source, turn: int) -> list[int]:
         if (side, turn) not in self._orders:

@@ -33,6 +33,7 @@ class Policy:
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
         self._configs: dict[str, LoraConfig] = {}
+        self._layers: list[BaseTunerLayer] = []
         self._playing: tuple[str, float] = ("policy", 1.0)
 
     def add_trainable(self, lora: Lora, *, noise_seed: int) -> None:
@@ -72,6 +73,8 @@ class Policy:
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
             inject_adapter_in_model(config, self.backbone.denoiser, adapter_name=part)
         self._configs[part] = config
+        modules = self.backbone.denoiser.modules()
+        self._layers = [module for module in modules if isinstance(module, BaseTunerLayer)]
         for name, parameter in self.backbone.denoiser.named_parameters():
             if f".{part}." in name:
                 # A step of 1e-5 would vanish in bf16.
@@ -90,7 +93,7 @@ class Policy:
         """
         self._playing = part, strength
         active = part if part in self._configs else "base"
-        for layer in self._layers():
+        for layer in self._layers:
             layer.enable_adapters(active != "base")
             if active != "base":
                 layer.set_adapter(active, inference_mode=active != "policy")
@@ -108,8 +111,27 @@ class Policy:
             part_before, strength_before = before
             self.play(part_before, strength=strength_before)
 
-    def _layers(self) -> list[BaseTunerLayer]:
-        return [module for module in self.backbone.denoiser.modules() if isinstance(module, BaseTunerLayer)]
+    @contextmanager
+    def folded(self) -> Iterator[None]:
+        """What is played, with its adapter added to the weights that it adapts: to draw with, not to learn.
+
+        Only in float32: in bfloat16 most of what an adapter adds is less than the last bit of a weight.
+        Beside each weight stands the one that it replaces, which is put back as it was.
+        """
+        part, _ = self._playing
+        layers = [layer for layer in self._layers if part in layer.lora_A] if part in self._configs else []
+        weights = [layer.get_base_layer().weight for layer in layers]
+        if any(weight.dtype != torch.float32 for weight in weights):
+            layers, weights = [], []
+        before = [weight.data for weight in weights]
+        try:
+            for layer in layers:
+                layer.merge(safe_merge=True)
+            yield
+        finally:
+            for layer, weight, own in zip(layers, weights, before, strict=True):
+                weight.data = own
+                layer.merged_adapters.clear()
 
     def weights(self) -> dict[str, Tensor]:
         """The policy adapter under peft's names."""

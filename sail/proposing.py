@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from sail import backbones, distributed
+from sail import backbones, distributed, memory
 from sail.config import ModelRef, ProposeRequest, Sampling
 from sail.pairing import most_different, ranked_self_pairs
 from sail.policy import Part, Policy
@@ -70,6 +70,7 @@ def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> d
         "prompts": len(request.prompts),
         "candidates": len(request.prompts) * request.num_candidates,
         "self_pairs": self_pairs,
+        "distilled": policy.backbone.distilled,
         "seconds": round(time.monotonic() - began, 2),
     }
 
@@ -78,7 +79,8 @@ def decoded(policy: Policy, latents_NCHW: Tensor, chunk: int) -> Tensor:
     """Images of latents, at most `chunk` at once: N H W 3 uint8 on the CPU."""
     device = policy.backbone.device
     parts = torch.split(latents_NCHW, chunk)
-    return torch.cat([policy.backbone.decode(part.to(device)) for part in parts])
+    with memory.named("sampling.chunk", chunk):
+        return torch.cat([policy.backbone.decode(part.to(device)) for part in parts])
 
 
 def publish_candidates(

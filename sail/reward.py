@@ -12,13 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sail import memory
 from sail.backbones.base import Conditioning, take
 from sail.config import Scoring
 from sail.loss import denoising_error
 from sail.policy import Part, Policy
-
-MICRO_BATCH = 64
-"""Images the denoiser sees at once while scoring."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +55,24 @@ def _generator(name: str) -> torch.Generator:
 
 
 def draw_errors(
-    policy: Policy, part: Part, latents_NCHW: Tensor, conditioning: Conditioning, bank: Bank
+    policy: Policy,
+    part: Part,
+    latents_NCHW: Tensor,
+    conditioning: Conditioning,
+    bank: Bank,
+    *,
+    chunk: int = 64,
 ) -> Tensor:
     """Denoising error of every candidate under every draw, as `part`: (N, K) on the CPU.
 
-    `conditioning` has one row: the prompt's.
+    `conditioning` has one row: the prompt's. At most `chunk` images are judged at once.
     """
     backbone = policy.backbone
     count, draws = bank.timesteps_NK.shape
     candidate_B, draw_B = torch.arange(count).repeat_interleave(draws), torch.arange(draws).repeat(count)
     errors = []
-    with policy.acting_as(part):
-        for candidate_b, draw_b in zip(
-            candidate_B.split(MICRO_BATCH), draw_B.split(MICRO_BATCH), strict=True
-        ):
+    with policy.acting_as(part), memory.named("scoring.chunk", chunk):
+        for candidate_b, draw_b in zip(candidate_B.split(chunk), draw_B.split(chunk), strict=True):
             latents = latents_NCHW[candidate_b].to(backbone.device)
             noise = bank.noise_NKCHW[candidate_b, draw_b].to(backbone.device)
             drawn = bank.timesteps_NK[candidate_b, draw_b].to(backbone.device)
@@ -88,8 +90,9 @@ def gains(policy: Policy, prompt: str, latents_NCHW: Tensor, scoring: Scoring, *
     count, channels, height, width = latents_NCHW.shape
     bank = bank_of(prompt, count, (channels, height, width), backbone.num_train_timesteps, scoring)
     conditioning = backbone.encode_prompts([prompt])
-    reference_NK = draw_errors(policy, reference, latents_NCHW, conditioning, bank)
-    return reference_NK - draw_errors(policy, "policy", latents_NCHW, conditioning, bank)
+    asked, chunk = (latents_NCHW, conditioning, bank), scoring.chunk
+    reference_NK = draw_errors(policy, reference, *asked, chunk=chunk)
+    return reference_NK - draw_errors(policy, "policy", *asked, chunk=chunk)
 
 
 def draw_weights(gains_NK: Sequence[Tensor], scoring: Scoring) -> Tensor:

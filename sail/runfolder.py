@@ -251,6 +251,18 @@ class RunFolder:
         """Lines of metrics.jsonl; a last line still being written is left out."""
         return read_lines(self.path / "metrics.jsonl")
 
+    def append_event(self, **values: float | int | str | None) -> None:
+        """Something that a run met with and that what it computes hangs on from then on.
+
+        In one write: processes of one run may meet with it at once.
+        """
+        with open(self.path / "events.jsonl", "ab", buffering=0) as file:
+            file.write((json.dumps(values) + "\n").encode())
+            os.fsync(file.fileno())
+
+    def events(self) -> list[dict[str, Any]]:
+        return read_lines(self.path / "events.jsonl")
+
     def cut_metrics(self, step: int) -> None:
         """Forget what came after `step`: a resumed run writes it again."""
         kept = [line for line in self.metrics() if line.get("step", 0) <= step]
@@ -403,6 +415,10 @@ class Progress:
             self._bar.update(step - self._bar.n)
         if time.monotonic() - self._written >= self._min_interval_s or step == self._snapshot.total:
             self._write()
+
+    def note(self, line: str) -> None:
+        """A line for the log, above the bar."""
+        tqdm.write(line, file=sys.stderr)
 
     def stop_if_asked(self) -> None:
         """As the folder's; for stages that lose nothing by a stop, since a resume does them again."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from sail import __version__, backbones, distributed
+from sail.batches import load_pairs
 from sail.comparing import compare
 from sail.config import CompareRequest, EvaluateRequest, ExportRequest, ProposeRequest, TrainRequest
 from sail.export import export
@@ -19,7 +20,7 @@ from sail.monitors import closed_because, measure
 from sail.policy import Policy
 from sail.proposing import propose
 from sail.runfolder import Lost, Progress, RunFolder, Stopped
-from sail.training import load_pairs, publish_judged, train
+from sail.training import publish_judged, train
 
 Job = Callable[[RunFolder, Any, Progress], dict[str, object]]
 
@@ -111,7 +112,7 @@ def _end_done(folder: RunFolder, progress: Progress, result: dict[str, Any]) -> 
 
 def one_sentence(error: BaseException) -> str:
     """What a person is told of an error."""
-    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
+    if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, MemoryError) and not str(error)):
         return "Memory ran out. Use a smaller micro-batch or chunk, or a smaller model."
     if isinstance(error, KeyboardInterrupt):
         return "Interrupted from the keyboard. Resume goes on from the last checkpoint."

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sail import distributed
+from sail import distributed, memory
 from sail.backbones.base import Conditioning, join, take
 from sail.config import Sampling
 from sail.policy import Policy
@@ -87,7 +87,8 @@ def _draw_chunk(
     prompts = list(dict.fromkeys(prompt for prompt, _ in images))
     rows = [prompts.index(prompt) for prompt, _ in images]
     conditioning = take(policy.backbone.encode_prompts(prompts), rows)
-    return denoise(policy, noise_BCHW, conditioning, generators, sampling)
+    with memory.named("sampling.chunk", sampling.chunk), policy.folded():
+        return denoise(policy, noise_BCHW, conditioning, generators, sampling)
 
 
 @torch.no_grad()

@@ -1,16 +1,14 @@
 """A train run: optimise one adapter on pairs, measure it, decide. Checkpoints and resumes to the same bytes.
 
-P pairs of a batch, C H W latent.
+P pairs of a batch, 2P their winners, then their losers; M some of the 2P; C H W latent.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -18,83 +16,24 @@ from torch import Tensor
 
 from sail import backbones, distributed
 from sail.backbones.base import Conditioning, take
+from sail.batches import Batch, Batches, PairData, ReferenceErrors, load_pairs
 from sail.config import TrainRequest
-from sail.loss import denoising_error, diffusion_dpo, stratified_timesteps
-from sail.mixup import Mixer
-from sail.monitors import HumanPair, closed_because, judged_pairs, measure
+from sail.loss import denoising_error, diffusion_dpo
+from sail.memory import Fit, MemoryFit
+from sail.monitors import closed_because, judged_pairs, measure
 from sail.policy import Part, Policy
-from sail.proposing import load_latents, save_png
-from sail.records import JudgedPair, Source, TrainingPair
+from sail.proposing import save_png
+from sail.records import JudgedPair
 from sail.runfolder import Progress, RunFolder, Stopped, publish, publish_json, publish_lines
 from sail.sampling import draw
 
-MAX_LEARNED_JUDGED = 256
-"""Pairs it learned from that the judge is asked about: enough for a share, however many labels there are."""
-MAX_OPEN_JUDGED = 64
-"""Open pairs that the judge is asked about: what people label next, however many are drawn."""
+READ_EVERY = 10
+"""Steps between two looks at what a GPU has computed: each waits until it has done all that it was given."""
+METRICS = ("loss", "margin", "winner_gain", "loser_gain", "accuracy")
 
 
 class Diverged(ValueError):
     """Loss or gradient is no longer finite with these settings; the adapter before stays as it was."""
-
-
-@dataclass(frozen=True)
-class PairData:
-    """All that a step needs of the pairs, in memory: never pixels."""
-
-    latents: list[Tensor]
-    """Winner and loser of each pair: 2 C H W."""
-    prompt_rows: list[int]
-    conditioning: Conditioning
-    """A row for each different prompt, and the empty prompt as the last row."""
-    sides: dict[Source, list[int]]
-    """Indices of the pairs to learn from, by who judged them."""
-    human: list[HumanPair]
-    """Those that the judge is asked about, learned from or held out."""
-    open: list[HumanPair]
-    """Pairs that nobody has judged, which it is asked about as well."""
-
-
-def load_pairs(folder: RunFolder, policy: Policy) -> PairData:
-    pairs = folder.pairs()
-    # Not those of open pairs: an adapter is the same whether or not its judge is asked about more.
-    prompts = list(dict.fromkeys(pair.prompt for pair in pairs if pair.source != "open"))
-    row_of = {prompt: row for row, prompt in enumerate(prompts)}
-    latents = [_both_latents(folder.path, pair) for pair in pairs]
-    judged, unjudged = _to_judge(pairs), set(_indices(pairs, "open")[:MAX_OPEN_JUDGED])
-    asked = {
-        index: HumanPair(pair.id, pair.prompt, both, pair.held_out or pair.source == "open")
-        for index, (pair, both) in enumerate(zip(pairs, latents, strict=True))
-    }
-    return PairData(
-        latents=latents,
-        prompt_rows=[row_of.get(pair.prompt, -1) for pair in pairs],
-        conditioning=_encode(policy, [*prompts, ""]),
-        sides={side: _indices(pairs, side) for side in ("human", "self")},
-        human=[one for index, one in asked.items() if index in judged],
-        open=[one for index, one in asked.items() if index in unjudged],
-    )
-
-
-def _to_judge(pairs: list[TrainingPair]) -> frozenset[int]:
-    """Indices of the human pairs that the judge is asked about: all that are held out, and so many others."""
-    held_out = [index for index, pair in enumerate(pairs) if pair.held_out]
-    learned = _indices(pairs, "human")
-    learned.sort(key=lambda index: hashlib.sha256(pairs[index].id.encode()).digest())
-    return frozenset([*held_out, *learned[:MAX_LEARNED_JUDGED]])
-
-
-def _both_latents(run: Path, pair: TrainingPair) -> Tensor:
-    return torch.stack([load_latents(run, ref.file, ref.row) for ref in (pair.winner, pair.loser)])
-
-
-def _indices(pairs: list[TrainingPair], side: str) -> list[int]:
-    return [index for index, pair in enumerate(pairs) if pair.source == side and not pair.held_out]
-
-
-def _encode(policy: Policy, prompts: list[str], batch: int = 64) -> Conditioning:
-    parts = [policy.backbone.encode_prompts(prompts[i : i + batch]) for i in range(0, len(prompts), batch)]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[str, object]:
@@ -140,6 +79,8 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         "loser_gain": loser_gain,
         "accepted": not reasons,
         "reasons": reasons,
+        **trainer.fit.told(),
+        "distilled": policy.backbone.distilled,
         "seconds": round(time.monotonic() - began, 2),
         "stage_seconds": {
             "train": round(trained - began, 2),
@@ -172,9 +113,22 @@ def _last_gains(folder: RunFolder) -> tuple[float, float]:
     return tuple(sum(line[key] for line in last) / len(last) for key in ("winner_gain", "loser_gain"))
 
 
+class Asked(NamedTuple):
+    """What the denoiser is asked of a micro-batch, and what it should answer."""
+
+    noisy_2P: Tensor
+    timesteps_2P: Tensor
+    conditioning_2P: Conditioning
+    target_2P: Tensor
+
+    def rows(self, row_M: Tensor) -> Asked:
+        parts = (self.noisy_2P[row_M], self.timesteps_2P[row_M], take(self.conditioning_2P, row_M))
+        return Asked(*parts, self.target_2P[row_M])
+
+
 class Trainer:
     """The optimiser's loop. Every draw is a function of the request and the step, so a resume needs no more
-    than weights, optimiser state and the step.
+    than weights, optimiser state and the step; and where draws are fixed, the reference's errors on them.
 
     All processes draw the same batch, and each takes its part of it. Gradients are summed by hand: a wrapper
     for data-parallel training expects a forward pass to each backward pass, and the denoiser, which plays
@@ -190,23 +144,23 @@ class Trainer:
                 f"A step of {pairs} pairs cannot be shared by {processes} processes. "
                 f"Start at most {pairs}, or have {processes} pairs in a step."
             )
-        self._folder, self._request, self._policy, self._data = folder, request, policy, data
+        self._folder, self._request, self._policy = folder, request, policy
         self._reference = reference
-        self._accelerator = Accelerator(
-            cpu=policy.backbone.device.type == "cpu", step_scheduler_with_optimizer=False
-        )
-        self._mixer = Mixer(
-            human_pairs=len(data.sides["human"]),
-            self_pairs=len(data.sides["self"]),
-            self_fraction=request.mixup.self_fraction,
-            noise_seed=request.optimisation.noise_seed,
-        )
+        device, config = policy.backbone.device, request.optimisation
+        self._accelerator = Accelerator(cpu=device.type == "cpu", step_scheduler_with_optimizer=False)
+        self._batches = Batches(data, policy.backbone, config, self_fraction=request.mixup.self_fraction)
+        draws = config.draws_per_pair
+        self._reference_errors = ReferenceErrors(len(data.latents), draws, device) if draws else None
         self._parameters = policy.parameters()
+        # Fused: the plain one reads every parameter's count of steps back.
         self._optimiser = torch.optim.AdamW(
-            self._parameters.values(), lr=request.optimisation.learning_rate, weight_decay=0.0
+            self._parameters.values(), lr=config.learning_rate, weight_decay=0.0, fused=True
         )
+        self.fit = MemoryFit(folder, config, on_gpu=device.type == "cuda")
         self._checkpoint = folder.path / "checkpoint" / "state.pt"
         self._step = 0
+        self._unread: list[Tensor] = []
+        self._read_every = 1 if device.type == "cpu" else READ_EVERY
 
     def run(self, progress: Progress) -> None:
         """From the last checkpoint, if there is one, to the last step."""
@@ -216,58 +170,98 @@ class Trainer:
         progress.stage("train", total, done=self._step)
         if self._step == 0:
             self._preview()
+        self._since = time.monotonic()
         while self._step < total:
-            began = time.monotonic()
-            metrics = self._optimise()
-            self._step += 1
-            if distributed.is_main():
-                seconds = round(time.monotonic() - began, 4)
-                self._folder.append_metric(step=self._step, **metrics, seconds=seconds)
+            self.advance(progress)
             progress.advance()
-            if self._step % self._request.checkpoint_every == 0 or self._step == total:
+            is_checkpoint = self._step % self._request.checkpoint_every == 0 or self._step == total
+            if is_checkpoint or len(self._unread) >= self._read_every:
+                self._read()
+            if is_checkpoint:
                 self._save()
                 self._preview()
+                self._since = time.monotonic()
             try:
                 distributed.from_main(self._folder.stop_if_asked)
             except Stopped:
+                self._read()
                 self._save()
                 raise
 
-    def _optimise(self) -> dict[str, float]:
-        """One step over the global batch; returns its means."""
+    def advance(self, progress: Progress) -> None:
+        """One step. What it came to stays on the device until it is read."""
+        self._unread.append(self._optimise(progress))
+        self._step += 1
+
+    def _read(self) -> None:
+        """Wait for the metrics of the steps since the last look, and write them down."""
+        if not self._unread:
+            return
+        lines = torch.stack(self._unread).tolist()
+        seconds = round((time.monotonic() - self._since) / len(lines), 4)
+        first = self._step - len(lines) + 1
+        self._unread, self._since = [], time.monotonic()
+        for step, (*values, norm) in enumerate(lines, first):
+            metrics = dict(zip(METRICS, values, strict=True))
+            for what, value in (("loss", metrics["loss"]), ("gradient", norm)):
+                if not math.isfinite(value):
+                    raise Diverged(
+                        f"The {what} is {value} at step {step}. "
+                        "This run leaves no adapter; train again with a lower learning rate."
+                    )
+            if distributed.is_main():
+                self._folder.append_metric(step=step, **metrics, grad_norm=norm, seconds=seconds)
+
+    def _optimise(self, progress: Progress) -> Tensor:
+        """One step over the global batch; returns its means and the norm of its gradient, on the device."""
         config = self._request.optimisation
         for group in self._optimiser.param_groups:
             group["lr"] = config.learning_rate * min(1.0, (self._step + 1) / max(1, config.warmup_steps))
-        batch = self._batch().slice(*distributed.span(config.batch_pairs))
-        totals: dict[str, float] = {}
-        self._optimiser.zero_grad(set_to_none=True)
-        for first in range(0, len(batch), config.micro_batch_pairs):
-            micro = batch.slice(first, first + config.micro_batch_pairs)
-            for name, value in self._backward(micro, len(micro) / config.batch_pairs).items():
-                totals[name] = totals.get(name, 0.0) + value
-        totals = distributed.sum_gradients(self._parameters.values(), totals)
-        if not math.isfinite(totals["loss"]):
-            raise Diverged(
-                f"The loss is {totals['loss']} at step {self._step + 1}. "
-                "This run leaves no adapter; train again with a lower learning rate."
-            )
+        batch, means = self._batches.at(self._step).slice(*distributed.span(config.batch_pairs)), None
+        while means is None:
+            means = self._gradients(batch, self.fit.at(self._step + 1))
+            if means is None:
+                # Only now: what was raised had hold of the memory.
+                torch.cuda.empty_cache()
+                fit = self.fit.smaller(self._step + 1)
+                progress.note(f"Memory ran out in step {self._step + 1}. It goes on with {fit.in_words}.")
+        means = distributed.sum_gradients(self._parameters.values(), means)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), config.max_grad_norm)
-        if not torch.isfinite(norm):
-            raise Diverged(
-                f"The gradient is no longer finite at step {self._step + 1}. "
-                "This run leaves no adapter; train again with a lower learning rate."
-            )
         self._optimiser.step()
-        return {**totals, "grad_norm": float(norm)}
+        if self._reference_errors:
+            self._reference_errors.keep()
+        return torch.cat([means, norm.view(1)])
 
-    def _backward(self, micro: Batch, weight: float) -> dict[str, float]:
-        backbone = self._policy.backbone
-        noisy = backbone.noisy(micro.latents_2P, micro.noise_2P, micro.timesteps_2P)
-        target = backbone.target(micro.latents_2P, micro.noise_2P, micro.timesteps_2P)
-        inputs = (noisy, micro.timesteps_2P, micro.conditioning_2P)
-        with self._policy.acting_as(self._reference):
-            reference_error_2P = denoising_error(backbone.predict(*inputs), target)
-        policy_error_2P = denoising_error(backbone.predict(*inputs), target)
+    def _gradients(self, batch: Batch, fit: Fit) -> Tensor | None:
+        """Leave the gradients of this process's part of a step; returns its share of the means, or None where
+        memory ran out."""
+        config = self._request.optimisation
+        self._optimiser.zero_grad(set_to_none=True)
+        self._policy.backbone.checkpoint_activations(fit.checkpointing)
+        micro_batches = [
+            batch.slice(first, first + fit.micro_batch_pairs)
+            for first in range(0, len(batch), fit.micro_batch_pairs)
+        ]
+        try:
+            return torch.stack(
+                [self._backward(micro, len(micro) / config.batch_pairs) for micro in micro_batches]
+            ).sum(0)
+        except torch.OutOfMemoryError:
+            if self._reference_errors:
+                self._reference_errors.forget()
+            return None
+
+    def _backward(self, micro: Batch, weight: float) -> Tensor:
+        """Add a micro-batch's share to the gradients; returns its share of the means."""
+        asked = self._asked(micro)
+
+        def by_reference(row_M: Tensor | None = None) -> Tensor:
+            with self._policy.acting_as(self._reference):
+                return self._error(asked if row_M is None else asked.rows(row_M))
+
+        known = self._reference_errors
+        reference_error_2P = known.of(micro.draws, by_reference) if known else by_reference()
+        policy_error_2P = self._error(asked)
         pair = diffusion_dpo(policy_error_2P, reference_error_2P, self._request.loss, pulled_P=micro.human_P)
         self._accelerator.backward(pair.loss_P.mean() * weight)
         means = {
@@ -277,31 +271,19 @@ class Trainer:
             "loser_gain": pair.loser_gain_P.mean(),
             "accuracy": ((pair.margin_P > 0).float() + 0.5 * (pair.margin_P == 0).float()).mean(),
         }
-        values = torch.stack(list(means.values())).detach() * weight
-        return dict(zip(means, values.tolist(), strict=True))
+        return torch.stack([means[name] for name in METRICS]).detach() * weight
 
-    def _batch(self) -> Batch:
-        """The pairs of this step with one timestep and one noise for winner and loser."""
-        config, data, backbone = self._request.optimisation, self._data, self._policy.backbone
-        drawn = self._mixer.batch(self._step, config.batch_pairs)
-        pairs = [data.sides[side][index] for side, index in drawn]
-        digest = hashlib.sha256(f"step\n{config.noise_seed}\n{self._step}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-        shape = data.latents[0].shape[1:]
-        drawn_P = stratified_timesteps(len(pairs), backbone.num_train_timesteps, generator, config.timesteps)
-        timesteps_P = backbone.timesteps(drawn_P, shape)
-        noise_P = torch.randn((len(pairs), *shape), generator=generator)
-        # Where guidance is distilled nothing is ever drawn without its prompt.
-        empty_share = 0.0 if backbone.distilled else config.empty_prompt_share
-        emptied_P = torch.rand(len(pairs), generator=generator) < empty_share
-        empty_row = len(data.conditioning["prompt_embeds"]) - 1
-        rows = [
-            empty_row if emptied else data.prompt_rows[pair]
-            for pair, emptied in zip(pairs, emptied_P.tolist(), strict=True)
-        ]
-        latents_P2 = torch.stack([data.latents[pair] for pair in pairs])
-        human_P = torch.tensor([side == "human" for side, _ in drawn])
-        return Batch(latents_P2, noise_P, timesteps_P, human_P, rows, data.conditioning, backbone.device)
+    def _asked(self, micro: Batch) -> Asked:
+        draws = (micro.latents_2P, micro.noise_2P, micro.timesteps_2P)
+        backbone = self._policy.backbone
+        return Asked(
+            backbone.noisy(*draws), micro.timesteps_2P, micro.conditioning_2P, backbone.target(*draws)
+        )
+
+    def _error(self, asked: Asked) -> Tensor:
+        """Of the part that the policy now plays: (2P,)."""
+        prediction = self._policy.backbone.predict(asked.noisy_2P, asked.timesteps_2P, asked.conditioning_2P)
+        return denoising_error(prediction, asked.target_2P)
 
     def _preview(self) -> None:
         """Images of the first held-out prompts on fixed noise seeds, as they are at this step."""
@@ -329,6 +311,9 @@ class Trainer:
             publish(folder / f"{index}.png", lambda beside, own=image_HW3: save_png(own, beside))  # type: ignore[misc]
 
     def _save(self) -> None:
+        errors = self._reference_errors
+        # Each process has those of its own part.
+        errors_of_all = distributed.everyones(errors.state()) if errors else []
         if not distributed.is_main():
             return
         state: dict[str, Any] = {
@@ -336,6 +321,8 @@ class Trainer:
             "weights": {name: parameter.detach().cpu() for name, parameter in self._parameters.items()},
             "optimiser": self._optimiser.state_dict(),
         }
+        if errors:
+            state["reference_errors"] = errors_of_all
         self._checkpoint.parent.mkdir(exist_ok=True)
         publish(self._checkpoint, lambda beside: torch.save(state, beside))
 
@@ -348,40 +335,12 @@ class Trainer:
             for name, parameter in self._parameters.items():
                 parameter.copy_(state["weights"][name])
         self._optimiser.load_state_dict(state["optimiser"])
+        if self._reference_errors:
+            of_all = state["reference_errors"]
+            self._reference_errors.load_state(of_all[distributed.rank() % len(of_all)])
         self._step = int(state["step"])
 
     def _saved(self) -> dict[str, Any] | None:
         if not self._checkpoint.exists():
             return None
         return dict(torch.load(self._checkpoint, map_location="cpu", weights_only=True))
-
-
-class Batch:
-    """Pairs of one step. Winners come first, then losers; everything else is duplicated for both."""
-
-    def __init__(
-        self,
-        latents_P2: Tensor,
-        noise_P: Tensor,
-        timesteps_P: Tensor,
-        human_P: Tensor,
-        prompt_rows: list[int],
-        conditioning: Conditioning,
-        device: torch.device,
-    ) -> None:
-        self._own = (latents_P2, noise_P, timesteps_P, human_P, prompt_rows, conditioning, device)
-        self.latents_2P = torch.cat([latents_P2[:, 0], latents_P2[:, 1]]).to(device)
-        # One noise and one timestep for both: the margin compares images, not draws.
-        self.noise_2P = torch.cat([noise_P, noise_P]).to(device)
-        self.timesteps_2P = torch.cat([timesteps_P, timesteps_P]).to(device)
-        self.human_P = human_P.to(device)
-        self.conditioning_2P = take(conditioning, [*prompt_rows, *prompt_rows])
-
-    def __len__(self) -> int:
-        return len(self.human_P)
-
-    def slice(self, first: int, last: int) -> Batch:
-        latents_P2, noise_P, timesteps_P, human_P, rows, conditioning, device = self._own
-        cut = slice(first, last)
-        cut_tensors = (latents_P2[cut], noise_P[cut], timesteps_P[cut], human_P[cut])
-        return Batch(*cut_tensors, rows[cut], conditioning, device)

@@ -15,10 +15,11 @@ from tiny_families import SIZE, build_flux, build_sd3, build_sdxl, build_stable_
 from torch import Tensor
 from typer.testing import CliRunner
 
-from sail import backbones
+from sail import backbones, cost
 from sail.__main__ import app
 from sail.backbones import Backbone
 from sail.backbones.base import take
+from sail.batches import Batch
 from sail.config import (
     ExportRequest,
     LoopSettings,
@@ -35,7 +36,6 @@ from sail.reward import draw_weights, gains, implicit_reward
 from sail.runfolder import ADAPTER_FILE, RunFolder
 from sail.running import execute
 from sail.sampling import denoise, draw
-from sail.training import Batch
 
 BUILDERS: dict[str, Callable[[Path], Path]] = {
     "stable_diffusion": build_stable_diffusion,
@@ -165,6 +165,9 @@ def test_a_model_that_guidance_is_distilled_into_is_asked_once_a_step(load, monk
     )
     drawn_by_us(policy, noise_of(policy.backbone), guidance=4.0)
     assert seen == [2 * passes] * QUICK.steps
+    guided = QUICK.model_copy(update={"guidance": 4.0})
+    reckoned = cost.evaluations_to_draw(guided, distilled=policy.backbone.distilled)
+    assert reckoned == passes * QUICK.steps
 
 
 def test_schnell_knows_no_guidance(load):
@@ -535,8 +538,9 @@ def test_the_loop_goes_through_two_rounds(looped, name):
     assert [done["self_pairs"] for done in result["rounds"]] == [0, 2, 2]
     for run in sorted((looped(name) / "runs").glob("*-train")):
         first, second = RunFolder(run).metrics()
-        # Every round starts at its reference, and moves.
-        assert first["loss"] == pytest.approx(0.6931472, abs=1e-4) and first["grad_norm"] > 0
+        # Every round starts at its reference, and moves. At this rate errors are near 25, and beta makes
+        # 2e-3 of their last bit.
+        assert first["loss"] == pytest.approx(0.6931472, abs=5e-3) and first["grad_norm"] > 0
         assert abs(second["margin"]) > 1e-6
 
 

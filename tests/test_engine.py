@@ -213,6 +213,46 @@ def test_a_new_adapter_changes_nothing_and_the_parts_differ_once_it_is_trained(m
     assert torch.equal(as_reference, drawn_latents(aligned))
 
 
+def test_an_adapter_is_folded_into_the_weights_to_draw_and_leaves_them_to_the_bit(model, trained):
+    policy = policy_of(model, trained.path / "adapter")
+    denoiser = policy.backbone.denoiser
+    latents, told = torch.randn(2, 4, 8, 8), policy.backbone.encode_prompts(["a red fox"] * 2)
+
+    def kept() -> dict[str, torch.Tensor]:
+        return {name: tensor.clone() for name, tensor in denoiser.state_dict().items()}
+
+    for strength in (1.0, 0.5):
+        policy.play("policy", strength=strength)
+        before = kept()
+        with torch.no_grad():
+            plain = policy.backbone.predict(latents, torch.tensor([10, 900]), told)
+            with policy.folded():
+                moved = any(not torch.equal(before[name], own) for name, own in kept().items())
+                folded = policy.backbone.predict(latents, torch.tensor([10, 900]), told)
+            again = policy.backbone.predict(latents, torch.tensor([10, 900]), told)
+        assert moved and torch.allclose(folded, plain, atol=1e-5)
+        assert torch.equal(again, plain)
+        assert all(torch.equal(before[name], own) for name, own in kept().items())
+
+
+def test_what_fails_while_an_adapter_is_folded_in_leaves_the_weights_as_well(model, trained):
+    policy = policy_of(model, trained.path / "adapter")
+    before = [tensor.clone() for tensor in policy.backbone.denoiser.state_dict().values()]
+    with pytest.raises(RuntimeError, match="no"), policy.folded():
+        raise RuntimeError("no")
+    assert all(map(torch.equal, before, policy.backbone.denoiser.state_dict().values()))
+
+
+def test_nothing_is_folded_into_bfloat16_or_into_base(model, trained):
+    reduced = policy_of(model.model_copy(update={"precision": "bfloat16"}), trained.path / "adapter")
+    base = policy_of(model, trained.path / "adapter")
+    base.play("base")
+    for policy in (reduced, base):
+        before = [tensor.clone() for tensor in policy.backbone.denoiser.state_dict().values()]
+        with policy.folded():
+            assert all(map(torch.equal, before, policy.backbone.denoiser.state_dict().values()))
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_policy_against_itself_rewards_every_image_with_0(model, precision):
     policy = policy_of(model.model_copy(update={"precision": precision}))
@@ -602,8 +642,21 @@ def test_the_cost_of_a_train_run_is_what_the_denoiser_is_asked(model, proposed, 
     # What is seen are forward passes alone.
     monkeypatch.setattr(cost, "FORWARD_AND_BACKWARD", 1)
     assert images_predicted(monkeypatch, folder) == cost.evaluations_to_train(
-        request, judged_pairs=len(pairs)
+        request, judged_pairs=len(pairs), human_pairs=3, self_pairs=0
     )
+
+
+def test_the_cost_of_a_train_run_on_fixed_draws_counts_the_reference_once(
+    model, proposed, tmp_path, monkeypatch
+):
+    request, pairs = train_request(model, steps=5), human_pairs(proposed)
+    optimisation = request.optimisation.model_copy(update={"draws_per_pair": 2})
+    request = request.model_copy(update={"optimisation": optimisation})
+    folder = RunFolder.create(tmp_path / "run", request, pairs=pairs)
+    monkeypatch.setattr(cost, "FORWARD_AND_BACKWARD", 1)
+    expected = cost.evaluations_to_train(request, judged_pairs=len(pairs), human_pairs=3, self_pairs=0)
+    assert cost.reference_pairs(request, human_pairs=3, self_pairs=0) == 3 * 2
+    assert images_predicted(monkeypatch, folder) == expected
 
 
 # Monitors

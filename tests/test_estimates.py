@@ -33,10 +33,41 @@ def test_the_next_run_is_reckoned_by_its_cost_and_the_pace_of_those_before(tmp_p
     seconds = seconds_per_evaluation * cost.evaluations_to_propose(folder.request())
     folder.publish_result({**folder.result(), "seconds": seconds})
 
-    assert estimates.seconds_per_evaluation(store) == pytest.approx(seconds_per_evaluation)
-    expected = cost.evaluations_to_train(jobs.train_request(store), judged_pairs=store.counts().winners)
+    assert estimates.seconds_per_evaluation(store, "draw") == pytest.approx(seconds_per_evaluation)
+    counts = store.counts()
+    expected = cost.evaluations_to_train(
+        jobs.train_request(store),
+        judged_pairs=counts.winners,
+        human_pairs=counts.trainable,
+        self_pairs=0,
+    )
     assert estimates.seconds_of(store, TRAIN) == round(seconds_per_evaluation * expected)
 
     run_now(store, jobs.train(store, by="ann"))
     proposed = estimates.seconds_of(store, NextStep(name="propose", round=1))
     assert proposed is not None and proposed >= 0
+
+
+def test_where_guidance_is_distilled_a_solver_step_counts_once(tmp_path: Path):
+    store = make_store(tmp_path / "project")
+    drawn(store, 4)
+    folder = RunFolder(store.run_folder(store.runs()[-1]))
+    plain = estimates.seconds_per_evaluation(store, "draw")
+    folder.publish_result({**folder.result(), "distilled": True})
+    assert folder.request().sampling.guidance > 1
+    assert estimates.seconds_per_evaluation(store, "draw") == pytest.approx(2 * plain)
+
+
+def test_a_run_is_reckoned_by_the_last_ones_of_its_own_kind(tmp_path: Path):
+    store = make_store(tmp_path / "project")
+    for pair in drawn(store, 8):
+        label(store, pair, "left")
+    drawing = estimates.seconds_per_evaluation(store, "train")
+    assert drawing == estimates.seconds_per_evaluation(store, "draw")
+
+    run_now(store, jobs.train(store, by="ann"))
+    folder = RunFolder(store.run_folder(store.runs()[-1]))
+    before = estimates.seconds_per_evaluation(store, "train")
+    folder.publish_result({**folder.result(), "seconds": 3 * folder.result()["seconds"]})
+    assert estimates.seconds_per_evaluation(store, "train") == pytest.approx(3 * before)
+    assert estimates.seconds_per_evaluation(store, "draw") == drawing

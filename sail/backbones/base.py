@@ -17,7 +17,8 @@ Conditioning = dict[str, Tensor]
 def take(conditioning: Conditioning, rows: Sequence[int] | Tensor) -> Conditioning:
     """Rows of every tensor: what is duplicated for winner and loser is duplicated for all of them."""
     index = torch.as_tensor(rows, dtype=torch.long)
-    return {name: tensor[index.to(tensor.device)] for name, tensor in conditioning.items()}
+    # Not waiting for what the device still computes.
+    return {name: tensor[index.to(tensor.device, non_blocking=True)] for name, tensor in conditioning.items()}
 
 
 def join(*parts: Conditioning) -> Conditioning:
@@ -78,6 +79,10 @@ class Backbone(Protocol):
 
     def predict(self, noisy_BCHW: Tensor, timesteps_B: Tensor, conditioning: Conditioning) -> Tensor:
         """Float32, whatever the precision of the model."""
+        ...
+
+    def checkpoint_activations(self, on: bool) -> None:
+        """Whether activations are computed again in the backward pass and not kept until then."""
         ...
 
     def solver(self, name: str, steps: int, shape: tuple[int, ...]) -> Solver:

@@ -54,8 +54,8 @@ class Flux(FlowMatching):
             # Positions, which are the same for every image of a batch: they have no batch axis.
             txt_ids=embeds.new_zeros(embeds.shape[1], 3),
             img_ids=self._pipeline._prepare_latent_image_ids(
-                batch, height // self.patch, width // self.patch, embeds.device, embeds.dtype
-            ),
+                batch, height // self.patch, width // self.patch, torch.device("cpu"), embeds.dtype
+            ).to(embeds.device, non_blocking=True),
             return_dict=False,
         )[0]
         factor = self._pipeline.vae_scale_factor

@@ -84,6 +84,13 @@ class PipelineBackbone(ABC):
             prediction = self._denoise(noisy_BCHW.to(self._dtype), timesteps_B, own)
         return prediction.float()
 
+    def checkpoint_activations(self, on: bool) -> None:
+        denoiser: Any = self.denoiser
+        if on:
+            denoiser.enable_gradient_checkpointing()
+        else:
+            denoiser.disable_gradient_checkpointing()
+
     @torch.no_grad()
     def decode(self, latents_BCHW: Tensor) -> Tensor:
         vae = self._pipeline.vae

@@ -51,5 +51,6 @@ class StableDiffusionXL(Diffusion):
         A property of the latents and not of the prompt, so it is taken from them and kept nowhere.
         """
         size = [side * self._pipeline.vae_scale_factor for side in latents_BCHW.shape[-2:]]
-        one = torch.tensor([*size, 0, 0, *size], dtype=torch.float32, device=latents_BCHW.device)
-        return one.expand(len(latents_BCHW), -1)
+        one = torch.tensor([*size, 0, 0, *size], dtype=torch.float32)
+        # Not waiting for what the device still computes.
+        return one.to(latents_BCHW.device, non_blocking=True).expand(len(latents_BCHW), -1)

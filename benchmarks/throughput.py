@@ -1,0 +1,589 @@
+"""How fast training, drawing and judging are, against a loop that computes everything in every step.
+
+    python -m benchmarks.throughput --model data/starter --device cpu --json
+    python -m benchmarks.throughput --device cuda
+    python -m benchmarks.throughput --model DIR --peer train_diffusion_dpo.py
+    python -m benchmarks.throughput --model data/starter --predict
+
+Both train the same LoRA on the same pairs with the same optimiser, precision and batch, in turns within one
+process. The plain loop does in each step what public scripts of Diffusion-DPO do: encode images and prompts,
+ask policy and reference, read the figures. Ours has latents and embeddings ready, and takes its draws from
+`--draws-per-pair` of each pair's own, of which the reference sees each once (0: new ones in every step).
+
+Seconds on a CPU are those that this process computed, so that other programs do not count. `--predict` times
+a train and a propose run, reckons two of twice the size from them as the app does, and then times those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.shapes import SHAPES, backbone_of_shape
+from sail import backbones, cost
+from sail.backbones import Backbone
+from sail.backbones.base import take
+from sail.batches import Batch, PairData
+from sail.config import (
+    LoopSettings,
+    Lora,
+    Loss,
+    ModelRef,
+    Monitoring,
+    Optimisation,
+    ProposeRequest,
+    Sampling,
+    TrainRequest,
+)
+from sail.policy import Policy
+from sail.proposing import decoded, save_png
+from sail.records import LatentsRef, TrainingPair
+from sail.reward import gains
+from sail.runfolder import Progress, RunFolder
+from sail.running import execute
+from sail.sampling import draw
+from sail.training import Trainer
+
+PROMPTS = (
+    "a fox",
+    "a red house on a hill",
+    "a small boat",
+    "a lamp in the rain",
+    "an owl",
+    "a bowl of fruit",
+    "a train",
+    "a tree in winter",
+)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Pairs as a public script has them: files and captions."""
+
+    prompts: list[str]
+    files: list[tuple[Path, Path]]
+
+
+class Clock:
+    """Seconds that the device took for something, waiting for its end."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+
+    def seconds(self, do: Callable[[], object]) -> float:
+        began = self._now()
+        do()
+        return self._now() - began
+
+    def _now(self) -> float:
+        if not self._on_gpu:
+            return time.process_time() / torch.get_num_threads()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+def encoded(backbone: Backbone, images_B3HW: Tensor) -> Tensor:
+    """Latents of pixels in -1 to 1."""
+    vae: Any = backbone._pipeline.vae  # type: ignore[attr-defined]
+    with torch.no_grad():
+        found = vae.encode(images_B3HW.to(backbone.device, vae.dtype))
+    latents = found.latents if hasattr(found, "latents") else found.latent_dist.mode()
+    return (latents.float() - (vae.config.get("shift_factor") or 0.0)) * vae.config.scaling_factor
+
+
+def pixels_of(file: Path) -> Tensor:
+    image = np.asarray(Image.open(file).convert("RGB"), np.float32)
+    return torch.from_numpy(image).permute(2, 0, 1) / 127.5 - 1
+
+
+class PlainLoop:
+    """A step of the public scripts: encode pixels and text, policy, reference, loss, optimiser, figures."""
+
+    def __init__(self, policy: Policy, pixels: Pixels, request: TrainRequest) -> None:
+        self._policy, self._pixels, self._request = policy, pixels, request
+        self._parameters = list(policy.parameters().values())
+        self._optimiser = torch.optim.AdamW(
+            self._parameters, lr=request.optimisation.learning_rate, weight_decay=0.0
+        )
+
+    def step(self, pairs: Sequence[int]) -> dict[str, float]:
+        """One step on these pairs, on new draws."""
+        backbone, count = self._policy.backbone, len(pairs)
+        latents_2P = self._latents(pairs)
+        shape = latents_2P.shape[1:]
+        noise_P = torch.randn((count, *shape), device=backbone.device)
+        drawn_P = torch.randint(0, backbone.num_train_timesteps, (count,), device=backbone.device)
+        timesteps_P = backbone.timesteps(drawn_P, shape)
+        loss, figures = self._loss(latents_2P, noise_P.repeat(2, 1, 1, 1), timesteps_P.repeat(2), pairs)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._parameters, self._request.optimisation.max_grad_norm)
+        self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
+        return {name: value.item() for name, value in figures.items()}
+
+    def loss_on(self, batch: Batch, pairs: Sequence[int], prompts: Sequence[str]) -> float:
+        """The loss on our draws, with latents and embeddings made anew."""
+        latents_2P = self._latents(pairs)
+        return float(self._loss(latents_2P, batch.noise_2P, batch.timesteps_2P, pairs, prompts)[0].detach())
+
+    def _latents(self, pairs: Sequence[int]) -> Tensor:
+        files = [self._pixels.files[pair][side] for side in (0, 1) for pair in pairs]
+        return encoded(self._policy.backbone, torch.stack([pixels_of(file) for file in files]))
+
+    def _loss(
+        self,
+        latents_2P: Tensor,
+        noise_2P: Tensor,
+        timesteps_2P: Tensor,
+        pairs: Sequence[int],
+        prompts: Sequence[str] | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        backbone = self._policy.backbone
+        told = prompts or [self._pixels.prompts[pair] for pair in pairs]
+        conditioning_2P = take(backbone.encode_prompts(told), [*range(len(pairs)), *range(len(pairs))])
+        noisy = backbone.noisy(latents_2P, noise_2P, timesteps_2P)
+        target = backbone.target(latents_2P, noise_2P, timesteps_2P)
+        own = backbone.predict(noisy, timesteps_2P, conditioning_2P)
+        own_2P = F.mse_loss(own, target, reduction="none").mean(dim=(1, 2, 3))
+        with self._policy.acting_as("base"):
+            frozen = backbone.predict(noisy, timesteps_2P, conditioning_2P)
+            frozen_2P = F.mse_loss(frozen, target, reduction="none").mean(dim=(1, 2, 3))
+        own_winner_P, own_loser_P = own_2P.chunk(2)
+        frozen_winner_P, frozen_loser_P = frozen_2P.chunk(2)
+        ahead_P = (frozen_winner_P - frozen_loser_P) - (own_winner_P - own_loser_P)
+        loss = -F.logsigmoid(0.5 * self._request.loss.beta * ahead_P).mean()
+        accuracy = (ahead_P > 0).float().mean()
+        return loss, {
+            "loss": loss.detach(),
+            "own": own_2P.detach().mean(),
+            "frozen": frozen_2P.mean(),
+            "accuracy": accuracy,
+        }
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Both loops on one model, and what they share."""
+
+    backbone: Backbone
+    plain_backbone: Backbone
+    model: ModelRef
+    lora: Lora
+    beta: float
+    sampling: Sampling
+    asked: argparse.Namespace
+    folder: Path
+
+    def request(self, draws_per_pair: int | None) -> TrainRequest:
+        return TrainRequest(
+            model=self.model,
+            lora=self.lora,
+            loss=Loss(beta=self.beta),
+            optimisation=Optimisation(
+                steps=self.asked.steps,
+                batch_pairs=self.asked.batch,
+                # What the plain loop has; memory that runs out halves it.
+                micro_batch_pairs=self.asked.batch,
+                learning_rate=1e-4,
+                draws_per_pair=draws_per_pair,
+            ),
+            # That of every step is written once, at the end.
+            monitoring=Monitoring(preview_prompts=0),
+            sampling=self.sampling,
+        )
+
+    def pixels(self) -> Pixels:
+        """Two images a pair, as files: decoded from latents of noise."""
+        shape = self.backbone.latent_shape(self.sampling.size)
+        generator = torch.Generator().manual_seed(0)
+        prompts, files = [], []
+        for pair in range(self.asked.pairs):
+            images = decoded(Policy(self.backbone), 0.5 * torch.randn(2, *shape, generator=generator), 1)
+            both = tuple(self.folder / f"pair-{pair}-{side}.png" for side in (0, 1))
+            for image, file in zip(images, both, strict=True):
+                save_png(image, file)
+            prompts.append(f"{PROMPTS[pair % len(PROMPTS)]} {pair // len(PROMPTS)}")
+            files.append((both[0], both[1]))
+        return Pixels(prompts, files)
+
+    def trainer(self, policy: Policy, pixels: Pixels, draws_per_pair: int | None) -> Trainer:
+        request = self.request(draws_per_pair)
+        folder = RunFolder.create(tempfile.mkdtemp(dir=self.folder) + "/run", request)
+        both = [torch.stack([pixels_of(file) for file in files]) for files in pixels.files]
+        data = PairData(
+            latents=[encoded(self.backbone, images).cpu() for images in both],
+            prompt_rows=list(range(len(both))),
+            conditioning=self.backbone.encode_prompts([*pixels.prompts, ""]),
+            sides={"human": list(range(len(both))), "self": []},
+            human=[],
+            open=[],
+        )
+        return Trainer(folder, request, policy, "base", data)
+
+
+def trainable(backbone: Backbone, lora: Lora) -> Policy:
+    policy = Policy(backbone)
+    policy.add_trainable(lora, noise_seed=0)
+    return policy
+
+
+def measured(bench: Bench) -> dict[str, Any]:
+    """All figures of one model: rates, ratios, the largest difference of losses."""
+    asked, clock = bench.asked, Clock(bench.backbone.device)
+    pixels = bench.pixels()
+    ours = trainable(bench.backbone, bench.lora)
+    plain = PlainLoop(trainable(bench.plain_backbone, bench.lora), pixels, bench.request(None))
+    difference = largest_difference(bench, ours, plain, pixels)
+
+    draws = asked.draws_per_pair or None
+    trainer = bench.trainer(ours, pixels, draws)
+    progress = Progress(RunFolder(bench.folder))
+    some = [n % asked.pairs for n in range(asked.batch)]
+    # Once outside of time: buffers, kernels, files. Ours has the first step's reference errors to do as well.
+    plain.step(some)
+    spent: dict[str, list[float]] = {"ours": [], "plain": []}
+    peak: dict[str, float] = {}
+    for block in range(0, asked.steps, asked.block):
+        count = min(asked.block, asked.steps - block)
+        turns = [
+            ("ours", lambda: trainer.advance(progress)),
+            ("plain", lambda: plain.step(some)),
+        ]
+        for name, step in turns if (block // asked.block) % 2 else reversed(turns):
+            if bench.backbone.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            spent[name].append(clock.seconds(lambda step=step, count=count: [step() for _ in range(count)]))
+            peak[name] = max(peak.get(name, 0.0), peak_memory_mib(bench.backbone.device))
+    pairs = asked.steps * asked.batch
+    reference_share = (
+        cost.reference_pairs(bench.request(draws), human_pairs=asked.pairs, self_pairs=0) / pairs
+    )
+    encoding = encoding_cost(bench, pixels)
+    speedup = cost.speedup_over_plain(encoding, reference_share=reference_share)
+    drawn, scored = candidates_per_second(bench, ours, clock)
+    return {
+        "train_pairs_per_s": {name: round(pairs / sum(seconds), 3) for name, seconds in spent.items()},
+        "train_ratio": round(sum(spent["plain"]) / sum(spent["ours"]), 3),
+        "predicted_ratio": round(speedup, 3),
+        "draws_per_pair": draws,
+        "reference_share": round(reference_share, 3),
+        "encoding_cost": {"image": round(encoding.image, 4), "prompt": round(encoding.prompt, 4)},
+        "largest_loss_difference": difference,
+        "candidates_per_s": round(drawn, 3),
+        "scored_per_s": round(scored, 3),
+        "peak_memory_mib": {name: round(value) for name, value in peak.items()},
+    }
+
+
+def largest_difference(bench: Bench, ours: Policy, plain: PlainLoop, pixels: Pixels) -> float:
+    """Of the two losses on the same draws, over three steps on which ours has learned something already."""
+    trainer = bench.trainer(ours, pixels, None)
+    progress = Progress(RunFolder(bench.folder))
+    found = []
+    for step in range(3):
+        with torch.no_grad():
+            for mine, other in zip(ours.parameters().values(), plain._parameters, strict=True):
+                other.copy_(mine)
+        batch = trainer._batches.at(step)
+        told = [[*pixels.prompts, ""][row] for row in batch.prompt_rows]
+        other = plain.loss_on(batch, trainer._batches.pairs_at(step), told)
+        trainer.advance(progress)
+        found.append(abs(float(trainer._unread[-1][0]) - other))
+    return max(found)
+
+
+def encoding_cost(bench: Bench, pixels: Pixels) -> cost.Encoding:
+    """Counted operations of the encoders, by those of the denoiser for one image."""
+    backbone = bench.backbone
+    image = pixels_of(pixels.files[0][0])[None]
+    conditioning = backbone.encode_prompts(pixels.prompts[:1])
+    latents = encoded(backbone, image)
+    timesteps = backbone.timesteps(torch.tensor([500], device=backbone.device), latents.shape[1:])
+    with torch.no_grad():
+        evaluation = operations(lambda: backbone.predict(latents, timesteps, conditioning))
+        return cost.Encoding(
+            image=operations(lambda: encoded(backbone, image)) / evaluation,
+            prompt=operations(lambda: backbone.encode_prompts(pixels.prompts[:1])) / evaluation,
+        )
+
+
+def operations(do: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        do()
+    return counter.get_total_flops()
+
+
+def candidates_per_second(bench: Bench, policy: Policy, clock: Clock) -> tuple[float, float]:
+    """Candidates drawn and decoded, and those judged as well, a second."""
+    asked, sampling = bench.asked, bench.sampling
+    settings = LoopSettings.for_model(bench.model) if bench.model.source else LoopSettings()
+    prompts = PROMPTS[: asked.prompts]
+    found: list[Tensor] = []
+
+    def propose() -> None:
+        for drawn in draw(policy, prompts, per_prompt=asked.candidates, noise_seed=0, sampling=sampling):
+            decoded(policy, drawn.latents_NCHW, sampling.chunk)
+            found.append(drawn.latents_NCHW)
+
+    drawing = clock.seconds(propose)
+    judging = clock.seconds(
+        lambda: [
+            gains(policy, prompt, latents, settings.scoring, reference="base")
+            for prompt, latents in zip(prompts, found, strict=True)
+        ]
+    )
+    count = len(prompts) * asked.candidates
+    return count / drawing, count / (drawing + judging)
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """Of the GPU since the last reset; of the whole process so far on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def matmul_peak(device: torch.device, clock: Clock, side: int = 8192) -> float:
+    """Operations a second of a large bfloat16 matrix product: the median of ten."""
+    left = torch.randn(side, side, device=device, dtype=torch.bfloat16)
+    left @ left
+    return 2 * side**3 / median(clock.seconds(lambda: left @ left) for _ in range(10))
+
+
+def share_of_peak(bench: Bench, pairs_per_s: float, pixels: Pixels, peak: float) -> float:
+    """Counted operations of training, forward and backward without the reference, by those of the peak."""
+    backbone = bench.backbone
+    latents = encoded(backbone, pixels_of(pixels.files[0][0])[None])
+    timesteps = backbone.timesteps(torch.tensor([500], device=backbone.device), latents.shape[1:])
+    conditioning = backbone.encode_prompts(pixels.prompts[:1])
+    one = operations(lambda: backbone.predict(latents, timesteps, conditioning).square().mean().backward())
+    return 2 * one * pairs_per_s / peak
+
+
+# The public script
+
+
+def peer_pairs_per_s(script: Path, bench: Bench, pixels: Pixels) -> dict[str, float | str]:
+    """The public diffusers script on the same pairs, by its own progress; or why it could not be run."""
+    data = bench.folder / "peer-data"
+    data.mkdir()
+    rows = [
+        {"jpg_0": files[0].read_bytes(), "jpg_1": files[1].read_bytes(), "label_0": 1, "caption": prompt}
+        for prompt, files in zip(pixels.prompts, pixels.files, strict=True)
+    ]
+    pd.DataFrame(rows).to_parquet(data / "train.parquet")
+    command = [sys.executable, str(script)]
+    options: dict[str, object] = {
+        "pretrained_model_name_or_path": Path(bench.model.source).resolve(),
+        "dataset_name": data,
+        "dataset_split_name": "train",
+        "output_dir": bench.folder / "peer",
+        "resolution": Image.open(pixels.files[0][0]).size[0],
+        "train_batch_size": bench.asked.batch,
+        "max_train_steps": bench.asked.steps,
+        "rank": bench.lora.rank,
+        "lr_warmup_steps": 0,
+        "checkpointing_steps": 10 * bench.asked.steps,
+        "report_to": "tensorboard",
+    }
+    command += [f"--{name}={value}" for name, value in options.items()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=3600)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        return {"not_run": f"{script.name} could not be run here: {said}"}
+    return {"pairs_per_s": last_rate(done.stderr) * bench.asked.batch}
+
+
+def last_rate(progress: str) -> float:
+    """Steps a second that a tqdm bar named Steps told last; ValueError where there is none."""
+    found = [part.split(",")[1].strip() for part in progress.split("Steps:") if "[" in part and "," in part]
+    for told in reversed(found):
+        number = told.split("]")[0].strip()
+        if number.endswith("it/s"):
+            return float(number.removesuffix("it/s"))
+        if number.endswith("s/it"):
+            return 1 / float(number.removesuffix("s/it"))
+    raise ValueError("The script's progress names no rate. Was it stopped early?")
+
+
+# Predicted and measured
+
+
+def predicted_and_measured(asked: argparse.Namespace, folder: Path) -> dict[str, dict[str, float]]:
+    """A train and a propose run of a round, reckoned from one of each of half the size before, and timed."""
+    model = ModelRef(source=str(asked.model))
+    settings, clock = LoopSettings.for_model(model), Clock(torch.device(asked.device))
+    seed = ProposeRequest(model=model, prompts=PROMPTS, num_candidates=4, sampling=settings.sampling)
+    # Also what a process does only once, so that it counts for none of the others.
+    drawn = RunFolder.create(folder / "seed", seed)
+    execute(drawn)
+    pairs, paces = pairs_of(drawn), {}
+    told: dict[str, dict[str, float]] = {}
+    for size in (1, 2):
+        optimisation = settings.optimisation.model_copy(
+            update={"steps": asked.steps * size, "draws_per_pair": asked.draws_per_pair or None}
+        )
+        train = TrainRequest(
+            model=model,
+            lora=settings.lora,
+            loss=settings.loss,
+            optimisation=optimisation,
+            scoring=settings.scoring,
+            sampling=settings.sampling,
+        )
+        reckoned = cost.evaluations_to_train(
+            train, judged_pairs=len(pairs), human_pairs=len(pairs), self_pairs=0
+        )
+        trained = RunFolder.create(folder / f"train-{size}", train, pairs=pairs)
+        told["train"] = timed(trained, reckoned, paces, clock)
+        sha256 = (trained.result() or {})["sha256"]
+        propose = ProposeRequest(
+            model=model,
+            adapter=sha256,
+            prompts=tuple(f"{prompt} {turn}" for prompt in PROMPTS for turn in range(size)),
+            num_candidates=settings.num_candidates,
+            sampling=settings.sampling,
+            scoring=settings.scoring,
+        )
+        adapters = {sha256: trained.path / "adapter"}
+        proposed = RunFolder.create(folder / f"propose-{size}", propose, adapters=adapters)
+        told["propose"] = timed(proposed, cost.evaluations_to_propose(propose), paces, clock)
+    return told
+
+
+def timed(folder: RunFolder, evaluations: int, paces: dict[str, float], clock: Clock) -> dict[str, float]:
+    """Seconds as reckoned from the run of the same kind before, and as they were."""
+    kind = folder.request().kind
+    predicted = paces.get(kind, float("nan")) * evaluations
+    measured = clock.seconds(lambda: execute(folder))
+    paces[kind] = measured / evaluations
+    found = {
+        "predicted_s": predicted,
+        "measured_s": measured,
+        "predicted_over_measured": predicted / measured,
+    }
+    return {name: round(value, 3) for name, value in found.items()}
+
+
+def pairs_of(drawn: RunFolder) -> list[TrainingPair]:
+    """Candidates 0 and 1, 2 and 3 of each prompt as pairs: what is liked does not matter for time."""
+    return [
+        TrainingPair(
+            id=f"{found.prompt_index}-{row}",
+            prompt=found.prompt,
+            winner=LatentsRef(file=str(drawn.path / found.latents), row=row),
+            loser=LatentsRef(file=str(drawn.path / found.latents), row=row + 1),
+            source="human",
+        )
+        for found in drawn.candidate_sets()
+        for row in (0, 2)
+    ]
+
+
+# The program
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, help="a diffusers folder; without it, on cuda, the shapes")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--shapes", nargs="*", default=list(SHAPES), choices=list(SHAPES))
+    parser.add_argument("--peer", type=Path, help="the public diffusers script train_diffusion_dpo.py")
+    parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument(
+        "--block", type=int, default=2, help="steps of one loop before it is the other's turn"
+    )
+    parser.add_argument("--draws-per-pair", type=int, default=2)
+    parser.add_argument("--prompts", type=int, default=2)
+    parser.add_argument("--candidates", type=int, default=4)
+    parser.add_argument("--predict", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    if asked.device == "cuda" and not torch.cuda.is_available():
+        parser.error("No GPU is seen here. Give --device cpu.")
+    if asked.model is None and asked.device == "cpu":
+        parser.error("On a CPU give --model, for instance data/starter.")
+    with tempfile.TemporaryDirectory() as scratch:
+        if asked.predict:
+            found: dict[str, Any] = {"predict": predicted_and_measured(asked, Path(scratch))}
+        elif asked.model is not None:
+            found = of_model(asked, Path(scratch))
+        else:
+            found = {"shapes": {name: of_shape(name, asked, Path(scratch)) for name in asked.shapes}}
+    if torch.cuda.is_available() and asked.device == "cuda":
+        found["device"] = torch.cuda.get_device_name()
+    else:
+        found["device"] = f"cpu, {torch.get_num_threads()} threads"
+    for name, value in found.items():
+        print(f"{name}: {value}")
+    if asked.json:
+        print(json.dumps(found))
+
+
+def of_model(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """A model from a folder, with the settings that it brings."""
+    model, device = ModelRef(source=str(asked.model)), torch.device(asked.device)
+    settings = LoopSettings.for_model(model)
+    bench = Bench(
+        backbones.load(model, device),
+        backbones.load(model, device),
+        model,
+        settings.lora,
+        settings.loss.beta,
+        settings.sampling,
+        asked,
+        folder,
+    )
+    found = measured(bench)
+    if asked.peer:
+        said = peer_pairs_per_s(asked.peer, bench, bench.pixels())
+        found["train_pairs_per_s"]["peer"] = said.get("pairs_per_s", said.get("not_run"))
+    return found
+
+
+def of_shape(name: str, asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """A model of a published shape with random weights, in bfloat16 on the GPU."""
+    device, side = torch.device(asked.device), SHAPES[name].side
+    own = folder / name
+    own.mkdir()
+    backbone = backbone_of_shape(name, device)
+    bench = Bench(
+        backbone,
+        backbone_of_shape(name, device),
+        ModelRef(source=""),
+        Lora(),
+        Loss().beta,
+        Sampling(size=(side, side), chunk=4),
+        asked,
+        own,
+    )
+    peak = matmul_peak(device, Clock(device))
+    found = measured(bench)
+    share = share_of_peak(bench, found["train_pairs_per_s"]["ours"], bench.pixels(), peak)
+    return {**found, "share_of_matmul_peak": round(share, 3), "matmul_tflops": round(peak / 1e12, 1)}
+
+
+if __name__ == "__main__":
+    main()

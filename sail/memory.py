@@ -1,0 +1,93 @@
+"""What to do where memory runs out. Knows no pair and no loss.
+
+Where the pairs of one training step are cut changes no mathematics, only the last bits, so they are cut
+smaller; and since a run started again is to have the same bits, that is written into its folder and holds
+from the same step on. What a request says of images drawn or judged at once is never changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+
+from sail import distributed
+from sail.config import Optimisation
+from sail.runfolder import RunFolder
+
+MOST_ON_CPU = 16
+"""Larger micro-batches gain nothing there, and no error says in time that memory runs out."""
+
+
+@contextmanager
+def named(setting: str, value: int) -> Iterator[None]:
+    """Where memory runs out inside, MemoryError with the setting that is to be smaller than `value`."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        remedy = f"Set {setting} to {value // 2}" if value > 1 else "Take a smaller sampling.size or model"
+        raise MemoryError(f"Memory ran out with {value} images at once. {remedy} and begin anew.") from error
+
+
+class Fit(NamedTuple):
+    """How a step is computed."""
+
+    micro_batch_pairs: int
+    checkpointing: bool = False
+    """Activations are computed again in the backward pass and not kept."""
+
+    @property
+    def in_words(self) -> str:
+        pairs = f"{self.micro_batch_pairs} pair{'s' if self.micro_batch_pairs > 1 else ''} at once"
+        return f"{pairs}, activations computed again" if self.checkpointing else pairs
+
+
+class MemoryFit:
+    """How each step of a run is computed by this process, by what memory has allowed so far."""
+
+    def __init__(self, folder: RunFolder, optimisation: Optimisation, *, on_gpu: bool) -> None:
+        most = optimisation.micro_batch_pairs or (optimisation.batch_pairs if on_gpu else MOST_ON_CPU)
+        self._folder = folder
+        self._from_step = [(0, Fit(min(most, optimisation.batch_pairs)))]
+        for event in folder.events():
+            if event["event"] == "out_of_memory" and event["rank"] == distributed.rank():
+                self._from_step.append(
+                    (event["step"], Fit(event["micro_batch_pairs"], event["activation_checkpointing"]))
+                )
+
+    def at(self, step: int) -> Fit:
+        """Of the step, from 1."""
+        return [fit for since, fit in self._from_step if since <= step][-1]
+
+    def smaller(self, step: int) -> Fit:
+        """Memory ran out in this step: how to go on, from it on. MemoryError where nothing is smaller."""
+        before = self.at(step)
+        if before.micro_batch_pairs > 1:
+            fit = Fit((before.micro_batch_pairs + 1) // 2, before.checkpointing)
+        elif not before.checkpointing:
+            fit = Fit(1, True)
+        else:
+            raise MemoryError(
+                "Memory ran out with one pair at a time and activations computed again. "
+                "Take a smaller sampling.size, a smaller model or a device with more memory."
+            )
+        self._folder.append_event(
+            event="out_of_memory",
+            rank=distributed.rank(),
+            step=step,
+            micro_batch_pairs=fit.micro_batch_pairs,
+            activation_checkpointing=fit.checkpointing,
+        )
+        self._from_step.append((step, fit))
+        return fit
+
+    def told(self) -> dict[str, object]:
+        """For result.json: how the last step was computed, and how often memory ran out."""
+        fit = self._from_step[-1][1]
+        return {
+            "micro_batch_pairs": fit.micro_batch_pairs,
+            "activation_checkpointing": fit.checkpointing,
+            "out_of_memory": len(self._from_step) - 1,
+        }

@@ -1,0 +1,74 @@
+"""The throughput benchmark: its shapes are the published ones, and both loops compute the same loss."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_model import build_tiny_model
+
+from benchmarks import throughput
+from benchmarks.shapes import SHAPES, unet_of
+from benchmarks.throughput import Bench, last_rate, measured
+from sail import backbones, cost
+from sail.config import Lora, ModelRef, Sampling
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("sd15-512", 859_520_964), ("sdxl-1024", 2_567_463_684)])
+def test_the_shapes_have_as_many_parameters_as_the_published_models(name, parameters):
+    with torch.device("meta"):
+        unet = unet_of(SHAPES[name])
+    assert sum(one.numel() for one in unet.parameters()) == parameters
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    model = ModelRef(source=str(build_tiny_model(tmp_path / "model")))
+    asked = argparse.Namespace(
+        pairs=3, batch=4, steps=4, block=2, draws_per_pair=2, prompts=2, candidates=2, device="cpu"
+    )
+    sampling = Sampling(steps=2)
+    (tmp_path / "work").mkdir()
+    loaded = (backbones.load(model), backbones.load(model))
+    return Bench(*loaded, model, Lora(rank=2), 2000.0, sampling, asked, tmp_path / "work")
+
+
+def test_both_loops_have_the_same_loss_on_the_same_draws_and_all_figures_are_there(bench):
+    found = measured(bench)
+    assert found["largest_loss_difference"] < 1e-5
+    assert found["train_pairs_per_s"].keys() == {"ours", "plain"}
+    assert all(value > 0 for value in found["train_pairs_per_s"].values())
+    assert found["train_ratio"] > 0 and found["candidates_per_s"] > found["scored_per_s"] > 0
+    # 16 pairs drawn of 3 with two draws each.
+    assert found["reference_share"] == pytest.approx(6 / 16)
+
+
+def test_a_plain_loop_with_another_loss_is_found_out(bench, monkeypatch):
+    plain = throughput.PlainLoop.loss_on
+    monkeypatch.setattr(throughput.PlainLoop, "loss_on", lambda *asked: plain(*asked) + 1e-3)
+    assert measured(bench)["largest_loss_difference"] > 1e-4
+
+
+def test_what_is_not_computed_twice_is_what_the_speedup_is_reckoned_from():
+    nothing, both = cost.Encoding(0.0, 0.0), cost.Encoding(image=0.5, prompt=1.0)
+    assert cost.speedup_over_plain(nothing) == 1
+    assert cost.speedup_over_plain(nothing, reference_share=0) == pytest.approx(4 / 3)
+    assert cost.speedup_over_plain(both) == pytest.approx(10 / 8)
+
+
+@pytest.mark.parametrize(
+    ("told", "rate"),
+    [
+        ("Steps:  50%| 1/2 [00:01<00:01,  2.50it/s]\rSteps: 100%| 2/2 [00:02<00:00,  4.00it/s, loss=1]", 4.0),
+        ("Steps: 100%| 2/2 [00:02<00:00,  2.00s/it, loss=0.69]", 0.5),
+    ],
+)
+def test_the_public_scripts_rate_is_read_from_its_bar(told, rate):
+    assert last_rate(told) == rate
+
+
+def test_a_script_that_tells_no_rate_is_said():
+    with pytest.raises(ValueError, match="names no rate"):
+        last_rate("Traceback: no module")

@@ -1,0 +1,355 @@
+"""What a training step computes, and what it does where memory runs out. Real diffusers at tiny size."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import test_engine
+import torch
+from test_engine import QUICK, human_pairs, model, policy_of, proposed, tiny_model
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sail.backbones.pipeline import PipelineBackbone
+from sail.batches import Batches, ReferenceErrors, load_pairs
+from sail.config import CompareRequest, Look, ModelRef, Monitoring, Optimisation, Scoring, TrainRequest
+from sail.memory import MemoryFit
+from sail.reward import gains
+from sail.runfolder import Progress, RunFolder, Stopped
+from sail.running import execute, one_sentence
+from sail.sampling import draw
+from sail.training import Trainer
+
+
+def train_request(model: ModelRef, **changes) -> TrainRequest:
+    """As the engine's, with nothing drawn and no more checkpoints than one in the middle."""
+    request = test_engine.train_request(model, **changes)
+    return request.model_copy(update={"monitoring": Monitoring(), "checkpoint_every": 4})
+
+
+def with_draws(request: TrainRequest, draws: int | None = 2, **changes) -> TrainRequest:
+    optimisation = request.optimisation.model_copy(update={"draws_per_pair": draws, **changes})
+    return request.model_copy(update={"optimisation": optimisation})
+
+
+@pytest.fixture
+def new_run(model, proposed, tmp_path) -> Callable[..., RunFolder]:
+    names = iter(range(100))
+
+    def make(request: TrainRequest | None = None) -> RunFolder:
+        asked = request or train_request(model)
+        return RunFolder.create(tmp_path / f"run-{next(names)}", asked, pairs=human_pairs(proposed))
+
+    return make
+
+
+def losses(folder: RunFolder) -> list[float]:
+    return [line["loss"] for line in folder.metrics()]
+
+
+def trainer_of(folder: RunFolder) -> Trainer:
+    request = folder.request()
+    policy = policy_of(request.model)
+    policy.add_trainable(request.lora, noise_seed=0)
+    return Trainer(folder, request, policy, "base", load_pairs(folder, policy))
+
+
+# Nothing twice
+
+
+class Reads(TorchDispatchMode):
+    """Counts what makes the host wait for a value of the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func in (
+            torch.ops.aten._local_scalar_dense.default,
+            torch.ops.aten.nonzero.default,
+            torch.ops.aten.is_nonzero.default,
+            torch.ops.aten.equal.default,
+        )
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("draws", [None, 2])
+def test_a_step_never_waits_for_the_device_and_sees_no_pixels_and_no_text(
+    new_run,
+    model,
+    monkeypatch,
+    draws,
+):
+    folder = new_run(with_draws(train_request(model), draws))
+    trainer = trainer_of(folder)
+    trainer._optimise(Progress(folder))
+    trainer._step = 1
+    pipeline = trainer._policy.backbone._pipeline
+    for module in (pipeline.vae, pipeline.text_encoder):
+        monkeypatch.setattr(module, "forward", None)
+        monkeypatch.setattr(type(module), "encode", None, raising=False)
+    with Reads() as reads:
+        values = trainer._optimise(Progress(folder))
+    assert reads.count == 0
+    with Reads() as reads:
+        assert float(values[0]) > 0
+    assert reads.count == 1, "what counts reads must see them"
+
+
+def test_metrics_that_are_read_now_and_then_are_those_of_every_step(new_run, monkeypatch):
+    at_once, later = new_run(), new_run()
+    execute(at_once)
+    build = Trainer.__init__
+
+    def rarely(self, *arguments):
+        build(self, *arguments)
+        self._read_every = 4
+
+    monkeypatch.setattr(Trainer, "__init__", rarely)
+    execute(later)
+
+    def told(folder: RunFolder) -> list[dict[str, object]]:
+        return [{name: line[name] for name in line if name != "seconds"} for line in folder.metrics()]
+
+    assert told(later) == told(at_once) and len(told(later)) == 6
+    assert later.result()["sha256"] == at_once.result()["sha256"]
+
+
+# Draws of a pair's own
+
+
+def batches_of(folder: RunFolder) -> Batches:
+    request = folder.request()
+    policy = policy_of(request.model)
+    return Batches(load_pairs(folder, policy), policy.backbone, request.optimisation, self_fraction=0)
+
+
+def test_a_pair_is_learned_from_on_its_own_draws_in_turn(new_run, model):
+    batches = batches_of(new_run(with_draws(train_request(model), 3)))
+    seen: dict[tuple[int, int], Tensor] = {}
+    turns: dict[int, list[int]] = {}
+    for step in range(9):
+        batch = batches.at(step)
+        for row, (pair, draw_) in enumerate(batch.draws):
+            turns.setdefault(pair, []).append(draw_)
+            own = torch.cat([batch.noise_2P[row].flatten(), batch.timesteps_2P[row].view(1)])
+            assert torch.equal(seen.setdefault((pair, draw_), own), own)
+    assert all(own == [turn % 3 for turn in range(len(own))] for own in turns.values())
+    assert len(seen) == 3 * len(turns) and len({float(own[0]) for own in seen.values()}) == len(seen)
+
+
+def test_timesteps_of_a_pairs_own_draws_are_stratified(new_run, model):
+    batches = batches_of(new_run(with_draws(train_request(model), 4)))
+    of_pair: dict[int, dict[int, int]] = {}
+    for step in range(12):
+        batch = batches.at(step)
+        for (pair, draw_), timestep in zip(batch.draws, batch.timesteps_2P.tolist(), strict=False):
+            of_pair.setdefault(pair, {})[draw_] = timestep
+    assert all(sorted(t // 250 for t in own.values()) == [0, 1, 2, 3] for own in of_pair.values())
+
+
+def test_known_reference_errors_give_the_losses_that_computing_them_each_time_gives(
+    new_run,
+    model,
+    monkeypatch,
+):
+    request = with_draws(train_request(model, steps=12), 2)
+    known, computed = new_run(request), new_run(request)
+    execute(known)
+    # Nothing is ever kept: every step asks the reference again.
+    monkeypatch.setattr(ReferenceErrors, "keep", ReferenceErrors.forget)
+    execute(computed)
+    assert losses(known) == pytest.approx(losses(computed), abs=1e-5)
+
+
+@pytest.mark.parametrize("draws", [1, 2])
+def test_the_reference_is_asked_once_for_each_draw_of_a_pair(new_run, model, monkeypatch, draws):
+    asked = []
+    plain = Trainer._error
+
+    def counted(self, asked_of):
+        if not torch.is_grad_enabled():
+            asked.append(len(asked_of.noisy_2P))
+        return plain(self, asked_of)
+
+    monkeypatch.setattr(Trainer, "_error", counted)
+    # Three pairs to learn from, four a step: 24 draws of pairs, of which 3 x 2 are different.
+    execute(new_run(with_draws(train_request(model, steps=6), draws)))
+    assert sum(asked) == 2 * 3 * draws
+
+
+def test_a_run_with_own_draws_stopped_at_every_step_ends_with_the_same_bytes(new_run, model):
+    request = with_draws(train_request(model, steps=8), 2)
+    whole, stopped = new_run(request), new_run(request)
+    execute(whole)
+    stop_at_every_step(stopped)
+    assert stopped.result()["sha256"] == whole.result()["sha256"]
+    assert losses(stopped) == losses(whole)
+
+
+def stop_at_every_step(folder: RunFolder) -> None:
+    class StopsAtOnce(RunFolder):
+        def append_metric(self, **values):
+            super().append_metric(**values)
+            self.request_stop()
+
+    for _ in range(20):
+        try:
+            execute(StopsAtOnce(folder.path))
+            return
+        except Stopped:
+            continue
+    raise AssertionError("The run never ended.")
+
+
+# Memory
+
+
+@pytest.fixture
+def only_so_many(monkeypatch) -> Iterator[Callable[[int], None]]:
+    """Have the denoiser run out of memory with more images than that, as a GPU does."""
+
+    def limit(images: int, *, while_training: bool = True) -> None:
+        plain = PipelineBackbone.predict
+
+        def predict(self, noisy_BCHW, timesteps_B, conditioning):
+            if len(noisy_BCHW) > images and torch.is_grad_enabled() == while_training:
+                raise torch.OutOfMemoryError(f"CUDA out of memory, {len(noisy_BCHW)} images")
+            return plain(self, noisy_BCHW, timesteps_B, conditioning)
+
+        monkeypatch.setattr(PipelineBackbone, "predict", predict)
+
+    yield limit
+
+
+@pytest.mark.parametrize("draws", [None, 2])
+def test_where_memory_runs_out_the_step_goes_on_with_half_as_many_pairs_and_learns_the_same(
+    new_run,
+    model,
+    only_so_many,
+    draws,
+):
+    request = with_draws(train_request(model), draws, micro_batch_pairs=None)
+    free, short = new_run(request), new_run(request)
+    execute(free)
+    only_so_many(2)
+    result = execute(short)
+    assert short.events() == [
+        {
+            "event": "out_of_memory",
+            "rank": 0,
+            "step": 1,
+            "micro_batch_pairs": pairs,
+            "activation_checkpointing": False,
+        }
+        for pairs in (2, 1)
+    ]
+    assert (result["micro_batch_pairs"], result["out_of_memory"]) == (1, 2)
+    assert (free.result()["micro_batch_pairs"], free.result()["out_of_memory"]) == (4, 0)
+    assert losses(short) == pytest.approx(losses(free), abs=1e-4)
+    assert [line["step"] for line in short.metrics()] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("draws", [None, 2])
+def test_a_run_whose_memory_ran_out_ends_with_the_same_bytes_when_begun_again(
+    new_run,
+    model,
+    monkeypatch,
+    draws,
+):
+    request = with_draws(train_request(model), draws, micro_batch_pairs=None)
+    whole, killed = new_run(request), new_run(request)
+    plain, calls = Trainer._backward, []
+
+    def short_once(self, micro, weight):
+        calls.append(len(micro))
+        if self._step == 2 and len(micro) == 4 and not self._folder.events():
+            plain(self, micro, weight)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(self, micro, weight)
+
+    monkeypatch.setattr(Trainer, "_backward", short_once)
+    execute(whole)
+    stop_at_every_step(killed)
+    assert [event["step"] for event in whole.events()] == [event["step"] for event in killed.events()] == [3]
+    assert killed.result()["sha256"] == whole.result()["sha256"]
+
+
+def test_with_one_pair_at_a_time_activations_are_computed_again_and_then_it_is_said(
+    new_run,
+    model,
+    monkeypatch,
+):
+    free, tight, hopeless = new_run(), new_run(), new_run()
+    execute(free)
+    plain = PipelineBackbone.predict
+    always = False
+
+    def predict(self, noisy_BCHW, timesteps_B, conditioning):
+        short = len(noisy_BCHW) > 2 or always or not self.denoiser.is_gradient_checkpointing
+        if torch.is_grad_enabled() and short:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(self, noisy_BCHW, timesteps_B, conditioning)
+
+    monkeypatch.setattr(PipelineBackbone, "predict", predict)
+    result = execute(tight)
+    assert (result["micro_batch_pairs"], result["activation_checkpointing"]) == (1, True)
+    assert losses(tight) == pytest.approx(losses(free), abs=1e-4)
+    always = True
+    with pytest.raises(MemoryError, match="smaller model"):
+        execute(hopeless)
+    assert "smaller model" in hopeless.snapshot().message
+    assert hopeless.result() is None
+
+
+def test_a_gpu_begins_with_a_whole_step_and_a_cpu_with_sixteen_pairs(new_run):
+    folder, config = new_run(), Optimisation(batch_pairs=128)
+    assert MemoryFit(folder, config, on_gpu=True).at(1).micro_batch_pairs == 128
+    assert MemoryFit(folder, config, on_gpu=False).at(1).micro_batch_pairs == 16
+    asked = config.model_copy(update={"micro_batch_pairs": 5})
+    assert MemoryFit(folder, asked, on_gpu=True).at(1).micro_batch_pairs == 5
+
+
+def test_memory_that_runs_out_while_drawing_names_the_chunk(model, only_so_many, tmp_path):
+    request = CompareRequest(model=model, looks=(Look(),), prompts=("a red fox",) * 4, sampling=QUICK)
+    folder = RunFolder.create(tmp_path / "run", request)
+    only_so_many(4, while_training=False)
+    with pytest.raises(MemoryError, match=r"6 images at once\. Set sampling\.chunk to 3"):
+        execute(folder)
+    assert json.loads((folder.path / "progress.json").read_text())["message"].startswith("Memory ran out")
+    smaller = QUICK.model_copy(update={"chunk": 2})
+    policy = policy_of(model)
+    assert len(list(draw(policy, ("a red fox",), per_prompt=2, noise_seed=0, sampling=smaller))) == 1
+
+
+def test_memory_that_runs_out_while_judging_names_the_chunk(model, only_so_many):
+    policy, latents = policy_of(model), torch.randn(3, 4, 8, 8)
+    at_once = gains(policy, "a red fox", latents, Scoring(draws=4), reference="base")
+    only_so_many(5, while_training=False)
+    with pytest.raises(MemoryError, match=r"scoring\.chunk"):
+        gains(policy, "a red fox", latents, Scoring(draws=4), reference="base")
+    in_parts = gains(policy, "a red fox", latents, Scoring(draws=4, chunk=5), reference="base")
+    assert torch.allclose(in_parts, at_once, atol=1e-5)
+
+
+def test_an_error_of_memory_that_says_what_to_do_is_told_as_it_is(tmp_path: Path):
+    assert one_sentence(MemoryError("Set x to 3.")) == "Set x to 3."
+    assert "smaller" in one_sentence(MemoryError()) and "smaller" in one_sentence(torch.OutOfMemoryError("x"))
+
+
+def test_activations_computed_again_give_the_same_gradients(model):
+    found: list[Tensor] = []
+    for again in (False, True):
+        policy = policy_of(model)
+        policy.add_trainable(train_request(model).lora, noise_seed=0)
+        policy.backbone.checkpoint_activations(again)
+        seen = policy.backbone.encode_prompts(["a red fox"] * 2)
+        noisy = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+        policy.backbone.predict(noisy, torch.tensor([10, 600]), seen).square().mean().backward()
+        grads: list[nn.Parameter] = list(policy.parameters().values())
+        found.append(torch.cat([parameter.grad.flatten() for parameter in grads]))
+    assert torch.allclose(*found, atol=1e-6) and found[0].abs().max() > 0

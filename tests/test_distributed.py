@@ -95,13 +95,19 @@ def pairs_of(proposed: RunFolder) -> list[TrainingPair]:
     ]
 
 
-def train_request(model: ModelRef, *, steps: int = 8, batch_pairs: int = 5) -> TrainRequest:
+def train_request(
+    model: ModelRef, *, steps: int = 8, batch_pairs: int = 5, draws_per_pair: int | None = None
+) -> TrainRequest:
     return TrainRequest(
         model=model,
         lora=Lora(rank=2),
         # An odd number of pairs: the parts of two processes differ in size.
         optimisation=Optimisation(
-            steps=steps, batch_pairs=batch_pairs, micro_batch_pairs=2, learning_rate=1e-3
+            steps=steps,
+            batch_pairs=batch_pairs,
+            micro_batch_pairs=2,
+            draws_per_pair=draws_per_pair,
+            learning_rate=1e-3,
         ),
         scoring=Scoring(draws=3),
         sampling=QUICK,
@@ -157,7 +163,8 @@ def runs(tmp_path_factory, model) -> Runs:
     """With two processes: all three, a propose run that one process had begun, a whole long training and one
     that was hurt three times before."""
     runs = Runs(tmp_path_factory.mktemp("runs"), model)
-    long = train_request(model, steps=LONG)
+    # Each process knows the reference's errors on its own part alone.
+    long = train_request(model, steps=LONG, draws_per_pair=3)
     runs.whole = runs._created("whole", long, pairs=pairs_of(runs.seed))
     runs.hurt = runs._created("hurt", long, pairs=pairs_of(runs.seed))
     runs.said = hurt_three_times(runs.hurt)

@@ -148,6 +148,9 @@ class Loss(Config):
     """Weight of plain learning of what people chose, beside the comparison: for human pairs
     `- winner_pull * beta/2 * gain(winner)` is added to the loss. A comparison alone is won most easily by
     making losers worse."""
+    safeguard: bool = False
+    """Take what losers teach only so far that a small step along the gradient does not raise the winners'
+    error (after Diffusion-SDPO, arXiv 2511.03317)."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """Share of labels taken to be wrong (conservative DPO)."""
 
@@ -156,10 +159,11 @@ class Loss(Config):
         unused = {
             "winner_penalty": self.objective not in ("dpo", "ipo") and self.winner_penalty > 0,
             "winner_pull": self.objective == "winner" and self.winner_pull > 0,
+            "safeguard": self.objective == "winner" and self.safeguard,
             "label_smoothing": self.objective != "dpo" and self.label_smoothing > 0,
         }
         for name in (name for name, is_unused in unused.items() if is_unused):
-            raise ValueError(f"The objective {self.objective} has no {name}. Set {name} to 0.")
+            raise ValueError(f"The objective {self.objective} has no {name}. Set {name} to 0 or false.")
         return self
 
 

@@ -11,7 +11,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar, cast
@@ -19,7 +19,7 @@ from typing import TypeVar, cast
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object, reduce
-from torch import Tensor, nn
+from torch import Tensor
 
 from sail.runfolder import Lost, Stopped
 
@@ -117,14 +117,13 @@ def together() -> Iterator[None]:
             raise stop_of_one
 
 
-def sum_gradients(parameters: Iterable[nn.Parameter], totals: Tensor) -> Tensor:
+def sum_gradients(gradients: Sequence[Tensor], totals: Tensor) -> Tensor:
     """Sum gradients in place, and the totals (any number) that are given back, over all processes. Together.
 
     One message for all: the gradients of a LoRA are small.
     """
     if world_size() == 1:
         return totals
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     with _reaching_others():
         flat = reduce(torch.cat([*(gradient.flatten() for gradient in gradients), totals]), "sum")
     *summed, totals = flat.split([gradient.numel() for gradient in gradients] + [len(totals)])

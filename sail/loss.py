@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -55,6 +56,20 @@ def diffusion_dpo(
         pull_P = config.winner_pull * 0.5 * config.beta * winner_gain_P
         loss_P = loss_P - (pull_P if pulled_P is None else pull_P * pulled_P)
     return PairLoss(loss_P, margin_P, winner_gain_P, loser_gain_P)
+
+
+def safe_share(of_winners: Sequence[Tensor], of_losers: Sequence[Tensor]) -> Tensor:
+    """How much of what losers teach is safe to learn: a scalar in [0, 1].
+
+    The loss's gradient is w + l, its parts by winners' and by losers' errors, given parameter by parameter.
+    A small step against w + s l changes the winners' errors, each weighed as the loss does, in proportion to
+    -<w, w + s l>; returned is the largest s for which that is not above 0. Diffusion-SDPO (arXiv 2511.03317)
+    bounds this image by image at the denoiser's output; over the parameters it is exact.
+    """
+    pairs = list(zip(of_winners, of_losers, strict=True))
+    inner = torch.stack([(winners * losers).sum() for winners, losers in pairs]).sum()
+    square = torch.stack([winners.square().sum() for winners, _ in pairs]).sum()
+    return torch.where(inner < 0, (-square / inner).clamp(max=1), torch.ones_like(inner))
 
 
 def stratified_timesteps(

@@ -18,7 +18,7 @@ from sail import backbones, distributed
 from sail.backbones.base import Conditioning, take
 from sail.batches import Batch, Batches, PairData, ReferenceErrors, load_pairs
 from sail.config import TrainRequest
-from sail.loss import denoising_error, diffusion_dpo
+from sail.loss import PairLoss, denoising_error, diffusion_dpo, safe_share
 from sail.memory import Fit, MemoryFit
 from sail.monitors import closed_because, judged_pairs, measure
 from sail.policy import Part, Policy
@@ -160,6 +160,8 @@ class Trainer:
         self._checkpoint = folder.path / "checkpoint" / "state.pt"
         self._step = 0
         self._unread: list[Tensor] = []
+        self._of_losers: list[Tensor] = []
+        """Where they are safeguarded: the part of the gradients that is the losers'."""
         self._read_every = 1 if device.type == "cpu" else READ_EVERY
 
     def run(self, progress: Progress) -> None:
@@ -225,18 +227,29 @@ class Trainer:
                 torch.cuda.empty_cache()
                 fit = self.fit.smaller(self._step + 1)
                 progress.note(f"Memory ran out in step {self._step + 1}. It goes on with {fit.in_words}.")
-        means = distributed.sum_gradients(self._parameters.values(), means)
+        means = self._summed(means)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), config.max_grad_norm)
         self._optimiser.step()
         if self._reference_errors:
             self._reference_errors.keep()
         return torch.cat([means, norm.view(1)])
 
+    def _summed(self, means: Tensor) -> Tensor:
+        """Gradients of the whole step in place of this process's; returns the means of it."""
+        gradients = [parameter.grad for parameter in self._parameters.values() if parameter.grad is not None]
+        means = distributed.sum_gradients([*gradients, *self._of_losers], means)
+        if self._of_losers:
+            share = safe_share(gradients, self._of_losers)
+            for gradient, of_losers in zip(gradients, self._of_losers, strict=True):
+                gradient += share * of_losers
+        return means
+
     def _gradients(self, batch: Batch, fit: Fit) -> Tensor | None:
         """Leave the gradients of this process's part of a step; returns its share of the means, or None where
         memory ran out."""
         config = self._request.optimisation
         self._optimiser.zero_grad(set_to_none=True)
+        self._of_losers = []
         self._policy.backbone.checkpoint_activations(fit.checkpointing)
         micro_batches = [
             batch.slice(first, first + fit.micro_batch_pairs)
@@ -261,9 +274,12 @@ class Trainer:
 
         known = self._reference_errors
         reference_error_2P = known.of(micro.draws, by_reference) if known else by_reference()
-        policy_error_2P = self._error(asked)
-        pair = diffusion_dpo(policy_error_2P, reference_error_2P, self._request.loss, pulled_P=micro.human_P)
-        self._accelerator.backward(pair.loss_P.mean() * weight)
+        loss, humans = self._request.loss, micro.human_P
+        if loss.safeguard:
+            pair = self._backward_apart(asked, reference_error_2P, humans, weight)
+        else:
+            pair = diffusion_dpo(self._error(asked), reference_error_2P, loss, pulled_P=humans)
+            self._accelerator.backward(pair.loss_P.mean() * weight)
         means = {
             "loss": pair.loss_P.mean(),
             "margin": pair.margin_P.mean(),
@@ -272,6 +288,28 @@ class Trainer:
             "accuracy": ((pair.margin_P > 0).float() + 0.5 * (pair.margin_P == 0).float()).mean(),
         }
         return torch.stack([means[name] for name in METRICS]).detach() * weight
+
+    def _backward_apart(
+        self, asked: Asked, reference_error_2P: Tensor, human_P: Tensor, weight: float
+    ) -> PairLoss:
+        """As `backward`, but what winners teach is added to the gradients and what losers teach kept beside.
+
+        Two passes over half of the images each cost what one over all of them does.
+        """
+        row_2P = torch.arange(len(reference_error_2P), device=reference_error_2P.device)
+        errors = [self._error(asked.rows(row_P)) for row_P in row_2P.chunk(2)]
+        error_2P = torch.cat(errors).detach().requires_grad_()
+        pair = diffusion_dpo(error_2P, reference_error_2P, self._request.loss, pulled_P=human_P)
+        (slope_2P,) = torch.autograd.grad(pair.loss_P.mean() * weight, error_2P)
+        of_winners, of_losers = (
+            torch.autograd.grad((slope_P * error_P).sum(), list(self._parameters.values()))
+            for slope_P, error_P in zip(slope_2P.chunk(2), errors, strict=True)
+        )
+        for parameter, own in zip(self._parameters.values(), of_winners, strict=True):
+            parameter.grad = own if parameter.grad is None else parameter.grad + own
+        before = self._of_losers or [torch.zeros_like(own) for own in of_losers]
+        self._of_losers = [kept + own for kept, own in zip(before, of_losers, strict=True)]
+        return pair
 
     def _asked(self, micro: Batch) -> Asked:
         draws = (micro.latents_2P, micro.noise_2P, micro.timesteps_2P)

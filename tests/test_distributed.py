@@ -163,8 +163,9 @@ def runs(tmp_path_factory, model) -> Runs:
     """With two processes: all three, a propose run that one process had begun, a whole long training and one
     that was hurt three times before."""
     runs = Runs(tmp_path_factory.mktemp("runs"), model)
-    # Each process knows the reference's errors on its own part alone.
+    # Each process knows the reference's errors on its own part alone, and its part of what losers teach.
     long = train_request(model, steps=LONG, draws_per_pair=3)
+    long = long.model_copy(update={"loss": long.loss.model_copy(update={"safeguard": True})})
     runs.whole = runs._created("whole", long, pairs=pairs_of(runs.seed))
     runs.hurt = runs._created("hurt", long, pairs=pairs_of(runs.seed))
     runs.said = hurt_three_times(runs.hurt)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from sail.config import Loss
-from sail.loss import denoising_error, diffusion_dpo, stratified_timesteps
+from sail.loss import denoising_error, diffusion_dpo, safe_share, stratified_timesteps
 
 
 def test_loss_is_log_2_when_policy_equals_reference():
@@ -150,3 +150,20 @@ def test_timesteps_of_a_batch_come_one_from_each_slice(count):
 def test_timesteps_stay_in_their_share_of_the_range():
     timesteps = stratified_timesteps(16, 1000, torch.Generator().manual_seed(0), (0.8, 0.9))
     assert 800 <= timesteps.min() < 810 and 890 <= timesteps.max() <= 900
+
+
+def test_what_losers_teach_is_taken_as_far_as_winners_do_not_lose_by_it():
+    generator = torch.Generator().manual_seed(0)
+    shares = []
+    for scale in (0.1, 1.0, 10.0) * 20:
+        winners, losers = [
+            [torch.randn(2, 3, generator=generator), torch.randn(5, generator=generator)] for _ in range(2)
+        ]
+        losers = [scale * one for one in losers]
+        share = safe_share(winners, losers)
+        inner = sum(float((w * (w + share * own)).sum()) for w, own in zip(winners, losers, strict=True))
+        assert 0 <= share <= 1 and inner >= -1e-4
+        # The largest such share: all of it, or so much that winners just keep what they have.
+        assert share == 1 or abs(inner) < 1e-4
+        shares.append(float(share))
+    assert min(shares) < 0.5 and shares.count(1.0) > 20

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sail.backbones.pipeline import PipelineBackbone
 from sail.batches import Batches, ReferenceErrors, load_pairs
 from sail.config import CompareRequest, Look, ModelRef, Monitoring, Optimisation, Scoring, TrainRequest
+from sail.loss import diffusion_dpo
 from sail.memory import MemoryFit
 from sail.reward import gains
 from sail.runfolder import Progress, RunFolder, Stopped
@@ -353,3 +354,73 @@ def test_activations_computed_again_give_the_same_gradients(model):
         grads: list[nn.Parameter] = list(policy.parameters().values())
         found.append(torch.cat([parameter.grad.flatten() for parameter in grads]))
     assert torch.allclose(*found, atol=1e-6) and found[0].abs().max() > 0
+
+
+# What losers teach
+
+
+def safeguarded(request: TrainRequest, safeguard: bool, noise_seed: int = 0) -> TrainRequest:
+    loss = request.loss.model_copy(update={"safeguard": safeguard})
+    optimisation = request.optimisation.model_copy(update={"noise_seed": noise_seed, "micro_batch_pairs": 2})
+    return request.model_copy(update={"loss": loss, "optimisation": optimisation})
+
+
+def one_step(folder: RunFolder, *, alike: bool) -> tuple[float, list[Tensor]]:
+    """What a small step along the gradient adds to winners' errors, as the loss weighs them; the gradient.
+
+    `alike`: losers are the winners, twice as strong, so that to forget them is to forget the winners.
+    """
+    trainer = trainer_of(folder)
+    _moved_a_little(trainer)
+    for both in trainer._batches._data.latents if alike else ():
+        both[1] = 2 * both[0]
+    batch = trainer._batches.at(0)
+    asked = trainer._asked(batch)
+    with trainer._policy.acting_as("base"):
+        reference_2P = trainer._error(asked)
+    with torch.no_grad():
+        error_2P = trainer._error(asked)
+    slope_2P = error_2P.clone().requires_grad_()
+    diffusion_dpo(slope_2P, reference_2P, folder.request().loss).loss_P.mean().backward()
+    trainer._summed(trainer._gradients(batch, trainer.fit.at(1)))
+    gradients = [parameter.grad for parameter in trainer._parameters.values()]
+    length = sum(float(gradient.square().sum()) for gradient in gradients) ** 0.5
+    with torch.no_grad():
+        for parameter, gradient in zip(trainer._parameters.values(), gradients, strict=True):
+            parameter -= 1e-3 / length * gradient
+        change_P = (trainer._error(asked) - error_2P).chunk(2)[0]
+    return float((slope_2P.grad.chunk(2)[0] * change_P).sum()) / 1e-3, gradients
+
+
+def _moved_a_little(trainer: Trainer) -> None:
+    """An adapter that adds nothing has no gradient in half of its weights."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in trainer._parameters.values():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+
+
+def test_the_safeguard_never_raises_the_winners_error_in_a_first_order_step(new_run, model):
+    for seed in range(3):
+        (plain, _), (safe, _) = (
+            one_step(new_run(safeguarded(train_request(model), safeguard, seed)), alike=True)
+            for safeguard in (False, True)
+        )
+        # What is left is of second order in the length of the step.
+        assert plain > 0 and safe < 0.05 * plain
+
+
+def test_where_winners_do_not_lose_the_safeguard_changes_nothing(new_run, model):
+    (change, own), (_, safe) = (
+        one_step(new_run(safeguarded(train_request(model), safeguard)), alike=False)
+        for safeguard in (False, True)
+    )
+    assert change < 0
+    for mine, theirs in zip(own, safe, strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-3, atol=1e-4 * float(mine.abs().max()))
+
+
+def test_a_safeguarded_run_goes_to_its_end(new_run, model):
+    run = new_run(safeguarded(train_request(model), True))
+    execute(run)
+    assert run.result()["steps"] == train_request(model).optimisation.steps

@@ -32,7 +32,7 @@ def seconds_of(store: Store, step: NextStep) -> float | None:
         own = sum(pair.source == "self" for pair in jobs.training_pairs(store)) if fixed else 0
         evaluations = cost.evaluations_to_train(
             request,
-            judged_pairs=counts.winners,
+            judged_pairs=min(counts.trainable, cost.MAX_LEARNED_JUDGED) + counts.winners - counts.trainable,
             human_pairs=counts.trainable,
             self_pairs=own,
             distilled=distilled,
@@ -49,7 +49,14 @@ def _finished(store: Store, job: str) -> list[RunFolder]:
     done = [run for run in store.runs() if run.what == "done" and run.job in ("draw", "propose", "train")]
     # An evaluation that is learned from does not take what one takes that is drawn with.
     own = [run for run in done if run.job == job] or done
-    return [RunFolder(store.run_folder(run)) for run in own[-RECENT_RUNS:]]
+    folders = [RunFolder(store.run_folder(run)) for run in own[-3 * RECENT_RUNS :]]
+    processes = store.project().launcher.processes
+    as_many = [folder for folder in folders if _processes(folder) == processes]
+    return (as_many or folders)[-RECENT_RUNS:]
+
+
+def _processes(folder: RunFolder) -> int:
+    return int((folder.result() or {}).get("made_with", {}).get("processes", 1))
 
 
 def _median_pace(folders: list[RunFolder]) -> float | None:

@@ -46,7 +46,7 @@ class Launcher(Config):
                 "The command has no {command}, so it would start no run. "
                 "Put {command}, as a word by itself, where python or torchrun takes what to do."
             )
-        return command
+        return command.strip()
 
     def checked(self) -> Launcher:
         """Raise ValueError where its program is not on this machine; return self otherwise."""

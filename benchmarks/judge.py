@@ -43,11 +43,11 @@ def measured(out: Path, taste: str, repeat: int, size: Size) -> dict[str, np.nda
     """Gains of every candidate under every draw, and what is liked: one judge's own candidates."""
     study, method = Study(out.parent / "alignment", repeat, size), METHODS["sail_6"]
     out = out / study.inputs
-    file = out / f"{repeat}-{taste.replace(' ', '_')}.npz"
-    if file.exists():
-        return dict(np.load(file))
     settings = study.settings(method, prompts_per_round=PROMPTS)
     folder = out / f"{repeat}-{taste}-{known_by(settings)}".replace(" ", "_")
+    file = folder.with_suffix(".npz")
+    if file.exists():
+        return dict(np.load(file))
     rounds = Rounds(folder, study.model, settings, study.prompts)
     rounds.take_prompts(method.labels)
     judge = rounds.train(human_pairs(*study.labelled(taste, method), settings), parent=None)

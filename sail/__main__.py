@@ -66,12 +66,13 @@ def evaluate(
 
     The scorers are shown the adapter's images beside base's, of the same prompts from the same noise.
     """
-    if scorers is None and not (scorer_path or prompts or out or model):
+    belonging = (scorer_path, prompts, out, model, revision, per_prompt > 1, noise_seed, precision != "auto")
+    if scorers is None and not any(belonging):
         _execute(run_dir, "evaluate")
         return
     with _mistakes_as_sentences():
         if scorers is None:
-            raise ValueError("--scorer-path, --prompts, --out and --model belong to --scorers. Name some.")
+            raise ValueError("These options belong to --scorers. Name some, or leave them out.")
         names = _scorer_names(scorers)
         paths = _scorer_paths(scorer_path or [], names)
         from sail import evaluating

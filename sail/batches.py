@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sail.backbones.base import Backbone, Conditioning, take
 from sail.config import Optimisation
+from sail.cost import MAX_LEARNED_JUDGED
 from sail.loss import stratified_timesteps
 from sail.mixup import Mixer
 from sail.monitors import HumanPair
@@ -25,8 +26,6 @@ from sail.proposing import load_latents
 from sail.records import Source, TrainingPair
 from sail.runfolder import RunFolder
 
-MAX_LEARNED_JUDGED = 256
-"""Pairs it learned from that the judge is asked about: enough for a share, however many labels there are."""
 MAX_OPEN_JUDGED = 64
 """Open pairs that the judge is asked about: what people label next, however many are drawn."""
 
@@ -238,9 +237,18 @@ class ReferenceErrors:
             self._new.update(unknown)
         return self._error_DB2[pair_P, draw_P].T.flatten()
 
-    def keep(self) -> None:
-        """The step is done: what it added stays."""
-        self._known |= self._new
+    def rows(self, draws: Sequence[PairDraw]) -> Tensor:
+        """Of winner and loser of each draw that was asked for: (P, 2)."""
+        pair_P, draw_P = _sent(torch.tensor(draws), self._error_DB2.device).unbind(1)
+        return self._error_DB2[pair_P, draw_P]
+
+    def keep(self, draws: Sequence[PairDraw], error_P2: Tensor) -> None:
+        """The step is done: the errors of its draws, whichever process computed them, stay."""
+        first_row = {draw: row for row, draw in reversed(list(enumerate(draws)))}
+        row_M = _sent(torch.tensor(list(first_row.values())), error_P2.device)
+        pair_M, draw_M = _sent(torch.tensor(list(first_row)), error_P2.device).unbind(1)
+        self._error_DB2[pair_M, draw_M] = error_P2[row_M]
+        self._known.update(first_row)
         self._new = set()
 
     def forget(self) -> None:

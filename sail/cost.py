@@ -12,6 +12,8 @@ from sail import mixup
 from sail.config import ProposeRequest, Sampling, TrainRequest
 
 FORWARD_AND_BACKWARD = 3
+MAX_LEARNED_JUDGED = 256
+"""Pairs it learned from that the judge is asked about: enough for a share, however many labels there are."""
 
 
 class Encoding(NamedTuple):

@@ -50,16 +50,19 @@ class MemoryFit:
     def __init__(self, folder: RunFolder, optimisation: Optimisation, *, on_gpu: bool) -> None:
         most = optimisation.micro_batch_pairs or (optimisation.batch_pairs if on_gpu else MOST_ON_CPU)
         self._folder = folder
-        self._from_step = [(0, Fit(min(most, optimisation.batch_pairs)))]
-        for event in folder.events():
-            if event["event"] == "out_of_memory" and event["rank"] == distributed.rank():
+        first, last = distributed.span(optimisation.batch_pairs)
+        self._from_step = [(0, Fit(min(most, last - first)))]
+        for event in folder.events(distributed.rank()):
+            if event["event"] == "out_of_memory":
                 self._from_step.append(
                     (event["step"], Fit(event["micro_batch_pairs"], event["activation_checkpointing"]))
                 )
 
     def at(self, step: int) -> Fit:
         """Of the step, from 1."""
-        return [fit for since, fit in self._from_step if since <= step][-1]
+        fits = [fit for since, fit in self._from_step if since <= step]
+        # Not the last: a run begun again may run out at an earlier step than it did before.
+        return min(fits, key=lambda fit: (fit.micro_batch_pairs, not fit.checkpointing))
 
     def smaller(self, step: int) -> Fit:
         """Memory ran out in this step: how to go on, from it on. MemoryError where nothing is smaller."""
@@ -74,8 +77,8 @@ class MemoryFit:
                 "Take a smaller sampling.size, a smaller model or a device with more memory."
             )
         self._folder.append_event(
+            distributed.rank(),
             event="out_of_memory",
-            rank=distributed.rank(),
             step=step,
             micro_batch_pairs=fit.micro_batch_pairs,
             activation_checkpointing=fit.checkpointing,
@@ -85,7 +88,7 @@ class MemoryFit:
 
     def told(self) -> dict[str, object]:
         """For result.json: how the last step was computed, and how often memory ran out."""
-        fit = self._from_step[-1][1]
+        fit = self.at(max(since for since, _ in self._from_step))
         return {
             "micro_batch_pairs": fit.micro_batch_pairs,
             "activation_checkpointing": fit.checkpointing,

@@ -15,6 +15,7 @@ from torch import Tensor
 from sail import distributed
 from sail.config import Monitoring, Sampling, Scoring
 from sail.policy import Part, Policy
+from sail.proposing import decoded
 from sail.records import Interval, JudgedPair
 from sail.reward import draw_weights, gains, margin_with_error
 from sail.runfolder import Progress
@@ -122,7 +123,7 @@ def looks_of(
             sampling=sampling,
             skip=skip,
         ):
-            images_NHW3 = policy.backbone.decode(drawn.latents_NCHW.to(policy.backbone.device))
+            images_NHW3 = decoded(policy, drawn.latents_NCHW, sampling.chunk)
             found[drawn.prompt_index] = look(images_NHW3)
             progress.advance()
             progress.stop_if_asked()

@@ -18,8 +18,11 @@ from sail.pairing import most_different, ranked_self_pairs
 from sail.policy import Part, Policy
 from sail.records import Candidate, CandidateSet
 from sail.reward import draw_weights, gains, implicit_reward, margin_with_error
-from sail.runfolder import ADAPTER_FILE, Progress, RunFolder, publish, publish_json, publish_lines
+from sail.runfolder import ADAPTER_FILE, Lost, Progress, RunFolder, publish, publish_json, publish_lines
 from sail.sampling import done_or_of_others, draw
+
+PATIENCE_S = 60
+"""So long the main process waits to see what processes on other nodes have written."""
 
 
 def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> dict[str, object]:
@@ -118,7 +121,7 @@ def save_png(image_HW3: Tensor, path: Path) -> None:
 def _rank(folder: RunFolder, request: ProposeRequest) -> int:
     """Rank one pair a prompt over the whole run: draws are weighted by their spread over all prompts."""
     assert request.scoring is not None
-    found = folder.candidate_sets()
+    found = _all_sets(folder, len(request.prompts))
     gains_NK = [load_file(folder.path / one.latents)["gains"] for one in found]
     weight_K = draw_weights(gains_NK, request.scoring)
     rewards = [implicit_reward(gain_NK, weight_K, beta=request.beta)[0].tolist() for gain_NK in gains_NK]
@@ -141,6 +144,18 @@ def _rank(folder: RunFolder, request: ProposeRequest) -> int:
     )
     publish_lines(folder.path / "self_pairs.jsonl", (pair.model_dump() for pair in pairs))
     return len(pairs)
+
+
+def _all_sets(folder: RunFolder, count: int) -> list[CandidateSet]:
+    """What all processes have written. On a shared file system others' files may be seen a little later."""
+    for _ in range(PATIENCE_S):
+        if len(found := folder.candidate_sets()) == count:
+            return found
+        time.sleep(1)
+    raise Lost(
+        f"{folder.path} holds candidates of {len(found)} prompts, and {count} were drawn. "
+        "Do all processes see the same folder? Resume draws what is missing."
+    )
 
 
 def load_latents(run: Path, file: str, row: int) -> Tensor:

@@ -251,17 +251,16 @@ class RunFolder:
         """Lines of metrics.jsonl; a last line still being written is left out."""
         return read_lines(self.path / "metrics.jsonl")
 
-    def append_event(self, **values: float | int | str | None) -> None:
-        """Something that a run met with and that what it computes hangs on from then on.
+    def append_event(self, process: int, **values: float | int | str | None) -> None:
+        """Something that a process of the run met with and that what it computes hangs on from then on."""
+        publish_lines(self._events_of(process), [*self.events(process), values])
 
-        In one write: processes of one run may meet with it at once.
-        """
-        with open(self.path / "events.jsonl", "ab", buffering=0) as file:
-            file.write((json.dumps(values) + "\n").encode())
-            os.fsync(file.fileno())
+    def events(self, process: int = 0) -> list[dict[str, Any]]:
+        return read_lines(self._events_of(process))
 
-    def events(self) -> list[dict[str, Any]]:
-        return read_lines(self.path / "events.jsonl")
+    def _events_of(self, process: int) -> Path:
+        # A file each: processes on several nodes cannot append to one without losing lines.
+        return self.path / (f"events-{process}.jsonl" if process else "events.jsonl")
 
     def cut_metrics(self, step: int) -> None:
         """Forget what came after `step`: a resumed run writes it again."""

@@ -22,7 +22,7 @@ from sail.loss import PairLoss, denoising_error, diffusion_dpo, safe_share
 from sail.memory import Fit, MemoryFit
 from sail.monitors import closed_because, judged_pairs, measure
 from sail.policy import Part, Policy
-from sail.proposing import save_png
+from sail.proposing import decoded, save_png
 from sail.records import JudgedPair
 from sail.runfolder import Progress, RunFolder, Stopped, publish, publish_json, publish_lines
 from sail.sampling import draw
@@ -219,7 +219,9 @@ class Trainer:
         config = self._request.optimisation
         for group in self._optimiser.param_groups:
             group["lr"] = config.learning_rate * min(1.0, (self._step + 1) / max(1, config.warmup_steps))
-        batch, means = self._batches.at(self._step).slice(*distributed.span(config.batch_pairs)), None
+        whole, means = self._batches.at(self._step), None
+        first, last = distributed.span(config.batch_pairs)
+        batch = whole.slice(first, last)
         while means is None:
             means = self._gradients(batch, self.fit.at(self._step + 1))
             if means is None:
@@ -227,22 +229,27 @@ class Trainer:
                 torch.cuda.empty_cache()
                 fit = self.fit.smaller(self._step + 1)
                 progress.note(f"Memory ran out in step {self._step + 1}. It goes on with {fit.in_words}.")
-        means = self._summed(means)
+        if self._reference_errors:
+            error_P2 = means.new_zeros(len(whole), 2)
+            error_P2[first:last] = self._reference_errors.rows(batch.draws)
+            summed = self._summed(torch.cat([means, error_P2.flatten()]))
+            means = summed[: len(means)]
+            self._reference_errors.keep(whole.draws, summed[len(means) :].view(-1, 2))
+        else:
+            means = self._summed(means)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), config.max_grad_norm)
         self._optimiser.step()
-        if self._reference_errors:
-            self._reference_errors.keep()
         return torch.cat([means, norm.view(1)])
 
-    def _summed(self, means: Tensor) -> Tensor:
-        """Gradients of the whole step in place of this process's; returns the means of it."""
+    def _summed(self, totals: Tensor) -> Tensor:
+        """Gradients of the whole step in place of this process's; returns the sum of all totals."""
         gradients = [parameter.grad for parameter in self._parameters.values() if parameter.grad is not None]
-        means = distributed.sum_gradients([*gradients, *self._of_losers], means)
+        totals = distributed.sum_gradients([*gradients, *self._of_losers], totals)
         if self._of_losers:
             share = safe_share(gradients, self._of_losers)
             for gradient, of_losers in zip(gradients, self._of_losers, strict=True):
                 gradient += share * of_losers
-        return means
+        return totals
 
     def _gradients(self, batch: Batch, fit: Fit) -> Tensor | None:
         """Leave the gradients of this process's part of a step; returns its share of the means, or None where
@@ -344,14 +351,11 @@ class Trainer:
                     sampling=self._request.sampling,
                 )
             ]
-        images = self._policy.backbone.decode(torch.stack(latents).to(self._policy.backbone.device))
+        images = decoded(self._policy, torch.stack(latents), self._request.sampling.chunk)
         for index, image_HW3 in enumerate(images):
             publish(folder / f"{index}.png", lambda beside, own=image_HW3: save_png(own, beside))  # type: ignore[misc]
 
     def _save(self) -> None:
-        errors = self._reference_errors
-        # Each process has those of its own part.
-        errors_of_all = distributed.everyones(errors.state()) if errors else []
         if not distributed.is_main():
             return
         state: dict[str, Any] = {
@@ -359,8 +363,8 @@ class Trainer:
             "weights": {name: parameter.detach().cpu() for name, parameter in self._parameters.items()},
             "optimiser": self._optimiser.state_dict(),
         }
-        if errors:
-            state["reference_errors"] = errors_of_all
+        if self._reference_errors:
+            state["reference_errors"] = self._reference_errors.state()
         self._checkpoint.parent.mkdir(exist_ok=True)
         publish(self._checkpoint, lambda beside: torch.save(state, beside))
 
@@ -374,8 +378,7 @@ class Trainer:
                 parameter.copy_(state["weights"][name])
         self._optimiser.load_state_dict(state["optimiser"])
         if self._reference_errors:
-            of_all = state["reference_errors"]
-            self._reference_errors.load_state(of_all[distributed.rank() % len(of_all)])
+            self._reference_errors.load_state(state["reference_errors"])
         self._step = int(state["step"])
 
     def _saved(self) -> dict[str, Any] | None:

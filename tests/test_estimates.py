@@ -6,6 +6,7 @@ import pytest
 from annotating import drawn, label, make_store, run_now
 
 from annotator import estimates, jobs
+from annotator.launcher import Launcher
 from sail import cost
 from sail.rounds import NextStep
 from sail.runfolder import RunFolder
@@ -71,3 +72,20 @@ def test_a_run_is_reckoned_by_the_last_ones_of_its_own_kind(tmp_path: Path):
     folder.publish_result({**folder.result(), "seconds": 3 * folder.result()["seconds"]})
     assert estimates.seconds_per_evaluation(store, "train") == pytest.approx(3 * before)
     assert estimates.seconds_per_evaluation(store, "draw") == drawing
+
+
+def test_the_pace_is_that_of_runs_with_as_many_processes(tmp_path: Path):
+    store = make_store(tmp_path / "project")
+    drawn(store, 4)
+    drawn(store, 4)
+    slow, fast = (RunFolder(store.run_folder(run)) for run in store.runs()[-2:])
+    for folder, seconds, processes in ((slow, 40.0, 1), (fast, 10.0, 4)):
+        made_with = {"processes": processes}
+        folder.publish_result({**folder.result(), "seconds": seconds, "made_with": made_with})
+    paces = []
+    for processes in (1, 4, 2):
+        store.set_launcher(Launcher(processes=processes), by="ann")
+        paces.append(estimates.seconds_per_evaluation(store, "draw"))
+    assert paces[0] == pytest.approx(4 * paces[1])
+    # With a number that was never timed, all runs are what there is to go by.
+    assert paces[2] == pytest.approx((paces[0] + paces[1]) / 2)

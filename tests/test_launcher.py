@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from annotating import make_store
 from pydantic import ValidationError
 
 from annotator.launcher import Launcher
+from annotator.store import Store
 from sail.config import first_fault
 
 RUN = ["-m", "sail", "train", "/runs/0001-train"]
@@ -58,3 +61,19 @@ def test_a_program_that_is_not_there_is_refused_when_it_is_entered_and_not_when_
         missing.checked()
     assert Launcher().checked().processes == 1
     assert Launcher(command="{python} {command}").checked().command == "{python} {command}"
+
+
+def test_a_command_of_blanks_is_none():
+    assert Launcher(command="  ").checked().words("train", Path("run"))[0] == sys.executable
+
+
+def test_a_command_holds_in_the_place_where_it_was_entered(tmp_path):
+    store = make_store(tmp_path / "mine")
+    entered = Launcher(processes=2, command="{python} {command}")
+    store.set_launcher(entered, by="ann")
+    assert store.project().launcher == entered
+    store.close()
+    shutil.copytree(tmp_path / "mine", tmp_path / "theirs")
+    copied = Store(tmp_path / "theirs")
+    assert copied.project().launcher == Launcher(processes=2)
+    copied.close()

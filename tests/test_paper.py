@@ -13,11 +13,10 @@ from typer.testing import CliRunner
 
 from sail.__main__ import app
 from sail.config import LoopSettings, ModelRef, Optimisation, ProposeRequest
-from sail.cost import evaluations_to_draw, evaluations_to_propose, evaluations_to_train
+from sail.cost import MAX_LEARNED_JUDGED, evaluations_to_draw, evaluations_to_propose, evaluations_to_train
 from sail.evaluating import subject_of
 from sail.rounds import train_request
 from sail.runfolder import ADAPTER_FILE, RunFolder, read_lines, sha256_file
-from sail.training import MAX_LEARNED_JUDGED
 
 TINY = {
     "import-pairs": ["--share", "0.5"],
@@ -154,7 +153,9 @@ def test_the_cost_that_is_told_is_that_of_the_cost_model(paper):
         )
         return evaluations_to_propose(request)
 
-    train = evaluations_to_train(training, judged_pairs=511 + MAX_LEARNED_JUDGED)
+    train = evaluations_to_train(
+        training, judged_pairs=511 + MAX_LEARNED_JUDGED, human_pairs=50_000, self_pairs=0
+    )
     evaluate = 2 * 3_200 * evaluations_to_draw(settings.sampling)
     together = 4 * train + propose(1) + propose(2) + propose(3) + evaluate
     assert list(told.values()) == [train, propose(1), propose(2), evaluate, together]

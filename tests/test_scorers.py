@@ -374,6 +374,7 @@ def test_a_tie_counts_half_and_one_prompt_has_no_interval_of_its_gain():
         (["LORA", "--scorers", "clip", "--scorer-path", "hpsv2=CLIP"], "--scorers does not name"),
         (["LORA"], "is not a run folder"),
         (["LORA", "--out", "MODEL"], "belong to --scorers"),
+        (["LORA", "--per-prompt", "4"], "belong to --scorers"),
     ],
 )
 def test_what_cannot_be_evaluated_is_one_sentence(model, lora, clip, tmp_path, arguments, sentence):

@@ -162,7 +162,7 @@ def test_known_reference_errors_give_the_losses_that_computing_them_each_time_gi
     known, computed = new_run(request), new_run(request)
     execute(known)
     # Nothing is ever kept: every step asks the reference again.
-    monkeypatch.setattr(ReferenceErrors, "keep", ReferenceErrors.forget)
+    monkeypatch.setattr(ReferenceErrors, "keep", lambda errors, *_: errors.forget())
     execute(computed)
     assert losses(known) == pytest.approx(losses(computed), abs=1e-5)
 
@@ -242,7 +242,6 @@ def test_where_memory_runs_out_the_step_goes_on_with_half_as_many_pairs_and_lear
     assert short.events() == [
         {
             "event": "out_of_memory",
-            "rank": 0,
             "step": 1,
             "micro_batch_pairs": pairs,
             "activation_checkpointing": False,
@@ -424,3 +423,19 @@ def test_a_safeguarded_run_goes_to_its_end(new_run, model):
     run = new_run(safeguarded(train_request(model), True))
     execute(run)
     assert run.result()["steps"] == train_request(model).optimisation.steps
+
+
+def test_how_many_pairs_fit_at_a_step_is_the_least_that_ever_did_by_then(tmp_path, model):
+    folder = RunFolder.create(tmp_path / "run", train_request(model), pairs=[])
+    config = Optimisation(batch_pairs=16, micro_batch_pairs=16)
+    for step, pairs in ((15, 8), (15, 4), (12, 8)):
+        assert MemoryFit(folder, config, on_gpu=True).smaller(step).micro_batch_pairs == pairs
+    fit = MemoryFit(folder, config, on_gpu=True)
+    assert [fit.at(step).micro_batch_pairs for step in (11, 12, 15)] == [16, 8, 4]
+    assert fit.told()["micro_batch_pairs"] == 4
+
+
+def test_each_process_begins_with_its_own_part_of_a_step(tmp_path, model, monkeypatch):
+    folder = RunFolder.create(tmp_path / "run", train_request(model), pairs=[])
+    monkeypatch.setattr("sail.distributed.world_size", lambda: 8)
+    assert MemoryFit(folder, Optimisation(batch_pairs=128), on_gpu=True).at(1).micro_batch_pairs == 16

@@ -145,13 +145,10 @@ def record_labels(body: AnswersBody, project: InProject, who: Person) -> dict[st
 def broken_pair(body: BrokenBody, project: InProject, who: Person) -> dict[str, str | None]:
     """A page could not show this pair. It is withdrawn where a file is at fault, not a connection."""
     store = project.store
-    if body.pair not in {pair.id for pair in store.pair_states()}:
-        raise HTTPException(404, "There is no such pair.")
-    (pair,) = store.show_pairs([body.pair], to=who)
-    files = (store.image_file(uid) for uid in (pair.left, pair.right))
+    files = map(store.image_file, store.candidates_of(body.pair))
     why = next(filter(None, map(_unreadable, files)), None)
     if why is not None:
-        store.withdraw_pair(pair.id, why=why, by=who)
+        store.withdraw_pair(body.pair, why=why, by=who)
     return {"withdrawn": why}
 
 
@@ -162,7 +159,8 @@ def _unreadable(file: Path) -> str | None:
             opened.load()
     except FileNotFoundError:
         return f"The image file {file.name} is gone from its run folder."
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # What PIL raises for one broken byte or another.
         return f"The image file {file.name} cannot be read: {error}."
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import threading
 import time
 import weakref
@@ -121,7 +122,7 @@ class Base:
             download=model["download"],
             prompts=tuple(prompts),
             settings=LoopSettings.model_validate(settings),
-            launcher=Launcher.model_validate(self._last_event("launcher") or {}),
+            launcher=self._launcher(),
         )
 
     def set_model(self, model: ModelRef, *, download: bool, by: str) -> None:
@@ -153,7 +154,18 @@ class Base:
         self._write(lambda: self._append_event("settings", settings.model_dump(mode="json"), by))
 
     def set_launcher(self, launcher: Launcher, *, by: str) -> None:
-        self._write(lambda: self._append_event("launcher", launcher.model_dump(mode="json"), by))
+        payload = {**launcher.model_dump(mode="json"), "place": self._place()}
+        self._write(lambda: self._append_event("launcher", payload, by))
+
+    def _launcher(self) -> Launcher:
+        said = dict(self._last_event("launcher") or {})
+        # A project that somebody sent must not start programs of its own choice.
+        if said.pop("place", None) != self._place():
+            said.pop("command", None)
+        return Launcher.model_validate(said)
+
+    def _place(self) -> str:
+        return f"{platform.node()}:{self.folder}"
 
     def events(self) -> list[dict[str, Any]]:
         """Who decided what, when: settings, model, prompts and the current round, oldest first."""

@@ -81,6 +81,13 @@ class Labels(Standing):
         ]
         self._write(lambda: self._writing.table("self_pairs").insert_all(rows, ignore=True) and None)
 
+    def candidates_of(self, pair: str) -> tuple[str, str]:
+        """The ids of a pair's two candidates. KeyError where there is no such pair."""
+        rows = self._rows("select one, two from pairs where id = :pair", pair=pair)
+        if not rows:
+            raise KeyError("There is no such pair.")
+        return rows[0]["one"], rows[0]["two"]
+
     def image_file(self, uid: str) -> Path:
         """Where the image of a candidate lies. KeyError for an id that nobody was given."""
         rows = self._rows(

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import judge
-from benchmarks.alignment import report
+from benchmarks.alignment import report, study
 from benchmarks.alignment.figures import draw_figures
 from benchmarks.alignment.methods import METHODS, changed, method_named, settings_of
 from benchmarks.alignment.pool import TABLE, TASTES, TUNING, temperature_for
@@ -205,3 +205,19 @@ def test_draws_weighed_alike_count_alike_whatever_their_size() -> None:
     assert judge.judged(judge.put_together(gains_GNK, "mean"), np.array([[0.0, 1.0, 2.0]])) == (1.0, 1.0)
     normalised = judge.put_together(gains_GNK, "normalised")[0]
     assert np.argmax(normalised) == 2 and normalised[0] > normalised[1]
+
+
+def test_a_unit_holds_while_the_settings_that_it_was_measured_with_do() -> None:
+    size = study.Size()
+    settings = study.settings_at(size, METHODS["dpo_6"], 0).model_dump(mode="json")
+    unit = {"inputs": study.inputs(size), "method": "dpo_6", "repeat": 0, "settings": settings}
+    assert study.still_holds(unit, size)
+    without_beta = {**settings["loss"]}
+    del without_beta["beta"]
+    # A setting that was not there yet; another value of one that was; another size, repeat or method.
+    assert study.still_holds({**unit, "settings": {**settings, "loss": without_beta}}, size)
+    other_beta = {**settings["loss"], "beta": 7.0}
+    assert not study.still_holds({**unit, "settings": {**settings, "loss": other_beta}}, size)
+    assert not study.still_holds(unit, study.Size(steps=59))
+    assert not study.still_holds({**unit, "repeat": 1}, size)
+    assert not study.still_holds({**unit, "method": "gone"}, size)

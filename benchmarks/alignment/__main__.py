@@ -69,9 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--report", action="store_true", help="only write the table of the finished units")
     asked = parser.parse_args(arguments)
     from benchmarks.alignment.figures import draw_figures
-    from benchmarks.alignment.methods import method_named
     from benchmarks.alignment.report import Table, publish
-    from benchmarks.alignment.study import Size, inputs, known_by, settings_at
+    from benchmarks.alignment.study import Size, still_holds
 
     out = asked.out or (WORK / "quick" if asked.quick else RESULTS)
     units = asked.units or out / "alignment_units.jsonl"
@@ -79,13 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         units.unlink(missing_ok=True)
     values = {**(QUICK if asked.quick else {}), "precision": asked.precision}
     size = Size(**values)
-    now = inputs(size)
-    finished = [
-        unit
-        for unit in read_lines(units)
-        if unit["inputs"] == now
-        and unit["settings"] == known_by(settings_at(size, method_named(unit["method"]), unit["repeat"]))
-    ]
+    finished = [unit for unit in read_lines(units) if still_holds(unit, size)]
     known = {(unit["taste"], unit["repeat"], unit["method"]) for unit in finished}
     missing = [] if asked.report else [unit for unit in wanted(asked) if unit not in known]
     units.parent.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ class Size:
         }
 
 
+@cache
 def inputs(size: Size) -> str:
     """What figures hang on besides code and settings (starter, prompts, size): 12 hex digits."""
     files = [*sorted(Path(STARTER.source).rglob("*.safetensors")), *sorted(PROMPTS.glob("*.txt"))]
@@ -72,8 +74,25 @@ def settings_at(size: Size, method: Method, repeat: int, **more: Any) -> LoopSet
 
 
 def known_by(settings: LoopSettings) -> str:
-    """8 hex digits: what was measured with other settings does not count."""
+    """8 hex digits: what was begun with other settings is not gone on with."""
     return _digest(settings.model_dump_json())[:8]
+
+
+def still_holds(unit: Mapping[str, Any], size: Size) -> bool:
+    """Whether a finished unit is of this starter, at this size, and with its method's settings of now.
+
+    A setting that there was not yet when it was measured is left out: a new one changes nothing by itself.
+    """
+    if unit["inputs"] != inputs(size) or unit["method"].split()[0] not in METHODS:
+        return False
+    now = settings_at(size, method_named(unit["method"]), unit["repeat"])
+    return _agrees(unit["settings"], now.model_dump(mode="json"))
+
+
+def _agrees(then: Any, now: Any) -> bool:
+    if isinstance(then, dict) and isinstance(now, dict):
+        return all(name in now and _agrees(value, now[name]) for name, value in then.items())
+    return bool(then == now)
 
 
 def _digest(text: str) -> str:
@@ -120,7 +139,7 @@ class Study:
         )
         found = {
             "inputs": self.inputs,
-            "settings": known_by(settings),
+            "settings": settings.model_dump(mode="json"),
             "taste": taste,
             "method": name,
             "repeat": self._repeat,

@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
+from sail.annotate import program
 from sail.config import Kind, LoopSettings, ModelRef, Precision, first_fault
-from sail.rounds import parse_prompts
+from sail.rounds import is_held_out, parse_prompts
 from sail.runfolder import Lost, RunBusy, RunFolder, Stopped, sha256_file
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
@@ -218,6 +219,15 @@ def loop(
         )
 
         def run() -> None:
+            # Before the folder is the loop's, and before minutes of drawing.
+            if annotator is not None:
+                program(annotator)
+                most = sum(not is_held_out(ordinal, asked) for ordinal in range(request.seed_pairs))
+                if most < asked.min_human_pairs:
+                    raise ValueError(
+                        f"Of {request.seed_pairs} seed pairs at most {most} can be learned from, "
+                        f"and training needs {asked.min_human_pairs}. Ask for more with --seed-pairs."
+                    )
             started = Loop(out, request)
             if annotator is not None:
                 started.run(annotator, rounds=rounds)
@@ -241,7 +251,7 @@ def _loop_settings(
         raise ValueError(f"There is no preset {preset!r}. Presets: default, paper.")
     base = LoopSettings.paper() if preset == "paper" else LoopSettings.for_model(model)
     if file is not None:
-        base = LoopSettings.model_validate_json(file.read_text(encoding="utf-8"))
+        base = _settings_from(file)
     changes: dict[str, Any] = {}
     if noise_seed is not None:
         changes["noise_seed"] = noise_seed
@@ -252,6 +262,16 @@ def _loop_settings(
     if steps is not None:
         changes["optimisation"] = base.optimisation.model_copy(update={"steps": steps})
     return base.model_copy(update=changes)
+
+
+def _settings_from(file: Path) -> LoopSettings:
+    """ValueError names the file and what is wrong with it."""
+    try:
+        return LoopSettings.model_validate_json(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"The settings file {file} cannot be read: {error.strerror}.") from error
+    except ValidationError as error:
+        raise ValueError(f"{file}: {first_fault(error)}") from error
 
 
 def read_prompts(file: Path) -> list[str]:

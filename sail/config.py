@@ -30,7 +30,8 @@ def first_fault(error: ValidationError) -> str:
     """Where the first wrong value stands and what is wrong with it, as a sentence."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}."
+    message = first["msg"].removeprefix("Value error, ").rstrip(".") + "."
+    return f"{where}: {message}" if where else message
 
 
 def _require_candidates(pairs: int, candidates: int) -> None:

@@ -118,7 +118,7 @@ def rows_with_winner(file: Path) -> Iterator[Row]:
             raise ValueError(f"{file} has no column {', '.join(sorted(missing))}.")
         table = parquet.read(columns=["caption", *LABELS])
     except (ArrowInvalid, OSError) as error:
-        raise ValueError(f"{file} cannot be read as parquet: {error}.") from error
+        raise ValueError(f"{file} cannot be read as parquet: {str(error).rstrip('.')}.") from error
     for number, row in enumerate(table.to_pylist()):
         prompt = " ".join((row["caption"] or "").split())
         first, second = (row[label] for label in LABELS)
@@ -194,7 +194,7 @@ class _Images:
             return Image.open(io.BytesIO(self._table[column][place].as_py())).convert("RGB")
         except (OSError, TypeError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(
-                f"{row.file}, row {row.number}: {column} is no image that can be read ({error}). "
+                f"{row.file}, row {row.number}: {column} is no image that can be read. "
                 "Take the file out, or write it again without that row."
             ) from error
 

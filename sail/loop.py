@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from sail import distributed
 from sail import rounds as loop_rounds
-from sail.annotate import Annotator, ShownPair, program
+from sail.annotate import Annotator, ShownPair
 from sail.config import Config, LoopSettings, ModelRef, Prompt
 from sail.records import CandidateSet, LabelValue, LatentsRef, TrainingPair
 from sail.rounds import Round
@@ -142,7 +142,6 @@ class Loop:
 
     def run(self, annotator: str, *, rounds: int) -> dict[str, Any]:
         """Seed round and `rounds` self-annotated ones. Returns what result.json says."""
-        program(annotator)  # Before minutes of drawing, not after.
         return self.run_on(
             self._labelled(self._rounds.draw_seed(self._request.seed_pairs), annotator), rounds=rounds
         )
@@ -252,9 +251,13 @@ def _claim(out: Path, request: LoopRequest) -> None:
     """Make the folder this loop's own, or find that it was. ValueError where it belongs to something else."""
     file = out / "loop.json"
     if file.exists():
-        if LoopRequest.model_validate_json(file.read_bytes()) != request:
+        held = LoopRequest.model_validate_json(file.read_bytes())
+        if held != request:
+            fields = LoopRequest.model_fields
+            other = [name for name in fields if getattr(held, name) != getattr(request, name)]
             raise ValueError(
-                f"{out} holds a loop with other settings. Choose another --out or repeat its settings."
+                f"{out} holds a loop with other settings ({', '.join(other)}). "
+                "Choose another --out or repeat its settings."
             )
         return
     if out.exists() and not out.is_dir():

@@ -192,7 +192,12 @@ def find(name: str, path: Path | None = None) -> Found:
 
 def score(scorer: Scorer, prompts: Sequence[str], images: Sequence[Image.Image], *, name: str) -> list[float]:
     """What `scorer` says of each image. ValueError where that is not one finite number an image."""
-    found = torch.as_tensor(scorer(prompts, images))
+    try:
+        found = torch.as_tensor(scorer(prompts, images))
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # Somebody else's code.
+        raise ValueError(f"The scorer {name} failed: {type(error).__name__}: {first_line(error)}.") from error
     if found.shape != (len(images),):
         raise ValueError(
             f"The scorer {name} must give one score an image, shape ({len(images)},), "

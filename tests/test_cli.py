@@ -263,3 +263,36 @@ def test_files_that_cannot_be_used_are_one_sentence(model, prompts, tmp_path):
     ):
         done = sail(*arguments)
         assert done.exit_code == 2 and str(tmp_path) in done.stderr and "Traceback" not in done.stderr
+
+
+def test_too_few_seed_pairs_are_said_before_the_folder_is_taken(tmp_path):
+    out = tmp_path / "loop"
+    (tmp_path / "prompts.txt").write_text("a fox\na cow\n")
+    common = [
+        "loop",
+        "--model",
+        "data/starter",
+        "--prompts",
+        str(tmp_path / "prompts.txt"),
+        "--out",
+        str(out),
+    ]
+    refused = CliRunner().invoke(app, [*common, "--annotator", "cat", "--seed-pairs", "4"])
+    assert refused.exit_code == 2 and "at most 3 can be learned from" in refused.output
+    missing = CliRunner().invoke(app, [*common, "--annotator", "no-such-program", "--seed-pairs", "96"])
+    assert missing.exit_code == 2 and not out.exists()
+
+
+def test_a_settings_file_that_cannot_be_used_is_named(tmp_path):
+    (tmp_path / "prompts.txt").write_text("a fox\na cow\n")
+    (tmp_path / "bad.json").write_text("{steps: 3}")
+    (tmp_path / "wrong.json").write_text('{"optimisation": {"stepz": 3}}')
+    for name, sentence in (
+        ("gone.json", "cannot be read"),
+        ("bad.json", "bad.json: Invalid JSON"),
+        ("wrong.json", "wrong.json: optimisation.stepz"),
+    ):
+        options = ["--out", str(tmp_path / "o"), "--annotator", "cat", "--settings", str(tmp_path / name)]
+        command = ["loop", "--model", "data/starter", "--prompts", str(tmp_path / "prompts.txt"), *options]
+        refused = CliRunner().invoke(app, command)
+        assert refused.exit_code == 2 and sentence in refused.output, refused.output

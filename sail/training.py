@@ -299,7 +299,7 @@ class Trainer:
     def _backward_apart(
         self, asked: Asked, reference_error_2P: Tensor, human_P: Tensor, weight: float
     ) -> PairLoss:
-        """As `backward`, but what winners teach is added to the gradients and what losers teach kept beside.
+        """As `_backward`, but what winners teach is added to the gradients and what losers teach kept beside.
 
         Two passes over half of the images each cost what one over all of them does.
         """

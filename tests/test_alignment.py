@@ -47,7 +47,7 @@ def unit(method, repeat, utility, taste="light"):
         "labels": METHODS[method].labels,
         "utility": utility,
         "prompt_following": 0.9,
-        "subject_found": 0.9,
+        "subject_found": [1] * len(utility),
         "current": None if method == "base" else 0,
         "rounds": [] if method == "base" else rounds,
         "unet_evaluations": 10,
@@ -96,6 +96,14 @@ def test_gain_is_a_paired_difference_with_an_interval_over_repeats(table):
 def test_images_that_are_liked_alike_are_half_a_win(table):
     assert table.paired("sail_6", "base", report.win_rate)["mean"] == pytest.approx(0.75)
     assert table.paired("sail_6", "dpo_6", report.win_rate)["mean"] == pytest.approx(1.0)
+
+
+def test_an_image_without_the_subject_that_was_asked_for_loses_to_one_with_it():
+    liked, asked = unit("sail_6_paper", 0, [5.0, 5.0, 5.0, 5.0]), unit("sail_6", 0, [1.0, 1.0, 9.0, 1.0])
+    liked["subject_found"], asked["subject_found"] = [0, 0, 1, 1], [1, 0, 1, 1]
+    assert report.win_rate(asked, liked) == 0.25
+    # Won for its subject, drawn since neither has one, won and lost by utility.
+    assert report.win_rate_as_asked(asked, liked) == 0.625
 
 
 def test_two_methods_are_compared_only_where_both_were_measured():

@@ -70,15 +70,13 @@ class Table:
         return interval([float(np.mean(values)) for values in by_repeat.values() if len(values) == most])
 
     def paired(
-        self, method: str, other: str, compare: Callable[[np.ndarray, np.ndarray], float]
+        self, method: str, other: str, compare: Callable[[Unit, Unit], float]
     ) -> dict[str, float | None]:
         """The same of two methods' images on the same prompts and noise seeds, where both were measured."""
 
         def figure(unit: Unit) -> float | None:
             beside = self._units.get((other, unit["taste"], unit["repeat"]))
-            if beside is None:
-                return None
-            return compare(np.array(unit["utility"]), np.array(beside["utility"]))
+            return None if beside is None else compare(unit, beside)
 
         return self.over_repeats(method, figure)
 
@@ -93,7 +91,7 @@ class Table:
             "win_rate": self.paired(method, "base", win_rate),
             "utility": _mean(np.mean(unit["utility"]) for unit in units),
             "prompt_following": _mean(unit["prompt_following"] for unit in units),
-            "subject_found": _mean(unit["subject_found"] for unit in units),
+            "subject_found": _mean(np.mean(unit["subject_found"]) for unit in units),
             "judge_accuracy": _mean(one["judge_accuracy"] for one in current),
             "own_accuracy": _mean(
                 (one["learned_from"] or {}).get("right") for unit in units for one in unit["rounds"]
@@ -107,14 +105,31 @@ class Table:
         }
 
 
-def gain(own: np.ndarray, other: np.ndarray) -> float:
+def gain(own: Unit, other: Unit) -> float:
     """Mean difference of utility, in standard deviations of base's images."""
-    return float((own - other).mean())
+    return float(_better_by(own, other).mean())
 
 
-def win_rate(own: np.ndarray, other: np.ndarray) -> float:
+def win_rate(own: Unit, other: Unit) -> float:
     """Share of images that are liked better than the other's; a draw counts half."""
-    difference = own - other
+    return _wins(_better_by(own, other))
+
+
+def win_rate_as_asked(own: Unit, other: Unit) -> float:
+    """The same where an image without the subject that the prompt names loses to one with it.
+
+    Utility alone prefers whoever forgets the prompt for the taste. Two images without it are a draw.
+    """
+    shows, other_shows = (np.array(unit["subject_found"], bool) for unit in (own, other))
+    both = np.where(shows & other_shows, _better_by(own, other), 0.0)
+    return _wins(np.where(shows == other_shows, both, np.where(shows, np.inf, -np.inf)))
+
+
+def _better_by(own: Unit, other: Unit) -> np.ndarray:
+    return np.array(own["utility"]) - np.array(other["utility"])
+
+
+def _wins(difference: np.ndarray) -> float:
     return float((difference > ALIKE_SD).mean() + 0.5 * (np.abs(difference) <= ALIKE_SD).mean())
 
 
@@ -142,6 +157,7 @@ def publish(table: Table, out: Path, command: str) -> str:
         f"{one} : {other}": {
             "gain": table.paired(one, other, gain),
             "win_rate": table.paired(one, other, win_rate),
+            "win_rate_as_asked": table.paired(one, other, win_rate_as_asked),
         }
         for one, other in COMPARED
         if one in methods and other in methods
@@ -169,22 +185,23 @@ def publish(table: Table, out: Path, command: str) -> str:
 
 def markdown(methods: dict[str, Any], against: dict[str, Any]) -> str:
     lines = [
-        "| method | labels | repeats | gain over base, SD | wins against base | prompt following | judge "
+        "| method | labels | repeats | gain over base, SD | wins against base | prompt following | subject | judge "
         "| its own pairs | diversity | saturation | rounds kept | evaluations | seconds |",
-        "|---" * 13 + "|",
+        "|---" * 14 + "|",
     ]
     for name, one in methods.items():
         lines.append(
             f"| {name} | {one['labels']} | {one['tastes']} x {one['repeats']} | {_shown(one['gain'])} "
             f"| {_shown(one['win_rate'], share=True)} | {_share(one['prompt_following'])} "
-            f"| {_share(one['judge_accuracy'])} | {_share(one['own_accuracy'])} "
+            f"| {_share(one['subject_found'])} | {_share(one['judge_accuracy'])} | {_share(one['own_accuracy'])} "
             f"| {_ratio(one['diversity_ratio'])} | {_ratio(one['saturation_ratio'])} "
             f"| {_ratio(one['rounds_kept'])} | {one['unet_evaluations']:,.0f} | {one['seconds']:.0f} |"
         )
     if against:
-        lines += ["", "| head to head | difference, SD | wins |", "|---|---|---|"]
+        lines += ["", "| head to head | difference, SD | wins | wins where the subject comes first |", "|---" * 4 + "|"]
     lines += [
-        f"| {pair} | {_shown(one['gain'])} | {_shown(one['win_rate'], share=True)} |"
+        f"| {pair} | {_shown(one['gain'])} | {_shown(one['win_rate'], share=True)} "
+        f"| {_shown(one['win_rate_as_asked'], share=True)} |"
         for pair, one in against.items()
     ]
     return "\n".join(lines) + "\n"

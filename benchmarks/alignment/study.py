@@ -204,7 +204,8 @@ class Study:
         return self._base
 
     def _read(self, taste: str, images: Sequence[Image.Image], sd: float) -> dict[str, Any]:
-        """Utility in standard deviations of base, image by image, and the share of named attributes found."""
+        """Image by image: utility in standard deviations of base, and whether the named subject is found;
+        and the share of all named attributes that are."""
         reader = load_reader("measuring")
         utility_N = TASTES[taste].utilities(images, reader).numpy() / sd
         named, reads = named_attributes(self._held_out), reader.name(images)
@@ -217,7 +218,7 @@ class Study:
         return {
             "utility": [round(value, 3) for value in utility_N.tolist()],
             "prompt_following": float(np.mean(hits)),
-            "subject_found": float(np.mean(subjects)),
+            "subject_found": [int(found) for found in subjects],
         }
 
     def _gain_so_far(self, taste: str, settings: LoopSettings, policy: Policy, sd: float) -> float:

@@ -24,7 +24,7 @@ from sail import backbones
 from sail.backbones import Backbone
 from sail.config import MAX_PROMPT_CHARS, Config, ModelRef
 from sail.records import LatentsRef, TrainingPair
-from sail.runfolder import publish, publish_json, publish_lines, publish_text, read_lines
+from sail.runfolder import claim, publish, publish_lines, publish_text, read_lines
 
 IMAGES, LABELS = ("jpg_0", "jpg_1"), ("label_0", "label_1")
 PAIRS_A_FILE = 16
@@ -68,7 +68,7 @@ def import_pairs(model: ModelRef, parquet: Path, out: Path, *, share: float, noi
     if not drawn:
         raise ValueError(f"No row of {parquet} was drawn: {len(rows)} have a winner. Give a larger --share.")
     sizes = {file.name: file.stat().st_size for file in files}
-    _claim(out, ImportRequest(model=model, files=sizes, share=share, noise_seed=noise_seed))
+    claim(out, ImportRequest(model=model, files=sizes, share=share, noise_seed=noise_seed), "import")
     if (out / PAIRS).is_file():
         return len(drawn)
     (out / "latents").mkdir(exist_ok=True)
@@ -197,18 +197,3 @@ class _Images:
                 f"{row.file}, row {row.number}: {column} is no image that can be read. "
                 "Take the file out, or write it again without that row."
             ) from error
-
-
-def _claim(out: Path, request: ImportRequest) -> None:
-    """Make the folder this import's own, or find that it was."""
-    file = out / "import.json"
-    if file.exists():
-        if ImportRequest.model_validate_json(file.read_bytes()) != request:
-            raise ValueError(
-                f"{out} holds an import with other options. Choose another --out or repeat its options."
-            )
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is not empty and holds no import. Choose another --out.")
-    out.mkdir(parents=True, exist_ok=True)
-    publish_json(file, request.model_dump(mode="json"))

@@ -23,7 +23,7 @@ from sail.annotate import Annotator, ShownPair, program
 from sail.config import Config, LoopSettings, ModelRef, Prompt
 from sail.records import CandidateSet, LabelValue, LatentsRef, TrainingPair
 from sail.rounds import Round
-from sail.runfolder import RunFolder, publish_json, read_lines
+from sail.runfolder import RunFolder, claim, publish_json, read_lines
 from sail.running import execute
 
 
@@ -138,7 +138,7 @@ class Loop:
         self._out = out.resolve()
         self._request = request
         self._rounds = Rounds(self._out / "runs", request.model, request.settings, request.prompts)
-        _claim(self._out, request)
+        claim(self._out, request, "loop")
 
     def run(self, annotator: str, *, rounds: int) -> dict[str, Any]:
         """Seed round and `rounds` self-annotated ones. Returns what result.json says."""
@@ -246,27 +246,6 @@ def summary(done: Round) -> str:
     verdict = "accepted" if done.accepted else "not accepted: " + " ".join(done.reasons)
     pairs = f"{done.human_pairs} human + {done.self_pairs} self pairs"
     return f"round {done.round}: {pairs}, {judge}, {done.seconds:.0f} s, {verdict}"
-
-
-def _claim(out: Path, request: LoopRequest) -> None:
-    """Make the folder this loop's own, or find that it was. ValueError where it belongs to something else."""
-    file = out / "loop.json"
-    if file.exists():
-        held = LoopRequest.model_validate_json(file.read_bytes())
-        if held != request:
-            fields = LoopRequest.model_fields
-            other = [name for name in fields if getattr(held, name) != getattr(request, name)]
-            raise ValueError(
-                f"{out} holds a loop with other settings ({', '.join(other)}). "
-                "Choose another --out or repeat its settings."
-            )
-        return
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file. Choose another --out.")
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} is not empty and holds no loop. Choose another --out.")
-    out.mkdir(parents=True, exist_ok=True)
-    publish_json(file, request.model_dump(mode="json"))
 
 
 def _drop_half_line(file: Path) -> None:

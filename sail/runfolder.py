@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from tqdm import tqdm
 
-from sail.config import Request, first_fault
+from sail.config import Config, Request, first_fault
 from sail.records import CandidateSet, JudgedPair, LatentsRef, SelfPair, TrainingPair
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
@@ -66,6 +66,30 @@ def publish_text(path: Path, text: str) -> None:
 
 def publish_json(path: Path, value: Any) -> None:
     publish_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def claim(folder: Path, request: Config, what: str) -> None:
+    """Make `folder` that of one `what` ("loop", "import"), by `what`.json, or find that it was.
+
+    ValueError where it belongs to something else, or to another request, naming what differs.
+    """
+    file = folder / f"{what}.json"
+    if file.exists():
+        held = type(request).model_validate_json(file.read_bytes())
+        fields = type(request).model_fields
+        other = [name for name in fields if getattr(held, name) != getattr(request, name)]
+        if other:
+            raise ValueError(
+                f"{folder} holds another {what}: it differs in {', '.join(other)}. "
+                "Choose another --out or repeat what it was begun with."
+            )
+        return
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file. Choose another --out.")
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty and holds no {what}. Choose another --out.")
+    folder.mkdir(parents=True, exist_ok=True)
+    publish_json(file, request.model_dump(mode="json"))
 
 
 def publish_lines(path: Path, values: Iterable[Any]) -> None:

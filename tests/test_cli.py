@@ -123,7 +123,7 @@ def test_the_same_command_again_changes_nothing(looped, model, prompts, settings
 
 def test_another_command_in_the_same_folder_is_refused(looped, model, prompts, settings):
     done = loop(model, prompts, settings, "true", looped, "--noise-seed", 5)
-    assert done.exit_code == 2 and "other settings" in done.stderr
+    assert done.exit_code == 2 and "holds another loop: it differs in" in done.stderr
 
 
 def test_an_annotator_that_dies_loses_nothing_it_said(model, prompts, settings, tmp_path):

@@ -127,7 +127,7 @@ def test_an_import_that_was_cut_short_goes_on_and_ends_the_same(model, parquet, 
 
 def test_the_same_folder_with_other_options_is_refused(model, parquet, out):
     done = import_pairs(model, parquet, out, "--share", 0.4)
-    assert done.exit_code == 2 and "holds an import with other options" in done.stderr
+    assert done.exit_code == 2 and "holds another import: it differs in share" in done.stderr
 
 
 def test_imported_pairs_take_the_place_of_an_annotator(model, out, tmp_path):

@@ -198,7 +198,11 @@ def markdown(methods: dict[str, Any], against: dict[str, Any]) -> str:
             f"| {_ratio(one['rounds_kept'])} | {one['unet_evaluations']:,.0f} | {one['seconds']:.0f} |"
         )
     if against:
-        lines += ["", "| head to head | difference, SD | wins | wins where the subject comes first |", "|---" * 4 + "|"]
+        lines += [
+            "",
+            "| head to head | difference, SD | wins | wins where the subject comes first |",
+            "|---" * 4 + "|",
+        ]
     lines += [
         f"| {pair} | {_shown(one['gain'])} | {_shown(one['win_rate'], share=True)} "
         f"| {_shown(one['win_rate_as_asked'], share=True)} |"

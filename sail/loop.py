@@ -243,7 +243,10 @@ def summary(done: Round) -> str:
     judge = (
         f"judge {accuracy.value:.0%} of {accuracy.n}" if accuracy.value is not None else "judge not measured"
     )
-    verdict = "accepted" if done.accepted else "not accepted: " + " ".join(done.reasons)
+    kept = (
+        "" if done.strength == 1 else f" at {done.strength:.0%} strength: {' '.join(done.weakened_because)}"
+    )
+    verdict = f"accepted{kept}" if done.accepted else "not accepted: " + " ".join(done.reasons)
     pairs = f"{done.human_pairs} human + {done.self_pairs} self pairs"
     return f"round {done.round}: {pairs}, {judge}, {done.seconds:.0f} s, {verdict}"
 

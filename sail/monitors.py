@@ -6,7 +6,7 @@ N candidates of a prompt, K draws, H W image.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -107,14 +107,21 @@ def _mean(of_prompts: Sequence[Tensor]) -> Looks:
 
 
 def looks_of(
-    policy: Policy, part: Part, monitoring: Monitoring, sampling: Sampling, progress: Progress
+    policy: Policy,
+    part: Part,
+    monitoring: Monitoring,
+    sampling: Sampling,
+    progress: Progress,
+    *,
+    strength: float = 1.0,
 ) -> Looks:
     """Of images of the monitored prompts drawn as `part`, on the same noise seeds for every part."""
     prompts, per_prompt = monitoring.prompts, monitoring.per_prompt
     skip = done_or_of_others(len(prompts), per_prompt, sampling)
-    progress.stage(f"draw held-out prompts ({part})", len(prompts) - len(skip))
+    drawn_as = part if strength == 1 else f"{part}, {strength:.0%}"
+    progress.stage(f"draw held-out prompts ({drawn_as})", len(prompts) - len(skip))
     found: dict[int, Tensor] = {}
-    with distributed.together(), policy.acting_as(part):
+    with distributed.together(), policy.acting_as(part, strength=strength):
         for drawn in draw(
             policy,
             prompts,
@@ -131,12 +138,23 @@ def looks_of(
 
 
 @dataclass(frozen=True)
+class Beside:
+    """A policy's looks as multiples of the base model's; None where nothing was drawn, or base has none."""
+
+    diversity_ratio: float | None = None
+    saturation_ratio: float | None = None
+
+
+@dataclass(frozen=True)
 class Measured:
     """What the gate decides on."""
 
     judged: list[JudgedPair]
-    diversity_ratio: float | None
-    saturation_ratio: float | None
+    beside: Beside
+    strength: float = 1.0
+    """Of the policy as it was trained, so much was kept."""
+    weakened_because: list[str] = field(default_factory=list)
+    """What the gate would have said of all of it."""
 
     @property
     def judge_accuracy(self) -> Interval:
@@ -148,6 +166,18 @@ class Measured:
         """On the pairs that it did learn from."""
         return agreement([pair for pair in self.judged if not pair.held_out])
 
+    def told(self, limits: Monitoring) -> dict[str, object]:
+        """What result.json says of it, and of the gate."""
+        reasons = closed_because(self, limits)
+        return {
+            "judge_accuracy": self.judge_accuracy.model_dump(),
+            "human_agreement": self.human_agreement.model_dump(),
+            "diversity_ratio": self.beside.diversity_ratio,
+            "saturation_ratio": self.beside.saturation_ratio,
+            "accepted": not reasons,
+            "reasons": reasons,
+        }
+
 
 def measure(
     policy: Policy,
@@ -158,14 +188,31 @@ def measure(
     sampling: Sampling,
     monitoring: Monitoring,
     progress: Progress,
+    strengths: Sequence[float] = (1.0,),
 ) -> Measured:
-    """The judge on human pairs; diversity and saturation against base on the same noise seeds."""
+    """Looks against base on the same noise seeds, then the judge on human pairs.
+
+    `policy` is left at the first of `strengths` at which the gate accepts its images, and is the judge at
+    that; where there is none, at the first.
+    """
+    tried: dict[float, Beside] = {}
+    if monitoring.prompts:
+        base = looks_of(policy, "base", monitoring, sampling, progress)
+        for strength in strengths:
+            own = looks_of(policy, "policy", monitoring, sampling, progress, strength=strength)
+            tried[strength] = beside(own, base)
+            if not spoiled_because(tried[strength], monitoring):
+                break
+    accepted = [one for one, found in tried.items() if not spoiled_because(found, monitoring)]
+    kept = accepted[0] if accepted else strengths[0]
+    policy.weaken(kept)
     judged = judged_pairs(policy, pairs, scoring, beta=beta, progress=progress)
-    if not monitoring.prompts:
-        return Measured(judged, None, None)
-    base = looks_of(policy, "base", monitoring, sampling, progress)
-    own = looks_of(policy, "policy", monitoring, sampling, progress)
-    return Measured(judged, _ratio(own.diversity, base.diversity), _ratio(own.saturation, base.saturation))
+    weakened_because = spoiled_because(tried[strengths[0]], monitoring) if kept < strengths[0] else []
+    return Measured(judged, tried.get(kept, Beside()), kept, weakened_because)
+
+
+def beside(own: Looks, base: Looks) -> Beside:
+    return Beside(_ratio(own.diversity, base.diversity), _ratio(own.saturation, base.saturation))
 
 
 def _ratio(value: float, base: float) -> float | None:
@@ -175,20 +222,26 @@ def _ratio(value: float, base: float) -> float | None:
 
 def closed_because(measured: Measured, limits: Monitoring) -> list[str]:
     """Why the round is not accepted, in sentences; [] where it is."""
-    reasons = []
     accuracy = measured.judge_accuracy
+    reasons = []
     if accuracy.high is not None and accuracy.high < limits.min_judge_accuracy:
         reasons.append(
             f"The judge is right on {accuracy.value:.0%} of {accuracy.n} held-out pairs, "
             f"at best {accuracy.high:.0%}; the gate asks for {limits.min_judge_accuracy:.0%}."
         )
-    diversity = measured.diversity_ratio
+    return reasons + spoiled_because(measured.beside, limits)
+
+
+def spoiled_because(found: Beside, limits: Monitoring) -> list[str]:
+    """Why images like these are not accepted; [] where they are."""
+    reasons = []
+    diversity = found.diversity_ratio
     if diversity is not None and diversity < limits.min_diversity_ratio:
         reasons.append(
             f"Images of one prompt differ {diversity:.2f} times as much as the base model's; "
             f"the gate asks for {limits.min_diversity_ratio:.2f}."
         )
-    saturation = measured.saturation_ratio
+    saturation = found.saturation_ratio
     most = limits.max_saturation_ratio
     if saturation is not None and not 1 / most <= saturation <= most:
         reasons.append(

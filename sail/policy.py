@@ -100,10 +100,10 @@ class Policy:
                 layer.set_scale(active, strength)
 
     @contextmanager
-    def acting_as(self, part: Part) -> Iterator[None]:
+    def acting_as(self, part: Part, *, strength: float = 1.0) -> Iterator[None]:
         """As `part`, without gradients; as what it was before again afterwards."""
         before = self._playing
-        self.play(part)
+        self.play(part, strength=strength)
         try:
             with torch.no_grad():
                 yield
@@ -132,6 +132,13 @@ class Policy:
             for layer, weight, own in zip(layers, weights, before, strict=True):
                 weight.data = own
                 layer.merged_adapters.clear()
+
+    def weaken(self, strength: float) -> None:
+        """Make what the policy adapter adds `strength` times what it was, for good."""
+        with torch.no_grad():
+            for name, parameter in self.parameters().items():
+                if ".lora_B." in name:
+                    parameter.mul_(strength)
 
     def weights(self) -> dict[str, Tensor]:
         """The policy adapter under peft's names."""

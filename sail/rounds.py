@@ -35,6 +35,10 @@ class Round(Record):
     saturation_ratio: float | None
     winner_gain: float
     loser_gain: float
+    strength: float = 1.0
+    """Of what the training added, so much was kept."""
+    weakened_because: tuple[str, ...] = ()
+    """What the gate said of all of it; empty where all was kept."""
     accepted: bool
     reasons: tuple[str, ...] = ()
     """Why the gate stayed closed; empty where the round was accepted."""

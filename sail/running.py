@@ -16,7 +16,7 @@ from sail.batches import load_pairs
 from sail.comparing import compare
 from sail.config import CompareRequest, EvaluateRequest, ExportRequest, ProposeRequest, TrainRequest
 from sail.export import export
-from sail.monitors import closed_because, measure
+from sail.monitors import measure
 from sail.policy import Policy
 from sail.proposing import propose
 from sail.runfolder import Lost, Progress, RunFolder, Stopped
@@ -42,14 +42,8 @@ def evaluate(folder: RunFolder, request: EvaluateRequest, progress: Progress) ->
         progress=progress,
     )
     publish_judged(folder.path / "judged_pairs.jsonl", measured.judged)
-    reasons = closed_because(measured, request.monitoring)
     return {
-        "judge_accuracy": measured.judge_accuracy.model_dump(),
-        "human_agreement": measured.human_agreement.model_dump(),
-        "diversity_ratio": measured.diversity_ratio,
-        "saturation_ratio": measured.saturation_ratio,
-        "accepted": not reasons,
-        "reasons": reasons,
+        **measured.told(request.monitoring),
         "seconds": round(time.monotonic() - began, 2),
     }
 

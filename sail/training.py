@@ -20,7 +20,7 @@ from sail.batches import Batch, Batches, PairData, ReferenceErrors, load_pairs
 from sail.config import TrainRequest
 from sail.loss import PairLoss, denoising_error, diffusion_dpo, safe_share
 from sail.memory import Fit, MemoryFit
-from sail.monitors import closed_because, judged_pairs, measure
+from sail.monitors import judged_pairs, measure
 from sail.policy import Part, Policy
 from sail.proposing import decoded, save_png
 from sail.records import JudgedPair
@@ -44,7 +44,6 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
     data = load_pairs(folder, policy)
     trainer = Trainer(folder, request, policy, reference, data)
     trainer.run(progress)
-    sha256 = distributed.from_main(lambda: policy.save(folder.path / "adapter"))
     trained = time.monotonic()
 
     measured = measure(
@@ -55,13 +54,14 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         sampling=request.sampling,
         monitoring=request.monitoring,
         progress=progress,
+        strengths=request.monitoring.strengths,
     )
+    sha256 = distributed.from_main(lambda: policy.save(folder.path / "adapter"))
     publish_judged(folder.path / "judged_pairs.jsonl", measured.judged)
     unjudged = judged_pairs(
         policy, data.open, request.scoring, beta=request.loss.beta, progress=progress, what="judge open pairs"
     )
     publish_judged(folder.path / "judged_open.jsonl", unjudged)
-    reasons = closed_because(measured, request.monitoring)
     human, self_made = len(data.sides["human"]), len(data.sides["self"])
     winner_gain, loser_gain = distributed.from_main(lambda: _last_gains(folder))
     return {
@@ -71,14 +71,11 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         "human_pairs": human,
         "self_pairs": self_made,
         "self_fraction": request.mixup.self_fraction if human and self_made else float(human == 0),
-        "judge_accuracy": measured.judge_accuracy.model_dump(),
-        "human_agreement": measured.human_agreement.model_dump(),
-        "diversity_ratio": measured.diversity_ratio,
-        "saturation_ratio": measured.saturation_ratio,
+        "strength": measured.strength,
+        "weakened_because": measured.weakened_because,
+        **measured.told(request.monitoring),
         "winner_gain": winner_gain,
         "loser_gain": loser_gain,
-        "accepted": not reasons,
-        "reasons": reasons,
         **trainer.fit.told(),
         "distilled": policy.backbone.distilled,
         "seconds": round(time.monotonic() - began, 2),

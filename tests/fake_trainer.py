@@ -185,8 +185,10 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         for index, pair in enumerate(unjudged)
     ]
     publish_lines(folder.path / "judged_open.jsonl", (pair.model_dump() for pair in looked_at))
-    asked = request.monitoring.min_diversity_ratio
-    accepted = asked <= 1
+    asked, strengths = request.monitoring.min_diversity_ratio, request.monitoring.strengths
+    varied = {strength: 1.5 - 0.5 * strength for strength in strengths}
+    kept = next((strength for strength in strengths if varied[strength] >= asked), None)
+    refused = [f"Images vary 1.00 times as much as base's; {asked:g} is asked for."]
     return {
         "adapter": "adapter",
         "sha256": sha256_file(adapter / ADAPTER_FILE),
@@ -194,12 +196,14 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         "self_pairs": sum(pair.source == "self" for pair in pairs),
         "self_fraction": request.mixup.self_fraction,
         "judge_accuracy": Interval(value=0.7, low=0.4, high=0.9, n=len(held_out)).model_dump(),
-        "diversity_ratio": 1.0,
+        "diversity_ratio": varied[kept or 1.0],
         "saturation_ratio": 1.0,
+        "strength": kept or 1.0,
+        "weakened_because": refused if kept and kept < 1 else [],
         "winner_gain": 1e-4,
         "loser_gain": -1e-4,
-        "accepted": accepted,
-        "reasons": [] if accepted else [f"Images vary 1.00 times as much as base's; {asked:g} is asked for."],
+        "accepted": kept is not None,
+        "reasons": [] if kept else refused,
         "seconds": 1.0,
     }
 

@@ -412,6 +412,39 @@ def test_the_result_says_what_was_trained_and_measured(trained):
     assert result["sha256"] == sha256_file(trained.path / "adapter" / ADAPTER_FILE)
 
 
+def at_strengths(model, proposed, path, *strengths, most_saturated=2.0) -> RunFolder:
+    request = train_request(model)
+    changes = {"strengths": strengths, "max_saturation_ratio": most_saturated}
+    monitoring = request.monitoring.model_copy(update=changes)
+    request = request.model_copy(update={"monitoring": monitoring})
+    folder = RunFolder.create(path, request, pairs=human_pairs(proposed))
+    execute(folder)
+    return folder
+
+
+def test_of_a_training_that_goes_too_far_so_much_is_kept_as_the_gate_accepts(model, proposed, tmp_path):
+    whole, half = (at_strengths(model, proposed, tmp_path / str(strength), strength) for strength in (1, 0.5))
+    ratios = [run.result()["saturation_ratio"] for run in (whole, half)]
+    between = sum(max(ratio, 1 / ratio) for ratio in ratios) / 2
+    found = at_strengths(model, proposed, tmp_path / "found", 1, 0.5, 0.25, most_saturated=between)
+    result = found.result()
+    assert result["accepted"] and result["strength"] == 0.5 and not result["reasons"]
+    assert "times as saturated" in result["weakened_because"][0]
+    adapters = [load_file(run.path / "adapter" / ADAPTER_FILE) for run in (whole, found)]
+    for name, tensor in adapters[0].items():
+        share = 0.5 if ".lora_B." in name else 1
+        assert torch.equal(adapters[1][name], share * tensor), name
+    assert found.judged_pairs() == half.judged_pairs() != whole.judged_pairs()
+
+
+def test_a_training_that_the_gate_refuses_at_every_strength_stays_as_it_is(
+    model, proposed, trained, tmp_path
+):
+    result = at_strengths(model, proposed, tmp_path / "run", 1, 0.5, most_saturated=1).result()
+    assert not result["accepted"] and result["reasons"] and not result["weakened_because"]
+    assert (result["strength"], result["sha256"]) == (1, trained.result()["sha256"])
+
+
 def test_the_judge_says_what_it_makes_of_every_human_pair(trained):
     judged, result = trained.judged_pairs(), trained.result()
     assert [pair.id for pair in judged] == [pair.id for pair in trained.pairs()]
@@ -465,7 +498,7 @@ def test_a_stop_is_heard_while_a_round_is_measured(model, proposed, trained, tmp
 
     class StopsWhenTrained(RunFolder):
         def stop_if_asked(self) -> None:
-            if (self.path / "adapter").exists():
+            if self.snapshot().stage.startswith("draw held-out prompts"):
                 raise Stopped("Stopped on request.")
 
     with pytest.raises(Stopped):

@@ -45,6 +45,6 @@ function held({ value, low, high, n }) {
 function varied(ratio) {
   if (ratio == null) return "";
   return ratio < NARROW
-    ? `Its images of one prompt vary less than the base model's (× ${ratio.toFixed(2)}), as a taste makes them; below × 0.5 the gate would close.`
+    ? `Its images of one prompt vary less than the base model's (× ${ratio.toFixed(2)}), as a taste makes them.`
     : `Its images of one prompt vary about as much as the base model's (× ${ratio.toFixed(2)}).`;
 }

@@ -185,15 +185,16 @@ def publish(table: Table, out: Path, command: str) -> str:
 
 def markdown(methods: dict[str, Any], against: dict[str, Any]) -> str:
     lines = [
-        "| method | labels | repeats | gain over base, SD | wins against base | prompt following | subject | judge "
-        "| its own pairs | diversity | saturation | rounds kept | evaluations | seconds |",
+        "| method | labels | repeats | gain over base, SD | wins against base | prompt following | subject "
+        "| judge | its own pairs | diversity | saturation | rounds kept | evaluations | seconds |",
         "|---" * 14 + "|",
     ]
     for name, one in methods.items():
         lines.append(
             f"| {name} | {one['labels']} | {one['tastes']} x {one['repeats']} | {_shown(one['gain'])} "
             f"| {_shown(one['win_rate'], share=True)} | {_share(one['prompt_following'])} "
-            f"| {_share(one['subject_found'])} | {_share(one['judge_accuracy'])} | {_share(one['own_accuracy'])} "
+            f"| {_share(one['subject_found'])} "
+            f"| {_share(one['judge_accuracy'])} | {_share(one['own_accuracy'])} "
             f"| {_ratio(one['diversity_ratio'])} | {_ratio(one['saturation_ratio'])} "
             f"| {_ratio(one['rounds_kept'])} | {one['unet_evaluations']:,.0f} | {one['seconds']:.0f} |"
         )

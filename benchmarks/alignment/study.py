@@ -55,7 +55,7 @@ class Size:
         return {
             "prompts_per_round": self.prompts_per_round,
             "optimisation.steps": self.steps * rounds,
-            "monitor_prompts": 8,
+            "monitor_prompts": 16,
         }
 
 

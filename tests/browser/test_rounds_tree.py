@@ -20,26 +20,26 @@ REASON = "Images vary 1.00 times as much as base's; 2 is asked for."
 
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """Round 1 from 0; 2 from 1, refused; then back to 0, from which came 3."""
+    """Round 1 from 0, kept by half; 2 from 1, refused; then back to 0, from which came 3."""
     store, _ = proposed(tmp_path_factory.mktemp("grown") / "p", 4)
-    run_now(store, jobs.train(store, by="ann"))
-    learn_what_the_gate_refuses(store)
+    train(store, min_diversity_ratio=1.25)
+    learn(store, min_diversity_ratio=2)
     store.make_current(0, by="ann")
     learn(store)
     yield store
     store.close()
 
 
-def learn(store: Store) -> None:
+def learn(store: Store, **limits: float) -> None:
     decide_audit(store, run_now(store, jobs.propose(store, by="ann")))
-    run_now(store, jobs.train(store, by="ann"))
+    train(store, **limits)
 
 
-def learn_what_the_gate_refuses(store: Store) -> None:
+def train(store: Store, **limits: float) -> None:
     settings = store.project().settings
-    stricter = settings.monitoring.model_copy(update={"min_diversity_ratio": 2})
+    stricter = settings.monitoring.model_copy(update=limits)
     store.set_settings(settings.model_copy(update={"monitoring": stricter}), by="ann")
-    learn(store)
+    run_now(store, jobs.train(store, by="ann"))
     store.set_settings(settings, by="ann")
 
 
@@ -91,7 +91,13 @@ def test_a_screen_reader_is_told_in_words_what_the_lines_show(rounds: Page) -> N
         (
             ["Base model"],
             ["Round 0", "from base", "accepted"],
-            ["Round 1", "from round 0", "accepted"],
+            [
+                "Round 1",
+                "from round 0",
+                "accepted at 50 % of its strength",
+                "50 % of what it learned is kept",
+                "1.25",
+            ],
             ["Round 2", "not accepted", "from round 1", REASON],
             ["Round 3", "current", "from round 0", "accepted"],
         ),

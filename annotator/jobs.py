@@ -136,6 +136,7 @@ def train_request(store: Store) -> TrainRequest:
         number=next_round(store),
         parent=store.current_round(),
         held_out_prompts=held_out_prompts,
+        earlier=store.rounds(),
     )
 
 

@@ -6,6 +6,8 @@ brings none, and `LoopSettings.paper()` has the paper's.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 from pathlib import Path
@@ -192,6 +194,17 @@ class Optimisation(Config):
     noise_seed: int = 0
 
 
+class BaseLooks(Config):
+    """What the base model's images of the monitored prompts look like, all prompts together."""
+
+    of: str
+    """What was drawn, and how: `TrainRequest.looks_of_base`."""
+    diversity: float
+    """Root mean square difference of two images of one prompt, averaged over pairs and prompts, 0 to 1."""
+    saturation: float
+    """Mean of (largest - smallest colour channel), 0 to 1."""
+
+
 class Monitoring(Config):
     """What is measured after training, and when a round is not accepted."""
 
@@ -208,6 +221,8 @@ class Monitoring(Config):
     """The gate closes outside [1 / this, this]."""
     strengths: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field((1.0, 0.75, 0.5, 0.25), min_length=1)
     """Of what a training added, tried in turn until the gate accepts its images; that much is kept."""
+    base: BaseLooks | None = None
+    """Known from a run before, so that it is not drawn again."""
 
 
 class _Request(Config):
@@ -268,6 +283,14 @@ class TrainRequest(_Request):
     sampling: Sampling = Sampling()
     monitoring: Monitoring = Monitoring()
     checkpoint_every: int = Field(25, ge=1)
+
+    @property
+    def looks_of_base(self) -> str:
+        """sha256 of all that the looks of the base model's monitored images hang on."""
+        monitored = self.monitoring
+        drawn = [monitored.prompts, monitored.per_prompt, monitored.noise_seed]
+        own = [self.model.model_dump(mode="json"), self.sampling.model_dump(mode="json"), *drawn]
+        return hashlib.sha256(json.dumps(own).encode()).hexdigest()
 
 
 class EvaluateRequest(_Request):

@@ -54,7 +54,7 @@ def evaluations_to_train(
     previews = (1 + -(-config.steps // request.checkpoint_every)) * min(
         monitoring.preview_prompts, len(monitoring.prompts)
     )
-    monitored = 2 * len(monitoring.prompts) * monitoring.per_prompt
+    monitored = (2 - (monitoring.base is not None)) * len(monitoring.prompts) * monitoring.per_prompt
     drawing = (monitored + previews) * evaluations_to_draw(request.sampling, distilled=distilled)
     return 2 * (seen + FORWARD_AND_BACKWARD * learned) + judging + drawing
 

@@ -102,6 +102,7 @@ class Rounds:
             number=number,
             parent=parent,
             held_out_prompts=self._held_out_prompts,
+            earlier=self.done,
         )
         folder = self._run("train", request, parent, pairs=pairs)
         result = folder.result()

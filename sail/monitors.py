@@ -77,14 +77,11 @@ def agreement(judged: Sequence[JudgedPair]) -> Interval:
     )
 
 
-@dataclass(frozen=True)
-class Looks:
-    """What a set of images looks like, all prompts together."""
+class Looks(NamedTuple):
+    """What a set of images looks like, all prompts together, as in `BaseLooks`."""
 
     diversity: float
-    """Root mean square difference of two images of one prompt, averaged over pairs and prompts, 0 to 1."""
     saturation: float
-    """Mean of (largest - smallest colour channel), 0 to 1."""
 
 
 def looks(images_of_prompts: Sequence[Tensor]) -> Looks:
@@ -150,6 +147,7 @@ class Measured:
     """What the gate decides on."""
 
     judged: list[JudgedPair]
+    base: Looks | None
     beside: Beside
     strength: float = 1.0
     """Of the policy as it was trained, so much was kept."""
@@ -196,8 +194,10 @@ def measure(
     that; where there is none, at the first.
     """
     tried: dict[float, Beside] = {}
+    known, base = monitoring.base, None
     if monitoring.prompts:
-        base = looks_of(policy, "base", monitoring, sampling, progress)
+        base = Looks(known.diversity, known.saturation) if known else None
+        base = base or looks_of(policy, "base", monitoring, sampling, progress)
         for strength in strengths:
             own = looks_of(policy, "policy", monitoring, sampling, progress, strength=strength)
             tried[strength] = beside(own, base)
@@ -208,7 +208,7 @@ def measure(
     policy.weaken(kept)
     judged = judged_pairs(policy, pairs, scoring, beta=beta, progress=progress)
     weakened_because = spoiled_because(tried[strengths[0]], monitoring) if kept < strengths[0] else []
-    return Measured(judged, tried.get(kept, Beside()), kept, weakened_because)
+    return Measured(judged, base, tried.get(kept, Beside()), kept, weakened_because)
 
 
 def beside(own: Looks, base: Looks) -> Beside:

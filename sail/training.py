@@ -73,6 +73,7 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         "self_fraction": request.mixup.self_fraction if human and self_made else float(human == 0),
         "strength": measured.strength,
         "weakened_because": measured.weakened_because,
+        "base_looks": {"of": request.looks_of_base, **measured.base._asdict()} if measured.base else None,
         **measured.told(request.monitoring),
         "winner_gain": winner_gain,
         "loser_gain": loser_gain,

@@ -15,6 +15,7 @@ from tiny_model import build_tiny_model
 from sail import backbones, cost
 from sail.backbones.stable_diffusion import StableDiffusion
 from sail.config import (
+    BaseLooks,
     CompareRequest,
     ExportRequest,
     Look,
@@ -31,9 +32,10 @@ from sail.monitors import looks
 from sail.policy import Policy
 from sail.records import LatentsRef, TrainingPair
 from sail.reward import gains
-from sail.runfolder import ADAPTER_FILE, RunFolder, Stopped, sha256_file
+from sail.runfolder import ADAPTER_FILE, Progress, RunFolder, Stopped, sha256_file
 from sail.running import execute
 from sail.sampling import draw
+from sail.training import train
 
 PROMPTS = ("a red fox", "a blue fox", "a small pizza", "a big pizza")
 QUICK = Sampling(steps=3, chunk=6)
@@ -410,6 +412,31 @@ def test_the_result_says_what_was_trained_and_measured(trained):
     assert result["judge_accuracy"]["n"] == 1 and result["human_agreement"]["n"] == 3
     assert result["diversity_ratio"] > 0 and result["saturation_ratio"] > 0
     assert result["sha256"] == sha256_file(trained.path / "adapter" / ADAPTER_FILE)
+
+
+def test_what_a_run_measured_of_the_base_model_a_later_one_does_not_draw_again(
+    model, proposed, trained, tmp_path
+):
+    request = train_request(model)
+    known = BaseLooks.model_validate(trained.result()["base_looks"])
+    assert known.of == request.looks_of_base
+    monitoring = request.monitoring.model_copy(update={"base": known})
+    folder = RunFolder.create(
+        tmp_path / "run", request.model_copy(update={"monitoring": monitoring}), pairs=human_pairs(proposed)
+    )
+    stages = []
+
+    class Told(Progress):
+        def stage(self, name, total, *, done=0):
+            stages.append(name)
+            super().stage(name, total, done=done)
+
+    with folder.lock():
+        result = train(folder, folder.request(), Told(folder))
+    drawn = [stage for stage in stages if stage.startswith("draw held-out prompts")]
+    assert drawn == ["draw held-out prompts (policy)"]
+    for name in ("sha256", "diversity_ratio", "saturation_ratio", "base_looks"):
+        assert result[name] == trained.result()[name], name
 
 
 def at_strengths(model, proposed, path, *strengths, most_saturated=2.0) -> RunFolder:

@@ -56,6 +56,8 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         progress=progress,
         strengths=request.monitoring.strengths,
     )
+    if measured.strength != 1:
+        trainer.preview()  # Once more: people are shown what is kept.
     sha256 = distributed.from_main(lambda: policy.save(folder.path / "adapter"))
     publish_judged(folder.path / "judged_pairs.jsonl", measured.judged)
     unjudged = judged_pairs(
@@ -169,7 +171,7 @@ class Trainer:
         distributed.from_main(lambda: self._folder.cut_metrics(self._step))
         progress.stage("train", total, done=self._step)
         if self._step == 0:
-            self._preview()
+            self.preview()
         self._since = time.monotonic()
         while self._step < total:
             self.advance(progress)
@@ -179,7 +181,7 @@ class Trainer:
                 self._read()
             if is_checkpoint:
                 self._save()
-                self._preview()
+                self.preview()
                 self._since = time.monotonic()
             try:
                 distributed.from_main(self._folder.stop_if_asked)
@@ -328,7 +330,7 @@ class Trainer:
         prediction = self._policy.backbone.predict(asked.noisy_2P, asked.timesteps_2P, asked.conditioning_2P)
         return denoising_error(prediction, asked.target_2P)
 
-    def _preview(self) -> None:
+    def preview(self) -> None:
         """Images of the first held-out prompts on fixed noise seeds, as they are at this step."""
         monitoring = self._request.monitoring
         prompts = monitoring.prompts[: monitoring.preview_prompts]

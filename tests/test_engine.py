@@ -440,7 +440,7 @@ def test_what_a_run_measured_of_the_base_model_a_later_one_does_not_draw_again(
 
 
 def at_strengths(model, proposed, path, *strengths, most_saturated=2.0) -> RunFolder:
-    request = train_request(model)
+    request = train_request(model, learning_rate=5e-2)
     changes = {"strengths": strengths, "max_saturation_ratio": most_saturated}
     monitoring = request.monitoring.model_copy(update=changes)
     request = request.model_copy(update={"monitoring": monitoring})
@@ -462,14 +462,15 @@ def test_of_a_training_that_goes_too_far_so_much_is_kept_as_the_gate_accepts(mod
         share = 0.5 if ".lora_B." in name else 1
         assert torch.equal(adapters[1][name], share * tensor), name
     assert found.judged_pairs() == half.judged_pairs() != whole.judged_pairs()
+    shown = [(run.path / "samples/step-00006/0.png").read_bytes() for run in (found, half, whole)]
+    assert shown[0] == shown[1] != shown[2]
 
 
-def test_a_training_that_the_gate_refuses_at_every_strength_stays_as_it_is(
-    model, proposed, trained, tmp_path
-):
+def test_a_training_that_the_gate_refuses_at_every_strength_stays_as_it_is(model, proposed, tmp_path):
     result = at_strengths(model, proposed, tmp_path / "run", 1, 0.5, most_saturated=1).result()
     assert not result["accepted"] and result["reasons"] and not result["weakened_because"]
-    assert (result["strength"], result["sha256"]) == (1, trained.result()["sha256"])
+    whole = at_strengths(model, proposed, tmp_path / "whole", 1).result()
+    assert (result["strength"], result["sha256"]) == (1, whole["sha256"])
 
 
 def test_the_judge_says_what_it_makes_of_every_human_pair(trained):

@@ -216,11 +216,12 @@ class Monitoring(Config):
     """So many of `prompts` are drawn at step 0 and at every checkpoint."""
     min_judge_accuracy: float = Field(0.5, ge=0, le=1)
     """The gate closes when the upper end of the judge's interval is below this."""
-    min_diversity_ratio: float = Field(0.75, ge=0)
+    min_diversity_ratio: float = Field(0.6, ge=0)
     max_saturation_ratio: float = Field(2.0, ge=1)
     """The gate closes outside [1 / this, this]."""
-    strengths: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field((1.0, 0.75, 0.5, 0.25), min_length=1)
-    """Of what a training added, tried in turn until the gate accepts its images; that much is kept."""
+    min_strength: float = Field(0.5, gt=0, le=1)
+    """Where the gate refuses a round's images, so much of what the training added is kept as it accepts, but
+    no smaller share than this; 1: all or nothing."""
     base: BaseLooks | None = None
     """Known from a run before, so that it is not drawn again."""
 
@@ -413,5 +414,5 @@ class LoopSettings(Config):
             scoring=Scoring(average="mean"),
             sampling=Sampling(solver="ddpm", steps=50, guidance=7.5),
             optimisation=Optimisation(batch_pairs=128),
-            monitoring=Monitoring(strengths=(1.0,)),
+            monitoring=Monitoring(min_strength=1.0),
         )

@@ -5,6 +5,7 @@ N candidates of a prompt, K draws, H W image.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
@@ -22,6 +23,8 @@ from sail.runfolder import Progress
 from sail.sampling import done_or_of_others, draw
 
 T = TypeVar("T")
+MAX_TRIED = 5
+"""Strengths at which images are drawn, of a training that goes too far."""
 
 
 class HumanPair(NamedTuple):
@@ -150,7 +153,7 @@ class Measured:
     base: Looks | None
     beside: Beside
     strength: float = 1.0
-    """Of the policy as it was trained, so much was kept."""
+    """Of what the policy was trained to add, so much was kept."""
     weakened_because: list[str] = field(default_factory=list)
     """What the gate would have said of all of it."""
 
@@ -186,29 +189,46 @@ def measure(
     sampling: Sampling,
     monitoring: Monitoring,
     progress: Progress,
-    strengths: Sequence[float] = (1.0,),
+    min_strength: float = 1.0,
 ) -> Measured:
     """Looks against base on the same noise seeds, then the judge on human pairs.
 
-    `policy` is left at the first of `strengths` at which the gate accepts its images, and is the judge at
-    that; where there is none, at the first.
+    Where the gate refuses the images, `policy` is weakened until it accepts them, and is the judge at that;
+    where it accepts none from `min_strength` on, the policy stays as it is.
     """
-    tried: dict[float, Beside] = {}
-    known, base = monitoring.base, None
-    if monitoring.prompts:
-        base = Looks(known.diversity, known.saturation) if known else None
-        base = base or looks_of(policy, "base", monitoring, sampling, progress)
-        for strength in strengths:
-            own = looks_of(policy, "policy", monitoring, sampling, progress, strength=strength)
-            tried[strength] = beside(own, base)
-            if not spoiled_because(tried[strength], monitoring):
-                break
-    accepted = [one for one, found in tried.items() if not spoiled_because(found, monitoring)]
-    kept = accepted[0] if accepted else strengths[0]
+    if not monitoring.prompts:
+        return Measured(judged_pairs(policy, pairs, scoring, beta=beta, progress=progress), None, Beside())
+    known = monitoring.base
+    base = Looks(known.diversity, known.saturation) if known else None
+    base = base or looks_of(policy, "base", monitoring, sampling, progress)
+    strength, tried = 1.0, dict[float, Beside]()
+    while strength >= min_strength and len(tried) < MAX_TRIED:
+        own = looks_of(policy, "policy", monitoring, sampling, progress, strength=strength)
+        tried[strength] = beside(own, base)
+        if not spoiled_because(tried[strength], monitoring):
+            break
+        strength = weaker(strength, tried[strength], monitoring)
+    whole, kept = tried[1.0], strength if strength in tried else 1.0
     policy.weaken(kept)
     judged = judged_pairs(policy, pairs, scoring, beta=beta, progress=progress)
-    weakened_because = spoiled_because(tried[strengths[0]], monitoring) if kept < strengths[0] else []
-    return Measured(judged, base, tried.get(kept, Beside()), kept, weakened_because)
+    weakened_because = spoiled_because(whole, monitoring) if kept < 1 else []
+    return Measured(judged, base, tried[kept], kept, weakened_because)
+
+
+def weaker(strength: float, found: Beside, limits: Monitoring) -> float:
+    """A strength at which the gate may accept what it refuses at this one, in hundredths.
+
+    As if what a strength does to diversity, and to the logarithm of saturation, were in proportion to it, and
+    a little less than that.
+    """
+    shares = [1.0]
+    if found.diversity_ratio is not None and found.diversity_ratio < limits.min_diversity_ratio:
+        lost, allowed = 1 - found.diversity_ratio, 1 - limits.min_diversity_ratio
+        shares.append(max(allowed, 0) / lost if lost > 0 else 0.0)
+    if found.saturation_ratio is not None:
+        off = abs(math.log(max(found.saturation_ratio, 1e-6)))
+        shares.append(math.log(limits.max_saturation_ratio) / off if off > 0 else 1.0)
+    return math.floor(95 * strength * min(shares)) / 100
 
 
 def beside(own: Looks, base: Looks) -> Beside:

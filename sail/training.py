@@ -54,7 +54,7 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         sampling=request.sampling,
         monitoring=request.monitoring,
         progress=progress,
-        strengths=request.monitoring.strengths,
+        min_strength=request.monitoring.min_strength,
     )
     if measured.strength != 1:
         trainer.preview()  # Once more: people are shown what is kept.

@@ -185,9 +185,9 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         for index, pair in enumerate(unjudged)
     ]
     publish_lines(folder.path / "judged_open.jsonl", (pair.model_dump() for pair in looked_at))
-    asked, strengths = request.monitoring.min_diversity_ratio, request.monitoring.strengths
-    varied = {strength: 1.5 - 0.5 * strength for strength in strengths}
-    kept = next((strength for strength in strengths if varied[strength] >= asked), None)
+    asked = request.monitoring.min_diversity_ratio
+    varied = {strength: 1.5 - 0.5 * strength for strength in (1.0, 0.5)}
+    kept = next((strength for strength in varied if varied[strength] >= asked), None)
     refused = [f"Images vary 1.00 times as much as base's; {asked:g} is asked for."]
     return {
         "adapter": "adapter",

@@ -28,7 +28,7 @@ from sail.config import (
     Scoring,
     TrainRequest,
 )
-from sail.monitors import looks
+from sail.monitors import Beside, looks, weaker
 from sail.policy import Policy
 from sail.records import LatentsRef, TrainingPair
 from sail.reward import gains
@@ -439,10 +439,9 @@ def test_what_a_run_measured_of_the_base_model_a_later_one_does_not_draw_again(
         assert result[name] == trained.result()[name], name
 
 
-def at_strengths(model, proposed, path, *strengths, most_saturated=2.0) -> RunFolder:
+def gated(model, proposed, path, **limits: float) -> RunFolder:
     request = train_request(model, learning_rate=5e-2)
-    changes = {"strengths": strengths, "max_saturation_ratio": most_saturated}
-    monitoring = request.monitoring.model_copy(update=changes)
+    monitoring = request.monitoring.model_copy(update=limits)
     request = request.model_copy(update={"monitoring": monitoring})
     folder = RunFolder.create(path, request, pairs=human_pairs(proposed))
     execute(folder)
@@ -450,27 +449,39 @@ def at_strengths(model, proposed, path, *strengths, most_saturated=2.0) -> RunFo
 
 
 def test_of_a_training_that_goes_too_far_so_much_is_kept_as_the_gate_accepts(model, proposed, tmp_path):
-    whole, half = (at_strengths(model, proposed, tmp_path / str(strength), strength) for strength in (1, 0.5))
-    ratios = [run.result()["saturation_ratio"] for run in (whole, half)]
-    between = sum(max(ratio, 1 / ratio) for ratio in ratios) / 2
-    found = at_strengths(model, proposed, tmp_path / "found", 1, 0.5, 0.25, most_saturated=between)
-    result = found.result()
-    assert result["accepted"] and result["strength"] == 0.5 and not result["reasons"]
+    whole = gated(model, proposed, tmp_path / "whole")
+    ratio = whole.result()["saturation_ratio"]
+    limit = max(ratio, 1 / ratio) ** 0.75
+    kept = gated(model, proposed, tmp_path / "kept", max_saturation_ratio=limit)
+    result = kept.result()
+    assert result["accepted"] and not result["reasons"] and 0.5 <= result["strength"] < 0.9
+    assert 1 / limit <= result["saturation_ratio"] <= limit
     assert "times as saturated" in result["weakened_because"][0]
-    adapters = [load_file(run.path / "adapter" / ADAPTER_FILE) for run in (whole, found)]
-    for name, tensor in adapters[0].items():
-        share = 0.5 if ".lora_B." in name else 1
-        assert torch.equal(adapters[1][name], share * tensor), name
-    assert found.judged_pairs() == half.judged_pairs() != whole.judged_pairs()
-    shown = [(run.path / "samples/step-00006/0.png").read_bytes() for run in (found, half, whole)]
-    assert shown[0] == shown[1] != shown[2]
+    for name, tensor in load_file(whole.path / "adapter" / ADAPTER_FILE).items():
+        share = result["strength"] if ".lora_B." in name else 1
+        assert torch.equal(load_file(kept.path / "adapter" / ADAPTER_FILE)[name], share * tensor), name
+    images = [(run.path / "samples/step-00006/0.png").read_bytes() for run in (whole, kept)]
+    assert images[0] != images[1]
+    assert [pair.margin for pair in whole.judged_pairs()] != [pair.margin for pair in kept.judged_pairs()]
+
+
+def test_how_much_weaker_is_reckoned_from_how_far_it_went_beyond_the_limit():
+    limits = Monitoring(min_diversity_ratio=0.75, max_saturation_ratio=2)
+    # Twice as much lost as is allowed: half of it, and a twentieth less.
+    assert weaker(1, Beside(0.5, 1.0), limits) == 0.47
+    assert weaker(0.4, Beside(0.5, 1.0), limits) == 0.19
+    assert weaker(1, Beside(1.0, 4.0), limits) == weaker(1, Beside(1.0, 0.25), limits) == 0.47
+    assert weaker(1, Beside(0.5, 16.0), limits) == 0.23
+    for found in (Beside(0.5, 0.0), Beside(1.0, None)):
+        assert weaker(1, found, limits.model_copy(update={"min_diversity_ratio": 2})) == 0
 
 
 def test_a_training_that_the_gate_refuses_at_every_strength_stays_as_it_is(model, proposed, tmp_path):
-    result = at_strengths(model, proposed, tmp_path / "run", 1, 0.5, most_saturated=1).result()
-    assert not result["accepted"] and result["reasons"] and not result["weakened_because"]
-    whole = at_strengths(model, proposed, tmp_path / "whole", 1).result()
-    assert (result["strength"], result["sha256"]) == (1, whole["sha256"])
+    whole = gated(model, proposed, tmp_path / "whole", min_strength=1).result()
+    refused = gated(model, proposed, tmp_path / "refused", max_saturation_ratio=1).result()
+    assert whole["accepted"] and not refused["accepted"]
+    assert refused["reasons"] and not refused["weakened_because"]
+    assert (refused["strength"], refused["sha256"]) == (1, whole["sha256"])
 
 
 def test_the_judge_says_what_it_makes_of_every_human_pair(trained):

@@ -103,7 +103,7 @@ def trained_on_all(pairs: Sequence[TrainingPair]) -> list[TrainingPair]:
     return [pair.model_copy(update={"held_out": False}) for pair in pairs]
 
 
-ALL_OF_IT: Changes = {"monitoring.strengths": [1.0]}
+ALL_OF_IT: Changes = {"monitoring.min_strength": 1.0}
 """Without the gate nothing is weakened either."""
 
 PAPER: Changes = {

@@ -12,8 +12,8 @@ from sail.loop import Rounds
 from sail.records import TrainingPair
 
 SEED_ROUNDS = 1
-SELF_ROUNDS = 3
-"""Rounds of the table after the one on the seed pairs."""
+SELF_ROUNDS = 2
+"""Rounds of the table after the one on the seed pairs: three in all, after which little was gained."""
 MANY_LABELS, FEW_LABELS = 1600, 96
 
 Train = Callable[[Rounds, Sequence[TrainingPair]], None]

@@ -42,21 +42,25 @@ def evaluations_to_propose(request: ProposeRequest, *, distilled: bool = False) 
 def evaluations_to_train(
     request: TrainRequest, *, judged_pairs: int, human_pairs: int, self_pairs: int, distilled: bool = False
 ) -> int:
-    """8 a pair and step, then judging `judged_pairs` human pairs, monitor images and previews.
-
-    Both images of a pair go forward as the reference, and forward and backward as the policy. Of fixed draws
-    the reference sees each once, for which the `human_pairs` and `self_pairs` to learn from are asked.
-    """
+    """Learning, then judging `judged_pairs` human pairs, monitor images and previews."""
     config, monitoring = request.optimisation, request.monitoring
-    learned = config.steps * config.batch_pairs
-    seen = reference_pairs(request, human_pairs=human_pairs, self_pairs=self_pairs)
     judging = judged_pairs * 2 * 2 * request.scoring.draws
     previews = (1 + -(-config.steps // request.checkpoint_every)) * min(
         monitoring.preview_prompts, len(monitoring.prompts)
     )
     monitored = (2 - (monitoring.base is not None)) * len(monitoring.prompts) * monitoring.per_prompt
     drawing = (monitored + previews) * evaluations_to_draw(request.sampling, distilled=distilled)
-    return 2 * (seen + FORWARD_AND_BACKWARD * learned) + judging + drawing
+    return evaluations_to_learn(request, human_pairs=human_pairs, self_pairs=self_pairs) + judging + drawing
+
+
+def evaluations_to_learn(request: TrainRequest, *, human_pairs: int, self_pairs: int) -> int:
+    """8 a pair and step: both images go forward as the reference, and forward and backward as the policy.
+
+    Of fixed draws the reference sees each once, for which the pairs to learn from are asked.
+    """
+    learned = request.optimisation.steps * request.optimisation.batch_pairs
+    seen = reference_pairs(request, human_pairs=human_pairs, self_pairs=self_pairs)
+    return 2 * (seen + FORWARD_AND_BACKWARD * learned)
 
 
 def reference_pairs(request: TrainRequest, *, human_pairs: int, self_pairs: int) -> int:

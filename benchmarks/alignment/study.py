@@ -23,7 +23,8 @@ from benchmarks.alignment.pool import TASTES, TIE_BELOW_SD, Pool, load_reader, o
 from data.starter.recipe.evaluate import named_attributes
 from sail import backbones
 from sail.annotate import ShownPair
-from sail.config import LoopSettings, ModelRef, Precision, Scoring
+from sail.config import LoopSettings, ModelRef, Precision, ProposeRequest, Scoring, TrainRequest
+from sail.cost import evaluations_to_learn, evaluations_to_propose
 from sail.loop import Rounds, human_pairs
 from sail.policy import Policy
 from sail.records import LabelValue
@@ -131,7 +132,8 @@ class Study:
         rounds.take_prompts(method.labels)  # Those that the labelled pairs were drawn for.
         pairs = human_pairs(*self.labelled(taste, method), settings)
         method.train(rounds, pairs)
-        seconds = sum((RunFolder(run).result() or {}).get("seconds", 0.0) for run in folder.glob("*-*"))
+        runs = [RunFolder(run) for run in sorted(folder.glob("*-*"))]
+        seconds = sum((run.result() or {}).get("seconds", 0.0) for run in runs)
         last = rounds.done[-1] if rounds.done else None
         current = rounds.current if method.gated else last
         images = (
@@ -149,7 +151,7 @@ class Study:
             **self._read(taste, images, pool.sd),
             "current": current.round if current else None,
             "rounds": [self._round(taste, settings, one, folder) for one in rounds.done],
-            "unet_evaluations": evaluations(settings, rounds.done),
+            "unet_evaluations": sum(map(evaluations, runs)),
             "seconds": round(seconds, 1),
         }
         shutil.rmtree(folder, ignore_errors=True)
@@ -275,16 +277,18 @@ def utilities_of(taste: str, folder: RunFolder, sd: float) -> dict[int, np.ndarr
     }
 
 
-def evaluations(settings: LoopSettings, rounds: Sequence[Round]) -> int:
-    """Denoiser evaluations of images, a backward pass counted as two forward ones: training and proposing.
+def evaluations(run: RunFolder) -> int:
+    """Denoiser evaluations of images in a run: training and proposing.
 
-    What everybody pays alike (the images to label, the held-out ones) is left out.
+    What everybody pays alike (the images to label, the held-out ones) is left out, and so is what the gate
+    measures.
     """
-    steps = settings.optimisation.steps * settings.optimisation.batch_pairs * 2 * (1 + 3) * len(rounds)
-    sampling = settings.sampling
-    passes = sampling.steps * (2 if sampling.guidance > 1 else 1) + 2 * settings.scoring.draws
-    proposed = sum(one.self_pairs > 0 for one in rounds) * settings.prompts_per_round
-    return steps + proposed * settings.num_candidates * passes
+    request, result = run.request(), run.result() or {}
+    if isinstance(request, ProposeRequest):
+        return evaluations_to_propose(request)
+    assert isinstance(request, TrainRequest)
+    pairs = {side: result[side] for side in ("human_pairs", "self_pairs")}
+    return evaluations_to_learn(request, **pairs)
 
 
 def _right(policy: Policy, pairs: Sequence[tuple[str, torch.Tensor]], scoring: Scoring) -> float:

@@ -136,7 +136,6 @@ def train_request(store: Store) -> TrainRequest:
         number=next_round(store),
         parent=store.current_round(),
         held_out_prompts=held_out_prompts,
-        earlier=store.rounds(),
     )
 
 
@@ -190,6 +189,7 @@ def export_facts(store: Store, policy: Round) -> dict[str, str | int | float | b
         "self pairs": policy.self_pairs,
         "mixup ratio": policy.self_fraction,
         "judge accuracy on held-out human pairs": _interval(accuracy),
+        "share of its training that is kept": policy.kept,
         "diversity against base": policy.diversity_ratio,
         "saturation against base": policy.saturation_ratio,
         "pairs that people labelled, skips left out": store.counts().labelled,

@@ -6,8 +6,6 @@ brings none, and `LoopSettings.paper()` has the paper's.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 from pathlib import Path
@@ -194,17 +192,6 @@ class Optimisation(Config):
     noise_seed: int = 0
 
 
-class BaseLooks(Config):
-    """What the base model's images of the monitored prompts look like, all prompts together."""
-
-    of: str
-    """What was drawn, and how: `TrainRequest.looks_of_base`."""
-    diversity: float
-    """Root mean square difference of two images of one prompt, averaged over pairs and prompts, 0 to 1."""
-    saturation: float
-    """Mean of (largest - smallest colour channel), 0 to 1."""
-
-
 class Monitoring(Config):
     """What is measured after training, and when a round is not accepted."""
 
@@ -219,11 +206,9 @@ class Monitoring(Config):
     min_diversity_ratio: float = Field(0.6, ge=0)
     max_saturation_ratio: float = Field(2.0, ge=1)
     """The gate closes outside [1 / this, this]."""
-    min_strength: float = Field(0.5, gt=0, le=1)
-    """Where the gate refuses a round's images, so much of what the training added is kept as it accepts, but
-    no smaller share than this; 1: all or nothing."""
-    base: BaseLooks | None = None
-    """Known from a run before, so that it is not drawn again."""
+    halvings: int = Field(3, ge=0, le=6)
+    """Where the gate refuses a round's images, the largest part of its training that it accepts is looked for
+    by so many halvings (3 find it to an eighth) and kept; 0: all or nothing."""
 
 
 class _Request(Config):
@@ -285,14 +270,6 @@ class TrainRequest(_Request):
     monitoring: Monitoring = Monitoring()
     checkpoint_every: int = Field(25, ge=1)
 
-    @property
-    def looks_of_base(self) -> str:
-        """sha256 of all that the looks of the base model's monitored images hang on."""
-        monitored = self.monitoring
-        drawn = [monitored.prompts, monitored.per_prompt, monitored.noise_seed]
-        own = [self.model.model_dump(mode="json"), self.sampling.model_dump(mode="json"), *drawn]
-        return hashlib.sha256(json.dumps(own).encode()).hexdigest()
-
 
 class EvaluateRequest(_Request):
     """Measure one adapter: judge accuracy on the held-out pairs of pairs.jsonl, diversity, saturation."""
@@ -323,7 +300,7 @@ class Look(Config):
     adapter: str | None = None
     """sha256 of an adapter, which lies in inputs/adapters/; None is the base model."""
     strength: float = Field(1.0, ge=0, le=2)
-    """Factor on what the adapter adds: 0 is the base model again, 1 the adapter as it was trained."""
+    """Factor on what the adapter adds: 0 is the base model again, 1 the adapter itself."""
 
 
 class CompareRequest(_Request):
@@ -414,5 +391,5 @@ class LoopSettings(Config):
             scoring=Scoring(average="mean"),
             sampling=Sampling(solver="ddpm", steps=50, guidance=7.5),
             optimisation=Optimisation(batch_pairs=128),
-            monitoring=Monitoring(min_strength=1.0),
+            monitoring=Monitoring(halvings=0),
         )

@@ -48,7 +48,7 @@ def evaluations_to_train(
     previews = (1 + -(-config.steps // request.checkpoint_every)) * min(
         monitoring.preview_prompts, len(monitoring.prompts)
     )
-    monitored = (2 - (monitoring.base is not None)) * len(monitoring.prompts) * monitoring.per_prompt
+    monitored = 2 * len(monitoring.prompts) * monitoring.per_prompt
     drawing = (monitored + previews) * evaluations_to_draw(request.sampling, distilled=distilled)
     return evaluations_to_learn(request, human_pairs=human_pairs, self_pairs=self_pairs) + judging + drawing
 

@@ -102,7 +102,6 @@ class Rounds:
             number=number,
             parent=parent,
             held_out_prompts=self._held_out_prompts,
-            earlier=self.done,
         )
         folder = self._run("train", request, parent, pairs=pairs)
         result = folder.result()
@@ -244,10 +243,9 @@ def summary(done: Round) -> str:
     judge = (
         f"judge {accuracy.value:.0%} of {accuracy.n}" if accuracy.value is not None else "judge not measured"
     )
-    kept = (
-        "" if done.strength == 1 else f" at {done.strength:.0%} strength: {' '.join(done.weakened_because)}"
-    )
-    verdict = f"accepted{kept}" if done.accepted else "not accepted: " + " ".join(done.reasons)
+    verdict = "accepted" if done.accepted else "not accepted: " + " ".join(done.reasons)
+    if done.cut_because:
+        verdict += f"; {done.kept:.0%} of the training is kept. Of all of it: {' '.join(done.cut_because)}"
     pairs = f"{done.human_pairs} human + {done.self_pairs} self pairs"
     return f"round {done.round}: {pairs}, {judge}, {done.seconds:.0f} s, {verdict}"
 

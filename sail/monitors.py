@@ -5,8 +5,7 @@ N candidates of a prompt, K draws, H W image.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from sail import distributed
 from sail.config import Monitoring, Sampling, Scoring
-from sail.policy import Part, Policy
+from sail.policy import Part, Policy, Weights
 from sail.proposing import decoded
 from sail.records import Interval, JudgedPair
 from sail.reward import draw_weights, gains, margin_with_error
@@ -23,8 +22,6 @@ from sail.runfolder import Progress
 from sail.sampling import done_or_of_others, draw
 
 T = TypeVar("T")
-MAX_TRIED = 5
-"""Strengths at which images are drawn, of a training that goes too far."""
 
 
 class HumanPair(NamedTuple):
@@ -80,11 +77,14 @@ def agreement(judged: Sequence[JudgedPair]) -> Interval:
     )
 
 
-class Looks(NamedTuple):
-    """What a set of images looks like, all prompts together, as in `BaseLooks`."""
+@dataclass(frozen=True)
+class Looks:
+    """What a set of images looks like, all prompts together."""
 
     diversity: float
+    """Root mean square difference of two images of one prompt, averaged over pairs and prompts, 0 to 1."""
     saturation: float
+    """Mean of (largest - smallest colour channel), 0 to 1."""
 
 
 def looks(images_of_prompts: Sequence[Tensor]) -> Looks:
@@ -107,21 +107,14 @@ def _mean(of_prompts: Sequence[Tensor]) -> Looks:
 
 
 def looks_of(
-    policy: Policy,
-    part: Part,
-    monitoring: Monitoring,
-    sampling: Sampling,
-    progress: Progress,
-    *,
-    strength: float = 1.0,
+    policy: Policy, part: Part, monitoring: Monitoring, sampling: Sampling, progress: Progress
 ) -> Looks:
     """Of images of the monitored prompts drawn as `part`, on the same noise seeds for every part."""
     prompts, per_prompt = monitoring.prompts, monitoring.per_prompt
     skip = done_or_of_others(len(prompts), per_prompt, sampling)
-    drawn_as = part if strength == 1 else f"{part}, {strength:.0%}"
-    progress.stage(f"draw held-out prompts ({drawn_as})", len(prompts) - len(skip))
+    progress.stage(f"draw held-out prompts ({part})", len(prompts) - len(skip))
     found: dict[int, Tensor] = {}
-    with distributed.together(), policy.acting_as(part, strength=strength):
+    with distributed.together(), policy.acting_as(part):
         for drawn in draw(
             policy,
             prompts,
@@ -134,7 +127,9 @@ def looks_of(
             found[drawn.prompt_index] = look(images_NHW3)
             progress.advance()
             progress.stop_if_asked()
-    return _mean(_in_order(found))
+    of_prompts = _in_order(found)
+    # What is drawn next hangs on it, and processes on unlike machines may differ in the last bit.
+    return distributed.from_main(lambda: _mean(of_prompts))
 
 
 @dataclass(frozen=True)
@@ -150,12 +145,11 @@ class Measured:
     """What the gate decides on."""
 
     judged: list[JudgedPair]
-    base: Looks | None
     beside: Beside
-    strength: float = 1.0
-    """Of what the policy was trained to add, so much was kept."""
-    weakened_because: list[str] = field(default_factory=list)
-    """What the gate would have said of all of it."""
+    kept: float = 1.0
+    """Share of the way of its training that the policy was left at."""
+    cut_because: list[str] = field(default_factory=list)
+    """What the gate said of the whole way, where only a part is kept."""
 
     @property
     def judge_accuracy(self) -> Interval:
@@ -189,50 +183,51 @@ def measure(
     sampling: Sampling,
     monitoring: Monitoring,
     progress: Progress,
-    min_strength: float = 1.0,
+    begun: Weights | None = None,
 ) -> Measured:
     """Looks against base on the same noise seeds, then the judge on human pairs.
 
-    Where the gate refuses the images, `policy` is weakened until it accepts them, and is the judge at that;
-    where it accepts none from `min_strength` on, the policy stays as it is.
+    `begun` is what the policy was before the training that is measured. Where the gate refuses the images,
+    the policy is put at the largest part of the way from there that it accepts, and is the judge as that.
     """
-    if not monitoring.prompts:
-        return Measured(judged_pairs(policy, pairs, scoring, beta=beta, progress=progress), None, Beside())
-    known = monitoring.base
-    base = Looks(known.diversity, known.saturation) if known else None
-    base = base or looks_of(policy, "base", monitoring, sampling, progress)
-    strength, tried = 1.0, dict[float, Beside]()
-    while strength >= min_strength and len(tried) < MAX_TRIED:
-        own = looks_of(policy, "policy", monitoring, sampling, progress, strength=strength)
-        tried[strength] = beside(own, base)
-        if not spoiled_because(tried[strength], monitoring):
-            break
-        strength = weaker(strength, tried[strength], monitoring)
-    whole, kept = tried[1.0], strength if strength in tried else 1.0
-    policy.weaken(kept)
+    kept, found, cut_because = 1.0, Beside(), list[str]()
+    if monitoring.prompts:
+        base = looks_of(policy, "base", monitoring, sampling, progress)
+
+        def look_beside() -> Beside:
+            own = looks_of(policy, "policy", monitoring, sampling, progress)
+            ratios = _ratio(own.diversity, base.diversity), _ratio(own.saturation, base.saturation)
+            return Beside(*ratios)
+
+        found = look_beside()
+        refused = spoiled_because(found, monitoring)
+        if refused and begun is not None:
+            part = _largest_accepted_part(policy, begun, monitoring, look_beside)
+            if part is not None:
+                (kept, found), cut_because = part, refused
     judged = judged_pairs(policy, pairs, scoring, beta=beta, progress=progress)
-    weakened_because = spoiled_because(whole, monitoring) if kept < 1 else []
-    return Measured(judged, base, tried[kept], kept, weakened_because)
+    return Measured(judged, found, kept, cut_because)
 
 
-def weaker(strength: float, found: Beside, limits: Monitoring) -> float:
-    """A strength at which the gate may accept what it refuses at this one, in hundredths.
+def _largest_accepted_part(
+    policy: Policy, begun: Weights, limits: Monitoring, look_beside: Callable[[], Beside]
+) -> tuple[float, Beside] | None:
+    """By halving: the share of the way from `begun` that the policy is put at, and how that looks.
 
-    As if what a strength does to diversity, and to the logarithm of saturation, were in proportion to it, and
-    a little less than that.
+    None, and the policy as it was, where none was found.
     """
-    shares = [1.0]
-    if found.diversity_ratio is not None and found.diversity_ratio < limits.min_diversity_ratio:
-        lost, allowed = 1 - found.diversity_ratio, 1 - limits.min_diversity_ratio
-        shares.append(max(allowed, 0) / lost if lost > 0 else 0.0)
-    if found.saturation_ratio is not None:
-        off = abs(math.log(max(found.saturation_ratio, 1e-6)))
-        shares.append(math.log(limits.max_saturation_ratio) / off if off > 0 else 1.0)
-    return math.floor(95 * strength * min(shares)) / 100
-
-
-def beside(own: Looks, base: Looks) -> Beside:
-    return Beside(_ratio(own.diversity, base.diversity), _ratio(own.saturation, base.saturation))
+    ended, most, least = policy.state(), 1.0, 0.0
+    accepted: Beside | None = None
+    for _ in range(limits.halvings):
+        share = (most + least) / 2
+        policy.put_between(begun, ended, share)
+        found = look_beside()
+        if spoiled_because(found, limits):
+            most = share
+        else:
+            least, accepted = share, found
+    policy.put_between(begun, ended, least if accepted else 1.0)
+    return (least, accepted) if accepted else None
 
 
 def _ratio(value: float, base: float) -> float | None:

@@ -25,6 +25,8 @@ from sail.config import Lora
 from sail.runfolder import ADAPTER_FILE, publish, sha256_file
 
 Part = Literal["base", "reference", "policy"]
+Weights = dict[str, Tensor]
+"""An adapter's, by name."""
 
 
 class Policy:
@@ -100,10 +102,10 @@ class Policy:
                 layer.set_scale(active, strength)
 
     @contextmanager
-    def acting_as(self, part: Part, *, strength: float = 1.0) -> Iterator[None]:
+    def acting_as(self, part: Part) -> Iterator[None]:
         """As `part`, without gradients; as what it was before again afterwards."""
         before = self._playing
-        self.play(part, strength=strength)
+        self.play(part)
         try:
             with torch.no_grad():
                 yield
@@ -133,12 +135,15 @@ class Policy:
                 weight.data = own
                 layer.merged_adapters.clear()
 
-    def weaken(self, strength: float) -> None:
-        """Make what the policy adapter adds `strength` times what it was, for good."""
+    def state(self) -> Weights:
+        """What the policy adapter is now, for `put_between`."""
+        return {name: parameter.detach().clone() for name, parameter in self.parameters().items()}
+
+    def put_between(self, begun: Weights, ended: Weights, share: float) -> None:
+        """Put the policy adapter so far on the straight way from `begun` (0) to `ended` (1)."""
         with torch.no_grad():
             for name, parameter in self.parameters().items():
-                if ".lora_B." in name:
-                    parameter.mul_(strength)
+                parameter.copy_(torch.lerp(begun[name], ended[name], share))
 
     def weights(self) -> dict[str, Tensor]:
         """The policy adapter under peft's names."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sail.config import MAX_PROMPT_CHARS, BaseLooks, LoopSettings, ModelRef, ProposeRequest, TrainRequest
+from sail.config import MAX_PROMPT_CHARS, LoopSettings, ModelRef, ProposeRequest, TrainRequest
 from sail.records import Interval, Record
 
 StepName = Literal["draw", "label", "train", "propose", "review"]
@@ -33,14 +33,12 @@ class Round(Record):
     """On human pairs that it learned from; None in results from before this was measured."""
     diversity_ratio: float | None
     saturation_ratio: float | None
-    base_looks: BaseLooks | None = None
-    """Of the images that the ratios are to; None in results from before they were kept."""
     winner_gain: float
     loser_gain: float
-    strength: float = 1.0
-    """Of what the training added, so much was kept."""
-    weakened_because: tuple[str, ...] = ()
-    """What the gate said of all of it; empty where all was kept."""
+    kept: float = 1.0
+    """Share of the way from its parent that the training went; the rest went too far for the gate."""
+    cut_because: tuple[str, ...] = ()
+    """What the gate said of the whole way; empty where all is kept."""
     accepted: bool
     reasons: tuple[str, ...] = ()
     """Why the gate stayed closed; empty where the round was accepted."""
@@ -158,13 +156,9 @@ def train_request(
     number: int,
     parent: Round | None,
     held_out_prompts: Sequence[str],
-    earlier: Sequence[Round],
 ) -> TrainRequest:
-    """Train round `number` from `parent`'s adapter, or from the base model.
-
-    What `earlier` rounds measured of the base model's images is not drawn again.
-    """
-    request = TrainRequest(
+    """Train round `number` from `parent`'s adapter, or from the base model."""
+    return TrainRequest(
         model=model,
         round=number,
         parent_adapter=parent.sha256 if parent else None,
@@ -177,9 +171,6 @@ def train_request(
         sampling=settings.sampling,
         monitoring=settings.monitoring.model_copy(update={"prompts": tuple(held_out_prompts)}),
     )
-    measured = [one.base_looks for one in earlier if one.base_looks]
-    base = next((looks for looks in measured if looks.of == request.looks_of_base), None)
-    return request.model_copy(update={"monitoring": request.monitoring.model_copy(update={"base": base})})
 
 
 def require_enough_pairs(trainable: int, settings: LoopSettings) -> None:

@@ -41,6 +41,7 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
     began = time.monotonic()
     policy = Policy(backbones.load(request.model, told=progress.download))
     reference = _place_adapters(folder, request, policy)
+    begun = policy.state()
     data = load_pairs(folder, policy)
     trainer = Trainer(folder, request, policy, reference, data)
     trainer.run(progress)
@@ -54,9 +55,9 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         sampling=request.sampling,
         monitoring=request.monitoring,
         progress=progress,
-        min_strength=request.monitoring.min_strength,
+        begun=begun,
     )
-    if measured.strength != 1:
+    if measured.kept < 1:
         trainer.preview()  # Once more: people are shown what is kept.
     sha256 = distributed.from_main(lambda: policy.save(folder.path / "adapter"))
     publish_judged(folder.path / "judged_pairs.jsonl", measured.judged)
@@ -73,9 +74,8 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         "human_pairs": human,
         "self_pairs": self_made,
         "self_fraction": request.mixup.self_fraction if human and self_made else float(human == 0),
-        "strength": measured.strength,
-        "weakened_because": measured.weakened_because,
-        "base_looks": {"of": request.looks_of_base, **measured.base._asdict()} if measured.base else None,
+        "kept": measured.kept,
+        "cut_because": measured.cut_because,
         **measured.told(request.monitoring),
         "winner_gain": winner_gain,
         "loser_gain": loser_gain,

@@ -186,8 +186,8 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
     ]
     publish_lines(folder.path / "judged_open.jsonl", (pair.model_dump() for pair in looked_at))
     asked = request.monitoring.min_diversity_ratio
-    varied = {strength: 1.5 - 0.5 * strength for strength in (1.0, 0.5)}
-    kept = next((strength for strength in varied if varied[strength] >= asked), None)
+    varied = {share: 1.5 - 0.5 * share for share in (1.0, 0.5)}
+    kept = next((share for share in varied if varied[share] >= asked), None)
     refused = [f"Images vary 1.00 times as much as base's; {asked:g} is asked for."]
     return {
         "adapter": "adapter",
@@ -198,8 +198,8 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         "judge_accuracy": Interval(value=0.7, low=0.4, high=0.9, n=len(held_out)).model_dump(),
         "diversity_ratio": varied[kept or 1.0],
         "saturation_ratio": 1.0,
-        "strength": kept or 1.0,
-        "weakened_because": refused if kept and kept < 1 else [],
+        "kept": kept or 1.0,
+        "cut_because": refused if kept and kept < 1 else [],
         "winner_gain": 1e-4,
         "loser_gain": -1e-4,
         "accepted": kept is not None,

@@ -15,7 +15,6 @@ from tiny_model import build_tiny_model
 from sail import backbones, cost
 from sail.backbones.stable_diffusion import StableDiffusion
 from sail.config import (
-    BaseLooks,
     CompareRequest,
     ExportRequest,
     Look,
@@ -28,14 +27,13 @@ from sail.config import (
     Scoring,
     TrainRequest,
 )
-from sail.monitors import Beside, looks, weaker
+from sail.monitors import looks
 from sail.policy import Policy
 from sail.records import LatentsRef, TrainingPair
 from sail.reward import gains
-from sail.runfolder import ADAPTER_FILE, Progress, RunFolder, Stopped, sha256_file
+from sail.runfolder import ADAPTER_FILE, RunFolder, Stopped, sha256_file
 from sail.running import execute
 from sail.sampling import draw
-from sail.training import train
 
 PROMPTS = ("a red fox", "a blue fox", "a small pizza", "a big pizza")
 QUICK = Sampling(steps=3, chunk=6)
@@ -414,31 +412,6 @@ def test_the_result_says_what_was_trained_and_measured(trained):
     assert result["sha256"] == sha256_file(trained.path / "adapter" / ADAPTER_FILE)
 
 
-def test_what_a_run_measured_of_the_base_model_a_later_one_does_not_draw_again(
-    model, proposed, trained, tmp_path
-):
-    request = train_request(model)
-    known = BaseLooks.model_validate(trained.result()["base_looks"])
-    assert known.of == request.looks_of_base
-    monitoring = request.monitoring.model_copy(update={"base": known})
-    folder = RunFolder.create(
-        tmp_path / "run", request.model_copy(update={"monitoring": monitoring}), pairs=human_pairs(proposed)
-    )
-    stages = []
-
-    class Told(Progress):
-        def stage(self, name, total, *, done=0):
-            stages.append(name)
-            super().stage(name, total, done=done)
-
-    with folder.lock():
-        result = train(folder, folder.request(), Told(folder))
-    drawn = [stage for stage in stages if stage.startswith("draw held-out prompts")]
-    assert drawn == ["draw held-out prompts (policy)"]
-    for name in ("sha256", "diversity_ratio", "saturation_ratio", "base_looks"):
-        assert result[name] == trained.result()[name], name
-
-
 def gated(model, proposed, path, **limits: float) -> RunFolder:
     request = train_request(model, learning_rate=5e-2)
     monitoring = request.monitoring.model_copy(update=limits)
@@ -448,40 +421,58 @@ def gated(model, proposed, path, **limits: float) -> RunFolder:
     return folder
 
 
-def test_of_a_training_that_goes_too_far_so_much_is_kept_as_the_gate_accepts(model, proposed, tmp_path):
-    whole = gated(model, proposed, tmp_path / "whole")
+def halfway(model, proposed, path, whole: RunFolder) -> RunFolder:
+    """As `whole`, with a limit on saturation that lies between what all of it does and what nothing does."""
     ratio = whole.result()["saturation_ratio"]
-    limit = max(ratio, 1 / ratio) ** 0.75
-    kept = gated(model, proposed, tmp_path / "kept", max_saturation_ratio=limit)
-    result = kept.result()
-    assert result["accepted"] and not result["reasons"] and 0.5 <= result["strength"] < 0.9
+    return gated(model, proposed, path, max_saturation_ratio=max(ratio, 1 / ratio) ** 0.75)
+
+
+def test_of_a_training_that_goes_too_far_the_largest_accepted_part_is_kept(model, proposed, tmp_path):
+    whole = gated(model, proposed, tmp_path / "whole")
+    cut = halfway(model, proposed, tmp_path / "cut", whole)
+    result, limit = cut.result(), cut.request().monitoring.max_saturation_ratio
+    assert result["accepted"] and not result["reasons"]
+    assert result["kept"] in {0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875}
     assert 1 / limit <= result["saturation_ratio"] <= limit
-    assert "times as saturated" in result["weakened_because"][0]
-    for name, tensor in load_file(whole.path / "adapter" / ADAPTER_FILE).items():
-        share = result["strength"] if ".lora_B." in name else 1
-        assert torch.equal(load_file(kept.path / "adapter" / ADAPTER_FILE)[name], share * tensor), name
-    images = [(run.path / "samples/step-00006/0.png").read_bytes() for run in (whole, kept)]
+    assert "times as saturated" in result["cut_because"][0]
+    before = policy_of(model)
+    before.add_trainable(cut.request().lora, noise_seed=cut.request().optimisation.noise_seed)
+    begun, ended = before.weights(), policy_of(model, whole.path / "adapter").weights()
+    for name, tensor in policy_of(model, cut.path / "adapter").weights().items():
+        assert torch.allclose(tensor, torch.lerp(begun[name], ended[name], result["kept"]), atol=1e-7), name
+    images = [(run.path / "samples/step-00006/0.png").read_bytes() for run in (whole, cut)]
     assert images[0] != images[1]
-    assert [pair.margin for pair in whole.judged_pairs()] != [pair.margin for pair in kept.judged_pairs()]
+    assert [pair.margin for pair in whole.judged_pairs()] != [pair.margin for pair in cut.judged_pairs()]
 
 
-def test_how_much_weaker_is_reckoned_from_how_far_it_went_beyond_the_limit():
-    limits = Monitoring(min_diversity_ratio=0.75, max_saturation_ratio=2)
-    # Twice as much lost as is allowed: half of it, and a twentieth less.
-    assert weaker(1, Beside(0.5, 1.0), limits) == 0.47
-    assert weaker(0.4, Beside(0.5, 1.0), limits) == 0.19
-    assert weaker(1, Beside(1.0, 4.0), limits) == weaker(1, Beside(1.0, 0.25), limits) == 0.47
-    assert weaker(1, Beside(0.5, 16.0), limits) == 0.23
-    for found in (Beside(0.5, 0.0), Beside(1.0, None)):
-        assert weaker(1, found, limits.model_copy(update={"min_diversity_ratio": 2})) == 0
+def test_a_run_that_is_stopped_while_a_part_is_looked_for_ends_as_if_it_had_not_been(
+    model, proposed, tmp_path
+):
+    whole = gated(model, proposed, tmp_path / "whole")
+    cut = halfway(model, proposed, tmp_path / "cut", whole)
+    again = RunFolder.create(tmp_path / "again", cut.request(), pairs=human_pairs(proposed))
+
+    class StopsAtTheThirdLook(RunFolder):
+        looks = 0
+
+        def stop_if_asked(self) -> None:
+            snapshot = self.snapshot()
+            if snapshot.stage == "draw held-out prompts (policy)" and (self.path / "checkpoint").exists():
+                self.looks += 1
+                if self.looks == 3:
+                    raise Stopped("Stopped on request.")
+
+    with pytest.raises(Stopped):
+        execute(StopsAtTheThirdLook(again.path))
+    assert execute(again)["sha256"] == cut.result()["sha256"]
 
 
-def test_a_training_that_the_gate_refuses_at_every_strength_stays_as_it_is(model, proposed, tmp_path):
-    whole = gated(model, proposed, tmp_path / "whole", min_strength=1).result()
+def test_a_training_of_which_the_gate_accepts_no_part_stays_as_it_is(model, proposed, tmp_path):
+    whole = gated(model, proposed, tmp_path / "whole", halvings=0).result()
     refused = gated(model, proposed, tmp_path / "refused", max_saturation_ratio=1).result()
     assert whole["accepted"] and not refused["accepted"]
-    assert refused["reasons"] and not refused["weakened_because"]
-    assert (refused["strength"], refused["sha256"]) == (1, whole["sha256"])
+    assert refused["reasons"] and not refused["cut_because"]
+    assert (refused["kept"], refused["sha256"]) == (1, whole["sha256"])
 
 
 def test_the_judge_says_what_it_makes_of_every_human_pair(trained):

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sail.config import MAX_PROMPT_CHARS, BaseLooks, LoopSettings, ModelRef, Sampling, Scoring
+from sail.config import MAX_PROMPT_CHARS, LoopSettings, ModelRef, Scoring
 from sail.records import Interval
 from sail.rounds import (
     NextStep,
@@ -191,10 +191,8 @@ def test_a_prompt_that_comes_back_is_drawn_with_other_noise():
 
 
 def test_a_round_is_trained_from_its_parent_with_its_own_noise():
-    first = train_request(SETTINGS, MODEL, number=0, parent=None, held_out_prompts=["a fox"], earlier=[])
-    second = train_request(
-        SETTINGS, MODEL, number=1, parent=a_round(0), held_out_prompts=["a fox"], earlier=[a_round(0)]
-    )
+    first = train_request(SETTINGS, MODEL, number=0, parent=None, held_out_prompts=["a fox"])
+    second = train_request(SETTINGS, MODEL, number=1, parent=a_round(0), held_out_prompts=["a fox"])
     assert (first.parent_adapter, second.parent_adapter) == (None, "hash0")
     assert first.optimisation.noise_seed != second.optimisation.noise_seed
     assert second.monitoring.prompts == ("a fox",)
@@ -211,17 +209,3 @@ def test_a_round_is_made_from_what_its_run_measured():
     result = a_round(3).model_dump(mode="json") | {"adapter": "adapter", "stage_seconds": {"train": 1.0}}
     made = Round.from_result(result, number=3, parent=2, adapter="/runs/3/adapter")
     assert made == a_round(3, parent=2).model_copy(update={"adapter": "/runs/3/adapter"})
-
-
-def test_the_looks_of_base_are_taken_over_where_the_same_would_be_drawn():
-    def asked(settings: LoopSettings = SETTINGS, prompts=("a fox",), earlier=()):
-        return train_request(
-            settings, MODEL, number=1, parent=a_round(0), held_out_prompts=prompts, earlier=earlier
-        )
-
-    known = BaseLooks(of=asked().looks_of_base, diversity=0.2, saturation=0.3)
-    measured = [a_round(0), a_round(1).model_copy(update={"base_looks": known})]
-    assert asked(earlier=measured).monitoring.base == known
-    assert asked(prompts=("a fox", "a pizza"), earlier=measured).monitoring.base is None
-    fewer_steps = SETTINGS.model_copy(update={"sampling": Sampling(steps=5)})
-    assert asked(fewer_steps, earlier=measured).monitoring.base is None

@@ -29,7 +29,7 @@ export function whileTraining(metrics) {
 
 /** Of a trained round, from what was measured for the gate. */
 export function afterTraining(round) {
-  return [held(round.judge_accuracy), varied(round.diversity_ratio)].filter(Boolean).join(" ");
+  return [held(round.judge_accuracy), varied(round)].filter(Boolean).join(" ");
 }
 
 function held({ value, low, high, n }) {
@@ -42,9 +42,9 @@ function held({ value, low, high, n }) {
     : `${figure}: this could be chance. Look at the samples, and label more pairs.`;
 }
 
-function varied(ratio) {
+function varied({ diversity_ratio: ratio, accepted }) {
   if (ratio == null) return "";
   return ratio < NARROW
-    ? `Its images of one prompt vary less than the base model's (× ${ratio.toFixed(2)}), as a taste makes them.`
+    ? `Its images of one prompt vary less than the base model's (× ${ratio.toFixed(2)})${accepted ? ", as a taste makes them" : ""}.`
     : `Its images of one prompt vary about as much as the base model's (× ${ratio.toFixed(2)}).`;
 }

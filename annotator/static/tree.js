@@ -55,18 +55,19 @@ export function tree(place, said) {
     const run = status.runs.find((one) => one.job === "train" && one.round === round.round);
     const line = [
       `from ${nameOf(round.parent)}`,
-      round.accepted && (round.strength < 1 ? `accepted at ${percent(round.strength)} of its strength` : "accepted"),
+      round.accepted && "accepted",
       `${round.human_pairs} human + ${round.self_pairs} self pairs`,
       judged(round.judge_accuracy),
       run && new Date(1000 * run.at).toLocaleString("en", DATE),
     ];
     return [
       ...round.reasons.map((reason) => h("p", { class: "sail-error" }, reason)),
-      round.weakened_because.length > 0 &&
+      round.accepted &&
+        round.cut_because.length > 0 &&
         h(
           "p",
-          { class: "sail-dim", "data-testid": `weakened-${round.round}` },
-          `${percent(round.strength)} of what it learned is kept, since all of it would go too far: ${round.weakened_because.join(" ")}`,
+          { class: "sail-dim", "data-testid": `cut-${round.round}` },
+          `${percent(round.kept)} of what it learned is kept, since all of it would go too far: ${round.cut_because.join(" ")}`,
         ),
       h("p", { class: "sail-dim" }, line.filter(Boolean).join(" · ")),
       figures(round),
@@ -138,7 +139,7 @@ function figuresOf(round) {
     ["Judge, learned pairs", interval(round.human_agreement)],
     ["Variety against base", ratio(round.diversity_ratio)],
     ["Saturation against base", ratio(round.saturation_ratio)],
-    ["Strength kept", percent(round.strength)],
+    ["Kept of the training", percent(round.kept)],
     ["Winners' gain", gain(round.winner_gain)],
     ["Losers' gain", gain(round.loser_gain)],
     ["Mixup ratio", percent(round.self_fraction)],

@@ -18,7 +18,7 @@ MARKUP = """
             <output data-testid="try-strength-value">1.00</output></span>
           <input type="range" name="strength" min="0" max="1.5" step="0.05" value="1"
             data-testid="try-strength" aria-describedby="sail-strength-meaning">
-          <small id="sail-strength-meaning">0 is base, 1 is the round as it was trained.</small></label>
+          <small id="sail-strength-meaning">0 is base, 1 is the round itself.</small></label>
         <label><span>Images of each</span>
           <select name="count" data-testid="try-count">
             <option>1</option><option selected>2</option><option>3</option><option>4</option>

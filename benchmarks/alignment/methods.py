@@ -103,8 +103,8 @@ def trained_on_all(pairs: Sequence[TrainingPair]) -> list[TrainingPair]:
     return [pair.model_copy(update={"held_out": False}) for pair in pairs]
 
 
-ALL_OF_IT: Changes = {"monitoring.min_strength": 1.0}
-"""Without the gate nothing is weakened either."""
+ALL_OF_IT: Changes = {"monitoring.halvings": 0}
+"""Without the gate nothing is cut either."""
 
 PAPER: Changes = {
     "loss.winner_penalty": 0.0,

@@ -18,7 +18,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.alignment.methods import METHODS, Changes, Method, method_named, settings_of
+from benchmarks.alignment.methods import (
+    METHODS,
+    SEED_ROUNDS,
+    SELF_ROUNDS,
+    Changes,
+    Method,
+    method_named,
+    settings_of,
+)
 from benchmarks.alignment.pool import TASTES, TIE_BELOW_SD, Pool, load_reader, other_taste, utilities
 from data.starter.recipe.evaluate import named_attributes
 from sail import backbones
@@ -62,10 +70,10 @@ class Size:
 
 @cache
 def inputs(size: Size) -> str:
-    """What figures hang on besides code and settings (starter, prompts, size): 12 hex digits."""
+    """What figures hang on besides code and settings (starter, prompts, size, rounds): 12 hex digits."""
     files = [*sorted(Path(STARTER.source).rglob("*.safetensors")), *sorted(PROMPTS.glob("*.txt"))]
     known = [sha256_file(file) for file in files]
-    return _digest(f"{size} {known}")[:12]
+    return _digest(f"{size} {SEED_ROUNDS + SELF_ROUNDS} {known}")[:12]
 
 
 def settings_at(size: Size, method: Method, repeat: int, **more: Any) -> LoopSettings:
@@ -132,7 +140,7 @@ class Study:
         rounds.take_prompts(method.labels)  # Those that the labelled pairs were drawn for.
         pairs = human_pairs(*self.labelled(taste, method), settings)
         method.train(rounds, pairs)
-        runs = [RunFolder(run) for run in sorted(folder.glob("*-*"))]
+        runs = [RunFolder(run) for run in sorted(folder.glob("[0-9]*-*"))]
         seconds = sum((run.result() or {}).get("seconds", 0.0) for run in runs)
         last = rounds.done[-1] if rounds.done else None
         current = rounds.current if method.gated else last
@@ -237,6 +245,7 @@ class Study:
         return {
             "round": one.round,
             "accepted": one.accepted,
+            "kept": one.kept,
             "gate_accuracy": one.judge_accuracy.value,
             "gate_pairs": one.judge_accuracy.n,
             "judge_accuracy": _right(policy, self.unseen(taste), settings.scoring),

@@ -94,7 +94,7 @@ def test_a_screen_reader_is_told_in_words_what_the_lines_show(rounds: Page) -> N
             [
                 "Round 1",
                 "from round 0",
-                "accepted at 50 % of its strength",
+                "accepted",
                 "50 % of what it learned is kept",
                 "1.25",
             ],

@@ -77,6 +77,7 @@ def pace_of(folder: RunFolder) -> float | None:
             human_pairs=result["human_pairs"],
             self_pairs=result["self_pairs"],
             distilled=distilled,
+            looks=result.get("looks", 1),
         )
     else:
         evaluations = cost.evaluations_to_propose(request, distilled=distilled)

@@ -40,15 +40,24 @@ def evaluations_to_propose(request: ProposeRequest, *, distilled: bool = False) 
 
 
 def evaluations_to_train(
-    request: TrainRequest, *, judged_pairs: int, human_pairs: int, self_pairs: int, distilled: bool = False
+    request: TrainRequest,
+    *,
+    judged_pairs: int,
+    human_pairs: int,
+    self_pairs: int,
+    distilled: bool = False,
+    looks: int = 1,
 ) -> int:
-    """Learning, then judging `judged_pairs` human pairs, monitor images and previews."""
+    """Learning, then judging `judged_pairs` human pairs, monitor images and previews.
+
+    `looks`: how often the policy's monitor images are drawn; more than once where the gate refuses them.
+    """
     config, monitoring = request.optimisation, request.monitoring
     judging = judged_pairs * 2 * 2 * request.scoring.draws
     previews = (1 + -(-config.steps // request.checkpoint_every)) * min(
         monitoring.preview_prompts, len(monitoring.prompts)
     )
-    monitored = 2 * len(monitoring.prompts) * monitoring.per_prompt
+    monitored = (1 + looks) * len(monitoring.prompts) * monitoring.per_prompt
     drawing = (monitored + previews) * evaluations_to_draw(request.sampling, distilled=distilled)
     return evaluations_to_learn(request, human_pairs=human_pairs, self_pairs=self_pairs) + judging + drawing
 

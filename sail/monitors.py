@@ -150,6 +150,8 @@ class Measured:
     """Share of the way of its training that the policy was left at."""
     cut_because: list[str] = field(default_factory=list)
     """What the gate said of the whole way, where only a part is kept."""
+    looks: int = 0
+    """How often the policy's images were drawn for that."""
 
     @property
     def judge_accuracy(self) -> Interval:
@@ -190,7 +192,7 @@ def measure(
     `begun` is what the policy was before the training that is measured. Where the gate refuses the images,
     the policy is put at the largest part of the way from there that it accepts, and is the judge as that.
     """
-    kept, found, cut_because = 1.0, Beside(), list[str]()
+    kept, found, cut_because, looks = 1.0, Beside(), list[str](), 0
     if monitoring.prompts:
         base = looks_of(policy, "base", monitoring, sampling, progress)
 
@@ -199,14 +201,15 @@ def measure(
             ratios = _ratio(own.diversity, base.diversity), _ratio(own.saturation, base.saturation)
             return Beside(*ratios)
 
-        found = look_beside()
+        found, looks = look_beside(), 1
         refused = spoiled_because(found, monitoring)
         if refused and begun is not None:
+            looks += monitoring.halvings
             part = _largest_accepted_part(policy, begun, monitoring, look_beside)
             if part is not None:
                 (kept, found), cut_because = part, refused
     judged = judged_pairs(policy, pairs, scoring, beta=beta, progress=progress)
-    return Measured(judged, found, kept, cut_because)
+    return Measured(judged, found, kept, cut_because, looks)
 
 
 def _largest_accepted_part(

@@ -76,6 +76,7 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         "self_fraction": request.mixup.self_fraction if human and self_made else float(human == 0),
         "kept": measured.kept,
         "cut_because": measured.cut_because,
+        "looks": measured.looks,
         **measured.told(request.monitoring),
         "winner_gain": winner_gain,
         "loser_gain": loser_gain,

@@ -111,7 +111,8 @@ def train_request(
         ),
         scoring=Scoring(draws=3),
         sampling=QUICK,
-        monitoring=Monitoring(prompts=PROMPTS[:3], per_prompt=2, preview_prompts=1),
+        # Refused, so that parts of the training are looked at as well.
+        monitoring=Monitoring(prompts=PROMPTS[:3], per_prompt=2, preview_prompts=1, min_diversity_ratio=2),
         checkpoint_every=4,
     )
 
@@ -249,8 +250,9 @@ def test_two_processes_train_the_adapter_that_one_trains_to_1e_5(runs):
         # A margin is a thousand times a difference of errors near 1, of which float32 keeps seven digits.
         for name in ("step", "loss", "margin", "accuracy", "grad_norm"):
             assert mine[name] == pytest.approx(theirs[name], rel=1e-3, abs=3e-4)
-    measured = ("human_pairs", "steps", "judge_accuracy", "human_agreement", "accepted")
+    measured = ("human_pairs", "steps", "judge_accuracy", "human_agreement", "accepted", "looks")
     assert {name: one.result()[name] for name in measured} == {name: two.result()[name] for name in measured}
+    assert two.result()["looks"] == 4
     assert one.result()["diversity_ratio"] == pytest.approx(two.result()["diversity_ratio"], abs=1e-3)
     judged = [run.judged_pairs() for run in runs.train]
     assert [pair.id for pair in judged[0]] == [pair.id for pair in judged[1]]

@@ -121,7 +121,8 @@ export function mount(root) {
       trained && run.state === "done" ? afterTraining(trained) : whileTraining(detail.metrics);
     part("note").textContent = detail.metrics.length ? `step ${detail.metrics.at(-1).step}` : "";
     put(part("charts"), [run.id, detail.metrics.at(-1)?.step], () => charts(detail.metrics));
-    put(part("samples"), [run.id, detail.samples], () => sampleSheet(run, detail.samples));
+    const kept = trained?.kept ?? 1;
+    put(part("samples"), [run.id, detail.samples, kept], () => sampleSheet(run, detail.samples, kept));
   }
 
   function charts(metrics) {
@@ -147,21 +148,24 @@ export function mount(root) {
     ];
   }
 
-  function sampleSheet(run, samples) {
+  function sampleSheet(run, samples, kept) {
     const [first, last] = [samples.steps[0], samples.steps.at(-1)];
     if (last == null || !samples.prompts.length) return [];
     const image = (step, index, words) =>
       h("img", {
-        src: `${base}/runs/${run.id}/samples/${step}/${index}`,
+        // Of a training that is cut the last images are drawn once more: under another address, since images are
+        // kept by the browser.
+        src: `${base}/runs/${run.id}/samples/${step}/${index}${kept < 1 && step === last ? `?kept=${kept}` : ""}`,
         alt: `${samples.prompts[index]}, ${words}`,
         loading: "lazy",
       });
+    const after = kept < 1 ? "what is kept" : `step ${last}`;
     const look = (words, shown) => h("p", {}, h("span", {}, words), shown);
     return [
       h(
         "p",
         { class: "sail-dim", style: "margin:1rem 0 .4rem" },
-        last > first ? `The same starting noise before this round and at its step ${last}` : "Before this round",
+        last > first ? `The same starting noise before this round and ${kept < 1 ? "with what is kept of it" : `at its step ${last}`}` : "Before this round",
       ),
       h(
         "div",
@@ -176,7 +180,7 @@ export function mount(root) {
               look("before", image(first, index, "before")),
               // The place of what comes is kept, so that nothing moves when it does.
               last > first
-                ? look(`step ${last}`, image(last, index, `step ${last}`))
+                ? look(after, image(last, index, after))
                 : look("not drawn yet", h("i", { class: "sail-blank" })),
             ),
             h("figcaption", {}, prompt),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,12 +21,12 @@ REASON = "Images vary 1.00 times as much as base's; 2 is asked for."
 
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """Round 1 from 0, kept by half; 2 from 1, refused; then back to 0, from which came 3."""
+    """Round 1 from 0, kept by half; 2 from 1, refused; then back to 0, from which came 3, by half."""
     store, _ = proposed(tmp_path_factory.mktemp("grown") / "p", 4)
     train(store, min_diversity_ratio=1.25)
     learn(store, min_diversity_ratio=2)
     store.make_current(0, by="ann")
-    learn(store)
+    learn(store, min_diversity_ratio=1.25)
     yield store
     store.close()
 
@@ -109,6 +110,14 @@ def test_a_screen_reader_is_told_in_words_what_the_lines_show(rounds: Page) -> N
     expect(rounds.get_by_role("button", name="Make round 1 current")).to_be_visible()
     expect(rounds.get_by_role("button", name="Make round 2 current")).to_have_count(0)
     expect(rounds.get_by_role("button", name="Make round 3 current")).to_have_count(0)
+
+
+def test_of_a_training_that_was_cut_the_samples_show_what_is_kept(rounds: Page) -> None:
+    samples = rounds.get_by_test_id("samples")
+    expect(samples).to_contain_text("what is kept")
+    # Another address than that of the whole training's, which the browser keeps for ever.
+    expect(samples.get_by_role("img").nth(1)).to_have_attribute("src", re.compile(r"/6/0\?kept=0\.5$"))
+    expect(samples.get_by_role("img").first).to_have_attribute("src", re.compile(r"/0/0$"))
 
 
 def test_an_earlier_round_is_made_current_by_keyboard_and_focus_stays_there(

@@ -83,8 +83,11 @@ const takes = ({ seconds }) => (seconds == null ? "" : ` About ${duration(second
 function afterRejected(status) {
   const last = status.rounds.at(-1);
   if (!last || last.accepted) return "";
-  const from = status.current == null ? "the base model" : `round ${status.current}`;
-  return `Round ${last.round} was not accepted, so the loop goes on from ${from}. `;
+  if (status.current == null) return `Round ${last.round} was not accepted, so the loop goes on from the base model. `;
+  return (
+    `Round ${last.round} was not accepted, so the loop goes on from round ${status.current}. ` +
+    "Another on the same labels will hardly fare better: label more pairs, or compare and export what there is. "
+  );
 }
 
 function during(run) {

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import zip_longest
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -84,10 +85,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     units.parent.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
     with ProcessPoolExecutor(asked.jobs, mp_context=get_context("spawn")) as workers:
-        for repeat in dict.fromkeys(unit[1] for unit in missing):
-            workers.submit(prepare, WORK, values, repeat).result()
+        repeats = list(dict.fromkeys(unit[1] for unit in missing))
+        ready = [workers.submit(prepare, WORK, values, repeat) for repeat in repeats[:1]]
+        for repeat, following in zip_longest(repeats, repeats[1:]):
+            ready.pop().result()
             own = [unit for unit in missing if unit[1] == repeat]
             running = {workers.submit(work, WORK, values, *unit): unit for unit in own}
+            if following is not None:
+                ready.append(workers.submit(prepare, WORK, values, following))
             for done in as_completed(running):
                 if done.exception() is not None:
                     failed.append(f"{running[done]}: {done.exception()}")

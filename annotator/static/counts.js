@@ -5,6 +5,7 @@ import { plural } from "/ui/core.js";
 
 /** What became of the pairs that people answered. */
 export function answered(labels) {
+  if (labels.labelled + labels.skipped === 0) return "No pair is answered yet.";
   const winners = labels.winners - labels.flipped;
   const parts = [
     winners && `${winners} with a winner`,

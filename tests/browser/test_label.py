@@ -41,6 +41,14 @@ def test_every_key_and_every_button_answers(pairs_to_label: Labelling, open_labe
     expect(page.get_by_test_id("train")).to_have_text("Train round 0")
 
 
+def test_before_the_first_answer_rounds_says_that_there_is_none(
+    pairs_to_label: Labelling, open_label: Opens
+) -> None:
+    page = open_label(pairs_to_label[0])
+    open_tab(page, "Rounds")
+    expect(page.get_by_test_id("next")).to_contain_text("No pair is answered yet. 0 of at least")
+
+
 def test_pairs_that_were_drawn_meanwhile_are_shown(pairs_to_label: Labelling, open_label: Opens) -> None:
     app, store = pairs_to_label
     page = open_label(app)

@@ -28,8 +28,8 @@ def seconds_of(store: Store, step: NextStep) -> float | None:
     else:
         request, counts = jobs.train_request(store), store.counts()
         # Self pairs are counted only where they matter: this is asked for again and again.
-        fixed = request.optimisation.draws_per_pair is not None
-        own = sum(pair.source == "self" for pair in jobs.training_pairs(store)) if fixed else 0
+        known = request.reuses_judged_draws
+        own = sum(pair.source == "self" for pair in jobs.training_pairs(store)) if known else 0
         evaluations = cost.evaluations_to_train(
             request,
             judged_pairs=min(counts.trainable, cost.MAX_LEARNED_JUDGED) + counts.winners - counts.trainable,

@@ -1,14 +1,17 @@
 """How fast training, drawing and judging are, against a loop that computes everything in every step.
 
     python -m benchmarks.throughput --model data/starter --device cpu --json
-    python -m benchmarks.throughput --device cuda
+    python -m benchmarks.throughput --device cuda --batch 8
+    python -m benchmarks.throughput --device cuda --batch 8 --compiled
     python -m benchmarks.throughput --model DIR --peer train_diffusion_dpo.py
     python -m benchmarks.throughput --model data/starter --predict
 
 Both train the same LoRA on the same pairs with the same optimiser, precision and batch, in turns within one
 process. The plain loop does in each step what public scripts of Diffusion-DPO do: encode images and prompts,
-ask policy and reference, read the figures. Ours has latents and embeddings ready, and takes its draws from
-`--draws-per-pair` of each pair's own, of which the reference sees each once (0: new ones in every step).
+ask policy and reference, read the figures. Ours trains as a self-annotated round does: latents and embeddings
+are ready, human and self pairs are mixed as the model's settings say, and self pairs are learned from on the
+draws that they were judged on, whose reference errors the judge knows (`--self-pair-draws new`: new draws in
+every step).
 
 Seconds on a CPU are those that this process computed, so that other programs do not count. `--predict` times
 a train and a propose run, reckons two of twice the size from them as the app does, and then times those.
@@ -25,9 +28,10 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import truediv
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -53,10 +57,11 @@ from sail.config import (
     Sampling,
     TrainRequest,
 )
+from sail.judged import JudgedDraws
 from sail.policy import Policy
 from sail.proposing import decoded, save_png
 from sail.records import LatentsRef, TrainingPair
-from sail.reward import gains
+from sail.reward import bank_of, draw_errors, gains
 from sail.runfolder import Progress, RunFolder
 from sail.running import execute
 from sail.sampling import draw
@@ -118,7 +123,7 @@ class PlainLoop:
     """A step of the public scripts: encode pixels and text, policy, reference, loss, optimiser, figures."""
 
     def __init__(self, policy: Policy, pixels: Pixels, request: TrainRequest) -> None:
-        self._policy, self._pixels, self._request = policy, pixels, request
+        self.policy, self._pixels, self._request = policy, pixels, request
         self._parameters = list(policy.parameters().values())
         self._optimiser = torch.optim.AdamW(
             self._parameters, lr=request.optimisation.learning_rate, weight_decay=0.0
@@ -126,7 +131,7 @@ class PlainLoop:
 
     def step(self, pairs: Sequence[int]) -> dict[str, float]:
         """One step on these pairs, on new draws."""
-        backbone, count = self._policy.backbone, len(pairs)
+        backbone, count = self.policy.backbone, len(pairs)
         latents_2P = self._latents(pairs)
         shape = latents_2P.shape[1:]
         noise_P = torch.randn((count, *shape), device=backbone.device)
@@ -146,7 +151,7 @@ class PlainLoop:
 
     def _latents(self, pairs: Sequence[int]) -> Tensor:
         files = [self._pixels.files[pair][side] for side in (0, 1) for pair in pairs]
-        return encoded(self._policy.backbone, torch.stack([pixels_of(file) for file in files]))
+        return encoded(self.policy.backbone, torch.stack([pixels_of(file) for file in files]))
 
     def _loss(
         self,
@@ -156,14 +161,14 @@ class PlainLoop:
         pairs: Sequence[int],
         prompts: Sequence[str] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        backbone = self._policy.backbone
+        backbone = self.policy.backbone
         told = prompts or [self._pixels.prompts[pair] for pair in pairs]
         conditioning_2P = take(backbone.encode_prompts(told), [*range(len(pairs)), *range(len(pairs))])
         noisy = backbone.noisy(latents_2P, noise_2P, timesteps_2P)
         target = backbone.target(latents_2P, noise_2P, timesteps_2P)
         own = backbone.predict(noisy, timesteps_2P, conditioning_2P)
         own_2P = F.mse_loss(own, target, reduction="none").mean(dim=(1, 2, 3))
-        with self._policy.acting_as("base"):
+        with self.policy.acting_as("base"):
             frozen = backbone.predict(noisy, timesteps_2P, conditioning_2P)
             frozen_2P = F.mse_loss(frozen, target, reduction="none").mean(dim=(1, 2, 3))
         own_winner_P, own_loser_P = own_2P.chunk(2)
@@ -186,36 +191,36 @@ class Bench:
     backbone: Backbone
     plain_backbone: Backbone
     model: ModelRef
-    lora: Lora
-    beta: float
-    sampling: Sampling
+    settings: LoopSettings
     asked: argparse.Namespace
     folder: Path
 
-    def request(self, draws_per_pair: int | None) -> TrainRequest:
+    def request(self) -> TrainRequest:
         return TrainRequest(
             model=self.model,
-            lora=self.lora,
-            loss=Loss(beta=self.beta),
+            lora=self.settings.lora,
+            loss=Loss(beta=self.settings.loss.beta),
+            mixup=self.settings.mixup,
             optimisation=Optimisation(
                 steps=self.asked.steps,
                 batch_pairs=self.asked.batch,
                 # What the plain loop has; memory that runs out halves it.
                 micro_batch_pairs=self.asked.batch,
                 learning_rate=1e-4,
-                draws_per_pair=draws_per_pair,
+                self_pair_draws=self.asked.self_pair_draws,
             ),
+            scoring=self.settings.scoring,
             # That of every step is written once, at the end.
             monitoring=Monitoring(preview_prompts=0),
-            sampling=self.sampling,
+            sampling=self.settings.sampling,
         )
 
     def pixels(self) -> Pixels:
-        """Two images a pair, as files: decoded from latents of noise."""
-        shape = self.backbone.latent_shape(self.sampling.size)
+        """Two images a pair, as files: decoded from latents of noise. Human pairs, then self pairs."""
+        shape = self.backbone.latent_shape(self.settings.sampling.size)
         generator = torch.Generator().manual_seed(0)
         prompts, files = [], []
-        for pair in range(self.asked.pairs):
+        for pair in range(self.asked.pairs + self.asked.self_pairs):
             images = decoded(Policy(self.backbone), 0.5 * torch.randn(2, *shape, generator=generator), 1)
             both = tuple(self.folder / f"pair-{pair}-{side}.png" for side in (0, 1))
             for image, file in zip(images, both, strict=True):
@@ -224,18 +229,34 @@ class Bench:
             files.append((both[0], both[1]))
         return Pixels(prompts, files)
 
-    def trainer(self, policy: Policy, pixels: Pixels, draws_per_pair: int | None) -> Trainer:
-        request = self.request(draws_per_pair)
-        folder = RunFolder.create(tempfile.mkdtemp(dir=self.folder) + "/run", request)
+    def data(self, pixels: Pixels) -> PairData:
+        """What a train run has in memory, the judge's draws of self pairs with it."""
         both = [torch.stack([pixels_of(file) for file in files]) for files in pixels.files]
-        data = PairData(
-            latents=[encoded(self.backbone, images).cpu() for images in both],
-            prompt_rows=list(range(len(both))),
+        latents = [encoded(self.backbone, images).cpu() for images in both]
+        human, pairs = self.asked.pairs, range(len(both))
+        judged = pairs[human:] if self.request().reuses_judged_draws else ()
+        return PairData(
+            latents=latents,
+            prompt_rows=list(pairs),
             conditioning=self.backbone.encode_prompts([*pixels.prompts, ""]),
-            sides={"human": list(range(len(both))), "self": []},
+            sides={"human": list(pairs[:human]), "self": list(pairs[human:])},
             human=[],
             open=[],
+            known={pair: self.judged(pixels.prompts[pair], latents[pair]) for pair in judged},
         )
+
+    def judged(self, prompt: str, latents_2CHW: Tensor) -> JudgedDraws:
+        """What the judge leaves of a pair: base's errors on its draws."""
+        backbone, scoring = self.backbone, self.settings.scoring
+        shape = backbone.latent_shape(self.settings.sampling.size)
+        bank = bank_of(prompt, 2, shape, backbone.num_train_timesteps, scoring)
+        asked = (latents_2CHW, backbone.encode_prompts([prompt]), bank)
+        error_2K = draw_errors(Policy(backbone), "base", *asked, chunk=self.asked.batch)
+        return JudgedDraws(prompt, scoring, list(zip(*error_2K.tolist(), strict=True)))
+
+    def trainer(self, policy: Policy, data: PairData) -> Trainer:
+        request = self.request()
+        folder = RunFolder.create(tempfile.mkdtemp(dir=self.folder) + "/run", request)
         return Trainer(folder, request, policy, "base", data)
 
 
@@ -249,17 +270,19 @@ def measured(bench: Bench) -> dict[str, Any]:
     """All figures of one model: rates, ratios, the largest difference of losses."""
     asked, clock = bench.asked, Clock(bench.backbone.device)
     pixels = bench.pixels()
-    ours = trainable(bench.backbone, bench.lora)
-    plain = PlainLoop(trainable(bench.plain_backbone, bench.lora), pixels, bench.request(None))
-    difference = largest_difference(bench, ours, plain, pixels)
+    data, lora = bench.data(pixels), bench.settings.lora
+    ours = trainable(bench.backbone, lora)
+    if asked.compiled:
+        bench.backbone.denoiser.compile()
+    plain = PlainLoop(trainable(bench.plain_backbone, lora), pixels, bench.request())
+    difference = largest_difference(bench, ours, plain, pixels, data)
 
-    draws = asked.draws_per_pair or None
-    trainer = bench.trainer(ours, pixels, draws)
+    trainer = bench.trainer(ours, data)
     progress = Progress(RunFolder(bench.folder))
-    some = [n % asked.pairs for n in range(asked.batch)]
+    some = [n % len(pixels.files) for n in range(asked.batch)]
     # Once outside of time: buffers, kernels, files. Ours has the first step's reference errors to do as well.
     plain.step(some)
-    spent: dict[str, list[float]] = {"ours": [], "plain": []}
+    rates: dict[str, list[float]] = {"ours": [], "plain": []}
     peak: dict[str, float] = {}
     for block in range(0, asked.steps, asked.block):
         count = min(asked.block, asked.steps - block)
@@ -270,32 +293,38 @@ def measured(bench: Bench) -> dict[str, Any]:
         for name, step in turns if (block // asked.block) % 2 else reversed(turns):
             if bench.backbone.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
-            spent[name].append(clock.seconds(lambda step=step, count=count: [step() for _ in range(count)]))
+            seconds = clock.seconds(lambda step=step, count=count: [step() for _ in range(count)])
+            rates[name].append(count * asked.batch / seconds)
             peak[name] = max(peak.get(name, 0.0), peak_memory_mib(bench.backbone.device))
     pairs = asked.steps * asked.batch
-    reference_share = (
-        cost.reference_pairs(bench.request(draws), human_pairs=asked.pairs, self_pairs=0) / pairs
+    distilled = bench.backbone.distilled
+    seen = cost.reference_pairs(
+        bench.request(), human_pairs=asked.pairs, self_pairs=asked.self_pairs, distilled=distilled
     )
+    reference_share = seen / pairs
     encoding = encoding_cost(bench, pixels)
     speedup = cost.speedup_over_plain(encoding, reference_share=reference_share)
-    drawn, scored = candidates_per_second(bench, ours, clock)
+    candidates = candidates_per_second(bench, ours, plain.policy, clock)
     return {
-        "train_pairs_per_s": {name: round(pairs / sum(seconds), 3) for name, seconds in spent.items()},
-        "train_ratio": round(sum(spent["plain"]) / sum(spent["ours"]), 3),
+        "train_pairs_per_s": {name: round(median(own), 3) for name, own in rates.items()},
+        # In turns, so that a machine that is slow for a while is so for both.
+        "train_ratio": round(median(map(truediv, rates["ours"], rates["plain"])), 3),
         "predicted_ratio": round(speedup, 3),
-        "draws_per_pair": draws,
+        "self_pair_draws": asked.self_pair_draws,
+        "self_fraction": bench.settings.mixup.self_fraction,
         "reference_share": round(reference_share, 3),
         "encoding_cost": {"image": round(encoding.image, 4), "prompt": round(encoding.prompt, 4)},
         "largest_loss_difference": difference,
-        "candidates_per_s": round(drawn, 3),
-        "scored_per_s": round(scored, 3),
+        "candidates_per_s": round(candidates.drawn, 3),
+        "candidates_by_pipeline_per_s": round(candidates.by_pipeline, 3),
+        "scored_per_s": round(candidates.scored, 3),
         "peak_memory_mib": {name: round(value) for name, value in peak.items()},
     }
 
 
-def largest_difference(bench: Bench, ours: Policy, plain: PlainLoop, pixels: Pixels) -> float:
+def largest_difference(bench: Bench, ours: Policy, plain: PlainLoop, pixels: Pixels, data: PairData) -> float:
     """Of the two losses on the same draws, over three steps on which ours has learned something already."""
-    trainer = bench.trainer(ours, pixels, None)
+    trainer = bench.trainer(ours, data)
     progress = Progress(RunFolder(bench.folder))
     found = []
     for step in range(3):
@@ -331,27 +360,61 @@ def operations(do: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def candidates_per_second(bench: Bench, policy: Policy, clock: Clock) -> tuple[float, float]:
-    """Candidates drawn and decoded, and those judged as well, a second."""
-    asked, sampling = bench.asked, bench.sampling
-    settings = LoopSettings.for_model(bench.model) if bench.model.source else LoopSettings()
-    prompts = PROMPTS[: asked.prompts]
+class Candidates(NamedTuple):
+    """A second; medians of three turns."""
+
+    drawn: float
+    """Drawn and decoded."""
+    scored: float
+    """Drawn, decoded and judged."""
+    by_pipeline: float
+    """Drawn and decoded by a call of the model's own pipeline, all in one batch as ours."""
+
+
+def candidates_per_second(bench: Bench, ours: Policy, plain: Policy, clock: Clock) -> Candidates:
+    asked, sampling, scoring = bench.asked, bench.settings.sampling, bench.settings.scoring
+    prompts, count = PROMPTS[: asked.prompts], asked.prompts * asked.candidates
+    pipeline, dtype = pipeline_of(plain.backbone, sampling), plain.backbone._dtype  # type: ignore[attr-defined]
+    height, width = sampling.size or (None, None)
     found: list[Tensor] = []
 
     def propose() -> None:
-        for drawn in draw(policy, prompts, per_prompt=asked.candidates, noise_seed=0, sampling=sampling):
-            decoded(policy, drawn.latents_NCHW, sampling.chunk)
+        found.clear()
+        for drawn in draw(ours, prompts, per_prompt=asked.candidates, noise_seed=0, sampling=sampling):
+            decoded(ours, drawn.latents_NCHW, sampling.chunk)
             found.append(drawn.latents_NCHW)
 
-    drawing = clock.seconds(propose)
-    judging = clock.seconds(
-        lambda: [
-            gains(policy, prompt, latents, settings.scoring, reference="base")
-            for prompt, latents in zip(prompts, found, strict=True)
-        ]
-    )
-    count = len(prompts) * asked.candidates
-    return count / drawing, count / (drawing + judging)
+    def judge() -> None:
+        for prompt, latents in zip(prompts, found, strict=True):
+            gains(ours, prompt, latents, scoring, reference="base")
+
+    def call() -> None:
+        # Its LoRA is float32 beside weights that may not be.
+        reduced = dtype != torch.float32
+        with torch.no_grad(), torch.autocast(bench.backbone.device.type, dtype, enabled=reduced):
+            pipeline(
+                list(prompts),
+                num_images_per_prompt=asked.candidates,
+                num_inference_steps=sampling.steps,
+                guidance_scale=sampling.guidance,
+                height=height,
+                width=width,
+                output_type="np",
+            )
+
+    call()  # Once outside of time; ours has judged its pairs already.
+    turns = [(clock.seconds(propose), clock.seconds(judge), clock.seconds(call)) for _ in range(3)]
+    drawing, judging, calling = (median(own) for own in zip(*turns, strict=True))
+    return Candidates(count / drawing, count / (drawing + judging), count / calling)
+
+
+def pipeline_of(backbone: Backbone, sampling: Sampling) -> Any:
+    """The model's diffusers pipeline, with the solver that we draw with."""
+    pipeline: Any = backbone._pipeline  # type: ignore[attr-defined]
+    solver = backbone.solver(sampling.solver, sampling.steps, backbone.latent_shape(sampling.size))
+    pipeline.scheduler = type(solver).from_config(pipeline.scheduler.config)  # type: ignore[attr-defined]
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def peak_memory_mib(device: torch.device) -> float:
@@ -399,7 +462,7 @@ def peer_pairs_per_s(script: Path, bench: Bench, pixels: Pixels) -> dict[str, fl
         "resolution": Image.open(pixels.files[0][0]).size[0],
         "train_batch_size": bench.asked.batch,
         "max_train_steps": bench.asked.steps,
-        "rank": bench.lora.rank,
+        "rank": bench.settings.lora.rank,
         "lr_warmup_steps": 0,
         "checkpointing_steps": 10 * bench.asked.steps,
         "report_to": "tensorboard",
@@ -438,9 +501,7 @@ def predicted_and_measured(asked: argparse.Namespace, folder: Path) -> dict[str,
     pairs, paces = pairs_of(drawn), {}
     told: dict[str, dict[str, float]] = {}
     for size in (1, 2):
-        optimisation = settings.optimisation.model_copy(
-            update={"steps": asked.steps * size, "draws_per_pair": asked.draws_per_pair or None}
-        )
+        optimisation = settings.optimisation.model_copy(update={"steps": asked.steps * size})
         train = TrainRequest(
             model=model,
             lora=settings.lora,
@@ -510,14 +571,16 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="*", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--peer", type=Path, help="the public diffusers script train_diffusion_dpo.py")
     parser.add_argument("--pairs", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=32)
     parser.add_argument(
         "--block", type=int, default=2, help="steps of one loop before it is the other's turn"
     )
-    parser.add_argument("--draws-per-pair", type=int, default=2)
+    parser.add_argument("--self-pairs", type=int, default=8)
+    parser.add_argument("--self-pair-draws", choices=("new", "judged"), default="judged")
     parser.add_argument("--prompts", type=int, default=2)
     parser.add_argument("--candidates", type=int, default=4)
+    parser.add_argument("--compiled", action="store_true", help="ours with its denoiser compiled")
     parser.add_argument("--predict", action="store_true")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
@@ -550,9 +613,7 @@ def of_model(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
         backbones.load(model, device),
         backbones.load(model, device),
         model,
-        settings.lora,
-        settings.loss.beta,
-        settings.sampling,
+        settings,
         asked,
         folder,
     )
@@ -573,9 +634,7 @@ def of_shape(name: str, asked: argparse.Namespace, folder: Path) -> dict[str, An
         backbone,
         backbone_of_shape(name, device),
         ModelRef(source=""),
-        Lora(),
-        Loss().beta,
-        Sampling(size=(side, side), chunk=4),
+        LoopSettings(sampling=Sampling(size=(side, side), chunk=4)),
         asked,
         own,
     )

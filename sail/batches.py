@@ -1,23 +1,22 @@
 """The pairs of a train run, and which of them a step learns from, on which draws. Knows no optimiser.
 
-P pairs of a batch, 2P their winners, then their losers; D pairs of the run, B fixed draws of a pair;
-C H W latent.
+P pairs of a batch, 2P their winners, then their losers; C H W latent.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sail.backbones.base import Backbone, Conditioning, take
-from sail.config import Optimisation
+from sail.config import Optimisation, TrainRequest
 from sail.cost import MAX_LEARNED_JUDGED
+from sail.judged import BothErrors, JudgedDraws, judged_draws
 from sail.loss import stratified_timesteps
 from sail.mixup import Mixer
 from sail.monitors import HumanPair
@@ -28,9 +27,6 @@ from sail.runfolder import RunFolder
 
 MAX_OPEN_JUDGED = 64
 """Open pairs that the judge is asked about: what people label next, however many are drawn."""
-
-PairDraw = tuple[int, int]
-"""A pair of the run, and which of its own draws."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +44,8 @@ class PairData:
     """Those that the judge is asked about, learned from or held out."""
     open: list[HumanPair]
     """Pairs that nobody has judged, which it is asked about as well."""
+    known: Mapping[int, JudgedDraws] = field(default_factory=dict)
+    """Self pairs that are learned from on the draws they were judged on."""
 
 
 def load_pairs(folder: RunFolder, policy: Policy) -> PairData:
@@ -69,6 +67,13 @@ def load_pairs(folder: RunFolder, policy: Policy) -> PairData:
         human=[one for index, one in asked.items() if index in judged],
         open=[one for index, one in asked.items() if index in unjudged],
     )
+
+
+def with_judged_draws(data: PairData, folder: RunFolder, request: TrainRequest) -> PairData:
+    """The pairs, with what the judge knows of those self pairs that are learned from on its draws."""
+    pairs = folder.pairs()
+    found = {index: judged_draws(folder.path, pairs[index], request) for index in data.sides["self"]}
+    return replace(data, known={index: draws for index, draws in found.items() if draws is not None})
 
 
 def _to_judge(pairs: list[TrainingPair]) -> frozenset[int]:
@@ -104,12 +109,16 @@ class Batch:
         prompt_rows: list[int],
         conditioning: Conditioning,
         device: torch.device,
-        draws: Sequence[PairDraw] = (),
+        known_P: Sequence[BothErrors | None] = (),
     ) -> None:
-        self._own = (latents_P2, noise_P, timesteps_P, human_P, prompt_rows, conditioning, device, draws)
+        self._own = (latents_P2, noise_P, timesteps_P, human_P, prompt_rows, conditioning, device, known_P)
         self.prompt_rows = prompt_rows
-        self.draws = draws
-        """Where draws are fixed: which pair and which of its draws each row is."""
+        known_2P = [own and own[side] for side in (0, 1) for own in known_P or [None] * len(human_P)]
+        self.reference_error_2P = _sent(torch.tensor([error or 0.0 for error in known_2P]), device)
+        """The frozen reference's, 0 where it is not known."""
+        unknown = [row for row, error in enumerate(known_2P) if error is None]
+        self.unknown_M = _sent(torch.tensor(unknown, dtype=torch.long), device)
+        """Rows of the 2P where it is not known."""
         self.latents_2P = _sent(torch.cat([latents_P2[:, 0], latents_P2[:, 1]]), device)
         # One noise and one timestep for both: the margin compares images, not draws.
         self.noise_2P = _sent(noise_P, device).repeat(2, 1, 1, 1)
@@ -121,10 +130,10 @@ class Batch:
         return len(self.human_P)
 
     def slice(self, first: int, last: int) -> Batch:
-        latents_P2, noise_P, timesteps_P, human_P, rows, conditioning, device, draws = self._own
+        latents_P2, noise_P, timesteps_P, human_P, rows, conditioning, device, known_P = self._own
         cut = slice(first, last)
         cut_tensors = (latents_P2[cut], noise_P[cut], timesteps_P[cut], human_P[cut])
-        return Batch(*cut_tensors, rows[cut], conditioning, device, draws[cut])
+        return Batch(*cut_tensors, rows[cut], conditioning, device, known_P[cut])
 
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:
@@ -145,20 +154,22 @@ class Batches:
             self_fraction=self_fraction,
             noise_seed=optimisation.noise_seed,
         )
-        self._shape = data.latents[0].shape[1:]
+        channels, height, width = data.latents[0].shape[1:]
+        self._shape = (channels, height, width)
         # Where guidance is distilled nothing is ever drawn without its prompt.
         self._empty_share = 0.0 if backbone.distilled else optimisation.empty_prompt_share
 
     def at(self, step: int) -> Batch:
         """The pairs of a step, from 0, with one timestep and one noise for winner and loser."""
-        config, data, pairs = self._config, self._data, self.pairs_at(step)
-        if config.draws_per_pair is None:
-            draws: list[PairDraw] = []
-            drawn_P, noise_P, emptied = self._fresh(step)
-        else:
-            turns = [self._mixer.turn(n) % config.draws_per_pair for n in self._numbers(step)]
-            draws = list(zip(pairs, turns, strict=True))
-            drawn_P, noise_P, emptied = self._fixed(draws, config.draws_per_pair)
+        data, pairs = self._data, self.pairs_at(step)
+        drawn_P, noise_P, emptied = self._new(step)
+        known_P: list[BothErrors | None] = [None] * len(pairs)
+        for row, (pair, n) in enumerate(zip(pairs, self._numbers(step), strict=True)):
+            if known := data.known.get(pair):
+                draw = self._order(pair, len(known))[self._mixer.turn(n) % len(known)]
+                drawn_P[row], noise_P[row] = known.draw(draw, self._shape, self._backbone.num_train_timesteps)
+                if not emptied[row]:  # The judge always had the prompt.
+                    known_P[row] = known.errors[draw]
         empty_row = len(data.conditioning["prompt_embeds"]) - 1
         return Batch(
             torch.stack([data.latents[pair] for pair in pairs]),
@@ -171,7 +182,7 @@ class Batches:
             ],
             data.conditioning,
             self._backbone.device,
-            draws,
+            known_P,
         )
 
     def pairs_at(self, step: int) -> list[int]:
@@ -183,82 +194,19 @@ class Batches:
         """Of the pairs drawn in a step, counted over the whole run."""
         return range(step * self._config.batch_pairs, (step + 1) * self._config.batch_pairs)
 
-    def _fresh(self, step: int) -> tuple[Tensor, Tensor, list[bool]]:
+    def _new(self, step: int) -> tuple[Tensor, Tensor, list[bool]]:
         """Timestep, noise and whether to leave out the prompt, new for every step."""
         count, generator = self._config.batch_pairs, self._generator(f"step\n{{}}\n{step}")
-        drawn_P = self._timesteps(count, generator)
+        steps = self._backbone.num_train_timesteps
+        drawn_P = stratified_timesteps(count, steps, generator, self._config.timesteps)
         noise_P = torch.randn((count, *self._shape), generator=generator)
-        return drawn_P, noise_P, self._emptied(count, generator)
+        emptied_P = torch.rand(count, generator=generator) < self._empty_share
+        return drawn_P, noise_P, emptied_P.tolist()
 
-    def _fixed(self, draws: Sequence[PairDraw], count: int) -> tuple[Tensor, Tensor, list[bool]]:
-        """The same for a pair's own draws, whose timesteps are stratified over its `count` draws."""
-        timesteps, noise, emptied = [], [], []
-        for pair, draw in draws:
-            of_pair = self._generator(f"pair\n{{}}\n{pair}")
-            timesteps.append(self._timesteps(count, of_pair)[draw])
-            emptied.append(self._emptied(count, of_pair)[draw])
-            of_draw = self._generator(f"draw\n{{}}\n{pair}\n{draw}")
-            noise.append(torch.randn(self._shape, generator=of_draw))
-        return torch.stack(timesteps), torch.stack(noise), emptied
-
-    def _timesteps(self, count: int, generator: torch.Generator) -> Tensor:
-        return stratified_timesteps(
-            count, self._backbone.num_train_timesteps, generator, self._config.timesteps
-        )
-
-    def _emptied(self, count: int, generator: torch.Generator) -> list[bool]:
-        return (torch.rand(count, generator=generator) < self._empty_share).tolist()
+    def _order(self, pair: int, count: int) -> list[int]:
+        """In which a pair's draws are learned from: they are in the order of their timesteps."""
+        return torch.randperm(count, generator=self._generator(f"order\n{{}}\n{pair}")).tolist()
 
     def _generator(self, name: str) -> torch.Generator:
         digest = hashlib.sha256(name.format(self._config.noise_seed).encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-
-
-class ReferenceErrors:
-    """The frozen reference's errors on the fixed draws of every pair, each computed when first asked for."""
-
-    def __init__(self, pairs: int, draws: int, device: torch.device) -> None:
-        self._error_DB2 = torch.zeros(pairs, draws, 2, device=device)
-        self._known: set[PairDraw] = set()
-        self._new: set[PairDraw] = set()
-
-    def of(self, draws: Sequence[PairDraw], compute: Callable[[Tensor], Tensor]) -> Tensor:
-        """Errors of winners, then of losers: (2P,). `compute` is asked for unknown ones, by row of 2P."""
-        device, count = self._error_DB2.device, len(draws)
-        pair_P, draw_P = _sent(torch.tensor(draws), device).unbind(1)
-        # A batch that is larger than the pairs may hold the same draw twice.
-        first_row = {draw: row for row, draw in reversed(list(enumerate(draws)))}
-        unknown = [draw for draw in first_row if draw not in self._known and draw not in self._new]
-        if unknown:
-            missing = [first_row[draw] for draw in unknown]
-            row_M = _sent(torch.tensor([*missing, *(row + count for row in missing)]), device)
-            winner_M = row_M[: len(missing)]
-            self._error_DB2[pair_P[winner_M], draw_P[winner_M]] = compute(row_M).view(2, -1).T
-            self._new.update(unknown)
-        return self._error_DB2[pair_P, draw_P].T.flatten()
-
-    def rows(self, draws: Sequence[PairDraw]) -> Tensor:
-        """Of winner and loser of each draw that was asked for: (P, 2)."""
-        pair_P, draw_P = _sent(torch.tensor(draws), self._error_DB2.device).unbind(1)
-        return self._error_DB2[pair_P, draw_P]
-
-    def keep(self, draws: Sequence[PairDraw], error_P2: Tensor) -> None:
-        """The step is done: the errors of its draws, whichever process computed them, stay."""
-        first_row = {draw: row for row, draw in reversed(list(enumerate(draws)))}
-        row_M = _sent(torch.tensor(list(first_row.values())), error_P2.device)
-        pair_M, draw_M = _sent(torch.tensor(list(first_row)), error_P2.device).unbind(1)
-        self._error_DB2[pair_M, draw_M] = error_P2[row_M]
-        self._known.update(first_row)
-        self._new = set()
-
-    def forget(self) -> None:
-        """The step is begun again: what it added is computed again, with as many pairs at once as then."""
-        self._new = set()
-
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint. Computed again, with other rows beside them, their last bits would differ."""
-        return {"errors": self._error_DB2.cpu(), "known": sorted(self._known)}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        self._error_DB2.copy_(state["errors"])
-        self._known = {(pair, draw) for pair, draw in state["known"]}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -67,6 +67,8 @@ class ModelRef(Config):
     precision: Precision = "auto"
     """Of the model's arithmetic; `auto` is bfloat16 on a GPU that has it and float32 elsewhere.
     Latents, errors and adapters are float32 either way."""
+    compiled: bool = False
+    """Compile the denoiser when it is first asked, which takes minutes and pays in long runs on a GPU."""
 
     def checked(self) -> ModelRef:
         """Raise ValueError where the source can be seen to be unusable; return self otherwise."""
@@ -180,9 +182,10 @@ class Optimisation(Config):
     micro_batch_pairs: int | None = Field(None, ge=1)
     """Of them, pairs that a process computes at once; None: all on a GPU, at most 16 elsewhere. Halved where
     memory runs out, until activations are computed again as well: the mathematics stays the same."""
-    draws_per_pair: int | None = Field(None, ge=1)
-    """So many draws (timestep, noise) of its own are all that a pair is learned from on, in turn, and the
-    reference's errors on them are computed once; None: new draws in every step (the paper)."""
+    self_pair_draws: Literal["new", "judged"] = "judged"
+    """`judged`: a self pair is learned from on the draws (timestep, noise) that it was judged on, in turn,
+    whose reference errors the judge knows already; where it judged otherwise (other timesteps, draws not
+    shared, another reference), and for human pairs, as with `new`: new ones in every step (the paper)."""
     learning_rate: float = Field(2e-4, gt=0)
     warmup_steps: int = Field(10, ge=0)
     timesteps: TimestepRange = (0.0, 1.0)
@@ -190,6 +193,14 @@ class Optimisation(Config):
     """Share of pairs trained without their prompt, so that guidance's empty branch moves as well."""
     max_grad_norm: float = Field(1.0, gt=0)
     noise_seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_version(cls, values: Any) -> Any:
+        """Requests and projects from before hold `draws_per_pair`, which was off unless somebody set it."""
+        if isinstance(values, dict) and values.get("draws_per_pair", 0) is None:
+            return {name: value for name, value in values.items() if name != "draws_per_pair"}
+        return values
 
 
 class Monitoring(Config):
@@ -269,6 +280,12 @@ class TrainRequest(_Request):
     sampling: Sampling = Sampling()
     monitoring: Monitoring = Monitoring()
     checkpoint_every: int = Field(25, ge=1)
+
+    @property
+    def reuses_judged_draws(self) -> bool:
+        """Whether it learns from self pairs on the judge's draws, where that judged with these settings."""
+        same_timesteps = self.optimisation.timesteps == self.scoring.timesteps
+        return self.optimisation.self_pair_draws == "judged" and self.scoring.shared and same_timesteps
 
 
 class EvaluateRequest(_Request):
@@ -390,6 +407,6 @@ class LoopSettings(Config):
             loss=Loss(beta=5000),
             scoring=Scoring(average="mean"),
             sampling=Sampling(solver="ddpm", steps=50, guidance=7.5),
-            optimisation=Optimisation(batch_pairs=128),
+            optimisation=Optimisation(batch_pairs=128, self_pair_draws="new"),
             monitoring=Monitoring(halvings=0),
         )

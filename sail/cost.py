@@ -59,27 +59,30 @@ def evaluations_to_train(
     )
     monitored = (1 + looks) * len(monitoring.prompts) * monitoring.per_prompt
     drawing = (monitored + previews) * evaluations_to_draw(request.sampling, distilled=distilled)
-    return evaluations_to_learn(request, human_pairs=human_pairs, self_pairs=self_pairs) + judging + drawing
+    learning = evaluations_to_learn(
+        request, human_pairs=human_pairs, self_pairs=self_pairs, distilled=distilled
+    )
+    return learning + judging + drawing
 
 
-def evaluations_to_learn(request: TrainRequest, *, human_pairs: int, self_pairs: int) -> int:
+def evaluations_to_learn(
+    request: TrainRequest, *, human_pairs: int, self_pairs: int, distilled: bool = False
+) -> int:
     """8 a pair and step: both images go forward as the reference, and forward and backward as the policy.
 
-    Of fixed draws the reference sees each once, for which the pairs to learn from are asked.
+    Of self pairs that are learned from on the judge's draws the reference sees those without their prompt.
     """
     learned = request.optimisation.steps * request.optimisation.batch_pairs
-    seen = reference_pairs(request, human_pairs=human_pairs, self_pairs=self_pairs)
+    seen = reference_pairs(request, human_pairs=human_pairs, self_pairs=self_pairs, distilled=distilled)
     return 2 * (seen + FORWARD_AND_BACKWARD * learned)
 
 
-def reference_pairs(request: TrainRequest, *, human_pairs: int, self_pairs: int) -> int:
-    """Pairs that the reference sees in all steps: all that are drawn, or each pair's own draws once.
-
-    A pass over a side draws each of its pairs once, so that n pairs have min(d, n B) different ones of B
-    draws each among the first d.
-    """
+def reference_pairs(
+    request: TrainRequest, *, human_pairs: int, self_pairs: int, distilled: bool = False
+) -> int:
+    """Pairs that the reference sees in all steps: all that are drawn, but those whose errors are known."""
     config = request.optimisation
-    if config.draws_per_pair is None:
+    if not request.reuses_judged_draws:
         return config.steps * config.batch_pairs
     plan = mixup.plan(
         request.mixup.self_fraction,
@@ -88,8 +91,8 @@ def reference_pairs(request: TrainRequest, *, human_pairs: int, self_pairs: int)
         steps=config.steps,
         batch_pairs=config.batch_pairs,
     )
-    sides = ((plan.human_draws, human_pairs), (plan.self_draws, self_pairs))
-    return sum(min(drawn, pairs * config.draws_per_pair) for drawn, pairs in sides)
+    emptied = 0.0 if distilled else config.empty_prompt_share
+    return plan.human_draws + round(plan.self_draws * emptied)
 
 
 def speedup_over_plain(encoding: Encoding, *, reference_share: float = 1.0) -> float:

@@ -25,6 +25,8 @@ from sail.config import Lora
 from sail.runfolder import ADAPTER_FILE, publish, sha256_file
 
 Part = Literal["base", "reference", "policy"]
+MAX_WHOLE = 512
+"""Inputs or outputs of a layer up to which learning its weight whole is faster on a CPU."""
 Weights = dict[str, Tensor]
 """An adapter's, by name."""
 
@@ -37,6 +39,8 @@ class Policy:
         self._configs: dict[str, LoraConfig] = {}
         self._layers: list[BaseTunerLayer] = []
         self._playing: tuple[str, float] = ("policy", 1.0)
+        self._adapter: tuple[str, float] | None = None
+        """The adapter that the layers have set, and its strength, also while it is switched off."""
 
     def add_trainable(self, lora: Lora, *, noise_seed: int) -> None:
         """A new policy adapter that changes nothing yet (its B matrices are 0)."""
@@ -77,6 +81,7 @@ class Policy:
         self._configs[part] = config
         modules = self.backbone.denoiser.modules()
         self._layers = [module for module in modules if isinstance(module, BaseTunerLayer)]
+        self._adapter = None
         for name, parameter in self.backbone.denoiser.named_parameters():
             if f".{part}." in name:
                 # A step of 1e-5 would vanish in bf16.
@@ -94,12 +99,16 @@ class Policy:
         `strength` is a factor on what the adapter adds to the base.
         """
         self._playing = part, strength
-        active = part if part in self._configs else "base"
+        is_adapter = part in self._configs
         for layer in self._layers:
-            layer.enable_adapters(active != "base")
-            if active != "base":
-                layer.set_adapter(active, inference_mode=active != "policy")
-                layer.set_scale(active, strength)
+            # What enable_adapters() does, but for a walk over all weights, twice in every step.
+            layer._disable_adapters = not is_adapter
+        if not is_adapter or self._adapter == self._playing:
+            return
+        self._adapter = self._playing
+        for layer in self._layers:
+            layer.set_adapter(part, inference_mode=part != "policy")
+            layer.set_scale(part, strength)
 
     @contextmanager
     def acting_as(self, part: Part) -> Iterator[None]:
@@ -114,25 +123,30 @@ class Policy:
             self.play(part_before, strength=strength_before)
 
     @contextmanager
-    def folded(self) -> Iterator[None]:
-        """What is played, with its adapter added to the weights that it adapts: to draw with, not to learn.
+    def folded(self, *, learning: bool = False) -> Iterator[None]:
+        """What is played, with its adapter added to the weights that it adapts, and no layers beside them.
 
         Only in float32: in bfloat16 most of what an adapter adds is less than the last bit of a weight.
-        Beside each weight stands the one that it replaces, which is put back as it was.
+        `learning`: gradients reach the adapter through the sums, which pays on a CPU and for layers where the
+        gradient of a weight is cheap; the others stay as they are. The backward pass belongs inside, and no
+        other part is played there.
         """
         part, _ = self._playing
         layers = [layer for layer in self._layers if part in layer.lora_A] if part in self._configs else []
-        weights = [layer.get_base_layer().weight for layer in layers]
-        if any(weight.dtype != torch.float32 for weight in weights):
-            layers, weights = [], []
-        before = [weight.data for weight in weights]
+        if learning:
+            layers = [layer for layer in layers if _is_cheap_to_learn_whole(layer.get_base_layer())]
+        own = [layer.get_base_layer()._parameters["weight"] for layer in layers]
+        if any(weight.dtype != torch.float32 for weight in own):
+            layers, own = [], []
         try:
-            for layer in layers:
-                layer.merge(safe_merge=True)
+            for layer, weight in zip(layers, own, strict=True):
+                layer.get_base_layer()._parameters["weight"] = weight + layer.get_delta_weight(part)
+                # By this peft knows that the base layer is all there is to ask.
+                layer.merged_adapters.append(part)
             yield
         finally:
-            for layer, weight, own in zip(layers, weights, before, strict=True):
-                weight.data = own
+            for layer, weight in zip(layers, own, strict=True):
+                layer.get_base_layer()._parameters["weight"] = weight
                 layer.merged_adapters.clear()
 
     def state(self) -> Weights:
@@ -164,6 +178,14 @@ class Policy:
             content = _canonical(written.read_bytes())
             publish(folder / ADAPTER_FILE, lambda beside: beside.write_bytes(content) and None)
         return sha256_file(folder / ADAPTER_FILE)
+
+
+def _is_cheap_to_learn_whole(layer: nn.Module) -> bool:
+    """Whether the gradient of its weight takes less time than two thin layers beside it do (measured)."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    pointwise = weight[0, 0].numel() == 1
+    return weight.device.type == "cpu" and pointwise and min(weight.shape[:2]) <= MAX_WHOLE
 
 
 def _canonical(safetensors: bytes) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from sail import backbones, distributed, memory
+from sail import backbones, distributed, judged, memory
 from sail.config import ModelRef, ProposeRequest, Sampling
 from sail.pairing import most_different, ranked_self_pairs
 from sail.policy import Part, Policy
 from sail.records import Candidate, CandidateSet
-from sail.reward import draw_weights, gains, implicit_reward, margin_with_error
+from sail.reward import both_errors, draw_weights, implicit_reward, margin_with_error
 from sail.runfolder import ADAPTER_FILE, Lost, Progress, RunFolder, publish, publish_json, publish_lines
 from sail.sampling import done_or_of_others, draw
 
@@ -58,13 +58,15 @@ def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> d
             prompt = request.prompts[drawn.prompt_index]
             tensors = {"latents": drawn.latents_NCHW.contiguous()}
             if request.scoring:
-                tensors["gains"] = gains(
+                reference_NK, policy_NK = both_errors(
                     policy, prompt, drawn.latents_NCHW, request.scoring, reference=reference
                 )
+                tensors |= {"gains": reference_NK - policy_NK, "reference_errors": reference_NK}
             images = decoded(policy, drawn.latents_NCHW, request.sampling.chunk)
             flat_ND = drawn.latents_NCHW.flatten(1)
             to_show = most_different(torch.cdist(flat_ND, flat_ND).tolist(), request.pairs_to_show)
-            publish_candidates(folder.path, drawn.prompt_index, prompt, tensors, images, to_show)
+            said = judged.told(request)
+            publish_candidates(folder.path, drawn.prompt_index, prompt, tensors, images, to_show, said)
             progress.reach(len(folder.finished_prompts()))
             folder.stop_if_asked()
 
@@ -93,6 +95,7 @@ def publish_candidates(
     tensors: dict[str, Tensor],
     images_NHW3: Tensor,
     to_show: Sequence[tuple[int, int]] = (),
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Images and tensors of one prompt's candidates, then the record that names them."""
     name = f"candidates/{prompt_index:05d}"
@@ -102,7 +105,7 @@ def publish_candidates(
         publish(run / file, lambda beside, own=image_HW3: save_png(own, beside))  # type: ignore[misc]
         candidates.append(Candidate(index=index, image=file))
     latents = f"{name}.safetensors"
-    publish(run / latents, lambda beside: save_file(tensors, beside))
+    publish(run / latents, lambda beside: save_file(tensors, beside, dict(metadata or {})))
     found = CandidateSet(
         prompt_index=prompt_index,
         prompt=prompt,

@@ -71,7 +71,7 @@ def draw_errors(
     count, draws = bank.timesteps_NK.shape
     candidate_B, draw_B = torch.arange(count).repeat_interleave(draws), torch.arange(draws).repeat(count)
     errors = []
-    with policy.acting_as(part), memory.named("scoring.chunk", chunk):
+    with policy.acting_as(part), policy.folded(), memory.named("scoring.chunk", chunk):
         for candidate_b, draw_b in zip(candidate_B.split(chunk), draw_B.split(chunk), strict=True):
             latents = latents_NCHW[candidate_b].to(backbone.device)
             noise = bank.noise_NKCHW[candidate_b, draw_b].to(backbone.device)
@@ -86,13 +86,23 @@ def draw_errors(
 
 def gains(policy: Policy, prompt: str, latents_NCHW: Tensor, scoring: Scoring, *, reference: Part) -> Tensor:
     """reference error - policy error of every candidate under every draw of the prompt's bank: (N, K)."""
+    reference_NK, policy_NK = both_errors(policy, prompt, latents_NCHW, scoring, reference=reference)
+    return reference_NK - policy_NK
+
+
+def both_errors(
+    policy: Policy, prompt: str, latents_NCHW: Tensor, scoring: Scoring, *, reference: Part
+) -> tuple[Tensor, Tensor]:
+    """The reference's and the policy's error of every candidate under every draw: two (N, K)."""
     backbone = policy.backbone
     count, channels, height, width = latents_NCHW.shape
     bank = bank_of(prompt, count, (channels, height, width), backbone.num_train_timesteps, scoring)
     conditioning = backbone.encode_prompts([prompt])
     asked, chunk = (latents_NCHW, conditioning, bank), scoring.chunk
-    reference_NK = draw_errors(policy, reference, *asked, chunk=chunk)
-    return reference_NK - draw_errors(policy, "policy", *asked, chunk=chunk)
+    return (
+        draw_errors(policy, reference, *asked, chunk=chunk),
+        draw_errors(policy, "policy", *asked, chunk=chunk),
+    )
 
 
 def draw_weights(gains_NK: Sequence[Tensor], scoring: Scoring) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sail import backbones, distributed
 from sail.backbones.base import Conditioning, take
-from sail.batches import Batch, Batches, PairData, ReferenceErrors, load_pairs
+from sail.batches import Batch, Batches, PairData, load_pairs, with_judged_draws
 from sail.config import TrainRequest
 from sail.loss import PairLoss, denoising_error, diffusion_dpo, safe_share
 from sail.memory import Fit, MemoryFit
@@ -42,7 +42,7 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
     policy = Policy(backbones.load(request.model, told=progress.download))
     reference = _place_adapters(folder, request, policy)
     begun = policy.state()
-    data = load_pairs(folder, policy)
+    data = with_judged_draws(load_pairs(folder, policy), folder, request)
     trainer = Trainer(folder, request, policy, reference, data)
     trainer.run(progress)
     trained = time.monotonic()
@@ -129,7 +129,7 @@ class Asked(NamedTuple):
 
 class Trainer:
     """The optimiser's loop. Every draw is a function of the request and the step, so a resume needs no more
-    than weights, optimiser state and the step; and where draws are fixed, the reference's errors on them.
+    than weights, optimiser state and the step.
 
     All processes draw the same batch, and each takes its part of it. Gradients are summed by hand: a wrapper
     for data-parallel training expects a forward pass to each backward pass, and the denoiser, which plays
@@ -150,8 +150,6 @@ class Trainer:
         device, config = policy.backbone.device, request.optimisation
         self._accelerator = Accelerator(cpu=device.type == "cpu", step_scheduler_with_optimizer=False)
         self._batches = Batches(data, policy.backbone, config, self_fraction=request.mixup.self_fraction)
-        draws = config.draws_per_pair
-        self._reference_errors = ReferenceErrors(len(data.latents), draws, device) if draws else None
         self._parameters = policy.parameters()
         # Fused: the plain one reads every parameter's count of steps back.
         self._optimiser = torch.optim.AdamW(
@@ -230,14 +228,7 @@ class Trainer:
                 torch.cuda.empty_cache()
                 fit = self.fit.smaller(self._step + 1)
                 progress.note(f"Memory ran out in step {self._step + 1}. It goes on with {fit.in_words}.")
-        if self._reference_errors:
-            error_P2 = means.new_zeros(len(whole), 2)
-            error_P2[first:last] = self._reference_errors.rows(batch.draws)
-            summed = self._summed(torch.cat([means, error_P2.flatten()]))
-            means = summed[: len(means)]
-            self._reference_errors.keep(whole.draws, summed[len(means) :].view(-1, 2))
-        else:
-            means = self._summed(means)
+        means = self._summed(means)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), config.max_grad_norm)
         self._optimiser.step()
         return torch.cat([means, norm.view(1)])
@@ -268,26 +259,19 @@ class Trainer:
                 [self._backward(micro, len(micro) / config.batch_pairs) for micro in micro_batches]
             ).sum(0)
         except torch.OutOfMemoryError:
-            if self._reference_errors:
-                self._reference_errors.forget()
             return None
 
     def _backward(self, micro: Batch, weight: float) -> Tensor:
         """Add a micro-batch's share to the gradients; returns its share of the means."""
         asked = self._asked(micro)
-
-        def by_reference(row_M: Tensor | None = None) -> Tensor:
-            with self._policy.acting_as(self._reference):
-                return self._error(asked if row_M is None else asked.rows(row_M))
-
-        known = self._reference_errors
-        reference_error_2P = known.of(micro.draws, by_reference) if known else by_reference()
+        reference_error_2P = self._reference_error(micro, asked)
         loss, humans = self._request.loss, micro.human_P
         if loss.safeguard:
             pair = self._backward_apart(asked, reference_error_2P, humans, weight)
         else:
-            pair = diffusion_dpo(self._error(asked), reference_error_2P, loss, pulled_P=humans)
-            self._accelerator.backward(pair.loss_P.mean() * weight)
+            with self._policy.folded(learning=True):
+                pair = diffusion_dpo(self._error(asked), reference_error_2P, loss, pulled_P=humans)
+                self._accelerator.backward(pair.loss_P.mean() * weight)
         means = {
             "loss": pair.loss_P.mean(),
             "margin": pair.margin_P.mean(),
@@ -296,6 +280,14 @@ class Trainer:
             "accuracy": ((pair.margin_P > 0).float() + 0.5 * (pair.margin_P == 0).float()).mean(),
         }
         return torch.stack([means[name] for name in METRICS]).detach() * weight
+
+    def _reference_error(self, micro: Batch, asked: Asked) -> Tensor:
+        """(2P,): computed where the judge has not done it before."""
+        known_2P, unknown_M = micro.reference_error_2P, micro.unknown_M
+        if len(unknown_M) == 0:
+            return known_2P
+        with self._policy.acting_as(self._reference):
+            return known_2P.index_copy(0, unknown_M, self._error(asked.rows(unknown_M)))
 
     def _backward_apart(
         self, asked: Asked, reference_error_2P: Tensor, human_P: Tensor, weight: float
@@ -364,8 +356,6 @@ class Trainer:
             "weights": {name: parameter.detach().cpu() for name, parameter in self._parameters.items()},
             "optimiser": self._optimiser.state_dict(),
         }
-        if self._reference_errors:
-            state["reference_errors"] = self._reference_errors.state()
         self._checkpoint.parent.mkdir(exist_ok=True)
         publish(self._checkpoint, lambda beside: torch.save(state, beside))
 
@@ -378,8 +368,6 @@ class Trainer:
             for name, parameter in self._parameters.items():
                 parameter.copy_(state["weights"][name])
         self._optimiser.load_state_dict(state["optimiser"])
-        if self._reference_errors:
-            self._reference_errors.load_state(state["reference_errors"])
         self._step = int(state["step"])
 
     def _saved(self) -> dict[str, Any] | None:

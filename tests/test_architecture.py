@@ -21,6 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("sail.scorers",),
     ("sail.policy", "sail.memory"),
     ("sail.loss", "sail.reward"),
+    ("sail.judged",),
     ("sail.sampling", "sail.monitors", "sail.proposing", "sail.comparing", "sail.export"),
     ("sail.batches",),
     ("sail.training",),

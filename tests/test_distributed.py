@@ -19,6 +19,7 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_engine import self_pairs
 from tiny_model import build_tiny_model
 
 from sail import distributed
@@ -27,6 +28,7 @@ from sail.config import (
     Look,
     LoopSettings,
     Lora,
+    Mixup,
     ModelRef,
     Monitoring,
     Optimisation,
@@ -95,9 +97,7 @@ def pairs_of(proposed: RunFolder) -> list[TrainingPair]:
     ]
 
 
-def train_request(
-    model: ModelRef, *, steps: int = 8, batch_pairs: int = 5, draws_per_pair: int | None = None
-) -> TrainRequest:
+def train_request(model: ModelRef, *, steps: int = 8, batch_pairs: int = 5) -> TrainRequest:
     return TrainRequest(
         model=model,
         lora=Lora(rank=2),
@@ -106,7 +106,6 @@ def train_request(
             steps=steps,
             batch_pairs=batch_pairs,
             micro_batch_pairs=2,
-            draws_per_pair=draws_per_pair,
             learning_rate=1e-3,
         ),
         scoring=Scoring(draws=3),
@@ -164,11 +163,16 @@ def runs(tmp_path_factory, model) -> Runs:
     """With two processes: all three, a propose run that one process had begun, a whole long training and one
     that was hurt three times before."""
     runs = Runs(tmp_path_factory.mktemp("runs"), model)
-    # Each process knows the reference's errors on its own part alone, and its part of what losers teach.
-    long = train_request(model, steps=LONG, draws_per_pair=3)
-    long = long.model_copy(update={"loss": long.loss.model_copy(update={"safeguard": True})})
-    runs.whole = runs._created("whole", long, pairs=pairs_of(runs.seed))
-    runs.hurt = runs._created("hurt", long, pairs=pairs_of(runs.seed))
+    # Of a part of a step the judge may know all, some or nothing, and each has its part of what losers teach.
+    long = train_request(model, steps=LONG)
+    changes = {
+        "loss": long.loss.model_copy(update={"safeguard": True}),
+        "optimisation": long.optimisation.model_copy(update={"self_pair_draws": "judged"}),
+        "mixup": Mixup(self_fraction=0.5),
+    }
+    long = long.model_copy(update=changes)
+    pairs = [*pairs_of(runs.seed), *self_pairs(runs.propose[0])]
+    runs.whole, runs.hurt = (runs._created(name, long, pairs=pairs) for name in ("whole", "hurt"))
     runs.said = hurt_three_times(runs.hurt)
     runs.half = runs.copy(runs.hurt, "half")
     runs.resumed = runs.copy(

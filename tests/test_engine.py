@@ -19,6 +19,7 @@ from sail.config import (
     ExportRequest,
     Look,
     Lora,
+    Mixup,
     ModelRef,
     Monitoring,
     Optimisation,
@@ -94,6 +95,44 @@ def trained(model, proposed, tmp_path_factory) -> RunFolder:
     )
     execute(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def judged(model, trained, tmp_path_factory) -> RunFolder:
+    """Three candidates of each prompt, judged by `trained` against base on four draws."""
+    sha256 = trained.result()["sha256"]
+    request = ProposeRequest(
+        model=model,
+        adapter=sha256,
+        prompts=PROMPTS,
+        num_candidates=3,
+        sampling=QUICK,
+        scoring=Scoring(draws=4),
+    )
+    path = tmp_path_factory.mktemp("judged") / "0002-propose"
+    folder = RunFolder.create(path, request, adapters={sha256: trained.path / "adapter"})
+    execute(folder)
+    return folder
+
+
+def self_pairs(judged: RunFolder) -> list[TrainingPair]:
+    found = {one.prompt_index: str(judged.path / one.latents) for one in judged.candidate_sets()}
+    return [
+        TrainingPair(
+            id=f"self-{pair.prompt_index}",
+            prompt=pair.prompt,
+            winner=LatentsRef(file=found[pair.prompt_index], row=pair.winner),
+            loser=LatentsRef(file=found[pair.prompt_index], row=pair.loser),
+            source="self",
+        )
+        for pair in judged.self_pairs()
+    ]
+
+
+def on_judged_draws(request: TrainRequest, **changes) -> TrainRequest:
+    """Half of the pairs are self pairs, learned from on the draws that they were judged on."""
+    optimisation = request.optimisation.model_copy(update={"self_pair_draws": "judged", **changes})
+    return request.model_copy(update={"optimisation": optimisation, "mixup": Mixup(self_fraction=0.5)})
 
 
 def policy_of(model: ModelRef, adapter: Path | None = None) -> Policy:
@@ -620,20 +659,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_reason(model, proposed, 
 # Judging
 
 
-def test_a_policy_ranks_its_own_candidates_and_says_how_sure_it_is(model, trained, tmp_path):
-    sha256 = trained.result()["sha256"]
-    request = ProposeRequest(
-        model=model,
-        adapter=sha256,
-        prompts=PROMPTS,
-        num_candidates=3,
-        sampling=QUICK,
-        scoring=Scoring(draws=4),
-    )
-    folder = RunFolder.create(tmp_path / "run", request, adapters={sha256: trained.path / "adapter"})
-    result = execute(folder)
-    pairs = folder.self_pairs()
-    assert result["self_pairs"] == len(pairs) == len(PROMPTS)
+def test_a_policy_ranks_its_own_candidates_and_says_how_sure_it_is(judged):
+    pairs = judged.self_pairs()
+    assert judged.result()["self_pairs"] == len(pairs) == len(PROMPTS)
     assert all(pair.margin > 0 and pair.margin_error > 0 for pair in pairs)
     assert [pair.margin for pair in pairs] == sorted((pair.margin for pair in pairs), reverse=True)
 
@@ -709,16 +737,17 @@ def test_the_cost_of_a_train_run_is_what_the_denoiser_is_asked(model, proposed, 
     )
 
 
-def test_the_cost_of_a_train_run_on_fixed_draws_counts_the_reference_once(
-    model, proposed, tmp_path, monkeypatch
+def test_the_cost_of_a_train_run_on_the_judges_draws_leaves_out_what_the_judge_knows(
+    model, proposed, judged, trained, tmp_path, monkeypatch
 ):
-    request, pairs = train_request(model, steps=5), human_pairs(proposed)
-    optimisation = request.optimisation.model_copy(update={"draws_per_pair": 2})
-    request = request.model_copy(update={"optimisation": optimisation})
+    request = on_judged_draws(train_request(model, steps=5), empty_prompt_share=0.0)
+    pairs = [*human_pairs(proposed), *self_pairs(judged)]
     folder = RunFolder.create(tmp_path / "run", request, pairs=pairs)
     monkeypatch.setattr(cost, "FORWARD_AND_BACKWARD", 1)
-    expected = cost.evaluations_to_train(request, judged_pairs=len(pairs), human_pairs=3, self_pairs=0)
-    assert cost.reference_pairs(request, human_pairs=3, self_pairs=0) == 3 * 2
+    counts = {"human_pairs": 3, "self_pairs": len(PROMPTS)}
+    expected = cost.evaluations_to_train(request, judged_pairs=4, **counts)
+    # 20 pairs are drawn, half of them self pairs.
+    assert cost.reference_pairs(request, **counts) == 10
     assert images_predicted(monkeypatch, folder) == expected
 
 

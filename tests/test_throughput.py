@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from benchmarks import throughput
 from benchmarks.shapes import SHAPES, unet_of
 from benchmarks.throughput import Bench, last_rate, measured
 from sail import backbones, cost
-from sail.config import Lora, ModelRef, Sampling
+from sail.config import LoopSettings, Lora, Loss, Mixup, ModelRef, Sampling, Scoring
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("sd15-512", 859_520_964), ("sdxl-1024", 2_567_463_684)])
@@ -27,12 +28,27 @@ def test_the_shapes_have_as_many_parameters_as_the_published_models(name, parame
 def bench(tmp_path: Path) -> Bench:
     model = ModelRef(source=str(build_tiny_model(tmp_path / "model")))
     asked = argparse.Namespace(
-        pairs=3, batch=4, steps=4, block=2, draws_per_pair=2, prompts=2, candidates=2, device="cpu"
+        pairs=3,
+        self_pairs=2,
+        self_pair_draws="judged",
+        batch=4,
+        steps=4,
+        block=2,
+        prompts=2,
+        candidates=2,
+        compiled=False,
+        device="cpu",
     )
-    sampling = Sampling(steps=2)
+    settings = LoopSettings(
+        lora=Lora(rank=2),
+        loss=Loss(beta=200),
+        sampling=Sampling(steps=2),
+        mixup=Mixup(self_fraction=0.5),
+        scoring=Scoring(draws=3),
+    )
     (tmp_path / "work").mkdir()
     loaded = (backbones.load(model), backbones.load(model))
-    return Bench(*loaded, model, Lora(rank=2), 2000.0, sampling, asked, tmp_path / "work")
+    return Bench(*loaded, model, settings, asked, tmp_path / "work")
 
 
 def test_both_loops_have_the_same_loss_on_the_same_draws_and_all_figures_are_there(bench):
@@ -40,9 +56,21 @@ def test_both_loops_have_the_same_loss_on_the_same_draws_and_all_figures_are_the
     assert found["largest_loss_difference"] < 1e-5
     assert found["train_pairs_per_s"].keys() == {"ours", "plain"}
     assert all(value > 0 for value in found["train_pairs_per_s"].values())
-    assert found["train_ratio"] > 0 and found["candidates_per_s"] > found["scored_per_s"] > 0
-    # 16 pairs drawn of 3 with two draws each.
-    assert found["reference_share"] == pytest.approx(6 / 16)
+    assert found["train_ratio"] > 0 and found["candidates_by_pipeline_per_s"] > 0
+    assert found["candidates_per_s"] > found["scored_per_s"] > 0
+    # 16 pairs drawn, half of them self pairs, a tenth of those without their prompt.
+    assert found["reference_share"] == pytest.approx((8 + round(0.8)) / 16, abs=1e-3)
+
+
+def test_reference_errors_that_are_not_those_of_the_draws_are_found_out(bench, monkeypatch):
+    right = Bench.judged
+
+    def wrong(*asked):
+        known = right(*asked)
+        return replace(known, errors=[(winner + 0.1, loser) for winner, loser in known.errors])
+
+    monkeypatch.setattr(Bench, "judged", wrong)
+    assert measured(bench)["largest_loss_difference"] > 1e-4
 
 
 def test_a_plain_loop_with_another_loss_is_found_out(bench, monkeypatch):

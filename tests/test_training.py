@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import test_engine
 import torch
-from test_engine import QUICK, human_pairs, model, policy_of, proposed, tiny_model
+from safetensors.torch import load_file, save_file
+from test_engine import (
+    QUICK,
+    human_pairs,
+    judged,
+    model,
+    on_judged_draws,
+    policy_of,
+    proposed,
+    self_pairs,
+    tiny_model,
+    trained,
+)
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sail.backbones.pipeline import PipelineBackbone
-from sail.batches import Batches, ReferenceErrors, load_pairs
-from sail.config import CompareRequest, Look, ModelRef, Monitoring, Optimisation, Scoring, TrainRequest
+from sail.batches import Batch, Batches, PairData, load_pairs, with_judged_draws
+from sail.config import CompareRequest, Look, Loss, ModelRef, Monitoring, Optimisation, Scoring, TrainRequest
 from sail.loss import diffusion_dpo
 from sail.memory import MemoryFit
-from sail.reward import gains
+from sail.policy import Policy
+from sail.records import TrainingPair
+from sail.reward import bank_of, gains
 from sail.runfolder import Progress, RunFolder, Stopped
 from sail.running import execute, one_sentence
 from sail.sampling import draw
@@ -31,18 +45,15 @@ def train_request(model: ModelRef, **changes) -> TrainRequest:
     return request.model_copy(update={"monitoring": Monitoring(), "checkpoint_every": 4})
 
 
-def with_draws(request: TrainRequest, draws: int | None = 2, **changes) -> TrainRequest:
-    optimisation = request.optimisation.model_copy(update={"draws_per_pair": draws, **changes})
-    return request.model_copy(update={"optimisation": optimisation})
-
-
 @pytest.fixture
-def new_run(model, proposed, tmp_path) -> Callable[..., RunFolder]:
+def new_run(model, proposed, trained, tmp_path) -> Callable[..., RunFolder]:
     names = iter(range(100))
 
-    def make(request: TrainRequest | None = None) -> RunFolder:
+    def make(request: TrainRequest | None = None, own: Sequence[TrainingPair] = ()) -> RunFolder:
         asked = request or train_request(model)
-        return RunFolder.create(tmp_path / f"run-{next(names)}", asked, pairs=human_pairs(proposed))
+        pairs = [*human_pairs(proposed), *own]
+        parent = {asked.parent_adapter: trained.path / "adapter"} if asked.parent_adapter else {}
+        return RunFolder.create(tmp_path / f"run-{next(names)}", asked, pairs=pairs, adapters=parent)
 
     return make
 
@@ -55,7 +66,11 @@ def trainer_of(folder: RunFolder) -> Trainer:
     request = folder.request()
     policy = policy_of(request.model)
     policy.add_trainable(request.lora, noise_seed=0)
-    return Trainer(folder, request, policy, "base", load_pairs(folder, policy))
+    return Trainer(folder, request, policy, "base", data_of(folder, policy))
+
+
+def data_of(folder: RunFolder, policy: Policy) -> PairData:
+    return with_judged_draws(load_pairs(folder, policy), folder, folder.request())
 
 
 # Nothing twice
@@ -78,14 +93,12 @@ class Reads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("draws", [None, 2])
+@pytest.mark.parametrize("draws", ["new", "judged"])
 def test_a_step_never_waits_for_the_device_and_sees_no_pixels_and_no_text(
-    new_run,
-    model,
-    monkeypatch,
-    draws,
+    new_run, model, judged, monkeypatch, draws
 ):
-    folder = new_run(with_draws(train_request(model), draws))
+    request = on_judged_draws(train_request(model), self_pair_draws=draws)
+    folder = new_run(request, self_pairs(judged))
     trainer = trainer_of(folder)
     trainer._optimise(Progress(folder))
     trainer._step = 1
@@ -120,55 +133,11 @@ def test_metrics_that_are_read_now_and_then_are_those_of_every_step(new_run, mon
     assert later.result()["sha256"] == at_once.result()["sha256"]
 
 
-# Draws of a pair's own
+# The judge's draws
 
 
-def batches_of(folder: RunFolder) -> Batches:
-    request = folder.request()
-    policy = policy_of(request.model)
-    return Batches(load_pairs(folder, policy), policy.backbone, request.optimisation, self_fraction=0)
-
-
-def test_a_pair_is_learned_from_on_its_own_draws_in_turn(new_run, model):
-    batches = batches_of(new_run(with_draws(train_request(model), 3)))
-    seen: dict[tuple[int, int], Tensor] = {}
-    turns: dict[int, list[int]] = {}
-    for step in range(9):
-        batch = batches.at(step)
-        for row, (pair, draw_) in enumerate(batch.draws):
-            turns.setdefault(pair, []).append(draw_)
-            own = torch.cat([batch.noise_2P[row].flatten(), batch.timesteps_2P[row].view(1)])
-            assert torch.equal(seen.setdefault((pair, draw_), own), own)
-    assert all(own == [turn % 3 for turn in range(len(own))] for own in turns.values())
-    assert len(seen) == 3 * len(turns) and len({float(own[0]) for own in seen.values()}) == len(seen)
-
-
-def test_timesteps_of_a_pairs_own_draws_are_stratified(new_run, model):
-    batches = batches_of(new_run(with_draws(train_request(model), 4)))
-    of_pair: dict[int, dict[int, int]] = {}
-    for step in range(12):
-        batch = batches.at(step)
-        for (pair, draw_), timestep in zip(batch.draws, batch.timesteps_2P.tolist(), strict=False):
-            of_pair.setdefault(pair, {})[draw_] = timestep
-    assert all(sorted(t // 250 for t in own.values()) == [0, 1, 2, 3] for own in of_pair.values())
-
-
-def test_known_reference_errors_give_the_losses_that_computing_them_each_time_gives(
-    new_run,
-    model,
-    monkeypatch,
-):
-    request = with_draws(train_request(model, steps=12), 2)
-    known, computed = new_run(request), new_run(request)
-    execute(known)
-    # Nothing is ever kept: every step asks the reference again.
-    monkeypatch.setattr(ReferenceErrors, "keep", lambda errors, *_: errors.forget())
-    execute(computed)
-    assert losses(known) == pytest.approx(losses(computed), abs=1e-5)
-
-
-@pytest.mark.parametrize("draws", [1, 2])
-def test_the_reference_is_asked_once_for_each_draw_of_a_pair(new_run, model, monkeypatch, draws):
+def reference_is_asked_about(monkeypatch, request: TrainRequest, new_run, judged) -> int:
+    """Images, in all steps."""
     asked = []
     plain = Trainer._error
 
@@ -178,14 +147,93 @@ def test_the_reference_is_asked_once_for_each_draw_of_a_pair(new_run, model, mon
         return plain(self, asked_of)
 
     monkeypatch.setattr(Trainer, "_error", counted)
-    # Three pairs to learn from, four a step: 24 draws of pairs, of which 3 x 2 are different.
-    execute(new_run(with_draws(train_request(model, steps=6), draws)))
-    assert sum(asked) == 2 * 3 * draws
+    execute(new_run(request, self_pairs(judged)))
+    return sum(asked)
 
 
-def test_a_run_with_own_draws_stopped_at_every_step_ends_with_the_same_bytes(new_run, model):
-    request = with_draws(train_request(model, steps=8), 2)
-    whole, stopped = new_run(request), new_run(request)
+def test_a_self_pair_is_learned_from_on_the_draws_it_was_judged_on_each_as_often(new_run, model, judged):
+    folder = new_run(on_judged_draws(train_request(model)), self_pairs(judged))
+    policy = policy_of(model)
+    data = data_of(folder, policy)
+    batches = Batches(data, policy.backbone, folder.request().optimisation, self_fraction=0.5)
+    seen: dict[int, list[tuple[int, bytes]]] = {}
+    for step in range(
+        16
+    ):  # 64 pairs, of which 32 are self pairs: each of the four draws of four pairs twice.
+        batch = batches.at(step)
+        for row, pair in enumerate(batches.pairs_at(step)):
+            own = (int(batch.timesteps_2P[row]), batch.noise_2P[row].numpy().tobytes())
+            seen.setdefault(pair, []).append(own)
+    scoring, shape = judged.request().scoring, tuple(data.latents[0].shape[1:])
+    for pair in data.sides["self"]:
+        prompt = folder.pairs()[pair].prompt
+        bank = bank_of(prompt, 1, shape, 1000, scoring)
+        draws = zip(bank.timesteps_NK[0].tolist(), bank.noise_NKCHW[0], strict=True)
+        known = {(timestep, noise.numpy().tobytes()) for timestep, noise in draws}
+        assert set(seen[pair][:4]) == set(seen[pair][4:]) == known
+    of_people = [own for pair in data.sides["human"] for own in seen[pair]]
+    assert len(set(of_people)) == len(of_people) == 32
+
+
+@pytest.mark.parametrize("reference", ["base", "parent"])
+def test_what_the_judge_knows_gives_the_losses_that_computing_it_gives(
+    new_run, model, judged, trained, monkeypatch, reference
+):
+    request = on_judged_draws(
+        train_request(model, steps=8, reference=reference, loss=Loss(beta=100)), empty_prompt_share=0.3
+    )
+    request = request.model_copy(update={"parent_adapter": trained.result()["sha256"]})
+    known, computed = (new_run(request, self_pairs(judged)) for _ in range(2))
+    execute(known)
+    every_row = property(lambda batch: torch.arange(2 * len(batch)), lambda batch, _: None)
+    monkeypatch.setattr(Batch, "unknown_M", every_row, raising=False)
+    execute(computed)
+    assert losses(known) == pytest.approx(losses(computed), abs=1e-5)
+
+
+@pytest.mark.parametrize("empty", [0.0, 1.0])
+def test_the_reference_is_asked_about_human_pairs_and_empty_prompts_alone(
+    new_run, model, judged, monkeypatch, empty
+):
+    request = on_judged_draws(train_request(model, steps=6), empty_prompt_share=empty)
+    asked = reference_is_asked_about(monkeypatch, request, new_run, judged)
+    # 24 pairs, half of them self pairs.
+    assert asked == 2 * (12 if empty == 0 else 24)
+
+
+@pytest.mark.parametrize(
+    "otherwise",
+    [
+        {"optimisation": {"self_pair_draws": "new"}},
+        {"optimisation": {"timesteps": (0.2, 1.0)}},
+        {"scoring": {"shared": False}},
+        {"model": {"precision": "bfloat16"}},
+        {"parent_adapter": "of another round"},
+    ],
+)
+def test_a_pair_that_was_judged_otherwise_is_learned_from_on_new_draws(new_run, model, judged, otherwise):
+    folder = new_run(on_judged_draws(train_request(model)), self_pairs(judged))
+    request = folder.request()
+    for part, changes in otherwise.items():
+        new = getattr(request, part).model_copy(update=changes) if isinstance(changes, dict) else changes
+        request = request.model_copy(update={part: new})
+    data = load_pairs(folder, policy_of(model))
+    assert len(with_judged_draws(data, folder, folder.request()).known) == 4
+    assert not with_judged_draws(data, folder, request).known
+
+
+def test_candidates_that_an_earlier_version_judged_are_learned_from_on_new_draws(new_run, model, judged):
+    folder = new_run(on_judged_draws(train_request(model)), self_pairs(judged))
+    for file in {pair.winner.file for pair in folder.pairs() if pair.source == "self"}:
+        tensors = load_file(folder.path / file)
+        (folder.path / file).unlink()
+        save_file({name: tensors[name] for name in ("latents", "gains")}, folder.path / file)
+    assert not data_of(folder, policy_of(model)).known
+
+
+def test_a_run_on_the_judges_draws_stopped_at_every_step_ends_with_the_same_bytes(new_run, model, judged):
+    request = on_judged_draws(train_request(model, steps=8))
+    whole, stopped = (new_run(request, self_pairs(judged)) for _ in range(2))
     execute(whole)
     stop_at_every_step(stopped)
     assert stopped.result()["sha256"] == whole.result()["sha256"]
@@ -227,15 +275,12 @@ def only_so_many(monkeypatch) -> Iterator[Callable[[int], None]]:
     yield limit
 
 
-@pytest.mark.parametrize("draws", [None, 2])
+@pytest.mark.parametrize("draws", ["new", "judged"])
 def test_where_memory_runs_out_the_step_goes_on_with_half_as_many_pairs_and_learns_the_same(
-    new_run,
-    model,
-    only_so_many,
-    draws,
+    new_run, model, judged, only_so_many, draws
 ):
-    request = with_draws(train_request(model), draws, micro_batch_pairs=None)
-    free, short = new_run(request), new_run(request)
+    request = on_judged_draws(train_request(model), self_pair_draws=draws, micro_batch_pairs=None)
+    free, short = (new_run(request, self_pairs(judged)) for _ in range(2))
     execute(free)
     only_so_many(2)
     result = execute(short)
@@ -254,15 +299,12 @@ def test_where_memory_runs_out_the_step_goes_on_with_half_as_many_pairs_and_lear
     assert [line["step"] for line in short.metrics()] == [1, 2, 3, 4, 5, 6]
 
 
-@pytest.mark.parametrize("draws", [None, 2])
+@pytest.mark.parametrize("draws", ["new", "judged"])
 def test_a_run_whose_memory_ran_out_ends_with_the_same_bytes_when_begun_again(
-    new_run,
-    model,
-    monkeypatch,
-    draws,
+    new_run, model, judged, monkeypatch, draws
 ):
-    request = with_draws(train_request(model), draws, micro_batch_pairs=None)
-    whole, killed = new_run(request), new_run(request)
+    request = on_judged_draws(train_request(model), self_pair_draws=draws, micro_batch_pairs=None)
+    whole, killed = (new_run(request, self_pairs(judged)) for _ in range(2))
     plain, calls = Trainer._backward, []
 
     def short_once(self, micro, weight):

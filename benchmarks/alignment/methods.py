@@ -113,6 +113,7 @@ PAPER: Changes = {
     "reference": "parent",
     "mixup.self_fraction": 0.25,
     "keep_self_pairs": 1.0,
+    "optimisation.self_pair_draws": "new",
     "monitoring.halvings": 0,
     "optimisation.learning_rate": 5e-5,
 }
@@ -121,6 +122,7 @@ rates tried on the tuning tastes at which named subjects are kept within 3 point
 
 WINNERS_ALONE: Changes = {"loss.objective": "winner", "loss.winner_penalty": 0.0, "loss.winner_pull": 0.0}
 ALL_KEPT: Changes = {"keep_self_pairs": 1.0}
+NEW_DRAWS: Changes = {"optimisation.self_pair_draws": "new"}
 NO_MIXUP: Changes = {"mixup.self_fraction": 1.0}
 
 
@@ -135,7 +137,8 @@ METHODS: dict[str, Method] = {
     "sail_6_no_mixup": Method(changes=NO_MIXUP),
     "sail_6_random_pairs": Method(changes={"choose": "random", "self_pairs_per_prompt": 1, **ALL_KEPT}),
     "sail_6_all_pairs": Method(changes=ALL_KEPT),
-    "sail_6_independent_draws": Method(changes={"scoring.shared": False}),
+    "sail_6_independent_draws": Method(changes={"scoring.shared": False, **NEW_DRAWS}),
+    "sail_6_new_draws": Method(changes=NEW_DRAWS),
     "sail_6_own_images": Method(changes={"draw_strength": 1.0}),
     "sail_6_base_images": Method(changes={"draw_strength": 0.0}),
     # Robustness.

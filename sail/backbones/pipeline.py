@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from diffusers import DiffusionPipeline
@@ -42,6 +42,7 @@ class PipelineBackbone(ABC):
                 module.requires_grad_(False).eval()
         self.denoiser: nn.Module = getattr(pipeline, self.part)
         self._config: Any = self.denoiser.config
+        self._checkpointing = False
         # Now: float32 adapters will lie in it.
         self._dtype: torch.dtype = self.denoiser.dtype
 
@@ -85,7 +86,9 @@ class PipelineBackbone(ABC):
         return prediction.float()
 
     def checkpoint_activations(self, on: bool) -> None:
-        denoiser: Any = self.denoiser
+        if on == self._checkpointing:
+            return
+        self._checkpointing, denoiser = on, cast(Any, self.denoiser)
         if on:
             denoiser.enable_gradient_checkpointing()
         else:

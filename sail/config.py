@@ -67,8 +67,6 @@ class ModelRef(Config):
     precision: Precision = "auto"
     """Of the model's arithmetic; `auto` is bfloat16 on a GPU that has it and float32 elsewhere.
     Latents, errors and adapters are float32 either way."""
-    compiled: bool = False
-    """Compile the denoiser when it is first asked, which takes minutes and pays in long runs on a GPU."""
 
     def checked(self) -> ModelRef:
         """Raise ValueError where the source can be seen to be unusable; return self otherwise."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_model import build_tiny_model
+from torch import nn
 
 from benchmarks import throughput
 from benchmarks.shapes import SHAPES, unet_of
@@ -60,6 +61,15 @@ def test_both_loops_have_the_same_loss_on_the_same_draws_and_all_figures_are_the
     assert found["candidates_per_s"] > found["scored_per_s"] > 0
     # 16 pairs drawn, half of them self pairs, a tenth of those without their prompt.
     assert found["reference_share"] == pytest.approx((8 + round(0.8)) / 16, abs=1e-3)
+
+
+def test_a_compiled_denoiser_has_the_same_losses_in_every_part_it_plays(bench, monkeypatch):
+    compiled = nn.Module.compile
+    # Traced as ever, but without minutes of building kernels.
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled(module, backend="eager"))
+    bench.asked.compiled = True
+    assert measured(bench)["largest_loss_difference"] < 1e-5
+    assert bench.backbone.denoiser._compiled_call_impl is not None
 
 
 def test_reference_errors_that_are_not_those_of_the_draws_are_found_out(bench, monkeypatch):

@@ -44,11 +44,7 @@ def load(
     pipeline = loading.read(
         family.pipeline_class, location, config, _dtype(model, device), family.load_options
     )
-    backbone = family(pipeline.to(device), device)
-    if model.compiled:
-        # In place, and only when it is first asked: adapters come later.
-        backbone.denoiser.compile()
-    return backbone
+    return family(pipeline.to(device), device)
 
 
 def pipeline_name(model: ModelRef) -> str:

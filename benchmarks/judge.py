@@ -88,7 +88,8 @@ def put_together(gains_GNK: np.ndarray, average: str) -> np.ndarray:
 def judged(rewards_GN: np.ndarray, utility_GN: np.ndarray) -> tuple[float, float]:
     """(share of clear best-worst pairs that are right, gap of utility as a share of the largest)."""
     rows = np.arange(len(rewards_GN))
-    gap = utility_GN[rows, rewards_GN.argmax(1)] - utility_GN[rows, rewards_GN.argmin(1)]
+    best, worst = np.nanargmax(rewards_GN, 1), np.nanargmin(rewards_GN, 1)
+    gap = utility_GN[rows, best] - utility_GN[rows, worst]
     clear = np.abs(gap) >= TIE_BELOW_SD
     largest = (utility_GN.max(1) - utility_GN.min(1)).mean()
     return float((gap[clear] > 0).mean()), float(gap.mean() / largest)
@@ -124,6 +125,56 @@ def table(all_of: Sequence[dict[str, np.ndarray]], turns: int = 8) -> list[dict[
     return lines
 
 
+def race_table(
+    all_of: Sequence[dict[str, np.ndarray]], count: int = INDEPENDENT, turns: int = 8
+) -> list[dict[str, Any]]:
+    """What it brings to stop drawing for candidates that are out of the race, of `count` shared draws."""
+    lines = []
+    for first, errors in ((count, 0.0), (3, 1.0), (3, 2.0), (5, 1.0), (5, 2.0)):
+        found = []
+        for one in all_of:
+            for turn in range(turns):
+                drawn = some_of(one["shared"], count, turn, stratified=True)
+                rewards_GN, share = raced(drawn, first=first, errors=errors)
+                found.append((*judged(rewards_GN, one["utility"]), share))
+        right, gap, share = (round(float(value), 3) for value in np.mean(found, axis=0))
+        lines.append({"first": first, "errors": errors, "right": right, "gap": gap, "draws_made": share})
+    return lines
+
+
+def raced(gains_GNK: np.ndarray, *, first: int, errors: float) -> tuple[np.ndarray, float]:
+    """Judged draw by draw, dropping candidates that are neither best nor worst: rewards, share of draws made.
+
+    After `first` draws a candidate is dropped when it lies more than so many standard errors (of the
+    difference, draw by draw) below the best and above the worst of those that are left. Rewards are those of
+    all draws, and nan where dropped. The order of draws is by lot, so that the first cover all timesteps.
+    """
+    made, rewards_GN = 0, np.full(gains_GNK.shape[:2], np.nan)
+    for prompt, drawn_NK in enumerate(gains_GNK):
+        order = np.random.default_rng(prompt).permutation(drawn_NK.shape[1])
+        left = np.arange(len(drawn_NK))
+        for count in range(1, len(order) + 1):
+            made += len(left)
+            seen_NK = drawn_NK[left][:, order[:count]]
+            if first <= count < len(order):
+                mean_N = seen_NK.mean(1)
+                ends = {int(mean_N.argmax()), int(mean_N.argmin())}
+                keep = np.array(
+                    [
+                        one in ends or any(_near(seen_NK[one], seen_NK[end], errors) for end in ends)
+                        for one in range(len(left))
+                    ]
+                )
+                left = left[keep]
+        rewards_GN[prompt, left] = drawn_NK[left].mean(1)
+    return rewards_GN, made / gains_GNK.size
+
+
+def _near(own_K: np.ndarray, other_K: np.ndarray, errors: float) -> bool:
+    apart_K = own_K - other_K
+    return bool(abs(apart_K.mean()) <= errors * apart_K.std(ddof=1) / len(apart_K) ** 0.5)
+
+
 def accuracy(lines: Sequence[dict[str, Any]], draws: str, average: str, count: int) -> float:
     return next(
         float(line["right"])
@@ -155,10 +206,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "judge.json")
     asked = parser.parse_args()
     size = Size(pool_pairs=96, judged_pairs=64, steps=120, precision=asked.precision)
-    lines = table(
-        [measured(asked.work, taste, i, size) for taste in asked.tastes for i in range(asked.repeats)]
-    )
-    for line in lines:
+    judges = [measured(asked.work, taste, i, size) for taste in asked.tastes for i in range(asked.repeats)]
+    lines, races = table(judges), race_table(judges)
+    for line in [*lines, *races]:
         print(json.dumps(line))
     enough = {
         average: draws_for(lines, average, as_good_as=accuracy(lines, "own", "mean", INDEPENDENT))
@@ -169,7 +219,13 @@ def main() -> None:
             f"{average}: {count or 'no number of'} shared draws are right as often as {INDEPENDENT} own ones"
         )
     command = ["python -m benchmarks.judge", *sys.argv[1:]]
-    found = {"command": " ".join(command), "tastes": asked.tastes, "table": lines, "shared_draws_for": enough}
+    found = {
+        "command": " ".join(command),
+        "tastes": asked.tastes,
+        "table": lines,
+        "shared_draws_for": enough,
+        "races": races,
+    }
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text(json.dumps(found, indent=2) + "\n")
 

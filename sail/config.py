@@ -195,8 +195,8 @@ class Optimisation(Config):
     @model_validator(mode="before")
     @classmethod
     def _of_an_earlier_version(cls, values: Any) -> Any:
-        """Requests and projects from before hold `draws_per_pair`, which was off unless somebody set it."""
-        if isinstance(values, dict) and values.get("draws_per_pair", 0) is None:
+        """Requests and projects from before hold `draws_per_pair`, which is gone: they stay readable."""
+        if isinstance(values, dict):
             return {name: value for name, value in values.items() if name != "draws_per_pair"}
         return values
 

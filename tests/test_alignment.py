@@ -215,6 +215,18 @@ def test_draws_weighed_alike_count_alike_whatever_their_size() -> None:
     assert np.argmax(normalised) == 2 and normalised[0] > normalised[1]
 
 
+def test_a_race_drops_who_is_neither_best_nor_worst_and_keeps_who_may_be() -> None:
+    # Four candidates, the third close to the best; noise far below the other distances.
+    noise = 0.01 * np.random.default_rng(0).standard_normal((1, 4, 10))
+    gains_GNK = np.array([0.0, 1.0, 1.999, 2.0])[None, :, None] + noise
+    rewards_GN, share = judge.raced(gains_GNK, first=3, errors=2.0)
+    assert np.isnan(rewards_GN[0]).tolist() == [False, True, False, False]
+    assert share == (3 * 4 + 7 * 3) / 40
+    assert np.allclose(rewards_GN[0, [0, 2, 3]], gains_GNK[0, [0, 2, 3]].mean(1))
+    everybody, whole = judge.raced(gains_GNK, first=10, errors=0.0)
+    assert whole == 1 and np.allclose(everybody, gains_GNK.mean(2))
+
+
 def test_a_unit_holds_while_the_settings_that_it_was_measured_with_do() -> None:
     size = study.Size()
     settings = study.settings_at(size, METHODS["dpo_6"], 0).model_dump(mode="json")

@@ -4,6 +4,7 @@
     python -m benchmarks.throughput --device cuda --batch 8
     python -m benchmarks.throughput --device cuda --batch 8 --compiled
     python -m benchmarks.throughput --model DIR --peer train_diffusion_dpo.py
+    python -m benchmarks.throughput --device cuda --batch 8 --shapes sd15-512 --peer train_diffusion_dpo.py
     python -m benchmarks.throughput --model data/starter --predict
 
 Both train the same LoRA on the same pairs with the same optimiser, precision and batch, in turns within one
@@ -26,11 +27,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from operator import truediv
 from pathlib import Path
 from statistics import median
+from threading import Event, Thread
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -444,8 +447,11 @@ def share_of_peak(bench: Bench, pairs_per_s: float, pixels: Pixels, peak: float)
 # The public script
 
 
-def peer_pairs_per_s(script: Path, bench: Bench, pixels: Pixels) -> dict[str, float | str]:
-    """The public diffusers script on the same pairs, by its own progress; or why it could not be run."""
+def peer_figures(script: Path, bench: Bench, pixels: Pixels, model: Path) -> dict[str, float | str]:
+    """The public diffusers script on the same pairs, by its own progress; or why it could not be run.
+
+    On a GPU with the settings of its README, and what the device's memory rose by meanwhile.
+    """
     data = bench.folder / "peer-data"
     data.mkdir()
     rows = [
@@ -455,7 +461,7 @@ def peer_pairs_per_s(script: Path, bench: Bench, pixels: Pixels) -> dict[str, fl
     pd.DataFrame(rows).to_parquet(data / "train.parquet")
     command = [sys.executable, str(script)]
     options: dict[str, object] = {
-        "pretrained_model_name_or_path": Path(bench.model.source).resolve(),
+        "pretrained_model_name_or_path": model.resolve(),
         "dataset_name": data,
         "dataset_split_name": "train",
         "output_dir": bench.folder / "peer",
@@ -467,12 +473,43 @@ def peer_pairs_per_s(script: Path, bench: Bench, pixels: Pixels) -> dict[str, fl
         "checkpointing_steps": 10 * bench.asked.steps,
         "report_to": "tensorboard",
     }
+    on_gpu = bench.backbone.device.type == "cuda"
+    if on_gpu:
+        options["mixed_precision"] = "fp16"
+        command += ["--gradient_checkpointing"]
+        command += ["--use_8bit_adam"] if find_spec("bitsandbytes") else []
     command += [f"--{name}={value}" for name, value in options.items()]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=3600)
+    with MemoryInUse(on_gpu) as memory:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=3600)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["no word"])[-1]
         return {"not_run": f"{script.name} could not be run here: {said}"}
-    return {"pairs_per_s": last_rate(done.stderr) * bench.asked.batch}
+    rate = round(last_rate(done.stderr) * bench.asked.batch, 3)
+    return {"pairs_per_s": rate, **({"peak_memory_mib": round(memory.rise_mib)} if on_gpu else {})}
+
+
+class MemoryInUse:
+    """What the GPU's memory in use rises by, by all processes, while another process works on it."""
+
+    def __init__(self, on_gpu: bool) -> None:
+        self._on_gpu, self._done, self.rise_mib = on_gpu, Event(), 0.0
+        self._watching = Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> MemoryInUse:
+        if self._on_gpu:
+            torch.cuda.empty_cache()
+            self._watching.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        if self._on_gpu:
+            self._watching.join()
+
+    def _watch(self) -> None:
+        free, _ = torch.cuda.mem_get_info()
+        while not self._done.wait(0.05):
+            self.rise_mib = max(self.rise_mib, (free - torch.cuda.mem_get_info()[0]) / 2**20)
 
 
 def last_rate(progress: str) -> float:
@@ -619,9 +656,14 @@ def of_model(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     )
     found = measured(bench)
     if asked.peer:
-        said = peer_pairs_per_s(asked.peer, bench, bench.pixels())
-        found["train_pairs_per_s"]["peer"] = said.get("pairs_per_s", said.get("not_run"))
+        add_peer(found, peer_figures(asked.peer, bench, bench.pixels(), asked.model))
     return found
+
+
+def add_peer(found: dict[str, Any], said: Mapping[str, float | str]) -> None:
+    found["train_pairs_per_s"]["peer"] = said.get("pairs_per_s", said.get("not_run"))
+    if "peak_memory_mib" in said:
+        found["peak_memory_mib"]["peer"] = said["peak_memory_mib"]
 
 
 def of_shape(name: str, asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -640,6 +682,11 @@ def of_shape(name: str, asked: argparse.Namespace, folder: Path) -> dict[str, An
     )
     peak = matmul_peak(device, Clock(device))
     found = measured(bench)
+    if asked.peer:
+        model = own / "model"
+        # A third one: the others have adapters in them now.
+        backbone_of_shape(name, device)._pipeline.save_pretrained(model)  # type: ignore[attr-defined]
+        add_peer(found, peer_figures(asked.peer, bench, bench.pixels(), model))
     share = share_of_peak(bench, found["train_pairs_per_s"]["ours"], bench.pixels(), peak)
     return {**found, "share_of_matmul_peak": round(share, 3), "matmul_tflops": round(peak / 1e12, 1)}
 

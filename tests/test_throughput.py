@@ -96,6 +96,26 @@ def test_what_is_not_computed_twice_is_what_the_speedup_is_reckoned_from():
     assert cost.speedup_over_plain(both) == pytest.approx(10 / 8)
 
 
+def test_the_public_script_is_given_the_same_pairs_and_its_rate_is_read(bench, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, pandas\n"
+        "known = dict(word.removeprefix('--').split('=') for word in sys.argv[1:])\n"
+        "rows = len(pandas.read_parquet(known['dataset_name'] + '/train.parquet'))\n"
+        "assert (rows, known['train_batch_size']) == (5, '4'), known\n"
+        "print('Steps: 100%| 4/4 [00:02<00:00,  2.00it/s, loss=1]', file=sys.stderr)\n"
+    )
+    said = throughput.peer_figures(script, bench, bench.pixels(), Path(bench.model.source))
+    assert said == {"pairs_per_s": 2.0 * 4}
+
+
+def test_a_public_script_that_cannot_be_run_is_said_with_its_last_word(bench, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import not_there")
+    said = throughput.peer_figures(script, bench, bench.pixels(), Path(bench.model.source))
+    assert "script.py could not be run here: ModuleNotFoundError" in said["not_run"]
+
+
 @pytest.mark.parametrize(
     ("told", "rate"),
     [

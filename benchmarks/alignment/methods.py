@@ -146,6 +146,7 @@ METHODS: dict[str, Method] = {
     "sail_192_labels": Method(labels=192),
     "sail_6_flipped_10": Method(flipped=0.1),
     "sail_6_flipped_20": Method(flipped=0.2),
+    "sail_6_flipped_20_smoothed": Method(flipped=0.2, changes={"loss.label_smoothing": 0.2}),
     "sail_6_flipped_30": Method(flipped=0.3),
     "sail_6_left_bias": Method(left_bias=0.3),
     "sail_6_two_annotators": Method(second_taste=True),

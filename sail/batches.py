@@ -69,10 +69,14 @@ def load_pairs(folder: RunFolder, policy: Policy) -> PairData:
     )
 
 
-def with_judged_draws(data: PairData, folder: RunFolder, request: TrainRequest) -> PairData:
+def with_judged_draws(
+    data: PairData, folder: RunFolder, request: TrainRequest, backbone: Backbone
+) -> PairData:
     """The pairs, with what the judge knows of those self pairs that are learned from on its draws."""
     pairs = folder.pairs()
-    found = {index: judged_draws(folder.path, pairs[index], request) for index in data.sides["self"]}
+    found = {
+        index: judged_draws(folder.path, pairs[index], request, backbone) for index in data.sides["self"]
+    }
     return replace(data, known={index: draws for index, draws in found.items() if draws is not None})
 
 

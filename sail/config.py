@@ -195,9 +195,10 @@ class Optimisation(Config):
     @model_validator(mode="before")
     @classmethod
     def _of_an_earlier_version(cls, values: Any) -> Any:
-        """Requests and projects from before hold `draws_per_pair`, which is gone: they stay readable."""
-        if isinstance(values, dict):
-            return {name: value for name, value in values.items() if name != "draws_per_pair"}
+        """What holds `draws_per_pair`, which is gone, is from before the judge's draws and goes on so."""
+        if isinstance(values, dict) and "draws_per_pair" in values:
+            kept = {name: value for name, value in values.items() if name != "draws_per_pair"}
+            return {"self_pair_draws": "new", **kept}
         return values
 
 
@@ -282,8 +283,11 @@ class TrainRequest(_Request):
     @property
     def reuses_judged_draws(self) -> bool:
         """Whether it learns from self pairs on the judge's draws, where that judged with these settings."""
+        # Of the reference, or of the judge itself: its parent.
+        known = self.scoring.reference == "base" or self.reference == "parent"
         same_timesteps = self.optimisation.timesteps == self.scoring.timesteps
-        return self.optimisation.self_pair_draws == "judged" and self.scoring.shared and same_timesteps
+        judged = self.optimisation.self_pair_draws == "judged"
+        return judged and known and self.scoring.shared and same_timesteps
 
 
 class EvaluateRequest(_Request):

@@ -82,7 +82,7 @@ def reference_pairs(
 ) -> int:
     """Pairs that the reference sees in all steps: all that are drawn, but those whose errors are known."""
     config = request.optimisation
-    if not request.reuses_judged_draws:
+    if not request.reuses_judged_draws or self_pairs == 0:
         return config.steps * config.batch_pairs
     plan = mixup.plan(
         request.mixup.self_fraction,

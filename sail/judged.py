@@ -13,6 +13,7 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import Tensor
 
+from sail.backbones import Backbone
 from sail.config import ProposeRequest, Scoring, TrainRequest
 from sail.records import TrainingPair
 from sail.reward import bank_of
@@ -22,12 +23,12 @@ BothErrors = tuple[float, float]
 _SAID = "judged"
 
 
-def told(request: ProposeRequest) -> dict[str, str]:
+def told(request: ProposeRequest, backbone: Backbone) -> dict[str, str]:
     """For a candidates file: who judged, against what, on which draws. Empty where nobody judged."""
     if request.scoring is None:
         return {}
-    said = request.model_dump_json(include={"model", "adapter", "reference_adapter", "scoring"})
-    return {_SAID: said}
+    said = request.model_dump(mode="json", include={"model", "adapter", "reference_adapter", "scoring"})
+    return {_SAID: json.dumps({**said, "computed_in": backbone.precision})}
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ class JudgedDraws:
         return bank.timesteps_NK[0, k], bank.noise_NKCHW[0, k]
 
 
-def judged_draws(run: Path, pair: TrainingPair, request: TrainRequest) -> JudgedDraws | None:
+def judged_draws(
+    run: Path, pair: TrainingPair, request: TrainRequest, backbone: Backbone
+) -> JudgedDraws | None:
     """What is known of a pair, or None where it was judged otherwise than training asks about it."""
     if not request.reuses_judged_draws or pair.winner.file != pair.loser.file:
         return None
@@ -57,7 +60,9 @@ def judged_draws(run: Path, pair: TrainingPair, request: TrainRequest) -> Judged
         if _SAID not in said:
             return None
         by = json.loads(said[_SAID])
-        if by["model"] != request.model.model_dump(mode="json"):
+        # "auto" is another precision on another machine.
+        same_model = by["model"] == request.model.model_dump(mode="json")
+        if not same_model or by["computed_in"] != backbone.precision:
             return None
         reference_NK, gain_NK = file.get_tensor("reference_errors"), file.get_tensor("gains")
     scoring = Scoring.model_validate(by["scoring"])

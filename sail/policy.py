@@ -133,16 +133,18 @@ class Policy:
         """
         part, _ = self._playing
         layers = [layer for layer in self._layers if part in layer.lora_A] if part in self._configs else []
+        assert not any(layer.merged for layer in layers), "it is folded already"
         if learning:
             layers = [layer for layer in layers if _is_cheap_to_learn_whole(layer.get_base_layer())]
         own = [layer.get_base_layer()._parameters["weight"] for layer in layers]
         if any(weight.dtype != torch.float32 for weight in own):
             layers, own = [], []
         try:
-            for layer, weight in zip(layers, own, strict=True):
-                layer.get_base_layer()._parameters["weight"] = weight + layer.get_delta_weight(part)
-                # By this peft knows that the base layer is all there is to ask.
-                layer.merged_adapters.append(part)
+            with torch.set_grad_enabled(learning):
+                for layer, weight in zip(layers, own, strict=True):
+                    layer.get_base_layer()._parameters["weight"] = weight + layer.get_delta_weight(part)
+                    # By this peft knows that the base layer is all there is to ask.
+                    layer.merged_adapters.append(part)
             yield
         finally:
             for layer, weight in zip(layers, own, strict=True):

@@ -65,7 +65,7 @@ def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> d
             images = decoded(policy, drawn.latents_NCHW, request.sampling.chunk)
             flat_ND = drawn.latents_NCHW.flatten(1)
             to_show = most_different(torch.cdist(flat_ND, flat_ND).tolist(), request.pairs_to_show)
-            said = judged.told(request)
+            said = judged.told(request, policy.backbone)
             publish_candidates(folder.path, drawn.prompt_index, prompt, tensors, images, to_show, said)
             progress.reach(len(folder.finished_prompts()))
             folder.stop_if_asked()

@@ -71,7 +71,7 @@ def draw_errors(
     count, draws = bank.timesteps_NK.shape
     candidate_B, draw_B = torch.arange(count).repeat_interleave(draws), torch.arange(draws).repeat(count)
     errors = []
-    with policy.acting_as(part), policy.folded(), memory.named("scoring.chunk", chunk):
+    with policy.acting_as(part), memory.named("scoring.chunk", chunk), policy.folded():
         for candidate_b, draw_b in zip(candidate_B.split(chunk), draw_B.split(chunk), strict=True):
             latents = latents_NCHW[candidate_b].to(backbone.device)
             noise = bank.noise_NKCHW[candidate_b, draw_b].to(backbone.device)

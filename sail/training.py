@@ -42,7 +42,7 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
     policy = Policy(backbones.load(request.model, told=progress.download))
     reference = _place_adapters(folder, request, policy)
     begun = policy.state()
-    data = with_judged_draws(load_pairs(folder, policy), folder, request)
+    data = with_judged_draws(load_pairs(folder, policy), folder, request, policy.backbone)
     trainer = Trainer(folder, request, policy, reference, data)
     trainer.run(progress)
     trained = time.monotonic()

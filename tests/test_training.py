@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import test_engine
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_engine import (
+    PROMPTS,
     QUICK,
     human_pairs,
     judged,
@@ -27,12 +29,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sail.backbones.pipeline import PipelineBackbone
 from sail.batches import Batch, Batches, PairData, load_pairs, with_judged_draws
-from sail.config import CompareRequest, Look, Loss, ModelRef, Monitoring, Optimisation, Scoring, TrainRequest
+from sail.config import (
+    CompareRequest,
+    Look,
+    Loss,
+    ModelRef,
+    Monitoring,
+    Optimisation,
+    ProposeRequest,
+    Scoring,
+    TrainRequest,
+)
+from sail.judged import judged_draws
 from sail.loss import diffusion_dpo
 from sail.memory import MemoryFit
 from sail.policy import Policy
 from sail.records import TrainingPair
-from sail.reward import bank_of, gains
+from sail.reward import bank_of, draw_errors, gains
 from sail.runfolder import Progress, RunFolder, Stopped
 from sail.running import execute, one_sentence
 from sail.sampling import draw
@@ -58,6 +71,21 @@ def new_run(model, proposed, trained, tmp_path) -> Callable[..., RunFolder]:
     return make
 
 
+@pytest.fixture(scope="module")
+def trained_again(model, proposed, trained, tmp_path_factory) -> RunFolder:
+    """A round that goes on from `trained`."""
+    request = train_request(model, steps=3).model_copy(update={"parent_adapter": sha_of(trained)})
+    adapters = {sha_of(trained): trained.path / "adapter"}
+    path = tmp_path_factory.mktemp("again") / "run"
+    folder = RunFolder.create(path, request, pairs=human_pairs(proposed), adapters=adapters)
+    execute(folder)
+    return folder
+
+
+def sha_of(run: RunFolder) -> str:
+    return run.result()["sha256"]
+
+
 def losses(folder: RunFolder) -> list[float]:
     return [line["loss"] for line in folder.metrics()]
 
@@ -70,7 +98,7 @@ def trainer_of(folder: RunFolder) -> Trainer:
 
 
 def data_of(folder: RunFolder, policy: Policy) -> PairData:
-    return with_judged_draws(load_pairs(folder, policy), folder, folder.request())
+    return with_judged_draws(load_pairs(folder, policy), folder, folder.request(), policy.backbone)
 
 
 # Nothing twice
@@ -171,6 +199,10 @@ def test_a_self_pair_is_learned_from_on_the_draws_it_was_judged_on_each_as_often
         draws = zip(bank.timesteps_NK[0].tolist(), bank.noise_NKCHW[0], strict=True)
         known = {(timestep, noise.numpy().tobytes()) for timestep, noise in draws}
         assert set(seen[pair][:4]) == set(seen[pair][4:]) == known
+    # The judge's are in the order of their timesteps.
+    assert any(
+        [timestep for timestep, _ in own[:4]] != sorted(t for t, _ in own[:4]) for own in seen.values()
+    )
     of_people = [own for pair in data.sides["human"] for own in seen[pair]]
     assert len(set(of_people)) == len(of_people) == 32
 
@@ -184,6 +216,7 @@ def test_what_the_judge_knows_gives_the_losses_that_computing_it_gives(
     )
     request = request.model_copy(update={"parent_adapter": trained.result()["sha256"]})
     known, computed = (new_run(request, self_pairs(judged)) for _ in range(2))
+    assert len(data_of(known, policy_of(model)).known) == 4
     execute(known)
     every_row = property(lambda batch: torch.arange(2 * len(batch)), lambda batch, _: None)
     monkeypatch.setattr(Batch, "unknown_M", every_row, raising=False)
@@ -217,9 +250,63 @@ def test_a_pair_that_was_judged_otherwise_is_learned_from_on_new_draws(new_run, 
     for part, changes in otherwise.items():
         new = getattr(request, part).model_copy(update=changes) if isinstance(changes, dict) else changes
         request = request.model_copy(update={part: new})
-    data = load_pairs(folder, policy_of(model))
-    assert len(with_judged_draws(data, folder, folder.request()).known) == 4
-    assert not with_judged_draws(data, folder, request).known
+    policy = policy_of(model)
+    data = load_pairs(folder, policy)
+    assert len(with_judged_draws(data, folder, folder.request(), policy.backbone).known) == 4
+    assert not with_judged_draws(data, folder, request, policy.backbone).known
+
+
+@pytest.mark.parametrize("trained_against", ["base", "parent"])
+@pytest.mark.parametrize("judged_against", ["base", "parent", "another"])
+def test_known_errors_are_those_of_the_reference_that_is_trained_against(
+    new_run, model, trained, trained_again, tmp_path, trained_against, judged_against
+):
+    judge, parent, another = trained_again, trained, "b" * 64
+    request = ProposeRequest(
+        model=model,
+        adapter=sha_of(judge),
+        reference_adapter=sha_of(parent) if judged_against == "parent" else None,
+        prompts=PROMPTS,
+        num_candidates=2,
+        sampling=QUICK,
+        scoring=Scoring(draws=3),
+    )
+    adapters = {sha_of(run): run.path / "adapter" for run in (judge, parent)}
+    proposed = RunFolder.create(tmp_path / "judged", request, adapters=adapters)
+    execute(proposed)
+    # The judge is the parent of what is trained now.
+    train = on_judged_draws(train_request(model, reference=trained_against))
+    train = train.model_copy(update={"parent_adapter": sha_of(judge)})
+    if judged_against == "another":
+        train = train.model_copy(update={"parent_adapter": another})
+    policy = policy_of(model, judge.path / "adapter")
+    pair = self_pairs(proposed)[0]
+    found = judged_draws(proposed.path, pair, train, policy.backbone)
+    if (judged_against, trained_against) in (("parent", "base"), ("another", "parent")):
+        assert found is None
+        return
+    latents = torch.stack([load_file(ref.file)["latents"][ref.row] for ref in (pair.winner, pair.loser)])
+    bank = bank_of(pair.prompt, 2, tuple(latents.shape[1:]), 1000, request.scoring)
+    against = "policy" if trained_against == "parent" else "base"
+    error_2K = draw_errors(policy, against, latents, policy.backbone.encode_prompts([pair.prompt]), bank)
+    assert torch.allclose(torch.tensor(found.errors).T, error_2K, atol=1e-6)
+
+
+def test_candidates_judged_on_draws_of_their_own_or_other_timesteps_are_learned_from_on_new_ones(
+    new_run, model, judged
+):
+    folder = new_run(on_judged_draws(train_request(model)), self_pairs(judged))
+    policy = policy_of(model)
+    pair = next(pair for pair in folder.pairs() if pair.source == "self")
+    file = folder.path / pair.winner.file
+    with safe_open(file, "pt") as opened:
+        said = json.loads(opened.metadata()["judged"])
+    tensors = load_file(file)
+    for changes, is_known in (({}, True), ({"shared": False}, False), ({"timesteps": [0.2, 1.0]}, False)):
+        told = {**said, "scoring": {**said["scoring"], **changes}}
+        file.unlink()
+        save_file(tensors, file, {"judged": json.dumps(told)})
+        assert (judged_draws(folder.path, pair, folder.request(), policy.backbone) is not None) == is_known
 
 
 def test_candidates_that_an_earlier_version_judged_are_learned_from_on_new_draws(new_run, model, judged):

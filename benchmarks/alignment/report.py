@@ -29,7 +29,7 @@ COMPARED = (
     ("sail_6_half_labels", "sail_6_paper"),
     ("sail_6", "sail_6_no_mixup"),
     ("sail_6", "sail_6_random_pairs"),
-    ("sail_6", "sail_6_independent_draws"),
+    ("sail_6_new_draws", "sail_6_independent_draws"),
     ("sail_6", "sail_6_new_draws"),
     ("sail_6_flipped_20_smoothed", "sail_6_flipped_20"),
     ("sail_6", "sft_6"),

@@ -42,6 +42,8 @@ class Backbone(Protocol):
 
     denoiser: nn.Module
     device: torch.device
+    precision: str
+    """That the denoiser computes in: float32 or bfloat16."""
     num_train_timesteps: int
     lora_targets: tuple[str, ...]
     distilled: bool

@@ -45,6 +45,7 @@ class PipelineBackbone(ABC):
         self._checkpointing = False
         # Now: float32 adapters will lie in it.
         self._dtype: torch.dtype = self.denoiser.dtype
+        self.precision = str(self._dtype).removeprefix("torch.")
 
     @abstractmethod
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning: ...

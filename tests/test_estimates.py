@@ -18,6 +18,14 @@ def test_nothing_is_said_of_time_before_anything_was_timed(tmp_path: Path):
     assert estimates.seconds_of(make_store(tmp_path / "project"), TRAIN) is None
 
 
+def test_a_training_is_reckoned_where_no_answer_names_a_winner_any_more(tmp_path: Path):
+    store = make_store(tmp_path / "project")
+    for pair in drawn(store, 4):
+        label(store, pair, "both_bad")
+    assert store.counts().trainable == 0
+    assert estimates.seconds_of(store, TRAIN) is not None
+
+
 def test_a_step_that_starts_no_run_takes_no_time(tmp_path: Path):
     store = make_store(tmp_path / "project")
     drawn(store, 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -468,6 +469,34 @@ def test_memory_that_runs_out_while_judging_names_the_chunk(model, only_so_many)
 def test_an_error_of_memory_that_says_what_to_do_is_told_as_it_is(tmp_path: Path):
     assert one_sentence(MemoryError("Set x to 3.")) == "Set x to 3."
     assert "smaller" in one_sentence(MemoryError()) and "smaller" in one_sentence(torch.OutOfMemoryError("x"))
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_folded_adapter_learns_what_layers_beside_the_weights_learn(model, trained, again):
+    found: list[Tensor] = []
+    policy = policy_of(model, trained.path / "adapter")
+    policy.backbone.checkpoint_activations(again)
+    seen = policy.backbone.encode_prompts(["a red fox"] * 2)
+    noisy = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    before = {name: value.clone() for name, value in policy.backbone.denoiser.state_dict().items()}
+    for fold in (nullcontext(), policy.folded(learning=True)):
+        with fold:
+            folded = [layer for layer in policy._layers if layer.merged]
+            policy.backbone.predict(noisy, torch.tensor([10, 600]), seen).square().mean().backward()
+        grads = [parameter.grad for parameter in policy.parameters().values()]
+        found.append(torch.cat([gradient.flatten() for gradient in grads]))
+        policy.backbone.denoiser.zero_grad()
+    assert torch.allclose(*found, atol=1e-6) and found[0].abs().max() > 0
+    assert folded, "nothing was folded"
+    after = policy.backbone.denoiser.state_dict()
+    assert list(after) == list(before) and all(torch.equal(after[name], before[name]) for name in before)
+    assert not any(layer.merged for layer in policy._layers)
+
+
+def test_an_adapter_is_folded_once(model, trained):
+    policy = policy_of(model, trained.path / "adapter")
+    with policy.folded(), pytest.raises(AssertionError, match="already"), policy.folded():
+        pass
 
 
 def test_activations_computed_again_give_the_same_gradients(model):

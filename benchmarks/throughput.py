@@ -625,6 +625,11 @@ def main() -> None:
         parser.error("No GPU is seen here. Give --device cpu.")
     if asked.model is None and asked.device == "cpu":
         parser.error("On a CPU give --model, for instance data/starter.")
+    if asked.model is not None:
+        try:
+            ModelRef(source=str(asked.model)).checked()
+        except ValueError as error:
+            parser.error(str(error))
     with tempfile.TemporaryDirectory() as scratch:
         if asked.predict:
             found: dict[str, Any] = {"predict": predicted_and_measured(asked, Path(scratch))}

@@ -713,17 +713,9 @@ def images_predicted(monkeypatch, folder: RunFolder) -> int:
     return sum(seen)
 
 
-def test_the_cost_of_a_propose_run_is_what_the_denoiser_is_asked(model, trained, tmp_path, monkeypatch):
-    sha256 = trained.result()["sha256"]
-    request = ProposeRequest(
-        model=model,
-        adapter=sha256,
-        prompts=PROMPTS,
-        num_candidates=3,
-        sampling=QUICK,
-        scoring=Scoring(draws=4),
-    )
-    folder = RunFolder.create(tmp_path / "run", request, adapters={sha256: trained.path / "adapter"})
+def test_the_cost_of_a_propose_run_is_what_the_denoiser_is_asked(judged, trained, tmp_path, monkeypatch):
+    request, adapters = judged.request(), {trained.result()["sha256"]: trained.path / "adapter"}
+    folder = RunFolder.create(tmp_path / "run", request, adapters=adapters)
     assert images_predicted(monkeypatch, folder) == cost.evaluations_to_propose(request)
 
 

@@ -26,10 +26,9 @@ def seconds_of(store: Store, step: NextStep) -> float | None:
     if step.name == "propose":
         evaluations = cost.evaluations_to_propose(jobs.propose_request(store), distilled=distilled)
     else:
-        request, counts = jobs.train_request(store), store.counts()
-        # Self pairs are counted only where they matter: this is asked for again and again.
-        known = request.reuses_judged_draws
-        own = sum(pair.source == "self" for pair in jobs.training_pairs(store)) if known else 0
+        pairs, counts = jobs.training_pairs(store), store.counts()
+        request = jobs.train_request(store, pairs)
+        own = sum(pair.source == "self" for pair in pairs)
         evaluations = cost.evaluations_to_train(
             request,
             judged_pairs=min(counts.trainable, cost.MAX_LEARNED_JUDGED) + counts.winners - counts.trainable,

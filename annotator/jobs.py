@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,13 +107,12 @@ def open_margins(store: Store) -> dict[str, float]:
 
 def train(store: Store, *, self_fraction: float | None = None, by: str) -> Run:
     """Train the next round on the human pairs and, from round 1 on, the self pairs proposed for it."""
-    settings = store.project().settings
-    if self_fraction is not None and self_fraction != settings.mixup.self_fraction:
+    pairs, settings = training_pairs(store), store.project().settings
+    if self_fraction is not None and self_fraction != loop.suited_fraction(settings, pairs):
         settings = settings.model_copy(update={"mixup": Mixup(self_fraction=self_fraction)})
         store.set_settings(settings, by=by)
-    pairs = training_pairs(store)
-    loop.require_enough_pairs(_trainable(pairs), settings)
-    request, parent = train_request(store), store.current_round()
+    loop.require_enough_pairs(loop.trainable(pairs), settings)
+    request, parent = train_request(store, pairs, self_fraction=self_fraction), store.current_round()
     adapters = {parent.sha256: Path(parent.adapter)} if parent else {}
     asked = [*pairs, *(store.unjudged_pairs(MAX_UNJUDGED) if store.order() == "uncertain" else ())]
     return create(
@@ -126,7 +125,9 @@ def train(store: Store, *, self_fraction: float | None = None, by: str) -> Run:
     )
 
 
-def train_request(store: Store) -> TrainRequest:
+def train_request(
+    store: Store, pairs: Sequence[TrainingPair], *, self_fraction: float | None = None
+) -> TrainRequest:
     """What `train` would ask for now."""
     project = store.project()
     _, held_out_prompts = loop.split_prompts(project.prompts, project.settings)
@@ -136,6 +137,8 @@ def train_request(store: Store) -> TrainRequest:
         number=next_round(store),
         parent=store.current_round(),
         held_out_prompts=held_out_prompts,
+        pairs=pairs,
+        self_fraction=self_fraction,
     )
 
 
@@ -248,7 +251,7 @@ def next_step(store: Store) -> NextStep:
 def mixup_plan(store: Store, self_fraction: float) -> MixupPlan:
     """What a mixup ratio means for the next round, before anything is trained."""
     pairs, settings = training_pairs(store), store.project().settings
-    human, own = _trainable(pairs), sum(pair.source == "self" for pair in pairs)
+    human, own = loop.trainable(pairs), sum(pair.source == "self" for pair in pairs)
     return mixup.plan(
         self_fraction,
         human_pairs=human,
@@ -290,10 +293,6 @@ def _merged(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
         old = values.get(key)
         merged[key] = _merged(old, change) if isinstance(old, dict) and isinstance(change, dict) else change
     return merged
-
-
-def _trainable(pairs: Iterable[TrainingPair]) -> int:
-    return sum(pair.source == "human" and not pair.held_out for pair in pairs)
 
 
 Parts = tuple[BaseModel, Iterable[TrainingPair], dict[str, Path]]

@@ -244,6 +244,8 @@ class ProposeRequest(_Request):
     choose: Choose = "best_worst"
     self_pairs_per_prompt: int = Field(1, ge=1)
     """With `best_worst`: best against worst, second best against second worst, and so on."""
+    min_margin: float = Field(0.0, ge=0)
+    """In nats: pairs with a smaller one are no self pairs."""
     pairs_to_show: int = Field(0, ge=0)
     """So many pairs of a prompt's candidates are for people, the most different ones first."""
     beta: float = Field(2000.0, gt=0)
@@ -361,6 +363,9 @@ class LoopSettings(Config):
     """Best against worst of a prompt's candidates, second best against second worst, and so on inwards."""
     keep_self_pairs: float = Field(1.0, gt=0, le=1)
     """Share of the ranked self pairs that goes to review; the least certain are dropped."""
+    min_margin: float = Field(0.0, ge=0)
+    """Beside the judge's typical margin of the pairs that people chose a winner of: what is less clear to it
+    than that is no self pair. Where a taste is fulfilled there are few."""
     monitor_prompts: int = Field(16, ge=0)
     reference: Literal["parent", "base"] = "parent"
     lora: Lora = Lora()

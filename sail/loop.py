@@ -102,6 +102,7 @@ class Rounds:
             number=number,
             parent=parent,
             held_out_prompts=self._held_out_prompts,
+            pairs=pairs,
         )
         folder = self._run("train", request, parent, pairs=pairs)
         result = folder.result()
@@ -149,8 +150,7 @@ class Loop:
 
     def run_on(self, pairs: list[TrainingPair], *, rounds: int) -> dict[str, Any]:
         """The same from seed pairs that are there already."""
-        trainable = sum(not pair.held_out for pair in pairs)
-        loop_rounds.require_enough_pairs(trainable, self._request.settings)
+        loop_rounds.require_enough_pairs(loop_rounds.trainable(pairs), self._request.settings)
         self._train(pairs, parent=None)
         for _ in range(rounds):
             policy = self._rounds.current

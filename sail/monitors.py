@@ -16,7 +16,7 @@ from sail import distributed
 from sail.config import Monitoring, Sampling, Scoring
 from sail.policy import Part, Policy, Weights
 from sail.proposing import decoded
-from sail.records import Interval, JudgedPair
+from sail.records import Interval, JudgedPair, typical_margin
 from sail.reward import draw_weights, gains, margin_with_error
 from sail.runfolder import Progress
 from sail.sampling import done_or_of_others, draw
@@ -169,6 +169,7 @@ class Measured:
         return {
             "judge_accuracy": self.judge_accuracy.model_dump(),
             "human_agreement": self.human_agreement.model_dump(),
+            "typical_margin": typical_margin(self.judged),
             "diversity_ratio": self.beside.diversity_ratio,
             "saturation_ratio": self.beside.saturation_ratio,
             "accepted": not reasons,

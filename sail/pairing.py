@@ -49,9 +49,12 @@ def ranked_self_pairs(
     *,
     choose: Choose = "best_worst",
     per_prompt: int = 1,
+    min_margin: float = 0.0,
     noise_seed: int = 0,
 ) -> list[SelfPair]:
     """Best against worst of each prompt and so on inwards (or two by lot), the clearest pair first.
+
+    Without those whose margin is below `min_margin`.
 
     The clearest are those with the largest margins. Its standard error says how far draws differ, and they
     differ most where most is at stake: divided by it, the emptiest pairs come first.
@@ -77,6 +80,7 @@ def ranked_self_pairs(
                 rank=0,
             )
             for winner, loser in chosen
+            if reward_N[winner] - reward_N[loser] >= min_margin
         ]
     pairs.sort(key=lambda pair: (-pair.margin, pair.prompt_index, pair.winner))
     return [pair.model_copy(update={"rank": rank}) for rank, pair in enumerate(pairs)]

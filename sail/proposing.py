@@ -139,6 +139,7 @@ def _rank(folder: RunFolder, request: ProposeRequest) -> int:
         margin_error,
         choose=request.choose,
         per_prompt=request.self_pairs_per_prompt,
+        min_margin=request.min_margin,
         noise_seed=request.noise_seed,
     )
     publish_lines(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from statistics import median
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -89,6 +91,16 @@ class JudgedPair(Record):
 
 Z_95 = 1.959963984540054
 """Standard errors to either side of a 95 % interval."""
+
+
+def typical_margin(judged: Iterable[JudgedPair]) -> float | None:
+    """Median margin of the pairs that the judge learned from: as clear as what people see is to it.
+
+    None where there is none, or where it contradicts them as often as not.
+    """
+    margins = [pair.margin for pair in judged if not pair.held_out]
+    middle = median(margins) if margins else 0.0
+    return middle if middle > 0 else None
 
 
 class Interval(Record):

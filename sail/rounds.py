@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sail.config import MAX_PROMPT_CHARS, LoopSettings, ModelRef, ProposeRequest, TrainRequest
-from sail.records import Interval, Record
+from sail import mixup
+from sail.config import MAX_PROMPT_CHARS, LoopSettings, Mixup, ModelRef, ProposeRequest, TrainRequest
+from sail.records import Interval, Record, TrainingPair
 
 StepName = Literal["draw", "label", "train", "propose", "review"]
 
@@ -31,6 +32,8 @@ class Round(Record):
     """On human pairs that were held out."""
     human_agreement: Interval | None = None
     """On human pairs that it learned from; None in results from before this was measured."""
+    typical_margin: float | None = None
+    """Of human pairs that it learned from, in nats; None where that says nothing, or from before."""
     diversity_ratio: float | None
     saturation_ratio: float | None
     winner_gain: float
@@ -145,6 +148,7 @@ def propose_request(
         draw_strength=settings.draw_strength,
         choose=settings.choose,
         self_pairs_per_prompt=settings.self_pairs_per_prompt,
+        min_margin=settings.min_margin * (policy.typical_margin or 0.0),
         beta=settings.loss.beta,
     )
 
@@ -156,8 +160,14 @@ def train_request(
     number: int,
     parent: Round | None,
     held_out_prompts: Sequence[str],
+    pairs: Sequence[TrainingPair],
+    self_fraction: float | None = None,
 ) -> TrainRequest:
-    """Train round `number` from `parent`'s adapter, or from the base model."""
+    """Train round `number` from `parent`'s adapter, or from the base model.
+
+    `self_fraction` is what somebody asks for; None is what suits `pairs`.
+    """
+    fraction = suited_fraction(settings, pairs) if self_fraction is None else self_fraction
     return TrainRequest(
         model=model,
         round=number,
@@ -165,12 +175,24 @@ def train_request(
         reference=settings.reference,
         lora=settings.lora,
         loss=settings.loss,
-        mixup=settings.mixup,
+        mixup=Mixup(self_fraction=fraction),
         optimisation=settings.optimisation.model_copy(update={"noise_seed": settings.noise_seed + number}),
         scoring=settings.scoring,
         sampling=settings.sampling,
         monitoring=settings.monitoring.model_copy(update={"prompts": tuple(held_out_prompts)}),
     )
+
+
+def trainable(pairs: Iterable[TrainingPair]) -> int:
+    """How many human pairs there are to learn from."""
+    return sum(pair.source == "human" and not pair.held_out for pair in pairs)
+
+
+def suited_fraction(settings: LoopSettings, pairs: Sequence[TrainingPair]) -> float:
+    """The settings' share of self pairs, or less where there are few."""
+    own = sum(pair.source == "self" for pair in pairs)
+    asked = settings.mixup.self_fraction
+    return mixup.suited_fraction(asked, human_pairs=trainable(pairs), self_pairs=own)
 
 
 def require_enough_pairs(trainable: int, settings: LoopSettings) -> None:

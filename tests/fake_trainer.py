@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from sail.config import CompareRequest, ExportRequest, ProposeRequest, TrainRequest
-from sail.records import Candidate, CandidateSet, Interval, JudgedPair, SelfPair
+from sail.records import Candidate, CandidateSet, Interval, JudgedPair, SelfPair, typical_margin
 from sail.runfolder import (
     ADAPTER_FILE,
     Progress,
@@ -132,7 +132,7 @@ def self_pairs(request: ProposeRequest) -> list[SelfPair]:
     def margin(rank: int) -> float:
         return 2 * (1 - rank / (count * each))
 
-    return [
+    made = [
         SelfPair(
             prompt_index=index,
             prompt=prompt,
@@ -147,6 +147,7 @@ def self_pairs(request: ProposeRequest) -> list[SelfPair]:
         for turn in range(each)
         for index, prompt in enumerate(request.prompts)
     ]
+    return [pair for pair in made if pair.margin >= request.min_margin]
 
 
 def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[str, Any]:
@@ -195,6 +196,7 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         "human_pairs": sum(pair.source == "human" and not pair.held_out for pair in pairs),
         "self_pairs": sum(pair.source == "self" for pair in pairs),
         "self_fraction": request.mixup.self_fraction,
+        "typical_margin": typical_margin(judged),
         "judge_accuracy": Interval(value=0.7, low=0.4, high=0.9, n=len(held_out)).model_dump(),
         "diversity_ratio": varied[kept or 1.0],
         "saturation_ratio": 1.0,

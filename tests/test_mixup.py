@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sail.mixup import Mixer, effective_fraction, plan, self_draws_among
+from sail.mixup import Mixer, effective_fraction, plan, self_draws_among, suited_fraction
 
 fractions = st.one_of(st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.floats(0, 1))
 counts = st.integers(1, 12)
@@ -96,7 +96,10 @@ def test_without_any_pair_the_error_says_to_label():
         effective_fraction(0.25, human_pairs=0, self_pairs=0)
 
 
-@given(st.integers(0, 12), st.integers(0, 12), fractions, st.integers(1, 10), st.integers(1, 8))
+few = st.integers(0, 12)
+
+
+@given(few, few, fractions, st.integers(1, 10), st.integers(1, 8))
 def test_the_plan_is_what_the_mixer_does(human, own, alpha, steps, batch_pairs):
     if human + own == 0:
         return
@@ -106,6 +109,21 @@ def test_the_plan_is_what_the_mixer_does(human, own, alpha, steps, batch_pairs):
     assert (sides["human"], sides["self"]) == (planned.human_draws, planned.self_draws)
     assert planned.human_draws == pytest.approx(planned.human_passes * human)
     assert planned.self_draws == pytest.approx(planned.self_passes * own)
+
+
+@given(few, few, fractions)
+def test_a_share_that_suits_draws_no_self_pair_more_than_four_times_as_often_as_a_human_one(
+    human, own, asked
+):
+    suited = suited_fraction(asked, human_pairs=human, self_pairs=own)
+    assert suited <= asked
+    if asked == 1 or not human or not own:
+        assert suited == asked
+    else:
+        assert suited / own <= 4 * (1 - suited) / human + 1e-9
+        # The next twentieth would be more than that, or more than was asked for.
+        more = min(asked, suited + 0.05)
+        assert more == suited or more / own > 4 * (1 - more) / human - 1e-9
 
 
 def test_the_share_of_the_paper_is_a_quarter():

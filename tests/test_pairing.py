@@ -39,6 +39,12 @@ def test_equal_rewards_make_no_pair():
     assert ranked_self_pairs(["a fox"], [[0.5, 0.5]], lambda *_: 0.1) == []
 
 
+def test_what_is_not_clear_enough_is_no_pair():
+    rewards = [[0.0, 1.0], [2.0, 0.0], [0.0, 0.4]]
+    pairs = ranked_self_pairs(["a", "b", "c"], rewards, lambda *_: 0.1, min_margin=1.0)
+    assert [(pair.prompt, pair.margin, pair.rank) for pair in pairs] == [("b", 2.0, 0), ("a", 1.0, 1)]
+
+
 def test_the_larger_margin_ranks_first_whatever_its_standard_error():
     errors = {0: 0.1, 1: 4.0}
     pairs = ranked_self_pairs(

@@ -140,7 +140,7 @@ def test_the_cost_that_is_told_is_that_of_the_cost_model(paper):
     )
     model, prompts = ModelRef(source="somewhere"), [f"prompt {number}" for number in range(20_000)]
     monitored = prompts[: settings.monitor_prompts]
-    training = train_request(settings, model, number=0, parent=None, held_out_prompts=monitored)
+    training = train_request(settings, model, number=0, parent=None, held_out_prompts=monitored, pairs=[])
 
     def propose(number: int) -> int:
         request = ProposeRequest(

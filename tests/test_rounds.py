@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sail.config import MAX_PROMPT_CHARS, LoopSettings, ModelRef, Scoring
-from sail.records import Interval
+from sail.config import MAX_PROMPT_CHARS, LoopSettings, Mixup, ModelRef, Scoring
+from sail.records import Interval, LatentsRef, TrainingPair
 from sail.rounds import (
     NextStep,
     Round,
@@ -182,6 +182,36 @@ def test_the_judge_is_scored_against_base_by_default_and_against_its_parent_on_r
     assert reference(against_parent, None) is None
 
 
+def test_self_pairs_are_to_be_as_clear_as_a_share_of_what_people_see():
+    settings = SETTINGS.model_copy(update={"min_margin": 0.5})
+
+    def asked(typical: float | None) -> float:
+        policy = a_round(0).model_copy(update={"typical_margin": typical})
+        return propose_request(settings, MODEL, ["a"], number=1, policy=policy, parent=None).min_margin
+
+    assert (asked(0.6), asked(None)) == (0.3, 0)
+
+
+def test_a_round_is_trained_with_what_suits_its_pairs_or_with_what_somebody_asks_for():
+    settings = SETTINGS.model_copy(update={"mixup": Mixup(self_fraction=0.75)})
+    ref = LatentsRef(file="latents", row=0)
+    human, own = (
+        TrainingPair(id=source, prompt="a", winner=ref, loser=ref, source=source)
+        for source in ("human", "self")
+    )
+    held_out = human.model_copy(update={"held_out": True})
+
+    def fraction(own_pairs: int, asked: float | None = None) -> float:
+        pairs = [*[human] * 40, *[held_out] * 40, *[own] * own_pairs]
+        request = train_request(
+            settings, MODEL, number=1, parent=None, held_out_prompts=[], pairs=pairs, self_fraction=asked
+        )
+        return request.mixup.self_fraction
+
+    assert [fraction(own_pairs) for own_pairs in (0, 5, 10, 30, 99)] == [0.75, 0.3, 0.5, 0.75, 0.75]
+    assert fraction(5, asked=0.75) == 0.75
+
+
 def test_a_prompt_that_comes_back_is_drawn_with_other_noise():
     first, second = (
         propose_request(SETTINGS, MODEL, ["a"], number=number, policy=a_round(0), parent=None)
@@ -191,8 +221,8 @@ def test_a_prompt_that_comes_back_is_drawn_with_other_noise():
 
 
 def test_a_round_is_trained_from_its_parent_with_its_own_noise():
-    first = train_request(SETTINGS, MODEL, number=0, parent=None, held_out_prompts=["a fox"])
-    second = train_request(SETTINGS, MODEL, number=1, parent=a_round(0), held_out_prompts=["a fox"])
+    first = train_request(SETTINGS, MODEL, number=0, parent=None, held_out_prompts=["a fox"], pairs=[])
+    second = train_request(SETTINGS, MODEL, number=1, parent=a_round(0), held_out_prompts=["a fox"], pairs=[])
     assert (first.parent_adapter, second.parent_adapter) == (None, "hash0")
     assert first.optimisation.noise_seed != second.optimisation.noise_seed
     assert second.monitoring.prompts == ("a fox",)

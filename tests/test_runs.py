@@ -21,6 +21,7 @@ from annotator.launcher import Launcher
 from annotator.rows import Run
 from annotator.runs import Runner
 from annotator.store import DATABASE, Store
+from sail import rounds as loop
 from sail.config import LoopSettings, ModelRef
 from sail.records import JudgedPair
 from sail.runfolder import RunFolder, Snapshot, publish_lines
@@ -262,6 +263,31 @@ def test_a_flipped_pair_is_trained_as_human_with_winner_and_loser_turned(store: 
     assert (own.winner.row, own.loser.row) == (before[flipped.id].loser.row, before[flipped.id].winner.row)
     assert RunFolder(store.run_folder(run)).request().mixup.self_fraction == 0.5
     assert store.project().settings.mixup.self_fraction == 0.5
+
+
+def test_where_no_self_pair_is_clear_the_next_round_learns_from_people_alone(store: Store) -> None:
+    jobs.change_settings(store, {"min_margin": 100}, by="ann")
+    label_all(store)
+    run_now(store, jobs.train(store, by="ann"))
+    proposed = run_now(store, jobs.propose(store, by="ann"))
+    assert store.review_pairs(proposed) == [] and store.audit(proposed).done
+    assert jobs.next_step(store).name == "review"
+    jobs.require_audit(store)
+    run_now(store, jobs.train(store, by="ann"))
+    assert (store.rounds()[1].human_pairs, store.rounds()[1].self_pairs) == (store.counts().trainable, 0)
+
+
+def test_a_share_that_suits_few_self_pairs_holds_for_their_round_and_is_no_setting(store: Store) -> None:
+    jobs.change_settings(store, {"mixup": {"self_fraction": 0.9}, "prompts_per_round": 1}, by="ann")
+    label_all(store)
+    run_now(store, jobs.train(store, by="ann"))
+    run_now(store, jobs.propose(store, by="ann"))
+    people = store.counts().trainable
+    suited = loop.suited_fraction(store.project().settings, jobs.training_pairs(store))
+    assert suited == int(20 * 4 / (4 + people)) / 20 < 0.9
+    run = jobs.train(store, self_fraction=suited, by="ann")
+    assert RunFolder(store.run_folder(run)).request().mixup.self_fraction == suited
+    assert store.project().settings.mixup.self_fraction == 0.9
 
 
 def test_a_flipped_pair_stays_human_in_later_rounds(store: Store) -> None:

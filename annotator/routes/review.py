@@ -15,6 +15,7 @@ from annotator.audit import Side
 from annotator.projects import OpenProject
 from annotator.routes.common import Body, Id, InProject, Person, Uuid, image_url, named, with_etag
 from annotator.rows import Audit, Review, ReviewPair
+from sail import rounds as loop
 from sail.records import Decision
 
 api = APIRouter()
@@ -57,7 +58,7 @@ def review_of(project: OpenProject, who: str) -> dict[str, Any]:
     return {
         "run": run.id if run else None,
         "round": jobs.next_round(store),
-        "self_fraction": store.project().settings.mixup.self_fraction,
+        "self_fraction": loop.suited_fraction(store.project().settings, jobs.training_pairs(store)),
         "audit": audit_view(store.audit(run)) if run else None,
         "bulk": {**asdict(bulk), "by": named(bulk.by, names, to=who)} if bulk else None,
         "pairs": [pair_view(project, pair, names, who) for pair in pairs],

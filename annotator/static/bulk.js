@@ -26,7 +26,7 @@ export function bulk(root, { inOrder, changed, look }) {
       slider.value = thresholds.findIndex(({ over }) => over === FIRST_OVER);
       expand(false);
     }
-    find("bulk").hidden = !review.audit.done;
+    find("bulk").hidden = !review.audit.done || !review.pairs.length;
     draw();
   }
 

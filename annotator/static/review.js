@@ -133,7 +133,7 @@ export function mount(root) {
   // The page
 
   function draw() {
-    const any = review.pairs.length > 0 && Boolean(status?.review);
+    const any = review.run !== null && Boolean(status?.review);
     find("reviewing").hidden = !any;
     drawMessage(any);
     if (!any) return;
@@ -150,6 +150,7 @@ export function mount(root) {
   }
 
   function counted() {
+    if (!review.pairs.length) return `No self pair for round ${review.round}.`;
     const count = (name) => review.pairs.filter((pair) => decisionOf(pair) === name).length;
     const open = count(null);
     const decided = review.audit.done
@@ -165,8 +166,15 @@ export function mount(root) {
 
   function drawAudit() {
     const { pairs, decided, done, error } = audit();
+    const none = review.pairs.length === 0;
     find("audit-help").hidden = done;
-    find("review-help").hidden = !done;
+    find("review-help").hidden = !done || none;
+    if (none) {
+      find("audit-title").textContent = "The model found no pair";
+      find("audit-text").textContent =
+        "None of the images it drew differ as clearly to it as those that you chose between. Label more pairs, or train another round on yours alone.";
+      return;
+    }
     if (!done) {
       find("audit-title").textContent = `Audit: ${decided} of ${pairs} decided`;
       find("audit-text").textContent =

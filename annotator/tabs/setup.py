@@ -46,6 +46,7 @@ _ADVANCED = (
         (
             _Setting("num_candidates", "Candidates a prompt", "2"),
             _Setting("self_pairs_per_prompt", "Self pairs a prompt", "1"),
+            _Setting("min_margin", "Least margin", "0", "0.05", "Beside that of your own pairs."),
             _Setting("scoring.draws", "Draws to judge with", "2"),
         ),
     ),

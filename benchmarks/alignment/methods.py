@@ -104,6 +104,7 @@ class Method:
 
 
 PAPER: Changes = {
+    "prompts_per_round": 32,
     "loss.winner_penalty": 0.0,
     "loss.winner_pull": 0.0,
     "scoring.average": "mean",
@@ -113,6 +114,7 @@ PAPER: Changes = {
     "reference": "parent",
     "mixup.self_fraction": 0.25,
     "keep_self_pairs": 1.0,
+    "min_margin": 0.0,
     "optimisation.self_pair_draws": "new",
     "monitoring.halvings": 0,
     "optimisation.learning_rate": 5e-5,
@@ -121,7 +123,7 @@ PAPER: Changes = {
 rates tried on the tuning tastes at which named subjects are kept within 3 points."""
 
 WINNERS_ALONE: Changes = {"loss.objective": "winner", "loss.winner_penalty": 0.0, "loss.winner_pull": 0.0}
-ALL_KEPT: Changes = {"keep_self_pairs": 1.0}
+ALL_KEPT: Changes = {"min_margin": 0.0}
 NEW_DRAWS: Changes = {"optimisation.self_pair_draws": "new"}
 NO_MIXUP: Changes = {"mixup.self_fraction": 1.0}
 

@@ -46,8 +46,9 @@ TASTES: dict[str, Taste | PictureTaste] = {
     "light": PictureTaste(light),
     "smoothness": PictureTaste(smoothness),
     "flat or dark": Taste({"style": ("flat",), "background": ("black", "blue")}),
+    "small": Taste({"size": ("small",)}),
 }
-TUNING = ("light", "smoothness", "flat or dark")
+TUNING = ("light", "smoothness", "flat or dark", "small")
 TABLE = tuple(name for name in TASTES if name not in TUNING)
 
 

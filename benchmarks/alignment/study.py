@@ -51,7 +51,6 @@ class Size:
 
     steps: int = 60
     """Optimiser steps a round; methods with one training have those of all rounds."""
-    prompts_per_round: int = 32
     held_out_prompts: int = 160
     prompts_after_a_round: int = 32
     judged_pairs: int = 48
@@ -62,7 +61,6 @@ class Size:
 
     def changes(self, rounds: int) -> Changes:
         return {
-            "prompts_per_round": self.prompts_per_round,
             "optimisation.steps": self.steps * rounds,
             "monitor_prompts": 16,
         }

@@ -364,6 +364,26 @@ def test_a_lost_bulk_approval_approves_nothing_and_says_so(review: Page, store: 
     assert store.bulk_history() == []
 
 
+def test_where_the_model_found_no_pair_it_says_so_and_a_round_on_peoples_pairs_can_be_trained(
+    home: Path, app: App, page: Page, tmp_path: Path
+) -> None:
+    store, _ = proposed(tmp_path / "p", 6, audited=False)
+    jobs.change_settings(store, {"min_margin": 100}, by="ann")
+    run_now(store, jobs.propose(store, by="ann"))
+    store.close()
+    shutil.copytree(tmp_path / "p", home / "none clear")
+    page.goto(f"{app.address}/?project=none clear")
+    page.wait_for_selector(".sail-label[data-mounted]", state="attached")
+    open_tab(page, "Review")
+    expect(page.get_by_test_id("audit-title")).to_have_text("The model found no pair")
+    expect(page.get_by_test_id("mixup-meaning")).to_contain_text("no self pair")
+    expect(page.get_by_test_id("bulk")).to_be_hidden()
+    page.get_by_test_id("train-round").click()
+    opened = Store(home / "none clear")
+    until(page, lambda: [run.job for run in opened.runs()].count("train") == 2)
+    opened.close()
+
+
 # The mixup ratio
 
 

@@ -26,14 +26,13 @@ def seconds_of(store: Store, step: NextStep) -> float | None:
     if step.name == "propose":
         evaluations = cost.evaluations_to_propose(jobs.propose_request(store), distilled=distilled)
     else:
-        pairs, counts = jobs.training_pairs(store), store.counts()
-        request = jobs.train_request(store, pairs)
-        own = sum(pair.source == "self" for pair in pairs)
+        # Where there is a judge it is asked for pairs first, so that these are human alone.
+        request, counts = jobs.train_request(store, ()), store.counts()
         evaluations = cost.evaluations_to_train(
             request,
             judged_pairs=min(counts.trainable, cost.MAX_LEARNED_JUDGED) + counts.winners - counts.trainable,
             human_pairs=counts.trainable,
-            self_pairs=own,
+            self_pairs=0,
             distilled=distilled,
         )
     return float(round(rate * evaluations))

@@ -15,7 +15,7 @@ from annotator.rows import Job, Run
 from annotator.store import Store
 from sail import mixup
 from sail import rounds as loop
-from sail.config import ExportRequest, LoopSettings, Mixup, ProposeRequest, TrainRequest
+from sail.config import ExportRequest, LoopSettings, ProposeRequest, TrainRequest
 from sail.mixup import MixupPlan
 from sail.records import Interval, TrainingPair
 from sail.rounds import NextStep, Round
@@ -106,12 +106,14 @@ def open_margins(store: Store) -> dict[str, float]:
 
 
 def train(store: Store, *, self_fraction: float | None = None, by: str) -> Run:
-    """Train the next round on the human pairs and, from round 1 on, the self pairs proposed for it."""
+    """Train the next round on the human pairs and, from round 1 on, the self pairs proposed for it.
+
+    `self_fraction` is what somebody chose, and a setting from then on; None is what suits the pairs.
+    """
     pairs, settings = training_pairs(store), store.project().settings
-    if self_fraction is not None and self_fraction != loop.suited_fraction(settings, pairs):
-        settings = settings.model_copy(update={"mixup": Mixup(self_fraction=self_fraction)})
-        store.set_settings(settings, by=by)
     loop.require_enough_pairs(loop.trainable(pairs), settings)
+    if self_fraction is not None and self_fraction != settings.mixup.self_fraction:
+        store.set_settings(merged_settings(settings, {"mixup": {"self_fraction": self_fraction}}), by=by)
     request, parent = train_request(store, pairs, self_fraction=self_fraction), store.current_round()
     adapters = {parent.sha256: Path(parent.adapter)} if parent else {}
     asked = [*pairs, *(store.unjudged_pairs(MAX_UNJUDGED) if store.order() == "uncertain" else ())]

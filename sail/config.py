@@ -170,7 +170,10 @@ class Loss(Config):
 
 class Mixup(Config):
     self_fraction: float = Field(0.25, ge=0, le=1)
-    """Share of self pairs among the pairs drawn (the paper's alpha)."""
+    """Share of self pairs among the pairs drawn (the paper's alpha); in a loop at most, see `most_times`."""
+    most_times: float | None = Field(4, gt=0)
+    """With few self pairs their share is lowered until none is drawn more than so many times as often as a
+    human pair; None: never (the paper). What a person sets for a round holds as it is."""
 
 
 class Optimisation(Config):
@@ -362,10 +365,11 @@ class LoopSettings(Config):
     self_pairs_per_prompt: int = Field(1, ge=1)
     """Best against worst of a prompt's candidates, second best against second worst, and so on inwards."""
     keep_self_pairs: float = Field(1.0, gt=0, le=1)
-    """Share of the ranked self pairs that goes to review; the least certain are dropped."""
+    """Share of the ranked self pairs, of those that `min_margin` leaves, that goes to review; the least
+    certain are dropped."""
     min_margin: float = Field(0.0, ge=0)
-    """Beside the judge's typical margin of the pairs that people chose a winner of: what is less clear to it
-    than that is no self pair. Where a taste is fulfilled there are few."""
+    """Beside the judge's margin of the pairs that people chose a winner of, the median: what is less clear to
+    it than that share is no self pair. Where a taste is fulfilled there are few."""
     monitor_prompts: int = Field(16, ge=0)
     reference: Literal["parent", "base"] = "parent"
     lora: Lora = Lora()
@@ -380,6 +384,15 @@ class LoopSettings(Config):
     @model_validator(mode="after")
     def _enough_candidates(self) -> LoopSettings:
         _require_candidates(self.self_pairs_per_prompt, self.num_candidates)
+        return self
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> LoopSettings:
+        if self.min_margin > 0 and self.scoring.reference == "parent":
+            raise ValueError(
+                "Margins against the parent do not compare with human pairs', which are against base. "
+                "Set min_margin to 0, or scoring.reference to base."
+            )
         return self
 
     def prompts_in(self, number: int) -> int:
@@ -414,6 +427,7 @@ class LoopSettings(Config):
             loss=Loss(beta=5000),
             scoring=Scoring(average="mean"),
             sampling=Sampling(solver="ddpm", steps=50, guidance=7.5),
+            mixup=Mixup(most_times=None),
             optimisation=Optimisation(batch_pairs=128, self_pair_draws="new"),
             monitoring=Monitoring(halvings=0),
         )

@@ -246,7 +246,8 @@ def summary(done: Round) -> str:
     verdict = "accepted" if done.accepted else "not accepted: " + " ".join(done.reasons)
     if done.cut_because:
         verdict += f"; {done.kept:.0%} of the training is kept. Of all of it: {' '.join(done.cut_because)}"
-    pairs = f"{done.human_pairs} human + {done.self_pairs} self pairs"
+    share = f" ({done.self_fraction:.0%} of draws)" if done.self_pairs else ""
+    pairs = f"{done.human_pairs} human + {done.self_pairs} self pairs{share}"
     return f"round {done.round}: {pairs}, {judge}, {done.seconds:.0f} s, {verdict}"
 
 

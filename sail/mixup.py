@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 from sail.records import Source
 
-MOST_TIMES = 4
-
 
 @dataclass(frozen=True, kw_only=True)
 class MixupPlan:
@@ -41,16 +39,17 @@ def effective_fraction(self_fraction: float, *, human_pairs: int, self_pairs: in
     return 1.0 if human_pairs == 0 else self_fraction
 
 
-def suited_fraction(self_fraction: float, *, human_pairs: int, self_pairs: int) -> float:
-    """At most `self_fraction`, and so much less, in twentieths, that no self pair is drawn more than
-    MOST_TIMES as often as a human pair: a few pairs in many draws are learned by heart.
+def suited_fraction(
+    self_fraction: float, most_times: float | None, *, human_pairs: int, self_pairs: int
+) -> float:
+    """At most `self_fraction`, and so much less that no self pair is drawn more than `most_times` as often as
+    a human pair: a few pairs in many draws are learned by heart.
 
     Without mixup (1), or with one side alone, it is as asked.
     """
-    if self_fraction == 1 or not human_pairs or not self_pairs:
+    if most_times is None or self_fraction == 1 or not human_pairs or not self_pairs:
         return self_fraction
-    most = MOST_TIMES * self_pairs / (MOST_TIMES * self_pairs + human_pairs)
-    return self_fraction if self_fraction <= most else math.floor(20 * most) / 20
+    return min(self_fraction, most_times * self_pairs / (most_times * self_pairs + human_pairs))
 
 
 def self_draws_among(first: int, self_fraction: float) -> int:

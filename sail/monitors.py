@@ -16,7 +16,7 @@ from sail import distributed
 from sail.config import Monitoring, Sampling, Scoring
 from sail.policy import Part, Policy, Weights
 from sail.proposing import decoded
-from sail.records import Interval, JudgedPair, typical_margin
+from sail.records import Interval, JudgedPair, human_margin
 from sail.reward import draw_weights, gains, margin_with_error
 from sail.runfolder import Progress
 from sail.sampling import done_or_of_others, draw
@@ -152,6 +152,8 @@ class Measured:
     """What the gate said of the whole way, where only a part is kept."""
     looks: int = 0
     """How often the policy's images were drawn for that."""
+    human_margin: float | None = None
+    """Of the pairs that it learned from, in nats at a beta of 1."""
 
     @property
     def judge_accuracy(self) -> Interval:
@@ -169,7 +171,7 @@ class Measured:
         return {
             "judge_accuracy": self.judge_accuracy.model_dump(),
             "human_agreement": self.human_agreement.model_dump(),
-            "typical_margin": typical_margin(self.judged),
+            "human_margin": self.human_margin,
             "diversity_ratio": self.beside.diversity_ratio,
             "saturation_ratio": self.beside.saturation_ratio,
             "accepted": not reasons,
@@ -210,7 +212,8 @@ def measure(
             if part is not None:
                 (kept, found), cut_because = part, refused
     judged = judged_pairs(policy, pairs, scoring, beta=beta, progress=progress)
-    return Measured(judged, found, kept, cut_because, looks)
+    margin = human_margin(judged)
+    return Measured(judged, found, kept, cut_because, looks, None if margin is None else margin / beta)
 
 
 def _largest_accepted_part(

@@ -26,7 +26,7 @@ PATIENCE_S = 60
 
 
 def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> dict[str, object]:
-    """Publish every prompt's candidates as they are done; with scoring, rank one self pair a prompt.
+    """Publish every prompt's candidates as they are done; with scoring, rank self pairs.
 
     Prompts that were finished before are kept. Returns what result.json says.
     """

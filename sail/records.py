@@ -93,14 +93,12 @@ Z_95 = 1.959963984540054
 """Standard errors to either side of a 95 % interval."""
 
 
-def typical_margin(judged: Iterable[JudgedPair]) -> float | None:
-    """Median margin of the pairs that the judge learned from: as clear as what people see is to it.
-
-    None where there is none, or where it contradicts them as often as not.
+def human_margin(judged: Iterable[JudgedPair]) -> float | None:
+    """Median size of the margins of the pairs that the judge learned from, as far as it was asked about them:
+    how clear what people see is to it. None where there is none.
     """
-    margins = [pair.margin for pair in judged if not pair.held_out]
-    middle = median(margins) if margins else 0.0
-    return middle if middle > 0 else None
+    sizes = [abs(pair.margin) for pair in judged if not pair.held_out]
+    return median(sizes) if sizes else None
 
 
 class Interval(Record):

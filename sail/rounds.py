@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sail import mixup
-from sail.config import MAX_PROMPT_CHARS, LoopSettings, Mixup, ModelRef, ProposeRequest, TrainRequest
+from sail.config import MAX_PROMPT_CHARS, LoopSettings, ModelRef, ProposeRequest, TrainRequest
 from sail.records import Interval, Record, TrainingPair
 
 StepName = Literal["draw", "label", "train", "propose", "review"]
@@ -32,8 +32,9 @@ class Round(Record):
     """On human pairs that were held out."""
     human_agreement: Interval | None = None
     """On human pairs that it learned from; None in results from before this was measured."""
-    typical_margin: float | None = None
-    """Of human pairs that it learned from, in nats; None where that says nothing, or from before."""
+    human_margin: float | None = None
+    """How clear human pairs are to it: of those it learned from, in nats at a beta of 1; None in results from
+    before this was measured."""
     diversity_ratio: float | None
     saturation_ratio: float | None
     winner_gain: float
@@ -148,7 +149,7 @@ def propose_request(
         draw_strength=settings.draw_strength,
         choose=settings.choose,
         self_pairs_per_prompt=settings.self_pairs_per_prompt,
-        min_margin=settings.min_margin * (policy.typical_margin or 0.0),
+        min_margin=settings.min_margin * settings.loss.beta * (policy.human_margin or 0.0),
         beta=settings.loss.beta,
     )
 
@@ -175,7 +176,7 @@ def train_request(
         reference=settings.reference,
         lora=settings.lora,
         loss=settings.loss,
-        mixup=Mixup(self_fraction=fraction),
+        mixup=settings.mixup.model_copy(update={"self_fraction": fraction}),
         optimisation=settings.optimisation.model_copy(update={"noise_seed": settings.noise_seed + number}),
         scoring=settings.scoring,
         sampling=settings.sampling,
@@ -191,8 +192,8 @@ def trainable(pairs: Iterable[TrainingPair]) -> int:
 def suited_fraction(settings: LoopSettings, pairs: Sequence[TrainingPair]) -> float:
     """The settings' share of self pairs, or less where there are few."""
     own = sum(pair.source == "self" for pair in pairs)
-    asked = settings.mixup.self_fraction
-    return mixup.suited_fraction(asked, human_pairs=trainable(pairs), self_pairs=own)
+    asked, times = settings.mixup.self_fraction, settings.mixup.most_times
+    return mixup.suited_fraction(asked, times, human_pairs=trainable(pairs), self_pairs=own)
 
 
 def require_enough_pairs(trainable: int, settings: LoopSettings) -> None:

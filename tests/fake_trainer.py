@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from sail.config import CompareRequest, ExportRequest, ProposeRequest, TrainRequest
-from sail.records import Candidate, CandidateSet, Interval, JudgedPair, SelfPair, typical_margin
+from sail.records import Candidate, CandidateSet, Interval, JudgedPair, SelfPair, human_margin
 from sail.runfolder import (
     ADAPTER_FILE,
     Progress,
@@ -196,7 +196,7 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         "human_pairs": sum(pair.source == "human" and not pair.held_out for pair in pairs),
         "self_pairs": sum(pair.source == "self" for pair in pairs),
         "self_fraction": request.mixup.self_fraction,
-        "typical_margin": typical_margin(judged),
+        "human_margin": human_margin(judged),
         "judge_accuracy": Interval(value=0.7, low=0.4, high=0.9, n=len(held_out)).model_dump(),
         "diversity_ratio": varied[kept or 1.0],
         "saturation_ratio": 1.0,

@@ -238,6 +238,11 @@ def test_a_unit_holds_while_the_settings_that_it_was_measured_with_do() -> None:
     assert study.still_holds({**unit, "settings": {**settings, "loss": without_beta}}, size)
     other_beta = {**settings["loss"], "beta": 7.0}
     assert not study.still_holds({**unit, "settings": {**settings, "loss": other_beta}}, size)
+    # What only self pairs hang on says nothing to a method without any.
+    assert study.still_holds({**unit, "settings": {**settings, "min_margin": 0.9}}, size)
+    assert not study.still_holds(
+        {**unit, "method": "sail_6", "settings": {**settings, "min_margin": 0.9}}, size
+    )
     assert not study.still_holds(unit, study.Size(steps=59))
     assert not study.still_holds({**unit, "repeat": 1}, size)
     assert not study.still_holds({**unit, "method": "gone"}, size)

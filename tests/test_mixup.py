@@ -112,18 +112,14 @@ def test_the_plan_is_what_the_mixer_does(human, own, alpha, steps, batch_pairs):
 
 
 @given(few, few, fractions)
-def test_a_share_that_suits_draws_no_self_pair_more_than_four_times_as_often_as_a_human_one(
-    human, own, asked
-):
-    suited = suited_fraction(asked, human_pairs=human, self_pairs=own)
-    assert suited <= asked
+def test_a_share_that_suits_draws_no_self_pair_more_often_than_so_many_times_a_human_one(human, own, asked):
+    suited = suited_fraction(asked, 4, human_pairs=human, self_pairs=own)
     if asked == 1 or not human or not own:
         assert suited == asked
     else:
         assert suited / own <= 4 * (1 - suited) / human + 1e-9
-        # The next twentieth would be more than that, or more than was asked for.
-        more = min(asked, suited + 0.05)
-        assert more == suited or more / own > 4 * (1 - more) / human - 1e-9
+        assert suited == asked or suited / own == pytest.approx(4 * (1 - suited) / human)
+    assert suited_fraction(asked, None, human_pairs=human, self_pairs=own) == asked
 
 
 def test_the_share_of_the_paper_is_a_quarter():

@@ -186,10 +186,13 @@ def test_self_pairs_are_to_be_as_clear_as_a_share_of_what_people_see():
     settings = SETTINGS.model_copy(update={"min_margin": 0.5})
 
     def asked(typical: float | None) -> float:
-        policy = a_round(0).model_copy(update={"typical_margin": typical})
+        policy = a_round(0).model_copy(update={"human_margin": typical})
         return propose_request(settings, MODEL, ["a"], number=1, policy=policy, parent=None).min_margin
 
-    assert (asked(0.6), asked(None)) == (0.3, 0)
+    # Of a margin at a beta of 1.
+    assert (asked(0.6 / SETTINGS.loss.beta), asked(None)) == (pytest.approx(0.3), 0)
+    with pytest.raises(ValueError, match="Set min_margin to 0"):
+        LoopSettings(min_margin=0.5, scoring=Scoring(reference="parent"))
 
 
 def test_a_round_is_trained_with_what_suits_its_pairs_or_with_what_somebody_asks_for():
@@ -208,7 +211,7 @@ def test_a_round_is_trained_with_what_suits_its_pairs_or_with_what_somebody_asks
         )
         return request.mixup.self_fraction
 
-    assert [fraction(own_pairs) for own_pairs in (0, 5, 10, 30, 99)] == [0.75, 0.3, 0.5, 0.75, 0.75]
+    assert [fraction(own_pairs) for own_pairs in (0, 5, 10, 30, 99)] == [0.75, 1 / 3, 0.5, 0.75, 0.75]
     assert fraction(5, asked=0.75) == 0.75
 
 

@@ -17,6 +17,8 @@ export function mixup(root) {
   let audit = null;
   let runs = [];
   let asking = false; // whether to train without the audit
+  let chosen = false; // whether somebody moved the ratio; else the server takes what suits the pairs
+  let none = false; // whether there is no self pair to mix in
   let timer = 0;
 
   const draft = () => `sail.mixup/${encodeURIComponent(project)}/${round}`;
@@ -24,8 +26,17 @@ export function mixup(root) {
   /** Before training the ratio is a draft of this browser, one for each round. */
   function load(review) {
     ({ round, audit } = review);
-    slider.value = stored() ?? review.self_fraction;
+    chosen = false;
     asking = false;
+    refresh(review);
+  }
+
+  /** What suits the pairs as they stand now, unless somebody moved the ratio. */
+  function refresh(review) {
+    const draft = stored();
+    chosen ||= draft !== null;
+    if (!chosen || draft !== null) slider.value = draft ?? review.self_fraction;
+    none = review.pairs.length === 0;
     plan();
   }
 
@@ -48,6 +59,7 @@ export function mixup(root) {
 
   slider.addEventListener("input", () => {
     clearTimeout(timer);
+    chosen = true;
     keep(slider.value);
     find("mixup-value").textContent = percent(Number(slider.value));
     timer = setTimeout(plan, DEBOUNCE_MS);
@@ -79,7 +91,7 @@ export function mixup(root) {
     start.disabled = Boolean(training) || !audit.done;
     find("gate").hidden = audit.done || Boolean(training);
     // First the audit: what to train comes after it.
-    find("mixing").hidden = !audit.done && !asking;
+    find("mixing").hidden = none || (!audit.done && !asking);
     back.hidden = !asking;
     anyway.textContent = asking ? "Train all the same" : "Train without the audit";
     find("gate-text").textContent = asking
@@ -89,7 +101,7 @@ export function mixup(root) {
 
   const begin = (button, settings) =>
     act(button, async () => {
-      await train({ self_fraction: Number(slider.value), ...settings });
+      await train({ ...(chosen && !none && { self_fraction: Number(slider.value) }), ...settings });
       keep(null);
       openTab("rounds");
     });
@@ -105,7 +117,7 @@ export function mixup(root) {
     draw();
   });
 
-  return { load, plan, show };
+  return { load, plan, refresh, show };
 }
 
 function meaning(found) {

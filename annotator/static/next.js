@@ -63,8 +63,10 @@ const STEPS = {
     ),
   review: ({ next, review }) =>
     step(
-      `Review what the model chose for round ${next.round}`,
-      `${plural(review.pairs, "self pair")}, ${review.unreviewed} not looked at yet.`,
+      review.pairs ? `Review what the model chose for round ${next.round}` : "The model found no clear pair",
+      review.pairs
+        ? `${plural(review.pairs, "self pair")}, ${review.unreviewed} not looked at yet.`
+        : `Round ${next.round} can be trained on people's pairs alone.`,
       "Review",
       () => openTab("review"),
     ),

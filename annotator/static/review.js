@@ -72,7 +72,7 @@ export function mount(root) {
     const at = selected.at();
     if (at !== null) selected.select(at, { focus: false });
     draw();
-    mixup.plan();
+    mixup.refresh(review);
   }
 
   /** Others decided meanwhile, or a decision was kept whose answer was lost. */
@@ -172,7 +172,7 @@ export function mount(root) {
     if (none) {
       find("audit-title").textContent = "The model found no pair";
       find("audit-text").textContent =
-        "None of the images it drew differ as clearly to it as those that you chose between. Label more pairs, or train another round on yours alone.";
+        "None of the images it drew differ clearly enough to it. Label more pairs, or train another round on yours alone.";
       return;
     }
     if (!done) {

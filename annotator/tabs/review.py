@@ -55,7 +55,7 @@ MARKUP = """
     <section class="sail-card sail-mixing" data-testid="mixing">
       <label class="sail-slider">
         <span>Mixup ratio</span>
-        <input type="range" min="0" max="1" step="0.05" data-testid="mixup-ratio"
+        <input type="range" min="0" max="1" step="0.01" data-testid="mixup-ratio"
                aria-describedby="sail-mix-meaning">
         <output data-testid="mixup-value"></output>
       </label>

@@ -46,7 +46,13 @@ _ADVANCED = (
         (
             _Setting("num_candidates", "Candidates a prompt", "2"),
             _Setting("self_pairs_per_prompt", "Self pairs a prompt", "1"),
-            _Setting("min_margin", "Least margin", "0", "0.05", "Beside that of your own pairs."),
+            _Setting(
+                "min_margin",
+                "Least margin",
+                "0",
+                "0.05",
+                "Beside your own pairs', when next proposed.",
+            ),
             _Setting("scoring.draws", "Draws to judge with", "2"),
         ),
     ),

@@ -102,6 +102,11 @@ class Method:
     second_taste: bool = False
     """Every other label is given by somebody with another taste."""
 
+    @property
+    def proposes(self) -> bool:
+        """Whether it has the policy judge images of its own."""
+        return self.train not in (nothing, once, in_rounds)
+
 
 PAPER: Changes = {
     "prompts_per_round": 32,
@@ -113,6 +118,7 @@ PAPER: Changes = {
     "self_pairs_per_prompt": 1,
     "reference": "parent",
     "mixup.self_fraction": 0.25,
+    "mixup.most_times": None,
     "keep_self_pairs": 1.0,
     "min_margin": 0.0,
     "optimisation.self_pair_draws": "new",

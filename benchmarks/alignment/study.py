@@ -41,6 +41,12 @@ from sail.rounds import Round, parse_prompts
 from sail.runfolder import RunFolder, sha256_file
 from sail.sampling import draw
 
+SETTINGS = frozenset(LoopSettings.model_fields)
+OF_SELF_PAIRS = {
+    "prompts_per_round", "later_prompts_per_round", "num_candidates", "draw_strength", "choose",
+    "self_pairs_per_prompt", "keep_self_pairs", "min_margin", "mixup",
+}  # fmt: skip
+"""Settings that say nothing to a method that learns from human pairs alone."""
 STARTER = ModelRef(source="data/starter")
 PROMPTS = Path("data/prompts")
 
@@ -92,8 +98,10 @@ def still_holds(unit: Mapping[str, Any], size: Size) -> bool:
     """
     if unit["inputs"] != inputs(size) or unit["method"].split()[0] not in METHODS:
         return False
-    now = settings_at(size, method_named(unit["method"]), unit["repeat"])
-    return _agrees(unit["settings"], now.model_dump(mode="json"))
+    method = method_named(unit["method"])
+    used = SETTINGS if method.proposes else SETTINGS - OF_SELF_PAIRS
+    then = {name: value for name, value in unit["settings"].items() if name in used}
+    return _agrees(then, settings_at(size, method, unit["repeat"]).model_dump(mode="json"))
 
 
 def _agrees(then: Any, now: Any) -> bool:
@@ -257,7 +265,7 @@ class Study:
         }
 
 
-def own_accuracy(taste: str, folder: RunFolder, sd: float) -> dict[str, float]:
+def own_accuracy(taste: str, folder: RunFolder, sd: float) -> dict[str, float | None]:
     """Of self pairs: the share whose winner is liked better, the mean difference, and the best possible."""
     sets = utilities_of(taste, folder, sd)
     gaps = np.array(
@@ -268,9 +276,9 @@ def own_accuracy(taste: str, folder: RunFolder, sd: float) -> dict[str, float]:
     )
     clear = np.abs(gaps) >= TIE_BELOW_SD
     return {
-        "right": float((gaps[clear] > 0).mean()) if clear.any() else float("nan"),
+        "right": float((gaps[clear] > 0).mean()) if clear.any() else None,
         "clear": int(clear.sum()),
-        "gap": float(gaps.mean()),
+        "gap": float(gaps.mean()) if len(gaps) else None,
         "best_gap": float(np.mean([own.max() - own.min() for own in sets.values()])),
     }
 

@@ -16,6 +16,7 @@ from annotator import jobs
 from annotator.audit import typical_margin, winner_side
 from annotator.rows import ReviewPair, Run
 from annotator.store import Store
+from sail.runfolder import RunFolder
 
 pytestmark = pytest.mark.browser
 
@@ -376,8 +377,9 @@ def test_where_the_model_found_no_pair_it_says_so_and_a_round_on_peoples_pairs_c
     page.wait_for_selector(".sail-label[data-mounted]", state="attached")
     open_tab(page, "Review")
     expect(page.get_by_test_id("audit-title")).to_have_text("The model found no pair")
-    expect(page.get_by_test_id("mixup-meaning")).to_contain_text("no self pair")
+    expect(page.get_by_test_id("review-counts")).to_have_text("No self pair for round 1.")
     expect(page.get_by_test_id("bulk")).to_be_hidden()
+    expect(page.get_by_test_id("mixing")).to_be_hidden()
     page.get_by_test_id("train-round").click()
     opened = Store(home / "none clear")
     until(page, lambda: [run.job for run in opened.runs()].count("train") == 2)
@@ -385,6 +387,20 @@ def test_where_the_model_found_no_pair_it_says_so_and_a_round_on_peoples_pairs_c
 
 
 # The mixup ratio
+
+
+def test_a_ratio_that_nobody_moved_follows_what_suits_the_pairs_and_is_no_setting(
+    store: Store, app: App, page: Page
+) -> None:
+    jobs.change_settings(store, {"mixup": {"self_fraction": 0.98}}, by="ann")
+    review = open_review(store, app, page)
+    before, people = store.project().settings, store.counts().trainable
+    expect(review.get_by_test_id("mixup-value")).to_have_text(f"{round(100 * 96 / (96 + people))} %")
+    review.get_by_test_id("train-round").click()
+    until(page, lambda: [run.job for run in store.runs()].count("train") == 2)
+    train = next(run for run in store.runs() if run.job == "train" and run.round == 1)
+    assert RunFolder(store.run_folder(train)).request().mixup.self_fraction == 96 / (96 + people)
+    assert store.project().settings == before
 
 
 def test_the_mixup_ratio_is_a_draft_that_a_reload_keeps_and_all_self_is_warned_of(

@@ -250,9 +250,11 @@ def next_step(store: Store) -> NextStep:
     )
 
 
-def mixup_plan(store: Store, self_fraction: float) -> MixupPlan:
-    """What a mixup ratio means for the next round, before anything is trained."""
+def mixup_plan(store: Store, self_fraction: float | None = None) -> MixupPlan:
+    """What a mixup ratio, or the one that suits the pairs, means for the next round before it is trained."""
     pairs, settings = training_pairs(store), store.project().settings
+    if self_fraction is None:
+        self_fraction = loop.suited_fraction(settings, pairs)
     human, own = loop.trainable(pairs), sum(pair.source == "self" for pair in pairs)
     return mixup.plan(
         self_fraction,

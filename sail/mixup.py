@@ -13,6 +13,8 @@ from sail.records import Source
 class MixupPlan:
     """What a self fraction means before anything is trained."""
 
+    self_fraction: float
+    """As it was asked for, also where one side is missing."""
     human_pairs: int
     """Unique human pairs to learn from."""
     self_pairs: int
@@ -64,6 +66,7 @@ def plan(
     fraction = effective_fraction(self_fraction, human_pairs=human_pairs, self_pairs=self_pairs)
     self_draws = self_draws_among(steps * batch_pairs, fraction)
     return MixupPlan(
+        self_fraction=self_fraction,
         human_pairs=human_pairs,
         self_pairs=self_pairs,
         human_draws=steps * batch_pairs - self_draws,

@@ -218,7 +218,7 @@ def test_a_round_from_label_to_export_over_the_routes(client: TestClient, projec
     ]
     assert client.post(f"{base}/reviews", json={"reviews": reviews}).json()["review"]["flip"] == 1
     plan = client.get(f"{base}/mixup", params={"self_fraction": 0.5}).json()
-    assert (plan["human_pairs"], plan["self_pairs"]) == (6, 3)
+    assert (plan["human_pairs"], plan["self_pairs"], plan["self_fraction"]) == (6, 3, 0.5)
     run = client.post(f"{base}/runs", json={"job": "train", "self_fraction": 0.5}).json()
     wait_for(lambda: store.run(run["id"]).what == "done")
     detail = client.get(f"{base}/runs/{run['id']}").json()

@@ -15,7 +15,6 @@ from annotator.audit import Side
 from annotator.projects import OpenProject
 from annotator.routes.common import Body, Id, InProject, Person, Uuid, image_url, named, with_etag
 from annotator.rows import Audit, Review, ReviewPair
-from sail import rounds as loop
 from sail.records import Decision
 
 api = APIRouter()
@@ -58,7 +57,6 @@ def review_of(project: OpenProject, who: str) -> dict[str, Any]:
     return {
         "run": run.id if run else None,
         "round": jobs.next_round(store),
-        "self_fraction": loop.suited_fraction(store.project().settings, jobs.training_pairs(store)),
         "audit": audit_view(store.audit(run)) if run else None,
         "bulk": {**asdict(bulk), "by": named(bulk.by, names, to=who)} if bulk else None,
         "pairs": [pair_view(project, pair, names, who) for pair in pairs],
@@ -163,7 +161,9 @@ def undo_bulk(body: UndoBulkBody, project: InProject, who: Person) -> dict[str, 
 
 
 @api.get("/projects/{project}/mixup")
-def mixup(project: InProject, self_fraction: Annotated[float, Field(ge=0, le=1)]) -> dict[str, Any]:
-    """What a mixup ratio means for the next round."""
+def mixup(
+    project: InProject, self_fraction: Annotated[float | None, Field(ge=0, le=1)] = None
+) -> dict[str, Any]:
+    """What a mixup ratio means for the next round; without one, of the ratio that suits the pairs."""
     plan = jobs.mixup_plan(project.store, self_fraction)
     return {**asdict(plan), "human_passes": plan.human_passes, "self_passes": plan.self_passes}

@@ -34,8 +34,7 @@ export function mixup(root) {
   /** What suits the pairs as they stand now, unless somebody moved the ratio. */
   function refresh(review) {
     const draft = stored();
-    chosen ||= draft !== null;
-    if (!chosen || draft !== null) slider.value = draft ?? review.self_fraction;
+    if (draft !== null) [chosen, slider.value] = [true, draft];
     none = review.pairs.length === 0;
     plan();
   }
@@ -66,11 +65,11 @@ export function mixup(root) {
   });
 
   async function plan() {
-    const fraction = Number(slider.value);
-    find("mixup-value").textContent = percent(fraction);
     if (round === null) return;
     try {
-      const found = await ask(`${base}/mixup?self_fraction=${fraction}`);
+      const found = await ask(`${base}/mixup${chosen ? `?self_fraction=${slider.value}` : ""}`);
+      if (!chosen) slider.value = found.self_fraction;
+      find("mixup-value").textContent = percent(Number(slider.value));
       find("mixup-meaning").textContent = meaning(found);
       find("mixup-warning").replaceChildren(...warnings(found).map((text) => h("span", {}, text)));
     } catch (error) {

@@ -396,6 +396,9 @@ def test_a_ratio_that_nobody_moved_follows_what_suits_the_pairs_and_is_no_settin
     review = open_review(store, app, page)
     before, people = store.project().settings, store.counts().trainable
     expect(review.get_by_test_id("mixup-value")).to_have_text(f"{round(100 * 96 / (96 + people))} %")
+    press(review, "j", "f")
+    expect(review.get_by_test_id("mixup-value")).to_have_text(f"{round(100 * 92 / (92 + people + 1))} %")
+    press(review, "z")
     review.get_by_test_id("train-round").click()
     until(page, lambda: [run.job for run in store.runs()].count("train") == 2)
     train = next(run for run in store.runs() if run.job == "train" and run.round == 1)

@@ -18,8 +18,8 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from pairs import human_pairs, self_pairs
 from safetensors.torch import load_file
-from test_engine import self_pairs
 from tiny_model import build_tiny_model
 
 from sail import distributed
@@ -38,7 +38,6 @@ from sail.config import (
     TrainRequest,
 )
 from sail.loop import Loop, LoopRequest
-from sail.records import LatentsRef, TrainingPair
 from sail.runfolder import ADAPTER_FILE, Progress, RunFolder, Snapshot, read_lines
 from sail.running import execute
 
@@ -83,20 +82,6 @@ def model(tmp_path_factory) -> ModelRef:
     return ModelRef(source=str(build_tiny_model(tmp_path_factory.mktemp("model") / "tiny")))
 
 
-def pairs_of(proposed: RunFolder) -> list[TrainingPair]:
-    return [
-        TrainingPair(
-            id=f"human-{found.prompt_index}",
-            prompt=found.prompt,
-            winner=LatentsRef(file=str(proposed.path / found.latents), row=0),
-            loser=LatentsRef(file=str(proposed.path / found.latents), row=1),
-            source="human",
-            held_out=found.prompt_index == 3,
-        )
-        for found in proposed.candidate_sets()
-    ]
-
-
 def train_request(model: ModelRef, *, steps: int = 8, batch_pairs: int = 5) -> TrainRequest:
     return TrainRequest(
         model=model,
@@ -124,7 +109,7 @@ class Runs:
         seed = ProposeRequest(model=model, prompts=PROMPTS, num_candidates=2, pairs_to_show=1, sampling=QUICK)
         self.seed = self._created("seed", seed)
         execute(self.seed)
-        self.train = self._one_and_two("train", train_request(model), pairs=pairs_of(self.seed))
+        self.train = self._one_and_two("train", train_request(model), pairs=human_pairs(self.seed))
         execute(self.train[0])
         adapter = self.train[0].path / "adapter"
         sha256 = self.train[0].result()["sha256"]
@@ -171,7 +156,7 @@ def runs(tmp_path_factory, model) -> Runs:
         "mixup": Mixup(self_fraction=0.5),
     }
     long = long.model_copy(update=changes)
-    pairs = [*pairs_of(runs.seed), *self_pairs(runs.propose[0])]
+    pairs = [*human_pairs(runs.seed), *self_pairs(runs.propose[0])]
     runs.whole, runs.hurt = (runs._created(name, long, pairs=pairs) for name in ("whole", "hurt"))
     runs.said = hurt_three_times(runs.hurt)
     runs.half = runs.copy(runs.hurt, "half")
@@ -405,7 +390,7 @@ def test_a_step_with_fewer_pairs_than_processes_is_refused(monkeypatch, tmp_path
     seed = ProposeRequest(model=model, prompts=PROMPTS[:2], num_candidates=2, pairs_to_show=1, sampling=QUICK)
     proposed = RunFolder.create(tmp_path / "seed", seed)
     execute(proposed)
-    run = RunFolder.create(tmp_path / "run", train_request(model, batch_pairs=1), pairs=pairs_of(proposed))
+    run = RunFolder.create(tmp_path / "run", train_request(model, batch_pairs=1), pairs=human_pairs(proposed))
     # Two processes as far as anybody asks; this one does not get as far as speaking to the other.
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     with pytest.raises(ValueError, match="1 pairs cannot be shared by 2 processes"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from pairs import human_pairs, self_pairs
 from safetensors.torch import load_file, save_file
 from tiny_model import build_tiny_model
 
@@ -59,20 +60,6 @@ def proposed(model, tmp_path_factory) -> RunFolder:
     return folder
 
 
-def human_pairs(proposed: RunFolder) -> list[TrainingPair]:
-    return [
-        TrainingPair(
-            id=f"human-{found.prompt_index}",
-            prompt=found.prompt,
-            winner=LatentsRef(file=str(proposed.path / found.latents), row=0),
-            loser=LatentsRef(file=str(proposed.path / found.latents), row=1),
-            source="human",
-            held_out=found.prompt_index == 3,
-        )
-        for found in proposed.candidate_sets()
-    ]
-
-
 def train_request(model: ModelRef, **changes) -> TrainRequest:
     steps = changes.pop("steps", 6)
     rate = changes.pop("learning_rate", 1e-2)
@@ -113,20 +100,6 @@ def judged(model, trained, tmp_path_factory) -> RunFolder:
     folder = RunFolder.create(path, request, adapters={sha256: trained.path / "adapter"})
     execute(folder)
     return folder
-
-
-def self_pairs(judged: RunFolder) -> list[TrainingPair]:
-    found = {one.prompt_index: str(judged.path / one.latents) for one in judged.candidate_sets()}
-    return [
-        TrainingPair(
-            id=f"self-{pair.prompt_index}",
-            prompt=pair.prompt,
-            winner=LatentsRef(file=found[pair.prompt_index], row=pair.winner),
-            loser=LatentsRef(file=found[pair.prompt_index], row=pair.loser),
-            source="self",
-        )
-        for pair in judged.self_pairs()
-    ]
 
 
 def on_judged_draws(request: TrainRequest, **changes) -> TrainRequest:

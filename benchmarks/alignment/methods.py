@@ -129,8 +129,9 @@ PAPER: Changes = {
 rates tried on the tuning tastes at which named subjects are kept within 3 points."""
 
 WINNERS_ALONE: Changes = {"loss.objective": "winner", "loss.winner_penalty": 0.0, "loss.winner_pull": 0.0}
-ALL_KEPT: Changes = {"keep_self_pairs": 1.0}
-CLEAR_ONES: Changes = {"keep_self_pairs": 1.0, "min_margin": 0.5}
+ANY_MARGIN: Changes = {"min_margin": 0.0}
+ALL_KEPT: Changes = {"keep_self_pairs": 1.0, **ANY_MARGIN}
+VARIED: Changes = {"monitoring.min_diversity_ratio": 0.85}
 NEW_DRAWS: Changes = {"optimisation.self_pair_draws": "new"}
 NO_MIXUP: Changes = {"mixup.self_fraction": 1.0}
 
@@ -146,11 +147,13 @@ METHODS: dict[str, Method] = {
     "sail_6_no_mixup": Method(changes=NO_MIXUP),
     "sail_6_random_pairs": Method(changes={"choose": "random", "self_pairs_per_prompt": 1, **ALL_KEPT}),
     "sail_6_all_pairs": Method(changes=ALL_KEPT),
-    "sail_6_clear_pairs": Method(changes=CLEAR_ONES),
+    "sail_6_any_margin": Method(changes=ANY_MARGIN),
     "sail_6_independent_draws": Method(changes={"scoring.shared": False, **NEW_DRAWS}),
     "sail_6_new_draws": Method(changes=NEW_DRAWS),
     "sail_6_own_images": Method(changes={"draw_strength": 1.0}),
     "sail_6_base_images": Method(changes={"draw_strength": 0.0}),
+    "sail_6_varied": Method(changes=VARIED),
+    "dpo_6_varied": Method(train=in_rounds, changes=VARIED),
     # Robustness.
     "sail_24_labels": Method(labels=24),
     "sail_192_labels": Method(labels=192),

@@ -31,7 +31,9 @@ COMPARED = (
     ("sail_6", "sail_6_random_pairs"),
     ("sail_6_new_draws", "sail_6_independent_draws"),
     ("sail_6", "sail_6_new_draws"),
-    ("sail_6_clear_pairs", "sail_6"),
+    ("sail_6", "sail_6_any_margin"),
+    ("sail_6_varied", "dpo_6_varied"),
+    ("sail_6_varied", "dpo_100"),
     ("sail_6_flipped_20_smoothed", "sail_6_flipped_20"),
     ("sail_6", "sft_6"),
 )

@@ -257,17 +257,24 @@ def closed_because(measured: Measured, limits: Monitoring) -> list[str]:
 def spoiled_because(found: Beside, limits: Monitoring) -> list[str]:
     """Why images like these are not accepted; [] where they are."""
     reasons = []
-    diversity = found.diversity_ratio
-    if diversity is not None and diversity < limits.min_diversity_ratio:
+    diversity, least = found.diversity_ratio, limits.min_diversity_ratio
+    if diversity is not None and diversity < least:
         reasons.append(
-            f"Images of one prompt differ {diversity:.2f} times as much as the base model's; "
-            f"the gate asks for {limits.min_diversity_ratio:.2f}."
+            f"Images of one prompt differ {_told_from(least, diversity)} times as much as the base model's; "
+            f"the gate asks for {least:.2f}."
         )
     saturation = found.saturation_ratio
     most = limits.max_saturation_ratio
     if saturation is not None and not 1 / most <= saturation <= most:
+        bound = most if saturation > most else 1 / most
         reasons.append(
-            f"Images are {saturation:.2f} times as saturated as the base model's; "
+            f"Images are {_told_from(bound, saturation)} times as saturated as the base model's; "
             f"the gate allows {1 / most:.2f} to {most:.2f}."
         )
     return reasons
+
+
+def _told_from(bound: float, value: float) -> str:
+    """With two decimals, or as many as it takes to see that it is not the bound."""
+    enough = (digits for digits in range(2, 7) if f"{value:.{digits}f}" != f"{bound:.{digits}f}")
+    return f"{value:.{next(enough, 7)}f}"

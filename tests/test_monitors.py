@@ -1,0 +1,27 @@
+"""What the gate says of a round's images."""
+
+import pytest
+
+from sail.config import Monitoring
+from sail.monitors import Beside, spoiled_because
+
+LIMITS = Monitoring(min_diversity_ratio=0.6, max_saturation_ratio=2)
+
+
+def test_images_within_the_bounds_are_accepted():
+    assert spoiled_because(Beside(0.6, 2.0), LIMITS) == []
+    assert spoiled_because(Beside(None, None), LIMITS) == []
+
+
+@pytest.mark.parametrize(
+    ("diversity", "saturation", "said"),
+    [
+        (0.52, 1.0, "differ 0.52 times as much as the base model's; the gate asks for 0.60."),
+        (0.5979, 1.0, "differ 0.598 times as much as the base model's; the gate asks for 0.60."),
+        (1.0, 0.31, "are 0.31 times as saturated as the base model's; the gate allows 0.50 to 2.00."),
+        (1.0, 2.0004, "are 2.0004 times as saturated as the base model's; the gate allows 0.50 to 2.00."),
+    ],
+)
+def test_a_figure_that_is_refused_is_seen_to_be_beyond_its_bound(diversity, saturation, said):
+    (reason,) = spoiled_because(Beside(diversity, saturation), LIMITS)
+    assert reason.endswith(said)

@@ -12,6 +12,8 @@ from benchmarks.alignment.figures import draw_figures
 from benchmarks.alignment.methods import METHODS, changed, method_named, settings_of
 from benchmarks.alignment.pool import TABLE, TASTES, TUNING, temperature_for
 from benchmarks.alignment.study import STARTER
+from benchmarks.alignment.table import Table, gain, win_rate, win_rate_as_asked
+from benchmarks.alignment.targets import Target
 from benchmarks.alignment.working import prepare, work
 from benchmarks.taste import (
     Person,
@@ -57,7 +59,7 @@ def unit(method, repeat, utility, taste="light"):
 
 @pytest.fixture
 def table():
-    return report.Table(
+    return Table(
         [
             *(unit("base", repeat, [0.0, 0.0]) for repeat in range(3)),
             *(unit("sail_6", repeat, [1.0 + 0.1 * repeat, 0.0]) for repeat in range(3)),
@@ -87,32 +89,32 @@ def test_tastes_for_tuning_are_not_in_the_table():
 
 
 def test_gain_is_a_paired_difference_with_an_interval_over_repeats(table):
-    gain = table.paired("sail_6", "base", report.gain)
+    found = table.paired("sail_6", "base", gain)
     # Repeats gain .5, .55 and .6: mean .55, standard error .05 / sqrt(3), t with two degrees of freedom.
-    assert gain["mean"] == pytest.approx(0.55)
-    assert gain["high"] - gain["mean"] == pytest.approx(4.3027 * 0.05 / 3**0.5, rel=1e-4)
+    assert found["mean"] == pytest.approx(0.55)
+    assert found["high"] - found["mean"] == pytest.approx(4.3027 * 0.05 / 3**0.5, rel=1e-4)
 
 
 def test_images_that_are_liked_alike_are_half_a_win(table):
-    assert table.paired("sail_6", "base", report.win_rate)["mean"] == pytest.approx(0.75)
-    assert table.paired("sail_6", "dpo_6", report.win_rate)["mean"] == pytest.approx(1.0)
+    assert table.paired("sail_6", "base", win_rate)["mean"] == pytest.approx(0.75)
+    assert table.paired("sail_6", "dpo_6", win_rate)["mean"] == pytest.approx(1.0)
 
 
 def test_an_image_without_the_subject_that_was_asked_for_loses_to_one_with_it():
     liked, asked = unit("sail_6_paper", 0, [5.0, 5.0, 5.0, 5.0]), unit("sail_6", 0, [1.0, 1.0, 9.0, 1.0])
     liked["subject_found"], asked["subject_found"] = [0, 0, 1, 1], [1, 0, 1, 1]
-    assert report.win_rate(asked, liked) == 0.25
+    assert win_rate(asked, liked) == 0.25
     # Won for its subject, drawn since neither has one, won and lost by utility.
-    assert report.win_rate_as_asked(asked, liked) == 0.625
+    assert win_rate_as_asked(asked, liked) == 0.625
 
 
 def test_two_methods_are_compared_only_where_both_were_measured():
-    table = report.Table([unit("sail_6", 0, [1.0]), unit("sail_6", 1, [5.0]), unit("dpo_6", 1, [2.0])])
-    assert table.paired("sail_6", "dpo_6", report.gain) == {"mean": 3.0, "low": None, "high": None}
+    table = Table([unit("sail_6", 0, [1.0]), unit("sail_6", 1, [5.0]), unit("dpo_6", 1, [2.0])])
+    assert table.paired("sail_6", "dpo_6", gain) == {"mean": 3.0, "low": None, "high": None}
 
 
 def test_tastes_of_one_repeat_are_one_observation():
-    table = report.Table([unit("sail_6", 0, [1.0], "light"), unit("sail_6", 0, [3.0], "smoothness")])
+    table = Table([unit("sail_6", 0, [1.0], "light"), unit("sail_6", 0, [3.0], "smoothness")])
     assert table.over_repeats("sail_6", lambda one: one["utility"][0])["mean"] == 2.0
     assert table.over_repeats("sail_6", lambda one: one["utility"][0])["low"] is None
 
@@ -120,22 +122,42 @@ def test_tastes_of_one_repeat_are_one_observation():
 def test_the_published_file_names_every_method_and_comparison(table, tmp_path):
     report.publish(table, tmp_path, "python -m benchmarks.alignment")
     found = json.loads((tmp_path / "alignment.json").read_text())
-    assert set(found) == {"command", "versions", "tastes", "methods", "against"}
+    assert set(found) == {"command", "versions", "tastes", "methods", "against", "targets"}
     assert set(found["methods"]) == {"base", "sail_6", "dpo_6"} and set(found["against"]) == {
         "sail_6 : dpo_6"
     }
     assert "| sail_6 | 96 | 1 x 3 | 0.55 (" in (tmp_path / "alignment.md").read_text()
 
 
+def test_a_target_is_reached_by_its_mean_and_the_low_end_that_it_asks_for():
+    assert Target("", 0.5, {"mean": 0.6, "low": None, "high": None}).reached
+    assert Target("", 0.5, {"mean": 0.6, "low": 0.47, "high": 0.7}, low=0.48).reached is False
+    assert Target("", 0.5, {"mean": 0.49, "low": 0.48, "high": 0.5}, low=0.48).reached is False
+    assert Target("", 0.5, {"mean": 0.6, "low": None, "high": None}, low=0.48).reached is None
+    assert Target("", 0.5, {"mean": None, "low": None, "high": None}).reached is None
+
+
+def test_targets_are_told_with_what_was_found_and_with_the_most_there_is_to_win(table, tmp_path):
+    text = report.publish(table, tmp_path, "python -m benchmarks.alignment")
+    assert "| wins against dpo_6 | 58 % | 100.0 % (100.0 to 100.0) | yes |" in text
+    assert "| wins against dpo_100 | 50 %, low end 48 % | - | not measured |" in text
+    # Base's diversity is 1, the round's .9; two of its images are at best 1.2, where dpo_6 has 0 and -1.
+    assert "| diversity beside base's | 85 % | 90.0 % (90.0 to 90.0) | yes |" in text
+    assert (
+        "| light | -0.50 (-0.50 to -0.50) | 0.55 (0.43 to 0.67) | 100.0 % (100.0 to 100.0) of 100.0 % |"
+        in text
+    )
+
+
 def test_a_repeat_with_tastes_missing_is_not_yet_an_observation():
     units = [unit("sail_6", repeat, [1.0], taste) for repeat in (0, 1) for taste in ("light", "size")]
-    table = report.Table([*units, unit("sail_6", 2, [100.0], "light")])
+    table = Table([*units, unit("sail_6", 2, [100.0], "light")])
     assert table.over_repeats("sail_6", lambda one: one["utility"][0]) == {"mean": 1, "low": 1, "high": 1}
 
 
 def test_methods_are_put_beside_each_other_on_what_all_of_them_have():
     units = [unit("sail_6", 0, [1.0], taste) for taste in ("light", "size")]
-    beside = report.Table([*units, unit("sft_6", 0, [0.5], "size")]).beside(["sail_6", "sft_6"])
+    beside = Table([*units, unit("sft_6", 0, [0.5], "size")]).beside(["sail_6", "sft_6"])
     assert [(one["method"], one["taste"]) for name in beside.methods for one in beside.of(name)] == [
         ("sail_6", "size"),
         ("sft_6", "size"),
@@ -144,7 +166,7 @@ def test_methods_are_put_beside_each_other_on_what_all_of_them_have():
 
 def test_figures_are_drawn_of_whatever_was_measured(table, tmp_path):
     draw_figures(table, tmp_path)
-    draw_figures(report.Table([unit("sail_6", 0, [1.0])]), tmp_path)
+    draw_figures(Table([unit("sail_6", 0, [1.0])]), tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {"labels.svg", "rounds.svg", "gains.svg"}
 
 

@@ -70,8 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--report", action="store_true", help="only write the table of the finished units")
     asked = parser.parse_args(arguments)
     from benchmarks.alignment.figures import draw_figures
-    from benchmarks.alignment.report import Table, publish
+    from benchmarks.alignment.report import publish
     from benchmarks.alignment.study import Size, still_holds
+    from benchmarks.alignment.table import Table
 
     out = asked.out or (WORK / "quick" if asked.quick else RESULTS)
     units = asked.units or out / "alignment_units.jsonl"

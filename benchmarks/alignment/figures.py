@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot as plt
 
-from benchmarks.alignment.report import Table, win_rate
+from benchmarks.alignment.table import Table, win_rate
 
 plt.switch_backend("Agg")
 plt.rcParams.update({"svg.hashsalt": "alignment", "axes.spines.top": False, "axes.spines.right": False})

@@ -1,27 +1,19 @@
-"""Units -> means with intervals, a table, figures, alignment.json. Knows no model.
-
-The unit of chance is the repeat: a method's figures are averaged over tastes within each repeat, and the
-interval is Student's over repeats.
-"""
+"""The table in words: Markdown and alignment.json. Knows no model."""
 
 from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import numpy as np
-from scipy import stats
-
 from benchmarks.alignment.methods import CORE
+from benchmarks.alignment.table import Interval, Table, Unit, gain, win_rate, win_rate_as_asked
+from benchmarks.alignment.targets import Target, targets
 
-Unit = dict[str, Any]
-ALIKE_SD = 0.1
-"""Two images whose utilities differ by less, in standard deviations of base's images, are a draw."""
 COMPARED = (
     ("sail_6", "dpo_100"),
     ("sail_6", "dpo_6"),
@@ -37,123 +29,6 @@ COMPARED = (
     ("sail_6_flipped_20_smoothed", "sail_6_flipped_20"),
     ("sail_6", "sft_6"),
 )
-
-
-class Table:
-    """All units that were measured, by method, taste and repeat."""
-
-    def __init__(self, units: Iterable[Unit]) -> None:
-        self._units = {(unit["method"], unit["taste"], unit["repeat"]): unit for unit in units}
-
-    @property
-    def methods(self) -> list[str]:
-        return list(dict.fromkeys(method for method, _, _ in self._units))
-
-    @property
-    def tastes(self) -> list[str]:
-        return list(dict.fromkeys(taste for _, taste, _ in self._units))
-
-    def of(self, method: str) -> list[Unit]:
-        return [unit for key, unit in self._units.items() if key[0] == method]
-
-    def beside(self, methods: Sequence[str]) -> Table:
-        """These methods on the tastes and repeats that all of them have: only then do their rows compare."""
-        keys = [{key[1:] for key in self._units if key[0] == method} for method in methods]
-        shared = set.intersection(*keys) if keys else set()
-        return Table(unit for key, unit in self._units.items() if key[0] in methods and key[1:] in shared)
-
-    def over_repeats(self, method: str, figure: Callable[[Unit], float | None]) -> dict[str, float | None]:
-        """Mean over tastes, then mean and interval over repeats, of what `figure` finds in a unit.
-
-        A repeat in which tastes are still missing is left out, since tastes differ more than repeats.
-        """
-        by_repeat: dict[int, list[float]] = {}
-        for unit in self.of(method):
-            value = figure(unit)
-            if value is not None and np.isfinite(value):
-                by_repeat.setdefault(unit["repeat"], []).append(value)
-        most = max(map(len, by_repeat.values()), default=0)
-        return interval([float(np.mean(values)) for values in by_repeat.values() if len(values) == most])
-
-    def paired(
-        self, method: str, other: str, compare: Callable[[Unit, Unit], float]
-    ) -> dict[str, float | None]:
-        """The same of two methods' images on the same prompts and noise seeds, where both were measured."""
-
-        def figure(unit: Unit) -> float | None:
-            beside = self._units.get((other, unit["taste"], unit["repeat"]))
-            return None if beside is None else compare(unit, beside)
-
-        return self.over_repeats(method, figure)
-
-    def summary(self, method: str) -> dict[str, Any]:
-        units = self.of(method)
-        current = [unit["rounds"][unit["current"]] for unit in units if unit["current"] is not None]
-        return {
-            "labels": units[0]["labels"],
-            "repeats": len({unit["repeat"] for unit in units}),
-            "tastes": len({unit["taste"] for unit in units}),
-            "gain": self.paired(method, "base", gain),
-            "win_rate": self.paired(method, "base", win_rate),
-            "utility": _mean(np.mean(unit["utility"]) for unit in units),
-            "prompt_following": _mean(unit["prompt_following"] for unit in units),
-            "subject_found": _mean(np.mean(unit["subject_found"]) for unit in units),
-            "judge_accuracy": _mean(one["judge_accuracy"] for one in current),
-            "own_accuracy": _mean(
-                (one["learned_from"] or {}).get("right") for unit in units for one in unit["rounds"]
-            ),
-            "human_agreement": _mean(one["human_agreement"] for one in current),
-            "diversity_ratio": _mean(one["diversity_ratio"] for one in current),
-            "saturation_ratio": _mean(one["saturation_ratio"] for one in current),
-            "rounds_kept": _mean(float(sum(one["accepted"] for one in unit["rounds"])) for unit in units),
-            "unet_evaluations": _mean(unit["unet_evaluations"] for unit in units),
-            # Other programs make some units slow.
-            "seconds": float(median(unit["seconds"] for unit in units)),
-        }
-
-
-def gain(own: Unit, other: Unit) -> float:
-    """Mean difference of utility, in standard deviations of base's images."""
-    return float(_better_by(own, other).mean())
-
-
-def win_rate(own: Unit, other: Unit) -> float:
-    """Share of images that are liked better than the other's; a draw counts half."""
-    return _wins(_better_by(own, other))
-
-
-def win_rate_as_asked(own: Unit, other: Unit) -> float:
-    """The same where an image without the subject that the prompt names loses to one with it.
-
-    Utility alone prefers whoever forgets the prompt for the taste. Two images without it are a draw.
-    """
-    shows, other_shows = (np.array(unit["subject_found"], bool) for unit in (own, other))
-    both = np.where(shows & other_shows, _better_by(own, other), 0.0)
-    return _wins(np.where(shows == other_shows, both, np.where(shows, np.inf, -np.inf)))
-
-
-def _better_by(own: Unit, other: Unit) -> np.ndarray:
-    return np.array(own["utility"]) - np.array(other["utility"])
-
-
-def _wins(difference: np.ndarray) -> float:
-    return float((difference > ALIKE_SD).mean() + 0.5 * (np.abs(difference) <= ALIKE_SD).mean())
-
-
-def interval(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean and 95 % t interval; without ends where there is one value alone."""
-    if not values:
-        return {"mean": None, "low": None, "high": None}
-    mean = float(np.mean(values))
-    if len(values) == 1:
-        return {"mean": mean, "low": None, "high": None}
-    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-    return {"mean": mean, "low": mean - half, "high": mean + half}
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None and np.isfinite(value)]
-    return float(np.mean(known)) if known else None
 
 
 def publish(table: Table, out: Path, command: str) -> str:
@@ -178,6 +53,7 @@ def publish(table: Table, out: Path, command: str) -> str:
         "tastes": table.tastes,
         "methods": methods,
         "against": against,
+        "targets": [asdict(target) for target in targets(table)],
     }
     (out / "alignment.json").write_text(json.dumps(found, indent=1) + "\n")
     text = markdown(methods, against)
@@ -186,6 +62,7 @@ def publish(table: Table, out: Path, command: str) -> str:
     if few and same.methods:
         text += "\nOn the tastes and repeats that all of these have:\n\n"
         text += markdown({method: same.summary(method) for method in same.methods}, {})
+    text += "\n" + _targets_as_words(targets(table)) + "\n" + _by_taste(table)
     (out / "alignment.md").write_text(text)
     return text
 
@@ -219,7 +96,39 @@ def markdown(methods: dict[str, Any], against: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _shown(found: dict[str, float | None], *, share: bool = False) -> str:
+def _targets_as_words(found: list[Target]) -> str:
+    words = {True: "yes", False: "no", None: "not measured"}
+    lines = ["| sail_6, mean over tastes | at least | found | reached |", "|---" * 4 + "|"]
+    for one in found:
+        asked = f"{100 * one.least:g} %" + (f", low end {100 * one.low:g} %" if one.low is not None else "")
+        lines.append(f"| {one.what} | {asked} | {_shown(one.found, share=True)} | {words[one.reached]} |")
+    return "\n".join(lines) + "\n"
+
+
+def _by_taste(table: Table) -> str:
+    """Each taste alone: gains, what SAIL's defaults win, and the most that could be won."""
+    others = [name for name in CORE if name not in ("base", "sail_6") and name in table.methods]
+    gains = [f"{name}, SD" for name in (*others, "sail_6")]
+    heads = ["taste", *gains, *(f"wins against {name}" for name in others)]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for taste in table.tastes:
+        own = table.on(taste)
+        at_best = partial(_most_wins, best=own.best())
+        cells = [_shown(own.paired(name, "base", gain)) for name in (*others, "sail_6")]
+        for name in others:
+            won, most = own.paired("sail_6", name, win_rate), own.paired("sail_6", name, at_best)
+            of = f" of {_share(most['mean'])}" if most["mean"] is not None else ""
+            cells.append(_shown(won, share=True) + of)
+        lines.append(f"| {' | '.join([taste, *cells])} |")
+    note = '"of": what would be won if every image were liked as much as the best of any method.'
+    return "\n".join(lines) + f"\n\n{note}\n"
+
+
+def _most_wins(own: Unit, other: Unit, *, best: float) -> float:
+    return win_rate({**own, "utility": [best] * len(own["utility"])}, other)
+
+
+def _shown(found: Interval, *, share: bool = False) -> str:
     scale, unit = (100, " %") if share else (1, "")
     if found["mean"] is None:
         return "-"

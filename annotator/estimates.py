@@ -33,6 +33,7 @@ def seconds_of(store: Store, step: NextStep) -> float | None:
             judged_pairs=min(counts.trainable, cost.MAX_LEARNED_JUDGED) + counts.winners - counts.trainable,
             human_pairs=counts.trainable,
             self_pairs=0,
+            tie_pairs=counts.ties,
             distilled=distilled,
         )
     return float(round(rate * evaluations))
@@ -74,6 +75,7 @@ def pace_of(folder: RunFolder) -> float | None:
             judged_pairs=result["judge_accuracy"]["n"] + (result.get("human_agreement") or {}).get("n", 0),
             human_pairs=result["human_pairs"],
             self_pairs=result["self_pairs"],
+            tie_pairs=result.get("tie_pairs", 0),
             distilled=distilled,
             looks=result.get("looks", 1),
         )

@@ -233,9 +233,13 @@ def _judge(store: Store, run: Run) -> str | None:
 
 
 def training_pairs(store: Store) -> list[TrainingPair]:
-    """What the next round is trained and measured on."""
-    proposed = proposal(store)
-    return [*store.human_pairs(), *(store.self_pairs(proposed) if proposed else ())]
+    """What the next round is trained and measured on, and the ties that its settings hold."""
+    proposed, holds = proposal(store), store.project().settings.loss.hold_ties > 0
+    return [
+        *store.human_pairs(),
+        *(store.tie_pairs() if holds else ()),
+        *(store.self_pairs(proposed) if proposed else ()),
+    ]
 
 
 def next_step(store: Store) -> NextStep:

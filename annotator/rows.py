@@ -215,6 +215,8 @@ class Counts:
     """Those of them that are not held out."""
     flipped: int
     """Self pairs that a person turned round: human pairs since then."""
+    ties: int
+    """Pairs between which nobody who judged them saw a difference."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sail.backbones.base import Backbone, Conditioning, take
 from sail.config import Optimisation, TrainRequest
-from sail.cost import MAX_LEARNED_JUDGED
+from sail.cost import MAX_LEARNED_JUDGED, ties_in_a_step
 from sail.judged import BothErrors, JudgedDraws, judged_draws
 from sail.loss import stratified_timesteps
 from sail.mixup import Mixer
@@ -39,7 +39,7 @@ class PairData:
     conditioning: Conditioning
     """A row for each different prompt, and the empty prompt as the last row."""
     sides: dict[Source, list[int]]
-    """Indices of the pairs to learn from, by who judged them."""
+    """Indices of the pairs to learn from, by who judged them, and of those to hold, the ties."""
     human: list[HumanPair]
     """Those that the judge is asked about, learned from or held out."""
     open: list[HumanPair]
@@ -63,7 +63,7 @@ def load_pairs(folder: RunFolder, policy: Policy) -> PairData:
         latents=latents,
         prompt_rows=[row_of.get(pair.prompt, -1) for pair in pairs],
         conditioning=_encode(policy, [*prompts, ""]),
-        sides={side: _indices(pairs, side) for side in ("human", "self")},
+        sides={side: _indices(pairs, side) for side in ("human", "self", "tie")},
         human=[one for index, one in asked.items() if index in judged],
         open=[one for index, one in asked.items() if index in unjudged],
     )
@@ -139,6 +139,10 @@ class Batch:
         cut_tensors = (latents_P2[cut], noise_P[cut], timesteps_P[cut], human_P[cut])
         return Batch(*cut_tensors, rows[cut], conditioning, device, known_P[cut])
 
+    def parts(self, most: int) -> list[Batch]:
+        """In order, each of at most so many pairs."""
+        return [self.slice(first, first + most) for first in range(0, len(self), most)]
+
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:
     """On `device`, without waiting for what it still computes."""
@@ -158,6 +162,12 @@ class Batches:
             self_fraction=self_fraction,
             noise_seed=optimisation.noise_seed,
         )
+        self._ties = Mixer(
+            human_pairs=len(data.sides["tie"]),
+            self_pairs=0,
+            self_fraction=0.0,
+            noise_seed=optimisation.noise_seed,
+        ) if data.sides["tie"] else None  # fmt: skip
         channels, height, width = data.latents[0].shape[1:]
         self._shape = (channels, height, width)
         # Where guidance is distilled nothing is ever drawn without its prompt.
@@ -166,7 +176,7 @@ class Batches:
     def at(self, step: int) -> Batch:
         """The pairs of a step, from 0, with one timestep and one noise for winner and loser."""
         data, pairs = self._data, self.pairs_at(step)
-        drawn_P, noise_P, emptied = self._new(step)
+        drawn_P, noise_P, emptied = self._new("step", step, len(pairs))
         known_P: list[BothErrors | None] = [None] * len(pairs)
         for row, (pair, n) in enumerate(zip(pairs, self._numbers(step), strict=True)):
             if known := data.known.get(pair):
@@ -175,16 +185,40 @@ class Batches:
                 if not emptied[row]:  # The judge always had the prompt.
                     known_P[row] = known.errors[draw]
         empty_row = len(data.conditioning["prompt_embeds"]) - 1
+        rows = [
+            empty_row if without else data.prompt_rows[pair]
+            for pair, without in zip(pairs, emptied, strict=True)
+        ]
+        human_P = torch.tensor([self._mixer.draw(n)[0] == "human" for n in self._numbers(step)])
+        return self._batch(pairs, drawn_P, noise_P, human_P, rows, known_P)
+
+    def ties_at(self, step: int) -> Batch | None:
+        """The tied pairs that a step, from 0, holds, on draws of their own; None where there is none."""
+        if self._ties is None:
+            return None
+        count = ties_in_a_step(self._config)
+        drawn = (self._ties.draw(n)[1] for n in range(step * count, (step + 1) * count))
+        pairs = [self._data.sides["tie"][index] for index in drawn]
+        drawn_P, noise_P, _ = self._new("ties", step, count)
+        rows = [self._data.prompt_rows[pair] for pair in pairs]
+        return self._batch(pairs, drawn_P, noise_P, torch.zeros(count, dtype=torch.bool), rows)
+
+    def _batch(
+        self,
+        pairs: list[int],
+        drawn_P: Tensor,
+        noise_P: Tensor,
+        human_P: Tensor,
+        rows: list[int],
+        known_P: Sequence[BothErrors | None] = (),
+    ) -> Batch:
         return Batch(
-            torch.stack([data.latents[pair] for pair in pairs]),
+            torch.stack([self._data.latents[pair] for pair in pairs]),
             noise_P,
             self._backbone.timesteps(drawn_P, self._shape),
-            torch.tensor([self._mixer.draw(n)[0] == "human" for n in self._numbers(step)]),
-            [
-                empty_row if without else data.prompt_rows[pair]
-                for pair, without in zip(pairs, emptied, strict=True)
-            ],
-            data.conditioning,
+            human_P,
+            rows,
+            self._data.conditioning,
             self._backbone.device,
             known_P,
         )
@@ -198,9 +232,9 @@ class Batches:
         """Of the pairs drawn in a step, counted over the whole run."""
         return range(step * self._config.batch_pairs, (step + 1) * self._config.batch_pairs)
 
-    def _new(self, step: int) -> tuple[Tensor, Tensor, list[bool]]:
+    def _new(self, what: str, step: int, count: int) -> tuple[Tensor, Tensor, list[bool]]:
         """Timestep, noise and whether to leave out the prompt, new for every step."""
-        count, generator = self._config.batch_pairs, self._generator(f"step\n{{}}\n{step}")
+        generator = self._generator(f"{what}\n{{}}\n{step}")
         steps = self._backbone.num_train_timesteps
         drawn_P = stratified_timesteps(count, steps, generator, self._config.timesteps)
         noise_P = torch.randn((count, *self._shape), generator=generator)

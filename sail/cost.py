@@ -9,11 +9,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sail import mixup
-from sail.config import ProposeRequest, Sampling, TrainRequest
+from sail.config import Optimisation, ProposeRequest, Sampling, TrainRequest
 
 FORWARD_AND_BACKWARD = 3
 MAX_LEARNED_JUDGED = 256
 """Pairs it learned from that the judge is asked about: enough for a share, however many labels there are."""
+
+
+def ties_in_a_step(config: Optimisation) -> int:
+    """Tied pairs that a step holds beside the pairs that it learns from: one for each four."""
+    return max(1, config.batch_pairs // 4)
 
 
 class Encoding(NamedTuple):
@@ -45,6 +50,7 @@ def evaluations_to_train(
     judged_pairs: int,
     human_pairs: int,
     self_pairs: int,
+    tie_pairs: int = 0,
     distilled: bool = False,
     looks: int = 1,
 ) -> int:
@@ -60,21 +66,32 @@ def evaluations_to_train(
     monitored = (1 + looks) * len(monitoring.prompts) * monitoring.per_prompt
     drawing = (monitored + previews) * evaluations_to_draw(request.sampling, distilled=distilled)
     learning = evaluations_to_learn(
-        request, human_pairs=human_pairs, self_pairs=self_pairs, distilled=distilled
+        request, human_pairs=human_pairs, self_pairs=self_pairs, tie_pairs=tie_pairs, distilled=distilled
     )
     return learning + judging + drawing
 
 
 def evaluations_to_learn(
-    request: TrainRequest, *, human_pairs: int, self_pairs: int, distilled: bool = False
+    request: TrainRequest, *, human_pairs: int, self_pairs: int, tie_pairs: int = 0, distilled: bool = False
 ) -> int:
     """8 a pair and step: both images go forward as the reference, and forward and backward as the policy.
 
     Of self pairs that are learned from on the judge's draws the reference sees those without their prompt.
+    Where ties are held base sees all of those that a step takes.
     """
+    held = (
+        request.optimisation.steps * ties_in_a_step(request.optimisation)
+        if holds_ties(request, tie_pairs)
+        else 0
+    )
     learned = request.optimisation.steps * request.optimisation.batch_pairs
     seen = reference_pairs(request, human_pairs=human_pairs, self_pairs=self_pairs, distilled=distilled)
-    return 2 * (seen + FORWARD_AND_BACKWARD * learned)
+    return 2 * (seen + FORWARD_AND_BACKWARD * learned) + 2 * (1 + FORWARD_AND_BACKWARD) * held
+
+
+def holds_ties(request: TrainRequest, tie_pairs: int) -> bool:
+    """Whether its steps hold ties beside the pairs that they learn from."""
+    return request.loss.hold_ties > 0 and tie_pairs > 0
 
 
 def reference_pairs(

@@ -208,22 +208,26 @@ def lead(loop: Callable[[], object]) -> bool:
 def human_pairs(
     pairs: Sequence[ShownPair], labels: Mapping[str, LabelValue], settings: LoopSettings
 ) -> list[TrainingPair]:
-    """Pairs with a winner, by label. Ties, skips and "both bad" stay in the log and are never trained."""
+    """Pairs with a winner, by label, and, where `loss.hold_ties` asks for them, ties: never held out.
+
+    Skips and "both bad" stay in the log and are never trained.
+    """
     judged = []
     for pair in pairs:
-        if labels[pair.id] not in ("left", "right"):
+        tied = labels[pair.id] == "tie" and settings.loss.hold_ties > 0
+        if not tied and labels[pair.id] not in ("left", "right"):
             continue
         winner, loser = pair.left_latents, pair.right_latents
         if labels[pair.id] == "right":
             winner, loser = loser, winner
         judged.append(
             TrainingPair(
-                id=f"human-{pair.id}",
+                id=f"{'tie' if tied else 'human'}-{pair.id}",
                 prompt=pair.prompt,
                 winner=winner,
                 loser=loser,
-                source="human",
-                held_out=loop_rounds.is_held_out(pair.ordinal, settings),
+                source="tie" if tied else "human",
+                held_out=not tied and loop_rounds.is_held_out(pair.ordinal, settings),
             )
         )
     return judged

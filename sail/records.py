@@ -10,8 +10,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 LabelValue = Literal["left", "right", "tie", "both_bad", "skip"]
-Source = Literal["human", "self", "open"]
-"""Who judged a pair; `open`: nobody yet, so winner and loser are in no order and nothing is learned."""
+Source = Literal["human", "self", "tie", "open"]
+"""Who judged a pair. In no order are winner and loser of a `tie`, between which people saw no difference,
+and of an `open` one, which nobody has judged yet."""
 Decision = Literal["approve", "flip", "drop"]
 
 
@@ -67,7 +68,8 @@ class SelfPair(Record):
 
 
 class TrainingPair(Record):
-    """A judged pair, ready to be learned from or to be held out; or an open one, for the judge to look at."""
+    """A judged pair, ready to be learned from or to be held out; a tied one, to stay as base is on it; or an
+    open one, for the judge to look at."""
 
     id: str
     prompt: str

@@ -18,6 +18,7 @@ from sail import backbones, distributed
 from sail.backbones.base import Conditioning, take
 from sail.batches import Batch, Batches, PairData, load_pairs, with_judged_draws
 from sail.config import TrainRequest
+from sail.cost import ties_in_a_step
 from sail.loss import PairLoss, denoising_error, diffusion_dpo, safe_share
 from sail.memory import Fit, MemoryFit
 from sail.monitors import judged_pairs, measure
@@ -73,6 +74,7 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         "steps": request.optimisation.steps,
         "human_pairs": human,
         "self_pairs": self_made,
+        "tie_pairs": len(data.sides["tie"]),
         "self_fraction": request.mixup.self_fraction if human and self_made else float(human == 0),
         "kept": measured.kept,
         "cut_because": measured.cut_because,
@@ -125,6 +127,11 @@ class Asked(NamedTuple):
     def rows(self, row_M: Tensor) -> Asked:
         parts = (self.noisy_2P[row_M], self.timesteps_2P[row_M], take(self.conditioning_2P, row_M))
         return Asked(*parts, self.target_2P[row_M])
+
+
+def _own_part(whole: Batch) -> Batch:
+    """What this process takes of it."""
+    return whole.slice(*distributed.span(len(whole)))
 
 
 class Trainer:
@@ -218,11 +225,11 @@ class Trainer:
         config = self._request.optimisation
         for group in self._optimiser.param_groups:
             group["lr"] = config.learning_rate * min(1.0, (self._step + 1) / max(1, config.warmup_steps))
-        whole, means = self._batches.at(self._step), None
-        first, last = distributed.span(config.batch_pairs)
-        batch = whole.slice(first, last)
+        batch, means = _own_part(self._batches.at(self._step)), None
+        held = self._batches.ties_at(self._step) if self._request.loss.hold_ties else None
+        ties = _own_part(held) if held is not None else None
         while means is None:
-            means = self._gradients(batch, self.fit.at(self._step + 1))
+            means = self._gradients(batch, ties, self.fit.at(self._step + 1))
             if means is None:
                 # Only now: what was raised had hold of the memory.
                 torch.cuda.empty_cache()
@@ -243,23 +250,25 @@ class Trainer:
                 gradient += share * of_losers
         return totals
 
-    def _gradients(self, batch: Batch, fit: Fit) -> Tensor | None:
+    def _gradients(self, batch: Batch, ties: Batch | None, fit: Fit) -> Tensor | None:
         """Leave the gradients of this process's part of a step; returns its share of the means, or None where
-        memory ran out."""
+        memory ran out. `ties` are to be held."""
         config = self._request.optimisation
         self._optimiser.zero_grad(set_to_none=True)
         self._of_losers = []
         self._policy.backbone.checkpoint_activations(fit.checkpointing)
-        micro_batches = [
-            batch.slice(first, first + fit.micro_batch_pairs)
-            for first in range(0, len(batch), fit.micro_batch_pairs)
-        ]
         try:
-            return torch.stack(
-                [self._backward(micro, len(micro) / config.batch_pairs) for micro in micro_batches]
+            means = torch.stack(
+                [
+                    self._backward(micro, len(micro) / config.batch_pairs)
+                    for micro in batch.parts(fit.micro_batch_pairs)
+                ]
             ).sum(0)
+            for micro in ties.parts(fit.micro_batch_pairs) if ties is not None else ():
+                self._hold(micro, len(micro) / ties_in_a_step(config))
         except torch.OutOfMemoryError:
             return None
+        return means
 
     def _backward(self, micro: Batch, weight: float) -> Tensor:
         """Add a micro-batch's share to the gradients; returns its share of the means."""
@@ -280,6 +289,15 @@ class Trainer:
             "accuracy": ((pair.margin_P > 0).float() + 0.5 * (pair.margin_P == 0).float()).mean(),
         }
         return torch.stack([means[name] for name in METRICS]).detach() * weight
+
+    def _hold(self, micro: Batch, weight: float) -> None:
+        """Add to the gradients what keeps the policy's predictions on tied images where base's are."""
+        asked, loss = self._asked(micro), self._request.loss
+        with self._policy.acting_as("base"):
+            before_2P = self._prediction(asked)
+        with self._policy.folded(learning=True):
+            moved_2P = denoising_error(self._prediction(asked), before_2P)
+            self._accelerator.backward(loss.hold_ties * 0.5 * loss.beta * moved_2P.mean() * weight)
 
     def _reference_error(self, micro: Batch, asked: Asked) -> Tensor:
         """(2P,): computed where the judge has not done it before."""
@@ -320,8 +338,11 @@ class Trainer:
 
     def _error(self, asked: Asked) -> Tensor:
         """Of the part that the policy now plays: (2P,)."""
-        prediction = self._policy.backbone.predict(asked.noisy_2P, asked.timesteps_2P, asked.conditioning_2P)
-        return denoising_error(prediction, asked.target_2P)
+        return denoising_error(self._prediction(asked), asked.target_2P)
+
+    def _prediction(self, asked: Asked) -> Tensor:
+        """Of the part that the policy now plays: (2P, C, H, W)."""
+        return self._policy.backbone.predict(asked.noisy_2P, asked.timesteps_2P, asked.conditioning_2P)
 
     def preview(self) -> None:
         """Images of the first held-out prompts on fixed noise seeds, as they are at this step."""

@@ -22,6 +22,14 @@ def human_pairs(proposed: RunFolder) -> list[TrainingPair]:
     ]
 
 
+def tied_pairs(proposed: RunFolder) -> list[TrainingPair]:
+    """The same pairs, had nobody seen a difference."""
+    return [
+        pair.model_copy(update={"id": f"tie-{number}", "source": "tie", "held_out": False})
+        for number, pair in enumerate(human_pairs(proposed))
+    ]
+
+
 def self_pairs(judged: RunFolder) -> list[TrainingPair]:
     found = {one.prompt_index: str(judged.path / one.latents) for one in judged.candidate_sets()}
     return [

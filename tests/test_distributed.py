@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from pairs import human_pairs, self_pairs
+from pairs import human_pairs, self_pairs, tied_pairs
 from safetensors.torch import load_file
 from tiny_model import build_tiny_model
 
@@ -28,6 +28,7 @@ from sail.config import (
     Look,
     LoopSettings,
     Lora,
+    Loss,
     Mixup,
     ModelRef,
     Monitoring,
@@ -86,6 +87,7 @@ def train_request(model: ModelRef, *, steps: int = 8, batch_pairs: int = 5) -> T
     return TrainRequest(
         model=model,
         lora=Lora(rank=2),
+        loss=Loss(hold_ties=0.5),
         # An odd number of pairs: the parts of two processes differ in size.
         optimisation=Optimisation(
             steps=steps,
@@ -109,7 +111,9 @@ class Runs:
         seed = ProposeRequest(model=model, prompts=PROMPTS, num_candidates=2, pairs_to_show=1, sampling=QUICK)
         self.seed = self._created("seed", seed)
         execute(self.seed)
-        self.train = self._one_and_two("train", train_request(model), pairs=human_pairs(self.seed))
+        # One tie a step: of two processes one has none to hold.
+        pairs = [*human_pairs(self.seed), *tied_pairs(self.seed)]
+        self.train = self._one_and_two("train", train_request(model), pairs=pairs)
         execute(self.train[0])
         adapter = self.train[0].path / "adapter"
         sha256 = self.train[0].result()["sha256"]
@@ -156,7 +160,7 @@ def runs(tmp_path_factory, model) -> Runs:
         "mixup": Mixup(self_fraction=0.5),
     }
     long = long.model_copy(update=changes)
-    pairs = [*human_pairs(runs.seed), *self_pairs(runs.propose[0])]
+    pairs = [*human_pairs(runs.seed), *tied_pairs(runs.seed), *self_pairs(runs.propose[0])]
     runs.whole, runs.hurt = (runs._created(name, long, pairs=pairs) for name in ("whole", "hurt"))
     runs.said = hurt_three_times(runs.hurt)
     runs.half = runs.copy(runs.hurt, "half")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from pairs import human_pairs, self_pairs
+from pairs import human_pairs, self_pairs, tied_pairs
 from safetensors.torch import load_file, save_file
 from tiny_model import build_tiny_model
 
@@ -73,6 +73,10 @@ def train_request(model: ModelRef, **changes) -> TrainRequest:
         checkpoint_every=2,
         **changes,
     )
+
+
+def holding_ties(request: TrainRequest, strength: float) -> TrainRequest:
+    return request.model_copy(update={"loss": request.loss.model_copy(update={"hold_ties": strength})})
 
 
 @pytest.fixture(scope="session")
@@ -406,6 +410,41 @@ def test_a_short_run_has_the_losses_it_always_had(trained):
     assert losses == pytest.approx([0.69315, 0.68434, 0.77637, 0.69724, 0.50538, 0.48330], abs=1e-3)
 
 
+def test_ties_that_are_held_keep_predictions_where_base_has_them(model, proposed, tmp_path):
+    """What is liked of two prompts; the other two are tied."""
+    liked = [pair for pair in human_pairs(proposed) if not pair.held_out][:2]
+    tied = tied_pairs(proposed)[2:]
+    moved, right = {}, {}
+    for strength in (0.0, 10.0):
+        request = holding_ties(train_request(model, steps=20), strength)
+        folder = RunFolder.create(tmp_path / f"{strength}", request, pairs=[*liked, *tied])
+        execute(folder)
+        assert (folder.result()["human_pairs"], folder.result()["tie_pairs"]) == (2, 2)
+        right[strength] = folder.metrics()[-1]["accuracy"]
+        moved[strength] = moved_by(folder, tied)
+    assert moved[10.0] < 0.5 * moved[0.0] and min(right.values()) > 0.5
+
+
+def moved_by(folder: RunFolder, pairs: list[TrainingPair]) -> float:
+    """Mean squared distance between the run's and base's predictions on the pairs' images."""
+    backbone = backbones.load(folder.request().model)
+    policy = Policy(backbone)
+    policy.load("policy", folder.path / "adapter")
+    latents = torch.cat([load_file(pair.winner.file)["latents"][[0, 1]] for pair in pairs])
+    conditioning = backbone.encode_prompts([pair.prompt for pair in pairs for _ in (0, 1)])
+    generator, total = torch.Generator().manual_seed(0), 0.0
+    for share in (0.1, 0.3, 0.5, 0.7, 0.9):
+        at = torch.full((len(latents),), int(share * backbone.num_train_timesteps))
+        timesteps = backbone.timesteps(at, tuple(latents.shape[1:]))
+        noisy = backbone.noisy(latents, torch.randn(latents.shape, generator=generator), timesteps)
+        said = []
+        for part in ("policy", "base"):
+            with policy.acting_as(part):
+                said.append(backbone.predict(noisy, timesteps, conditioning))
+        total += float((said[0] - said[1]).square().mean())
+    return total
+
+
 def test_training_on_pairs_makes_the_winner_the_likelier_one(model, proposed, tmp_path):
     folder = RunFolder.create(
         tmp_path / "run", train_request(model, steps=80, learning_rate=3e-3), pairs=human_pairs(proposed)
@@ -700,6 +739,17 @@ def test_the_cost_of_a_train_run_is_what_the_denoiser_is_asked(model, proposed, 
     assert images_predicted(monkeypatch, folder) == cost.evaluations_to_train(
         request, judged_pairs=len(pairs), human_pairs=3, self_pairs=0
     )
+
+
+def test_ties_that_are_held_cost_what_the_denoiser_is_asked(model, proposed, tmp_path, monkeypatch):
+    request, pairs = holding_ties(train_request(model, steps=3), 0.5), human_pairs(proposed)
+    folder = RunFolder.create(tmp_path / "run", request, pairs=[*pairs, *tied_pairs(proposed)])
+    monkeypatch.setattr(cost, "FORWARD_AND_BACKWARD", 1)
+    counts = {"judged_pairs": len(pairs), "human_pairs": 3, "self_pairs": 0}
+    expected = cost.evaluations_to_train(request, **counts, tie_pairs=4)
+    assert images_predicted(monkeypatch, folder) == expected
+    # One tie beside four pairs, two images of it, as base and as policy.
+    assert expected - cost.evaluations_to_train(request, **counts) == 3 * 1 * 2 * 2
 
 
 def test_the_cost_of_a_train_run_on_the_judges_draws_leaves_out_what_the_judge_knows(

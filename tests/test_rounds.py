@@ -1,8 +1,12 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sail.config import MAX_PROMPT_CHARS, LoopSettings, Mixup, ModelRef, Scoring
+from sail.annotate import ShownPair
+from sail.config import MAX_PROMPT_CHARS, LoopSettings, Loss, Mixup, ModelRef, Scoring
+from sail.loop import human_pairs
 from sail.records import Interval, LatentsRef, TrainingPair
 from sail.rounds import (
     NextStep,
@@ -17,6 +21,7 @@ from sail.rounds import (
     split_prompts,
     take_prompts,
     train_request,
+    trainable,
 )
 
 SETTINGS = LoopSettings()
@@ -46,6 +51,21 @@ def a_round(number: int, *, accepted: bool = True, parent: int | None = None) ->
 def step_after(rounds: list[Round], *, trainable: int = 40, drawn: int = 50, proposed: int | None = None):
     step = next_step(SETTINGS, trainable_pairs=trainable, drawn_pairs=drawn, rounds=rounds, proposed=proposed)
     return step.name, step.round
+
+
+# Pairs from labels
+
+
+@pytest.mark.parametrize(("hold", "sources"), [(0.0, ["human"]), (0.5, ["human", "tie", "tie"])])
+def test_ties_are_pairs_where_the_settings_hold_them_and_are_never_held_out(hold, sources):
+    latents = [LatentsRef(file="latents", row=row) for row in range(2)]
+    shown = [ShownPair(ordinal, f"prompt {ordinal}", Path(), Path(), *latents) for ordinal in range(5)]
+    values = ("left", "tie", "tie", "both_bad", "skip")
+    labels = {pair.id: value for pair, value in zip(shown, values, strict=True)}
+    pairs = human_pairs(shown, labels, LoopSettings(loss=Loss(hold_ties=hold)))
+    assert [pair.source for pair in pairs] == sources
+    assert not any(pair.held_out for pair in pairs) and is_held_out(2, SETTINGS)
+    assert trainable(pairs) == 1
 
 
 # Held-out pairs and prompts

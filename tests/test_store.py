@@ -209,8 +209,23 @@ def test_ties_both_bad_and_skips_are_kept_and_never_trained(tmp_path: Path) -> N
     for pair, value in zip(pairs, ("tie", "both_bad", "skip", "left"), strict=True):
         label(store, pair, value)  # type: ignore[arg-type]
     counts = store.counts()
-    assert (counts.labelled, counts.skipped, counts.winners) == (3, 1, 1)
+    assert (counts.labelled, counts.skipped, counts.winners, counts.ties) == (3, 1, 1, 1)
     assert len(store.label_history()) == 4
+
+
+def test_a_pair_is_tied_while_nobody_who_judged_it_saw_a_difference(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    pair, other = drawn(store, 2)
+    label(store, pair, "tie")
+    label(store, other, "tie")
+    for shown, value in zip(store.show_pairs([pair.id, other.id], to="bob"), ("left", "skip"), strict=True):
+        label(store, shown, value, by="bob")  # type: ignore[arg-type]
+    (tied,) = store.tie_pairs()
+    assert (tied.id, tied.source, tied.held_out) == (other.id, "tie", False)
+    # They are trained on where the settings hold them, and count for no winner.
+    assert {one.source for one in jobs.training_pairs(store)} == {"human"}
+    jobs.change_settings(store, {"loss": {"hold_ties": 0.5}}, by="ann")
+    assert {one.source for one in jobs.training_pairs(store)} == {"human", "tie"}
 
 
 def test_a_skipped_pair_is_left_for_others(tmp_path: Path) -> None:

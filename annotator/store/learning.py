@@ -47,6 +47,7 @@ class Learning(Reviews, Standing):
             winners=len(decided) + flipped,
             trainable=learned + flipped,
             flipped=flipped,
+            ties=len(self._tied_pairs()),
         )
 
     # Pairs to learn from
@@ -58,6 +59,20 @@ class Learning(Reviews, Standing):
         absolute path. Flipped pairs are never held out.
         """
         return [*self._seed_pairs(), *self._review_pairs_to_train("flip")]
+
+    def tie_pairs(self) -> list[TrainingPair]:
+        """Pairs between which nobody who judged them saw a difference."""
+        latents = self._latents()
+        return [
+            TrainingPair(
+                id=pair,
+                prompt=latents[one][0],
+                winner=latents[one][1],
+                loser=latents[two][1],
+                source="tie",
+            )
+            for pair, one, two in self._tied_pairs()
+        ]
 
     def self_pairs(self, run: Run) -> list[TrainingPair]:
         """Self pairs of one propose run that are still the model's opinion: not flipped, not dropped."""
@@ -96,6 +111,16 @@ class Learning(Reviews, Standing):
             for row in rows
             if row["for_one"] != 0
         ]
+
+    def _tied_pairs(self) -> list[tuple[str, str, str]]:
+        """(pair, one image, the other) of labelled pairs with no answer but "tie"."""
+        rows = self._rows(
+            """
+            select p.id, p.one, p.two from standing_labels s join pairs p on p.id = s.pair
+            where s.value != 'skip' group by p.ordinal having min(s.value = 'tie') order by p.ordinal
+            """
+        )
+        return [(row["id"], row["one"], row["two"]) for row in rows]
 
     def unjudged_pairs(self, limit: int) -> list[TrainingPair]:
         """So many pairs that nobody has judged, by lot, for a judge to look at: never learned from."""

@@ -112,6 +112,7 @@ PAPER: Changes = {
     "prompts_per_round": 32,
     "loss.winner_penalty": 0.0,
     "loss.winner_pull": 0.0,
+    "loss.hold_ties": 0.0,
     "scoring.average": "mean",
     "scoring.shared": False,
     "draw_strength": 1.0,
@@ -129,6 +130,7 @@ PAPER: Changes = {
 rates tried on the tuning tastes at which named subjects are kept within 3 points."""
 
 WINNERS_ALONE: Changes = {"loss.objective": "winner", "loss.winner_penalty": 0.0, "loss.winner_pull": 0.0}
+TIES_LEFT_OUT: Changes = {"loss.hold_ties": 0.0}
 ANY_MARGIN: Changes = {"min_margin": 0.0}
 ALL_KEPT: Changes = {"keep_self_pairs": 1.0, **ANY_MARGIN}
 VARIED: Changes = {"monitoring.min_diversity_ratio": 0.85}
@@ -138,7 +140,12 @@ NO_MIXUP: Changes = {"mixup.self_fraction": 1.0}
 
 METHODS: dict[str, Method] = {
     "base": Method(train=nothing, labels=0),
-    "dpo_100": Method(train=once, labels=MANY_LABELS, steps_of_rounds=SEED_ROUNDS + SELF_ROUNDS),
+    "dpo_100": Method(
+        train=once,
+        labels=MANY_LABELS,
+        steps_of_rounds=SEED_ROUNDS + SELF_ROUNDS,
+        changes=TIES_LEFT_OUT,
+    ),
     "dpo_6": Method(train=in_rounds),
     "sft_6": Method(train=in_rounds, changes=WINNERS_ALONE),
     "sail_6": Method(),
@@ -147,6 +154,8 @@ METHODS: dict[str, Method] = {
     "sail_6_no_mixup": Method(changes=NO_MIXUP),
     "sail_6_random_pairs": Method(changes={"choose": "random", "self_pairs_per_prompt": 1, **ALL_KEPT}),
     "sail_6_all_pairs": Method(changes=ALL_KEPT),
+    "sail_6_ties_left_out": Method(changes=TIES_LEFT_OUT),
+    "dpo_6_ties_left_out": Method(train=in_rounds, changes=TIES_LEFT_OUT),
     "sail_6_any_margin": Method(changes=ANY_MARGIN),
     "sail_6_independent_draws": Method(changes={"scoring.shared": False, **NEW_DRAWS}),
     "sail_6_new_draws": Method(changes=NEW_DRAWS),

@@ -23,6 +23,7 @@ COMPARED = (
     ("sail_6", "sail_6_random_pairs"),
     ("sail_6_new_draws", "sail_6_independent_draws"),
     ("sail_6", "sail_6_new_draws"),
+    ("sail_6", "sail_6_ties_left_out"),
     ("sail_6", "sail_6_any_margin"),
     ("sail_6_varied", "dpo_6_varied"),
     ("sail_6_varied", "dpo_100"),

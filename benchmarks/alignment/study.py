@@ -160,7 +160,7 @@ class Study:
             "method": name,
             "repeat": self._repeat,
             "labels": method.labels,
-            "winners": len(pairs),
+            "winners": sum(pair.source == "human" for pair in pairs),
             "agreement": pool.agreement,
             **self._read(taste, images, pool.sd),
             "current": current.round if current else None,
@@ -302,7 +302,7 @@ def evaluations(run: RunFolder) -> int:
     if isinstance(request, ProposeRequest):
         return evaluations_to_propose(request)
     assert isinstance(request, TrainRequest)
-    pairs = {side: result[side] for side in ("human_pairs", "self_pairs")}
+    pairs = {side: result[side] for side in ("human_pairs", "self_pairs", "tie_pairs")}
     return evaluations_to_learn(request, **pairs)
 
 

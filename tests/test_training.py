@@ -539,7 +539,7 @@ def one_step(folder: RunFolder, *, alike: bool) -> tuple[float, list[Tensor]]:
         error_2P = trainer._error(asked)
     slope_2P = error_2P.clone().requires_grad_()
     diffusion_dpo(slope_2P, reference_2P, folder.request().loss).loss_P.mean().backward()
-    trainer._summed(trainer._gradients(batch, trainer.fit.at(1)))
+    trainer._summed(trainer._gradients(batch, None, trainer.fit.at(1)))
     gradients = [parameter.grad for parameter in trainer._parameters.values()]
     length = sum(float(gradient.square().sum()) for gradient in gradients) ** 0.5
     with torch.no_grad():

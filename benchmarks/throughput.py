@@ -242,7 +242,7 @@ class Bench:
             latents=latents,
             prompt_rows=list(pairs),
             conditioning=self.backbone.encode_prompts([*pixels.prompts, ""]),
-            sides={"human": list(pairs[:human]), "self": list(pairs[human:])},
+            sides={"human": list(pairs[:human]), "self": list(pairs[human:]), "tie": []},
             human=[],
             open=[],
             known={pair: self.judged(pixels.prompts[pair], latents[pair]) for pair in judged},

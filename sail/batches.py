@@ -162,12 +162,7 @@ class Batches:
             self_fraction=self_fraction,
             noise_seed=optimisation.noise_seed,
         )
-        self._ties = Mixer(
-            human_pairs=len(data.sides["tie"]),
-            self_pairs=0,
-            self_fraction=0.0,
-            noise_seed=optimisation.noise_seed,
-        ) if data.sides["tie"] else None  # fmt: skip
+        self._ties = _passes(len(data.sides["tie"]), optimisation.noise_seed)
         channels, height, width = data.latents[0].shape[1:]
         self._shape = (channels, height, width)
         # Where guidance is distilled nothing is ever drawn without its prompt.
@@ -248,3 +243,10 @@ class Batches:
     def _generator(self, name: str) -> torch.Generator:
         digest = hashlib.sha256(name.format(self._config.noise_seed).encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def _passes(pairs: int, noise_seed: int) -> Mixer | None:
+    """Over pairs of one kind alone."""
+    if pairs == 0:
+        return None
+    return Mixer(human_pairs=pairs, self_pairs=0, self_fraction=0.0, noise_seed=noise_seed)

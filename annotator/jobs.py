@@ -192,6 +192,7 @@ def export_facts(store: Store, policy: Round) -> dict[str, str | int | float | b
         "round": policy.round,
         "human pairs": policy.human_pairs,
         "self pairs": policy.self_pairs,
+        "ties held": policy.tie_pairs,
         "mixup ratio": policy.self_fraction,
         "judge accuracy on held-out human pairs": _interval(accuracy),
         "share of its training that is kept": policy.kept,

@@ -251,7 +251,8 @@ def summary(done: Round) -> str:
     if done.cut_because:
         verdict += f"; {done.kept:.0%} of the training is kept. Of all of it: {' '.join(done.cut_because)}"
     share = f" ({done.self_fraction:.0%} of draws)" if done.self_pairs else ""
-    pairs = f"{done.human_pairs} human + {done.self_pairs} self pairs{share}"
+    ties = f", {done.tie_pairs} ties held" if done.tie_pairs else ""
+    pairs = f"{done.human_pairs} human + {done.self_pairs} self pairs{share}{ties}"
     return f"round {done.round}: {pairs}, {judge}, {done.seconds:.0f} s, {verdict}"
 
 

@@ -27,6 +27,8 @@ class Round(Record):
     sha256: str
     human_pairs: int
     self_pairs: int
+    tie_pairs: int = 0
+    """Pairs on which it was held where base is."""
     self_fraction: float
     judge_accuracy: Interval
     """On human pairs that were held out."""

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from sail.annotate import ShownPair
 from sail.config import MAX_PROMPT_CHARS, LoopSettings, Loss, Mixup, ModelRef, Scoring
-from sail.loop import human_pairs
+from sail.loop import human_pairs, summary
 from sail.records import Interval, LatentsRef, TrainingPair
 from sail.rounds import (
     NextStep,
@@ -66,6 +66,13 @@ def test_ties_are_pairs_where_the_settings_hold_them_and_are_never_held_out(hold
     assert [pair.source for pair in pairs] == sources
     assert not any(pair.held_out for pair in pairs) and is_held_out(2, SETTINGS)
     assert trainable(pairs) == 1
+
+
+def test_a_round_tells_how_many_ties_it_held():
+    assert "human + 0 self pairs, judge" in summary(a_round(0))
+    assert "human + 0 self pairs, 7 ties held, judge" in summary(
+        a_round(0).model_copy(update={"tie_pairs": 7})
+    )
 
 
 # Held-out pairs and prompts

@@ -79,6 +79,13 @@ def test_a_label_is_acknowledged_and_counted(client: TestClient) -> None:
     assert first["id"] not in [pair["id"] for pair in next_pairs(client)]
 
 
+def test_ties_count_as_held_where_the_settings_hold_them(client: TestClient, store: Store) -> None:
+    (first, *_) = next_pairs(client)
+    assert send(client, answer(first["id"], "tie")).json()["labels"]["held_ties"] == 0
+    jobs.change_settings(store, {"loss": {"hold_ties": 0.5}}, by="ann")
+    assert client.get("/api/projects/p/status").json()["labels"]["held_ties"] == 1
+
+
 def test_the_same_answer_sent_by_many_at_once_is_one_label(client: TestClient, store: Store) -> None:
     (first, *_) = next_pairs(client)
     own = answer(first["id"])

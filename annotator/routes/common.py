@@ -63,12 +63,13 @@ def image_url(project: OpenProject, uid: str) -> str:
 def label_counts(project: OpenProject) -> dict[str, int]:
     """How far labelling is; `planned` counts pairs that are still being drawn."""
     store = project.store
-    counts = store.counts()
+    counts, settings = store.counts(), store.project().settings
     coming = sum(_pairs_coming(project, run) for run in store.runs() if run.job == "draw" and run.unfinished)
     return {
         **asdict(counts),
         "planned": counts.drawn + coming,
-        "needed": store.project().settings.min_human_pairs,
+        "held_ties": counts.ties if settings.loss.hold_ties > 0 else 0,
+        "needed": settings.min_human_pairs,
     }
 
 

@@ -1,7 +1,7 @@
 // The rounds as a tree: which came from which, which one the loop goes on from, which were refused. Base is the
 // root; the way from it to the current round is one straight line, and what lies beside it is in lanes of its own.
 
-import { act, ask, base, h, percent } from "/ui/core.js";
+import { act, ask, base, h, percent, plural } from "/ui/core.js";
 import { figure } from "/ui/chart.js";
 
 const LANE_PX = 18;
@@ -57,6 +57,7 @@ export function tree(place, said) {
       `from ${nameOf(round.parent)}`,
       round.accepted && "accepted",
       `${round.human_pairs} human + ${round.self_pairs} self pairs`,
+      round.tie_pairs > 0 && `${plural(round.tie_pairs, "tie")} held`,
       judged(round.judge_accuracy),
       run && new Date(1000 * run.at).toLocaleString("en", DATE),
     ];

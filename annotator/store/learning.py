@@ -8,7 +8,10 @@ from annotator.rows import Counts, Preference, Run
 from annotator.store.reviews import Reviews
 from annotator.store.standing import Standing
 from sail import rounds as loop
-from sail.records import LatentsRef, TrainingPair
+from sail.records import LatentsRef, Source, TrainingPair
+
+Latents = dict[str, tuple[str, LatentsRef]]
+"""Id of a candidate to its prompt and where its latents are."""
 
 
 class Learning(Reviews, Standing):
@@ -63,16 +66,7 @@ class Learning(Reviews, Standing):
     def tie_pairs(self) -> list[TrainingPair]:
         """Pairs between which nobody who judged them saw a difference."""
         latents = self._latents()
-        return [
-            TrainingPair(
-                id=pair,
-                prompt=latents[one][0],
-                winner=latents[one][1],
-                loser=latents[two][1],
-                source="tie",
-            )
-            for pair, one, two in self._tied_pairs()
-        ]
+        return [_pair(latents, *pair, source="tie") for pair in self._tied_pairs()]
 
     def self_pairs(self, run: Run) -> list[TrainingPair]:
         """Self pairs of one propose run that are still the model's opinion: not flipped, not dropped."""
@@ -81,14 +75,7 @@ class Learning(Reviews, Standing):
     def _seed_pairs(self) -> list[TrainingPair]:
         settings, latents = self.project().settings, self._latents()
         return [
-            TrainingPair(
-                id=pair,
-                prompt=latents[winner][0],
-                winner=latents[winner][1],
-                loser=latents[loser][1],
-                source="human",
-                held_out=loop.is_held_out(ordinal, settings),
-            )
+            _pair(latents, pair, winner, loser, source="human", held_out=loop.is_held_out(ordinal, settings))
             for pair, ordinal, winner, loser in self._decided_pairs()
         ]
 
@@ -134,16 +121,7 @@ class Learning(Reviews, Standing):
             """,
             limit=limit,
         )
-        return [
-            TrainingPair(
-                id=row["id"],
-                prompt=latents[row["one"]][0],
-                winner=latents[row["one"]][1],
-                loser=latents[row["two"]][1],
-                source="open",
-            )
-            for row in rows
-        ]
+        return [_pair(latents, row["id"], row["one"], row["two"], source="open") for row in rows]
 
     def _review_pairs_to_train(self, which: str, run: Run | None = None) -> list[TrainingPair]:
         latents = self._latents()
@@ -153,18 +131,11 @@ class Learning(Reviews, Standing):
             if row["decision"] == "drop" or flipped != (which == "flip"):
                 continue
             winner, loser = (row["loser"], row["winner"]) if flipped else (row["winner"], row["loser"])
-            pairs.append(
-                TrainingPair(
-                    id=row["id"],
-                    prompt=row["prompt"],
-                    winner=latents[winner][1],
-                    loser=latents[loser][1],
-                    source="human" if flipped else "self",
-                )
-            )
+            source: Source = "human" if flipped else "self"
+            pairs.append(_pair(latents, row["id"], winner, loser, source=source))
         return pairs
 
-    def _latents(self) -> dict[str, tuple[str, LatentsRef]]:
+    def _latents(self) -> Latents:
         rows = self._rows(
             "select c.id, c.prompt, c.number, c.latents, runs.folder "
             "from candidates c join runs on runs.id = c.run"
@@ -233,3 +204,12 @@ class Learning(Reviews, Standing):
                 )
             )
         return found
+
+
+def _pair(
+    latents: Latents, pair: str, winner: str, loser: str, *, source: Source, held_out: bool = False
+) -> TrainingPair:
+    prompt, won = latents[winner]
+    return TrainingPair(
+        id=pair, prompt=prompt, winner=won, loser=latents[loser][1], source=source, held_out=held_out
+    )

@@ -23,7 +23,7 @@ _TOOLS = (
 _KEYS = (
     ("1 or ←", "The left image is better"),
     ("2 or →", "The right image is better"),
-    ("0 or ↓", "Tie: both are equally good"),
+    ("0 or ↓", "Tie: both are equally good, and nothing there should change"),
     ("9", "Both bad: neither should be learned from"),
     ("S", "Skip: you would rather not say"),
     ("Z", "Undo, as often as you like, also after a reload"),

@@ -18,7 +18,7 @@ from sail.runfolder import read_lines
 RESULTS = Path("benchmarks/results")
 WORK = Path("data/projects/alignment")
 
-QUICK = {"pool_pairs": 96, "judged_pairs": 24, "held_out_prompts": 120}
+QUICK = {"steps": 40, "pool_pairs": 96, "judged_pairs": 24, "held_out_prompts": 100}
 
 
 def wanted(asked: argparse.Namespace) -> Iterator[tuple[str, int, str]]:

@@ -6,6 +6,7 @@ interval is Student's over repeats.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import Any
@@ -75,11 +76,13 @@ class Table:
 
     def summary(self, method: str) -> dict[str, Any]:
         units = self.of(method)
+        tastes = Counter(unit["repeat"] for unit in units)
+        most = max(tastes.values())
         current = [unit["rounds"][unit["current"]] for unit in units if unit["current"] is not None]
         return {
             "labels": units[0]["labels"],
-            "repeats": len({unit["repeat"] for unit in units}),
-            "tastes": len({unit["taste"] for unit in units}),
+            "repeats": sum(count == most for count in tastes.values()),
+            "tastes": most,
             "gain": self.paired(method, "base", gain),
             "win_rate": self.paired(method, "base", win_rate),
             "utility": _mean(np.mean(unit["utility"]) for unit in units),

@@ -23,6 +23,7 @@ from fastapi.testclient import TestClient
 
 from annotator import jobs
 from annotator.projects import Projects, open_projects
+from annotator.routes.labelling import called
 from annotator.server import build, mount_page
 from annotator.store import Store
 from sail.runfolder import ADAPTER_FILE
@@ -159,6 +160,18 @@ def test_a_link_in_place_of_an_image_is_refused(client: TestClient, store: Store
     file.rename(secret)
     file.symlink_to(secret)
     assert client.get(first["left"]).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("people", "words"),
+    [
+        ({"ann", "bob"}, ["Ann", "Bob"]),
+        ({"ann", "one"}, ["Ann", "somebody without a name"]),
+        ({"one", "bob", "two"}, ["Bob", "2 people without a name"]),
+    ],
+)
+def test_people_without_a_name_are_told_together(people: set[str], words: list[str]) -> None:
+    assert called(people, {"ann": "Ann", "bob": "Bob"}) == words
 
 
 def test_names_are_told_and_ids_are_not(client: TestClient, store: Store) -> None:

@@ -116,8 +116,7 @@ export class Progress {
     const { withOthers, holders } = this.#pairs;
     return [
       title(`${plural(withOthers, "pair is", "pairs are")} with other people right now`),
-      text(`${listed(holders)} ${holders.length === 1 ? "has" : "have"} them.`),
-      text("They come here when nobody answers them within two minutes."),
+      text(`They were shown to ${listed(holders)}, and come here when nobody answers them within two minutes.`),
     ];
   }
 
@@ -165,7 +164,7 @@ export class Progress {
 const title = (words) => h("h2", {}, words);
 const text = (words) => h("p", {}, words);
 
-const listed = (names) => new Intl.ListFormat("en").format(names).replace(/^./, (first) => first.toUpperCase());
+const listed = (names) => new Intl.ListFormat("en").format(names);
 
 function button(words, id, action, primary = false) {
   const own = h(

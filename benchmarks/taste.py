@@ -98,7 +98,7 @@ class Person:
     """Answers pairs like somebody with a taste and an unsteady hand (Bradley-Terry)."""
 
     def __init__(
-        self, noise_seed: int, *, temperature: float = TEMPERATURE, tie_below: float = TIE_BELOW
+        self, noise_seed: int | str, *, temperature: float = TEMPERATURE, tie_below: float = TIE_BELOW
     ) -> None:
         self._rng = random.Random(noise_seed)
         self._temperature, self._tie_below = temperature, tie_below

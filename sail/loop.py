@@ -21,7 +21,7 @@ from sail import distributed
 from sail import rounds as loop_rounds
 from sail.annotate import Annotator, ShownPair, program
 from sail.config import Config, LoopSettings, ModelRef, Prompt
-from sail.records import CandidateSet, LabelValue, LatentsRef, TrainingPair
+from sail.records import CandidateSet, LabelValue, LatentsRef, SelfPair, TrainingPair
 from sail.rounds import Round
 from sail.runfolder import RunFolder, claim, publish_json, read_lines
 from sail.running import execute
@@ -80,8 +80,6 @@ class Rounds:
         )
         folder = self._run("propose", request, policy, parent)
         found = {one.prompt_index: one for one in folder.candidate_sets()}
-        ranked = folder.self_pairs()
-        kept = ranked[: max(1, round(len(ranked) * self._settings.keep_self_pairs))]
         return [
             TrainingPair(
                 id=f"self-{request.round}-{pair.prompt_index:05d}-{pair.winner}",
@@ -90,7 +88,7 @@ class Rounds:
                 loser=_latents(folder, found[pair.prompt_index], pair.loser),
                 source="self",
             )
-            for pair in kept
+            for pair in kept_self_pairs(folder, self._settings)
         ]
 
     def train(self, pairs: Sequence[TrainingPair], *, parent: Round | None) -> Round:
@@ -170,7 +168,7 @@ class Loop:
         known = {line["pair"]: line["label"] for line in read_lines(file)}
         missing = [pair for pair in pairs if pair.id not in known]
         if missing:
-            _drop_half_line(file)
+            drop_half_line(file)
             with Annotator(command) as annotator, open(file, "a", encoding="utf-8") as log:
                 for pair in tqdm(missing, desc="label", disable=None, leave=False):
                     known[pair.id] = annotator.label(pair)
@@ -233,6 +231,12 @@ def human_pairs(
     return judged
 
 
+def kept_self_pairs(folder: RunFolder, settings: LoopSettings) -> list[SelfPair]:
+    """Of a propose run's pairs the clearest, as many as `keep_self_pairs` says, but one."""
+    ranked = folder.self_pairs()
+    return ranked[: max(1, round(len(ranked) * settings.keep_self_pairs))]
+
+
 def held_out_by_ordinal(pairs: Sequence[TrainingPair], settings: LoopSettings) -> list[TrainingPair]:
     """Imported pairs, of which those are held out that would be had they been labelled in this order."""
     return [
@@ -256,7 +260,7 @@ def summary(done: Round) -> str:
     return f"round {done.round}: {pairs}, {judge}, {done.seconds:.0f} s, {verdict}"
 
 
-def _drop_half_line(file: Path) -> None:
+def drop_half_line(file: Path) -> None:
     """A line cut short by a crash was never acknowledged; without this the next one would be glued to it."""
     if file.exists() and not file.read_bytes().endswith(b"\n"):
         os.truncate(file, file.read_bytes().rfind(b"\n") + 1)

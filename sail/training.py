@@ -168,6 +168,8 @@ class Trainer:
         self._unread: list[Tensor] = []
         self._of_losers: list[Tensor] = []
         """Where they are safeguarded: the part of the gradients that is the losers'."""
+        self._of_ties: list[Tensor] = []
+        """The same of ties that are held."""
         self._read_every = 1 if device.type == "cpu" else READ_EVERY
 
     def run(self, progress: Progress) -> None:
@@ -243,19 +245,29 @@ class Trainer:
     def _summed(self, totals: Tensor) -> Tensor:
         """Gradients of the whole step in place of this process's; returns the sum of all totals."""
         gradients = [parameter.grad for parameter in self._parameters.values() if parameter.grad is not None]
-        totals = distributed.sum_gradients([*gradients, *self._of_losers], totals)
+        totals = distributed.sum_gradients([*gradients, *self._of_losers, *self._of_ties], totals)
         if self._of_losers:
             share = safe_share(gradients, self._of_losers)
             for gradient, of_losers in zip(gradients, self._of_losers, strict=True):
                 gradient += share * of_losers
+        if self._of_ties:
+            for gradient, of_ties in zip(gradients, self._of_ties, strict=True):
+                gradient += of_ties
         return totals
+
+    def _taken(self) -> list[Tensor]:
+        """The gradients so far, which begin anew."""
+        parameters = list(self._parameters.values())
+        found = [torch.zeros_like(own) if own.grad is None else own.grad for own in parameters]
+        self._optimiser.zero_grad(set_to_none=True)
+        return found
 
     def _gradients(self, batch: Batch, ties: Batch | None, fit: Fit) -> Tensor | None:
         """Leave the gradients of this process's part of a step; returns its share of the means, or None where
         memory ran out. `ties` are to be held."""
         config = self._request.optimisation
         self._optimiser.zero_grad(set_to_none=True)
-        self._of_losers = []
+        self._of_losers, self._of_ties = [], []
         self._policy.backbone.checkpoint_activations(fit.checkpointing)
         try:
             means = torch.stack(
@@ -264,8 +276,14 @@ class Trainer:
                     for micro in batch.parts(fit.micro_batch_pairs)
                 ]
             ).sum(0)
+            taught = self._taken() if ties is not None and self._request.loss.safeguard else None
             for micro in ties.parts(fit.micro_batch_pairs) if ties is not None else ():
                 self._hold(micro, len(micro) / ties_in_a_step(config))
+            if taught is not None:
+                # The safeguard weighs what winners teach alone.
+                self._of_ties = self._taken()
+                for parameter, own in zip(self._parameters.values(), taught, strict=True):
+                    parameter.grad = own
         except torch.OutOfMemoryError:
             return None
         return means

@@ -1,19 +1,20 @@
 """The alignment benchmark's own arithmetic, on made-up units. Its training is the engine's, tested there."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from benchmarks import judge
-from benchmarks.alignment import report, study
+from benchmarks.alignment import pool, report, study
 from benchmarks.alignment.figures import draw_figures
 from benchmarks.alignment.methods import METHODS, changed, method_named, settings_of
 from benchmarks.alignment.pool import TABLE, TASTES, TUNING, temperature_for
 from benchmarks.alignment.study import STARTER
 from benchmarks.alignment.table import Table, gain, win_rate, win_rate_as_asked
-from benchmarks.alignment.targets import Target
+from benchmarks.alignment.targets import Target, targets
 from benchmarks.alignment.working import prepare, work
 from benchmarks.taste import (
     Person,
@@ -24,7 +25,9 @@ from benchmarks.taste import (
     smoothness,
     symmetry,
 )
+from sail.annotate import ShownPair
 from sail.config import LoopSettings
+from sail.records import LatentsRef
 
 
 def unit(method, repeat, utility, taste="light"):
@@ -33,7 +36,7 @@ def unit(method, repeat, utility, taste="light"):
             "round": 0,
             "judge_accuracy": 0.8,
             "accepted": True,
-            "learned_from": None,
+            "self_pairs": None,
             "human_agreement": 0.9,
             "utility": 0.2,
             "diversity_ratio": 0.9,
@@ -47,8 +50,12 @@ def unit(method, repeat, utility, taste="light"):
         "taste": taste,
         "repeat": repeat,
         "labels": METHODS[method].labels,
+        "versions": {"torch": "2"},
+        "pool": "aa",
         "utility": utility,
         "prompt_following": 0.9,
+        "diversity_ratio": 1.0 if method == "base" else 0.9,
+        "saturation_ratio": 1.0,
         "subject_found": [1] * len(utility),
         "current": None if method == "base" else 0,
         "rounds": [] if method == "base" else rounds,
@@ -122,7 +129,8 @@ def test_tastes_of_one_repeat_are_one_observation():
 def test_the_published_file_names_every_method_and_comparison(table, tmp_path):
     report.publish(table, tmp_path, "python -m benchmarks.alignment")
     found = json.loads((tmp_path / "alignment.json").read_text())
-    assert set(found) == {"command", "versions", "tastes", "methods", "against", "targets"}
+    parts = {"command", "versions", "tastes", "methods", "against", "targets", "pools_that_differ"}
+    assert set(found) == parts and found["versions"] == {"torch": "2"}
     assert set(found["methods"]) == {"base", "sail_6", "dpo_6"} and set(found["against"]) == {
         "sail_6 : dpo_6"
     }
@@ -139,10 +147,10 @@ def test_a_target_is_reached_by_its_mean_and_the_low_end_that_it_asks_for():
 
 def test_targets_are_told_with_what_was_found_and_with_the_most_there_is_to_win(table, tmp_path):
     text = report.publish(table, tmp_path, "python -m benchmarks.alignment")
-    assert "| wins against dpo_6 | 58 % | 100.0 % (100.0 to 100.0) | yes |" in text
-    assert "| wins against dpo_100 | 50 %, low end 48 % | - | not measured |" in text
-    # Base's diversity is 1, the round's .9; two of its images are at best 1.2, where dpo_6 has 0 and -1.
-    assert "| diversity beside base's | 85 % | 90.0 % (90.0 to 90.0) | yes |" in text
+    assert "| wins against dpo_6 | 58 % | 100.0 % (100.0 to 100.0) | 1 x 3 | yes |" in text
+    assert "| wins against dpo_100 | 50 %, low end 48 % | - | 0 x 0 | not measured |" in text
+    # Two of its images are at best 1.2, where dpo_6 has 0 and -1.
+    assert "| diversity beside base's | 85 % | 90.0 % (90.0 to 90.0) | 1 x 3 | yes |" in text
     assert (
         "| light | -0.50 (-0.50 to -0.50) | 0.55 (0.43 to 0.67) | 100.0 % (100.0 to 100.0) of 100.0 % |"
         in text
@@ -153,6 +161,41 @@ def test_a_repeat_with_tastes_missing_is_not_yet_an_observation():
     units = [unit("sail_6", repeat, [1.0], taste) for repeat in (0, 1) for taste in ("light", "size")]
     table = Table([*units, unit("sail_6", 2, [100.0], "light")])
     assert table.over_repeats("sail_6", lambda one: one["utility"][0]) == {"mean": 1, "low": 1, "high": 1}
+
+
+def judging(repeat, taste, right, clear):
+    """A unit whose judge chose among its own images; the pairs it learned from were all right."""
+    own = unit("sail_6", repeat, [1.0], taste)
+    found = {"best_worst": {"right": right, "clear": clear}, "learned_from": {"right": 1, "clear": 1}}
+    own["rounds"] = [{**own["rounds"][0], "self_pairs": found}]
+    return own
+
+
+def test_a_judge_without_a_clear_pair_is_left_out_of_the_mean_and_its_repeat_is_not():
+    units = [
+        judging(0, "light", 3, 4),
+        judging(0, "size", 0, 0),
+        judging(1, "light", 1, 4),
+        judging(1, "size", 9, 12),
+    ]
+    (found,) = [one for one in targets(Table(units)) if "its own images" in one.what]
+    assert found.found["mean"] == pytest.approx((0.75 + 0.5) / 2) and (found.tastes, found.repeats) == (2, 2)
+    # A row of the table counts pairs, and tells those that were learned from apart.
+    row = Table(units).summary("sail_6")
+    assert (row["own_accuracy"], row["learned_from_accuracy"]) == (13 / 20, 1.0)
+
+
+def test_a_row_is_of_the_repeats_that_have_all_tastes():
+    units = [unit("sail_6", 1, [1.0], taste) for taste in ("light", "size")]
+    late = {**unit("sail_6", 2, [1.0], "light"), "prompt_following": 0.1}
+    row = Table([*units, late]).summary("sail_6")
+    assert (row["tastes"], row["repeats"], row["prompt_following"]) == (2, 1, 0.9)
+
+
+def test_answers_that_differ_between_methods_of_a_repeat_are_told():
+    other = {**unit("dpo_6", 1, [1.0], "size"), "pool": "bb"}
+    table = Table([unit("sail_6", 1, [1.0], "size"), unit("sail_6", 1, [1.0], "light"), other])
+    assert table.pools_that_differ == ["size, repeat 1"]
 
 
 def test_methods_are_put_beside_each_other_on_what_all_of_them_have():
@@ -183,6 +226,29 @@ def test_a_person_who_is_asked_again_agrees_as_often_as_was_asked_for():
     first, second = (Person(seed, temperature=temperature, tie_below=0.3) for seed in (1, 2))
     same = [first.choose(value, 0.0) == second.choose(value, 0.0) for value in clear]
     assert np.mean(same) == pytest.approx(0.85, abs=0.02)
+
+
+def test_what_is_said_of_a_pair_hangs_on_no_other_pair(monkeypatch):
+    def named_by_file(taste, files, reader):
+        return np.array([float(file.name) for file in files])
+
+    def pool_of(utilities_P2):
+        sides = [[Path(str(value)) for value in pair] for pair in utilities_P2]
+        latents = [LatentsRef(file="latents", row=row) for row in range(2)]
+        pairs = [ShownPair(number, "a fox", *own, *latents) for number, own in enumerate(sides)]
+        return pool.Pool("light", pairs, to_label=len(pairs))
+
+    monkeypatch.setattr(pool, "utilities", named_by_file)
+    utilities_P2 = np.random.default_rng(0).normal(size=(200, 2)).round(6)
+    # What another machine makes of it: the first pair falls below what is a tie.
+    utilities_P2[0], other_P2 = (0.0, 0.4), utilities_P2.copy()
+    other_P2[0] = (0.0, 0.2)
+    here, there = pool_of(utilities_P2), pool_of(other_P2)
+    (_, said), (_, said_there) = (one.labels(METHODS["sail_6"], 1) for one in (here, there))
+    assert {pair for pair in said if said[pair] != said_there[pair]} == {"00000"}
+    assert here.told(1) == pool_of(utilities_P2).told(1) != there.told(1)
+    # Another repeat asks a person with another hand.
+    assert said != here.labels(METHODS["sail_6"], 2)[1]
 
 
 def test_a_person_sees_no_difference_between_images_that_are_nearly_alike():
@@ -252,19 +318,30 @@ def test_a_race_drops_who_is_neither_best_nor_worst_and_keeps_who_may_be() -> No
 def test_a_unit_holds_while_the_settings_that_it_was_measured_with_do() -> None:
     size = study.Size()
     settings = study.settings_at(size, METHODS["dpo_6"], 0).model_dump(mode="json")
-    unit = {"inputs": study.inputs(size), "method": "dpo_6", "repeat": 0, "settings": settings}
+    asked = METHODS["dpo_6"].asked()
+    unit = {
+        "inputs": study.inputs(size),
+        "method": "dpo_6",
+        "repeat": 0,
+        "settings": settings,
+        "asked": asked,
+    }
     assert study.still_holds(unit, size)
-    without_beta = {**settings["loss"]}
-    del without_beta["beta"]
-    # A setting that was not there yet; another value of one that was; another size, repeat or method.
-    assert study.still_holds({**unit, "settings": {**settings, "loss": without_beta}}, size)
+    # A setting that was not there yet had its default, whatever the starter has set it to since.
+    smoothing, ties = ({key: value for key, value in settings["loss"].items() if key != name}
+                       for name in ("label_smoothing", "hold_ties"))  # fmt: skip
+    assert study.still_holds({**unit, "settings": {**settings, "loss": smoothing}}, size)
+    assert not study.still_holds({**unit, "settings": {**settings, "loss": ties}}, size)
+    # One that is gone; another value of one that was; another size, repeat or method.
+    assert not study.still_holds({**unit, "settings": {**settings, "gone": 1}}, size)
+    assert not study.still_holds({**unit, "asked": {**asked, "labels": 48}}, size)
     other_beta = {**settings["loss"], "beta": 7.0}
     assert not study.still_holds({**unit, "settings": {**settings, "loss": other_beta}}, size)
     # What only self pairs hang on says nothing to a method without any.
     assert study.still_holds({**unit, "settings": {**settings, "min_margin": 0.9}}, size)
-    assert not study.still_holds(
-        {**unit, "method": "sail_6", "settings": {**settings, "min_margin": 0.9}}, size
-    )
+    sail_6 = {**unit, "method": "sail_6", "asked": METHODS["sail_6"].asked()}
+    assert study.still_holds(sail_6, size)
+    assert not study.still_holds({**sail_6, "settings": {**settings, "min_margin": 0.9}}, size)
     assert not study.still_holds(unit, study.Size(steps=59))
     assert not study.still_holds({**unit, "repeat": 1}, size)
     assert not study.still_holds({**unit, "method": "gone"}, size)

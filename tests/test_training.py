@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import test_engine
 import torch
+from pairs import tied_pairs
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_engine import (
@@ -575,6 +576,24 @@ def test_where_winners_do_not_lose_the_safeguard_changes_nothing(new_run, model)
     assert change < 0
     for mine, theirs in zip(own, safe, strict=True):
         assert torch.allclose(mine, theirs, rtol=1e-3, atol=1e-4 * float(mine.abs().max()))
+
+
+def test_ties_that_are_held_are_nothing_that_winners_teach(new_run, model, proposed):
+    def gradients(safeguard, hold):
+        request = safeguarded(test_engine.holding_ties(train_request(model), hold), safeguard)
+        trainer = trainer_of(new_run(request, tied_pairs(proposed)))
+        _moved_a_little(trainer)
+        for both in trainer._batches._data.latents[:-1]:
+            both[1] = 2 * both[0]
+        ties = trainer._batches.ties_at(0) if hold else None
+        trainer._summed(trainer._gradients(trainer._batches.at(0), ties, trainer.fit.at(1)))
+        return torch.cat([parameter.grad.flatten() for parameter in trainer._parameters.values()])
+
+    (plain, held), (safe, safe_held) = (
+        [gradients(safe, hold) for hold in (0.0, 5.0)] for safe in (False, True)
+    )
+    assert not torch.allclose(plain, safe, rtol=0.1)
+    assert torch.allclose(safe_held - safe, held - plain, rtol=1e-3, atol=1e-4 * float(held.abs().max()))
 
 
 def test_a_safeguarded_run_goes_to_its_end(new_run, model):

@@ -7,12 +7,13 @@ import itertools
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from itertools import zip_longest
 from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.alignment.working import prepare, work
+from sail.loop import drop_half_line
 from sail.runfolder import read_lines
 
 RESULTS = Path("benchmarks/results")
@@ -38,7 +39,7 @@ def wanted(asked: argparse.Namespace) -> Iterator[tuple[str, int, str]]:
     for repeat, taste in itertools.product(range(asked.first, asked.first + repeats), tastes):
         for method in methods:
             few = not asked.tastes and method not in CORE
-            if few and (repeat >= 3 or taste not in ("style and background", "colourfulness")):
+            if few and (repeat > 3 or taste not in ("style and background", "colourfulness")):
                 continue
             yield taste, repeat, method
 
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--tastes", nargs="*")
     parser.add_argument("--repeats", type=int)
-    parser.add_argument("--first", type=int, default=0, help="number of the first repeat")
+    parser.add_argument("--first", type=int, default=1, help="number of the first repeat")
     parser.add_argument("--jobs", type=int, default=2, help="units at once, each in a process of its own")
     parser.add_argument(
         "--precision",
@@ -70,8 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--report", action="store_true", help="only write the table of the finished units")
     asked = parser.parse_args(arguments)
     from benchmarks.alignment.figures import draw_figures
+    from benchmarks.alignment.methods import METHODS
+    from benchmarks.alignment.pool import TABLE
     from benchmarks.alignment.report import publish
-    from benchmarks.alignment.study import Size, still_holds
+    from benchmarks.alignment.study import Size, Study, still_holds
     from benchmarks.alignment.table import Table
 
     out = asked.out or (WORK / "quick" if asked.quick else RESULTS)
@@ -80,20 +83,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         units.unlink(missing_ok=True)
     values = {**(QUICK if asked.quick else {}), "precision": asked.precision}
     size = Size(**values)
+    drop_half_line(units)
     finished = [unit for unit in read_lines(units) if still_holds(unit, size)]
     known = {(unit["taste"], unit["repeat"], unit["method"]) for unit in finished}
     missing = [] if asked.report else [unit for unit in wanted(asked) if unit not in known]
     units.parent.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
     with ProcessPoolExecutor(asked.jobs, mp_context=get_context("spawn")) as workers:
+
+        def draw_pool(repeat: int) -> list[Future[None]]:
+            turns = Study(WORK, repeat, size).turns()
+            return [workers.submit(prepare, WORK, values, repeat, turn) for turn in range(turns)]
+
         repeats = list(dict.fromkeys(unit[1] for unit in missing))
-        ready = [workers.submit(prepare, WORK, values, repeat) for repeat in repeats[:1]]
+        ready = draw_pool(repeats[0]) if repeats else []
         for repeat, following in zip_longest(repeats, repeats[1:]):
-            ready.pop().result()
+            for part in ready:
+                part.result()
             own = [unit for unit in missing if unit[1] == repeat]
             running = {workers.submit(work, WORK, values, *unit): unit for unit in own}
             if following is not None:
-                ready.append(workers.submit(prepare, WORK, values, following))
+                ready = draw_pool(following)
             for done in as_completed(running):
                 if done.exception() is not None:
                     failed.append(f"{running[done]}: {done.exception()}")
@@ -108,6 +118,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     file=sys.stderr,
                 )
     words = [word for word in (sys.argv[1:] if arguments is None else arguments) if word != "--report"]
+    if out == RESULTS:  # Whichever part of the table was asked for, this is how to have all of it.
+        words = ["--precision", asked.precision]
+    tastes, methods = {*TABLE, *(asked.tastes or ())}, {*METHODS, *(asked.methods or ())}
+    finished = [unit for unit in finished if unit["taste"] in tastes and unit["method"] in methods]
     if finished:
         table = Table(finished)
         print(publish(table, out, " ".join(["python -m benchmarks.alignment", *words])))

@@ -66,7 +66,8 @@ def sail(rounds: Rounds, pairs: Sequence[TrainingPair], *, self_rounds: int = SE
 
 
 def without_a_gate(rounds: Rounds, pairs: Sequence[TrainingPair]) -> None:
-    """As published: every round goes on from the last, whatever came of it."""
+    """As published: every round goes on from the last, whatever came of it, and no label is held out."""
+    pairs = trained_on_all(pairs)
     rounds.train(pairs, parent=None)
     for _ in range(SELF_ROUNDS):
         policy = rounds.done[-1]
@@ -79,7 +80,7 @@ def eight_rounds(rounds: Rounds, pairs: Sequence[TrainingPair]) -> None:
 
 
 def trained_on_all(pairs: Sequence[TrainingPair]) -> list[TrainingPair]:
-    """Without a judge there is nothing to hold pairs out for."""
+    """Without a judge or a gate there is nothing to hold pairs out for."""
     return [pair.model_copy(update={"held_out": False}) for pair in pairs]
 
 
@@ -102,6 +103,17 @@ class Method:
     second_taste: bool = False
     """Every other label is given by somebody with another taste."""
 
+    def asked(self) -> dict[str, Any]:
+        """What a unit of it hangs on besides its settings."""
+        return {
+            "train": self.train.__name__,
+            "gated": self.gated,
+            "labels": self.labels,
+            "flipped": self.flipped,
+            "left_bias": self.left_bias,
+            "second_taste": self.second_taste,
+        }
+
     @property
     def proposes(self) -> bool:
         """Whether it has the policy judge images of its own."""
@@ -109,7 +121,6 @@ class Method:
 
 
 PAPER: Changes = {
-    "prompts_per_round": 32,
     "loss.winner_penalty": 0.0,
     "loss.winner_pull": 0.0,
     "loss.hold_ties": 0.0,
@@ -129,8 +140,14 @@ PAPER: Changes = {
 """As published, but for beta and rate, which hang on the model: the starter's beta, and the largest of the
 rates tried on the tuning tastes at which named subjects are kept within 3 points."""
 
-WINNERS_ALONE: Changes = {"loss.objective": "winner", "loss.winner_penalty": 0.0, "loss.winner_pull": 0.0}
 TIES_LEFT_OUT: Changes = {"loss.hold_ties": 0.0}
+WINNERS_ALONE: Changes = {
+    "loss.objective": "winner",
+    "loss.winner_penalty": 0.0,
+    "loss.winner_pull": 0.0,
+    # The pull of winners alone has no beta: ties would hold ten times as hard as beside a DPO loss.
+    **TIES_LEFT_OUT,
+}
 ANY_MARGIN: Changes = {"min_margin": 0.0}
 ALL_KEPT: Changes = {"keep_self_pairs": 1.0, **ANY_MARGIN}
 VARIED: Changes = {"monitoring.min_diversity_ratio": 0.85}
@@ -146,6 +163,7 @@ METHODS: dict[str, Method] = {
         steps_of_rounds=SEED_ROUNDS + SELF_ROUNDS,
         changes=TIES_LEFT_OUT,
     ),
+    "dpo_100_in_rounds": Method(train=in_rounds, labels=MANY_LABELS),
     "dpo_6": Method(train=in_rounds),
     "sft_6": Method(train=in_rounds, changes=WINNERS_ALONE),
     "sail_6": Method(),

@@ -5,6 +5,7 @@ P pairs, left and right.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Sequence
 from functools import cache
@@ -78,15 +79,11 @@ class Pool:
         """The pairs that a method's person is shown, and what they say; every other one as in `beside`."""
         if method.labels > self._to_label:
             raise ValueError(f"{method.labels} labels are asked of a pool with {self._to_label} to label.")
-        person, chance = self._person(repeat), random.Random(f"faults/{repeat}")
-        second = beside._person(repeat) if beside else None
+        chance = random.Random(f"faults/{repeat}")
         shown = self.pairs[: method.labels]
         said: dict[str, LabelValue] = {}
         for index, pair in enumerate(shown):
-            if beside and second and index % 2:
-                label = second.choose(*beside._annotated_P2[index].tolist())
-            else:
-                label = person.choose(*self._annotated_P2[index].tolist())
+            label = (beside if beside and index % 2 else self)._said(repeat, index)
             # Drawn whether they are needed or not, so that methods differ in their own fault alone.
             flip, lean = chance.random() < method.flipped, chance.random() < method.left_bias
             if flip and label != "tie":
@@ -108,8 +105,18 @@ class Pool:
                 break
         return found
 
-    def _person(self, repeat: int) -> Person:
-        return Person(repeat, temperature=self._temperature, tie_below=TIE_BELOW_SD * self.sd)
+    def told(self, repeat: int) -> str:
+        """8 hex digits of what people say of every pair.
+
+        Another machine draws the same pool with other last bits, for which a pair in hundreds becomes a tie.
+        """
+        said = [self._said(repeat, index) for index in range(len(self.pairs))]
+        return hashlib.sha256(",".join(said).encode()).hexdigest()[:8]
+
+    def _said(self, repeat: int, index: int) -> LabelValue:
+        # A hand of its own for each pair: what is said of one hangs on no other.
+        hand = Person(f"{repeat}/{index}", temperature=self._temperature, tie_below=TIE_BELOW_SD * self.sd)
+        return hand.choose(*self._annotated_P2[index].tolist())
 
 
 def other_taste(taste: str) -> str:

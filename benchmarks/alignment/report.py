@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import platform
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +45,9 @@ def publish(table: Table, out: Path, command: str) -> str:
     }
     found = {
         "command": command,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "diffusers", "peft")},
-        },
+        "versions": table.versions,
         "tastes": table.tastes,
+        "pools_that_differ": table.pools_that_differ,
         "methods": methods,
         "against": against,
         "targets": [asdict(target) for target in targets(table)],
@@ -64,6 +60,8 @@ def publish(table: Table, out: Path, command: str) -> str:
         text += "\nOn the tastes and repeats that all of these have:\n\n"
         text += markdown({method: same.summary(method) for method in same.methods}, {})
     text += "\n" + _targets_as_words(targets(table)) + "\n" + _by_taste(table)
+    if table.pools_that_differ:
+        text += f"\nPools drawn again, with other labels: {'; '.join(table.pools_that_differ)}.\n"
     (out / "alignment.md").write_text(text)
     return text
 
@@ -99,10 +97,13 @@ def markdown(methods: dict[str, Any], against: dict[str, Any]) -> str:
 
 def _targets_as_words(found: list[Target]) -> str:
     words = {True: "yes", False: "no", None: "not measured"}
-    lines = ["| sail_6, mean over tastes | at least | found | reached |", "|---" * 4 + "|"]
+    lines = ["| sail_6, mean over tastes | at least | found | tastes x repeats | reached |", "|---" * 5 + "|"]
     for one in found:
         asked = f"{100 * one.least:g} %" + (f", low end {100 * one.low:g} %" if one.low is not None else "")
-        lines.append(f"| {one.what} | {asked} | {_shown(one.found, share=True)} | {words[one.reached]} |")
+        lines.append(
+            f"| {one.what} | {asked} | {_shown(one.found, share=True)} "
+            f"| {one.tastes} x {one.repeats} | {words[one.reached]} |"
+        )
     return "\n".join(lines) + "\n"
 
 

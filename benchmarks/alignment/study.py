@@ -6,17 +6,20 @@ N images, one a held-out prompt.
 from __future__ import annotations
 
 import hashlib
+import platform
 import random
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
 from benchmarks.alignment.methods import (
     METHODS,
@@ -33,12 +36,15 @@ from sail import backbones
 from sail.annotate import ShownPair
 from sail.config import LoopSettings, ModelRef, Precision, ProposeRequest, Scoring, TrainRequest
 from sail.cost import evaluations_to_learn, evaluations_to_propose
-from sail.loop import Rounds, human_pairs
+from sail.loop import Rounds, human_pairs, kept_self_pairs
+from sail.monitors import Looks, looks
+from sail.pairing import best_and_worst
 from sail.policy import Policy
+from sail.proposing import decoded
 from sail.records import LabelValue
 from sail.reward import draw_weights, gains
-from sail.rounds import Round, parse_prompts
-from sail.runfolder import RunFolder, sha256_file
+from sail.rounds import Round, parse_prompts, split_prompts
+from sail.runfolder import RunFolder, read_lines, sha256_file
 from sail.sampling import draw
 
 SETTINGS = frozenset(LoopSettings.model_fields)
@@ -59,6 +65,8 @@ class Size:
     """Optimiser steps a round; methods with one training have those of all rounds."""
     held_out_prompts: int = 160
     prompts_after_a_round: int = 32
+    prompts_drawn_often: int = 40
+    """Held-out prompts that are drawn four times each, to see how much images of one prompt differ."""
     judged_pairs: int = 48
     """Pairs of the pool with a clear winner that nobody labelled, to measure judges on."""
     pool_pairs: int = 1600
@@ -86,28 +94,34 @@ def settings_at(size: Size, method: Method, repeat: int, **more: Any) -> LoopSet
     return settings.model_copy(update={"noise_seed": 10_000 * (repeat + 1)})
 
 
+def versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "diffusers", "peft")},
+    }
+
+
 def known_by(settings: LoopSettings) -> str:
     """8 hex digits: what was begun with other settings is not gone on with."""
     return _digest(settings.model_dump_json())[:8]
 
 
 def still_holds(unit: Mapping[str, Any], size: Size) -> bool:
-    """Whether a finished unit is of this starter, at this size, and with its method's settings of now.
+    """Whether a finished unit is of this starter, at this size, and of its method as it is now.
 
-    A setting that there was not yet when it was measured is left out: a new one changes nothing by itself.
+    A setting that there was not yet when it was measured had its default, which changes nothing by itself.
     """
     if unit["inputs"] != inputs(size) or unit["method"].split()[0] not in METHODS:
         return False
     method = method_named(unit["method"])
+    if unit.get("asked") != method.asked():
+        return False
     used = SETTINGS if method.proposes else SETTINGS - OF_SELF_PAIRS
-    then = {name: value for name, value in unit["settings"].items() if name in used}
-    return _agrees(then, settings_at(size, method, unit["repeat"]).model_dump(mode="json"))
-
-
-def _agrees(then: Any, now: Any) -> bool:
-    if isinstance(then, dict) and isinstance(now, dict):
-        return all(name in now and _agrees(value, now[name]) for name, value in then.items())
-    return bool(then == now)
+    try:
+        then = LoopSettings.model_validate(unit["settings"])
+    except ValidationError:  # A setting that is gone.
+        return False
+    return then.model_dump(include=used) == settings_at(size, method, unit["repeat"]).model_dump(include=used)
 
 
 def _digest(text: str) -> str:
@@ -136,6 +150,7 @@ class Study:
         self._held_out = random.Random(f"held out/{repeat}").sample(held_out, size.held_out_prompts)
         self._pools: dict[str, Pool] = {}
         self._base: list[Image.Image] = []
+        self._base_looks: Looks | None = None
 
     def unit(self, taste: str, name: str) -> dict[str, Any]:
         """Train and measure one method; what the results file keeps of it."""
@@ -150,19 +165,19 @@ class Study:
         seconds = sum((run.result() or {}).get("seconds", 0.0) for run in runs)
         last = rounds.done[-1] if rounds.done else None
         current = rounds.current if method.gated else last
-        images = (
-            self._images(settings, policy_at(self.model, current)) if current else self._base_images(settings)
-        )
         found = {
             "inputs": self.inputs,
             "settings": settings.model_dump(mode="json"),
             "taste": taste,
             "method": name,
             "repeat": self._repeat,
+            "asked": method.asked(),
+            "versions": versions(),
+            "pool": pool.told(self._repeat),
             "labels": method.labels,
             "winners": sum(pair.source == "human" for pair in pairs),
             "agreement": pool.agreement,
-            **self._read(taste, images, pool.sd),
+            **self._measured(taste, settings, current),
             "current": current.round if current else None,
             "rounds": [self._round(taste, settings, one, folder) for one in rounds.done],
             "unet_evaluations": sum(map(evaluations, runs)),
@@ -178,12 +193,35 @@ class Study:
 
     def draw_pool(self) -> list[ShownPair]:
         """The pairs that people are shown, from the base model; drawn once for all methods."""
+        return [pair for turn in range(self.turns()) for pair in self.draw_turn(turn)]
+
+    def turns(self) -> int:
+        """How often the pool goes through the prompts."""
+        return -(-self._pool_pairs // self._prompts_to_learn_from)
+
+    def draw_turn(self, turn: int) -> list[ShownPair]:
+        """A pair for every prompt, as the loop draws them: the farthest two of its candidates.
+
+        In turns, and not several pairs of one prompt's candidates, of which the first would differ more than
+        the others: whoever labels few is to see pairs like everybody else's.
+        """
         settings = self.settings(METHODS["base"])
         drawn_with = f"{settings.sampling.model_dump_json()} {settings.candidates_per_pair}"
-        folder = self._out / f"{self._repeat}-pool-{_digest(drawn_with)[:8]}"
+        folder = self._out / f"{self._repeat}-pool-{_digest(drawn_with)[:8]}" / str(turn)
+        settings = settings.model_copy(update={"noise_seed": settings.noise_seed + 1000 * (turn + 1)})
+        before = turn * self._prompts_to_learn_from
+        count = min(self._pool_pairs - before, self._prompts_to_learn_from)
+        pairs = Rounds(folder, self.model, settings, self.prompts).draw_seed(count)
+        return [replace(pair, ordinal=before + pair.ordinal) for pair in pairs]
+
+    @property
+    def _pool_pairs(self) -> int:
         # About a third of the pairs are clear to somebody who likes one size.
-        count = self._size.pool_pairs + 5 * self._size.judged_pairs
-        return Rounds(folder, self.model, settings, self.prompts).draw_seed(count)
+        return self._size.pool_pairs + 5 * self._size.judged_pairs
+
+    @property
+    def _prompts_to_learn_from(self) -> int:
+        return len(split_prompts(self.prompts, self.settings(METHODS["base"]))[0])
 
     def pool(self, taste: str) -> Pool:
         if taste not in self._pools:
@@ -218,6 +256,33 @@ class Study:
         """What the base model draws, the same for every method and taste."""
         self._base = self._base or self._images(settings, policy_at(self.model, None))
         return self._base
+
+    def _measured(self, taste: str, settings: LoopSettings, current: Round | None) -> dict[str, Any]:
+        """What the adapter that was arrived at draws for held-out prompts; None is the base model."""
+        if self._base_looks is None:
+            self._base_looks = self._looks(settings, policy_at(self.model, None))
+        base, sd = self._base_looks, self.pool(taste).sd
+        if current is None:
+            images, own = self._base_images(settings), base
+        else:
+            policy = policy_at(self.model, current)
+            images, own = self._images(settings, policy), self._looks(settings, policy)
+        return {
+            **self._read(taste, images, sd),
+            "diversity_ratio": own.diversity / base.diversity,
+            "saturation_ratio": own.saturation / base.saturation,
+        }
+
+    def _looks(self, settings: LoopSettings, policy: Policy) -> Looks:
+        """On other prompts and other noise than the gate, which went as far as its own reading allows."""
+        drawn = draw(
+            policy,
+            self._held_out[-self._size.prompts_drawn_often :],
+            per_prompt=4,
+            noise_seed=8_000_000 + self._repeat,
+            sampling=settings.sampling,
+        )
+        return looks([decoded(policy, one.latents_NCHW, settings.sampling.chunk) for one in drawn])
 
     def _read(self, taste: str, images: Sequence[Image.Image], sd: float) -> dict[str, Any]:
         """Image by image: utility in standard deviations of base, and whether the named subject is found;
@@ -256,7 +321,7 @@ class Study:
             "gate_pairs": one.judge_accuracy.n,
             "judge_accuracy": _right(policy, self.unseen(taste), settings.scoring),
             "utility": self._gain_so_far(taste, settings, policy, sd),
-            "learned_from": own_accuracy(taste, RunFolder(proposed), sd) if proposed.exists() else None,
+            "self_pairs": read_self_pairs(taste, RunFolder(proposed), sd, settings),
             "human_agreement": one.human_agreement.value if one.human_agreement else None,
             "diversity_ratio": one.diversity_ratio,
             "saturation_ratio": one.saturation_ratio,
@@ -265,21 +330,36 @@ class Study:
         }
 
 
-def own_accuracy(taste: str, folder: RunFolder, sd: float) -> dict[str, float | None]:
-    """Of self pairs: the share whose winner is liked better, the mean difference, and the best possible."""
+def read_self_pairs(
+    taste: str, folder: RunFolder, sd: float, settings: LoopSettings
+) -> dict[str, Any] | None:
+    """What the judge chose among its own images: for every prompt its best and its worst, however unclear to
+    it, and the pairs that were learned from. None where it was not asked."""
+    if not folder.path.exists():
+        return None
     sets = utilities_of(taste, folder, sd)
-    gaps = np.array(
-        [
-            sets[pair.prompt_index][pair.winner] - sets[pair.prompt_index][pair.loser]
-            for pair in folder.self_pairs()
-        ]
-    )
+    best_worst = [
+        (one["prompt_index"], best, worst)
+        for one in read_lines(folder.path / "rewards.jsonl")
+        for best, worst in best_and_worst(one["rewards"])
+    ]
+    learned = [(pair.prompt_index, pair.winner, pair.loser) for pair in kept_self_pairs(folder, settings)]
+    return {
+        "best_worst": _liked(sets, best_worst),
+        "learned_from": _liked(sets, learned),
+        "best_gap": float(np.mean([own.max() - own.min() for own in sets.values()])),
+    }
+
+
+def _liked(sets: Mapping[int, np.ndarray], pairs: Sequence[tuple[int, int, int]]) -> dict[str, Any]:
+    """Of pairs (prompt, winner, loser) that differ clearly: how many, and whose winner is liked better; and
+    the mean difference of all."""
+    gaps = np.array([sets[prompt][winner] - sets[prompt][loser] for prompt, winner, loser in pairs])
     clear = np.abs(gaps) >= TIE_BELOW_SD
     return {
-        "right": float((gaps[clear] > 0).mean()) if clear.any() else None,
         "clear": int(clear.sum()),
+        "right": int((gaps[clear] > 0).sum()),
         "gap": float(gaps.mean()) if len(gaps) else None,
-        "best_gap": float(np.mean([own.max() - own.min() for own in sets.values()])),
     }
 
 

@@ -35,6 +35,23 @@ class Table:
     def tastes(self) -> list[str]:
         return list(dict.fromkeys(taste for _, taste, _ in self._units))
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of the libraries that units were measured with."""
+        found: dict[str, set[str]] = {}
+        for unit in self._units.values():
+            for name, version in unit["versions"].items():
+                found.setdefault(name, set()).add(version)
+        return {name: ", ".join(sorted(versions)) for name, versions in found.items()}
+
+    @property
+    def pools_that_differ(self) -> list[str]:
+        """Tastes and repeats of which units were not given the same answers, as after a change of machine."""
+        told: dict[str, set[str]] = {}
+        for (_, taste, repeat), unit in self._units.items():
+            told.setdefault(f"{taste}, repeat {repeat}", set()).add(unit["pool"])
+        return [where for where, pools in told.items() if len(pools) > 1]
+
     def of(self, method: str) -> list[Unit]:
         return [unit for key, unit in self._units.items() if key[0] == method]
 
@@ -52,49 +69,59 @@ class Table:
         shared = set.intersection(*keys) if keys else set()
         return Table(unit for key, unit in self._units.items() if key[0] in methods and key[1:] in shared)
 
-    def over_repeats(self, method: str, figure: Callable[[Unit], float | None]) -> Interval:
+    def over_repeats(
+        self, method: str, figure: Callable[[Unit], float | None], *, beside: str | None = None
+    ) -> Interval:
         """Mean over tastes, then mean and interval over repeats, of what `figure` finds in a unit.
 
-        A repeat in which tastes are still missing is left out, since tastes differ more than repeats.
+        Only on tastes and repeats that `beside` has as well. Where `figure` has nothing to say of a unit, as
+        of the pairs of a judge that chose none, the mean is of the others.
         """
         by_repeat: dict[int, list[float]] = {}
-        for unit in self.of(method):
+        for unit in self.complete(method, beside):
             value = figure(unit)
             if value is not None and np.isfinite(value):
                 by_repeat.setdefault(unit["repeat"], []).append(value)
-        most = max(map(len, by_repeat.values()), default=0)
-        return interval([float(np.mean(values)) for values in by_repeat.values() if len(values) == most])
+        return interval([float(np.mean(values)) for values in by_repeat.values()])
+
+    def complete(self, method: str, beside: str | None = None) -> list[Unit]:
+        """Units of repeats that have all tastes: a mean of few is none of all, since tastes differ more than
+        repeats do."""
+        units = [
+            unit
+            for unit in self.of(method)
+            if beside is None or (beside, unit["taste"], unit["repeat"]) in self._units
+        ]
+        tastes = Counter(unit["repeat"] for unit in units)
+        most = max(tastes.values(), default=0)
+        return [unit for unit in units if tastes[unit["repeat"]] == most]
 
     def paired(self, method: str, other: str, compare: Callable[[Unit, Unit], float]) -> Interval:
         """The same of two methods' images on the same prompts and noise seeds, where both were measured."""
 
-        def figure(unit: Unit) -> float | None:
-            beside = self._units.get((other, unit["taste"], unit["repeat"]))
-            return None if beside is None else compare(unit, beside)
+        def figure(unit: Unit) -> float:
+            return compare(unit, self._units[other, unit["taste"], unit["repeat"]])
 
-        return self.over_repeats(method, figure)
+        return self.over_repeats(method, figure, beside=other)
 
     def summary(self, method: str) -> dict[str, Any]:
-        units = self.of(method)
-        tastes = Counter(unit["repeat"] for unit in units)
-        most = max(tastes.values())
+        units = self.complete(method)
         current = [unit["rounds"][unit["current"]] for unit in units if unit["current"] is not None]
         return {
             "labels": units[0]["labels"],
-            "repeats": sum(count == most for count in tastes.values()),
-            "tastes": most,
+            "repeats": len({unit["repeat"] for unit in units}),
+            "tastes": len({unit["taste"] for unit in units}),
             "gain": self.paired(method, "base", gain),
             "win_rate": self.paired(method, "base", win_rate),
             "utility": _mean(np.mean(unit["utility"]) for unit in units),
             "prompt_following": _mean(unit["prompt_following"] for unit in units),
             "subject_found": _mean(np.mean(unit["subject_found"]) for unit in units),
             "judge_accuracy": _mean(one["judge_accuracy"] for one in current),
-            "own_accuracy": _mean(
-                (one["learned_from"] or {}).get("right") for unit in units for one in unit["rounds"]
-            ),
+            "own_accuracy": own_accuracy(units, "best_worst"),
+            "learned_from_accuracy": own_accuracy(units, "learned_from"),
             "human_agreement": _mean(one["human_agreement"] for one in current),
-            "diversity_ratio": _mean(one["diversity_ratio"] for one in current),
-            "saturation_ratio": _mean(one["saturation_ratio"] for one in current),
+            "diversity_ratio": _mean(unit["diversity_ratio"] for unit in units),
+            "saturation_ratio": _mean(unit["saturation_ratio"] for unit in units),
             "rounds_kept": _mean(float(sum(one["accepted"] for one in unit["rounds"])) for unit in units),
             "unet_evaluations": _mean(unit["unet_evaluations"] for unit in units),
             # Other programs make some units slow.
@@ -105,6 +132,14 @@ class Table:
 def gain(own: Unit, other: Unit) -> float:
     """Mean difference of utility, in standard deviations of base's images."""
     return float(_better_by(own, other).mean())
+
+
+def own_accuracy(units: Iterable[Unit], which: str) -> float | None:
+    """Share right of the self pairs that differ clearly, all rounds together: `best_worst` of every prompt,
+    or those `learned_from`. None where there are none."""
+    found = [one["self_pairs"][which] for unit in units for one in unit["rounds"] if one["self_pairs"]]
+    clear = sum(one["clear"] for one in found)
+    return sum(one["right"] for one in found) / clear if clear else None
 
 
 def win_rate(own: Unit, other: Unit) -> float:

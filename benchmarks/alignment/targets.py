@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
-from benchmarks.alignment.table import Interval, Table, Unit, win_rate
+from benchmarks.alignment.table import Interval, Table, Unit, own_accuracy, win_rate
 
 
 @dataclass(frozen=True)
@@ -17,6 +15,9 @@ class Target:
     what: str
     least: float
     found: Interval
+    tastes: int = 0
+    repeats: int = 0
+    """That it was found on."""
     low: float | None = None
     """What the lower end of the interval should be at least."""
 
@@ -34,21 +35,26 @@ class Target:
 def targets(table: Table) -> list[Target]:
     """All of them, on whatever was measured."""
 
-    def wins(method: str, other: str) -> Interval:
-        return table.paired(method, other, win_rate)
+    def on(what: str, least: float, found: Interval, units: list[Unit], low: float | None = None) -> Target:
+        tastes, repeats = (len({unit[key] for unit in units}) for key in ("taste", "repeat"))
+        return Target(what, least, found, tastes, repeats, low)
 
-    def mean(figure: Callable[[Unit], float | None]) -> Interval:
-        return table.over_repeats("sail_6", figure)
+    def wins(what: str, method: str, other: str, least: float, low: float | None = None) -> Target:
+        return on(what, least, table.paired(method, other, win_rate), table.complete(method, other), low)
 
+    def mean(what: str, figure: Callable[[Unit], float | None], least: float) -> Target:
+        return on(what, least, table.over_repeats("sail_6", figure), table.complete("sail_6"))
+
+    following = table.paired("sail_6", "base", _following)
     return [
-        Target("wins against dpo_100", 0.5, wins("sail_6", "dpo_100"), low=0.48),
-        Target("wins against dpo_6", 0.58, wins("sail_6", "dpo_6")),
-        Target("wins against sail_6_paper", 0.54, wins("sail_6", "sail_6_paper")),
-        Target("or sail_6_half_labels against it", 0.5, wins("sail_6_half_labels", "sail_6_paper")),
-        Target("diversity beside base's", 0.85, mean(_diversity)),
-        Target("prompt following less base's", -0.03, table.paired("sail_6", "base", _following)),
-        Target("judge, pairs that nobody labelled", 0.8, mean(_judge)),
-        Target("judge, its own pairs", 0.75, mean(_own_pairs)),
+        wins("wins against dpo_100", "sail_6", "dpo_100", 0.5, low=0.48),
+        wins("wins against dpo_6", "sail_6", "dpo_6", 0.58),
+        wins("wins against sail_6_paper", "sail_6", "sail_6_paper", 0.54),
+        wins("or sail_6_half_labels against it", "sail_6_half_labels", "sail_6_paper", 0.5),
+        mean("diversity beside base's", _diversity, 0.85),
+        on("prompt following less base's", -0.03, following, table.complete("sail_6", "base")),
+        mean("judge, pairs that nobody labelled", _judge, 0.8),
+        mean("judge, best against worst of its own images", _own_pairs, 0.75),
     ]
 
 
@@ -57,9 +63,7 @@ def _following(own: Unit, other: Unit) -> float:
 
 
 def _diversity(unit: Unit) -> float:
-    """Of the adapter that is current; where no round was accepted that is base."""
-    current = unit["current"]
-    return 1.0 if current is None else float(unit["rounds"][current]["diversity_ratio"])
+    return float(unit["diversity_ratio"])
 
 
 def _judge(unit: Unit) -> float | None:
@@ -68,6 +72,4 @@ def _judge(unit: Unit) -> float | None:
 
 
 def _own_pairs(unit: Unit) -> float | None:
-    found = [(one["learned_from"] or {}).get("right") for one in unit["rounds"]]
-    known = [right for right in found if right is not None]
-    return float(np.mean(known)) if known else None
+    return own_accuracy([unit], "best_worst")

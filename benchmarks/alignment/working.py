@@ -19,9 +19,9 @@ def work(out: Path, size: dict[str, Any], taste: str, repeat: int, method: str) 
     return _study(out, size, repeat).unit(taste, method)
 
 
-def prepare(out: Path, size: dict[str, Any], repeat: int) -> None:
-    """Draw the pool of a repeat, which its units share."""
-    _study(out, size, repeat).draw_pool()
+def prepare(out: Path, size: dict[str, Any], repeat: int, turn: int) -> None:
+    """Draw a part of the pool of a repeat, which its units share."""
+    _study(out, size, repeat).draw_turn(turn)
 
 
 def _study(out: Path, size: dict[str, Any], repeat: int) -> Study:

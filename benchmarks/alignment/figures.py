@@ -65,7 +65,7 @@ def _over_rounds(table: Table, file: Path) -> None:
             curves = [[one[key] for one in unit["rounds"]] for unit in table.of(name)]
             _mean_line(axes, curves, label=name)
         axes.set(xlabel="round", title=title)
-    places[0].legend(fontsize=7)
+    _legend(places[0])
     _save(figure, file)
 
 
@@ -77,7 +77,7 @@ def _gains(table: Table, file: Path) -> None:
             _mean_line(axes, curves, style=style, label=f"{name}, {side.split('_')[0]}")
     axes.axhline(0, color="grey", linewidth=0.5)
     axes.set(xlabel="round", ylabel="gain at the end of the round")
-    axes.legend(fontsize=7)
+    _legend(axes)
     _save(figure, file)
 
 
@@ -90,6 +90,11 @@ def _mean_line(axes: Any, curves: Sequence[Sequence[float | None]], *, label: st
     rows = [[_number(value) for value in [*curve, *[curve[-1]] * (length - len(curve))]] for curve in curves]
     if not np.isnan(rows).all():
         axes.plot(range(length), np.nanmean(rows, axis=0), style, marker=".", label=label)
+
+
+def _legend(axes: Any) -> None:
+    if axes.get_legend_handles_labels()[0]:  # Of the base model alone there is nothing to draw.
+        axes.legend(fontsize=7)
 
 
 def _number(value: float | None) -> float:

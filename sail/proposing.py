@@ -13,12 +13,22 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sail import backbones, distributed, judged, memory
-from sail.config import ModelRef, ProposeRequest, Sampling
+from sail.config import Config, ModelRef, ProposeRequest, Sampling
 from sail.pairing import most_different, ranked_self_pairs
 from sail.policy import Part, Policy
 from sail.records import Candidate, CandidateSet
 from sail.reward import both_errors, draw_weights, implicit_reward, margin_with_error
-from sail.runfolder import ADAPTER_FILE, Lost, Progress, RunFolder, publish, publish_json, publish_lines
+from sail.runfolder import (
+    ADAPTER_FILE,
+    Lost,
+    Progress,
+    RunFolder,
+    claim,
+    publish,
+    publish_json,
+    publish_lines,
+    sha256_file,
+)
 from sail.sampling import done_or_of_others, draw
 
 PATIENCE_S = 60
@@ -170,6 +180,18 @@ def load_latents(run: Path, file: str, row: int) -> Tensor:
     return latents
 
 
+class SampleRequest(Config):
+    """All that determines the images of a sample."""
+
+    model: ModelRef
+    adapter: str | None
+    """sha256 of the LoRA."""
+    prompts: tuple[str, ...]
+    per_prompt: int
+    noise_seed: int
+    sampling: Sampling
+
+
 def sample_to_folder(
     model: ModelRef,
     prompts: Sequence[str],
@@ -180,15 +202,26 @@ def sample_to_folder(
     noise_seed: int,
     sampling: Sampling,
 ) -> None:
-    """Draw images into `out`, and index.jsonl in the order of prompts, then of images."""
+    """Draw images into `out`, and index.jsonl in the order of prompts, then of images.
+
+    Stopped and started again it goes on. ValueError where `out` holds anything else.
+    """
     if adapter is not None and not (adapter / ADAPTER_FILE).is_file():
         raise ValueError(f"{adapter} holds no {ADAPTER_FILE}. Give the folder of a LoRA.")
     distributed.join()
     policy = Policy(backbones.load(model))
     if adapter is not None:
         policy.load("policy", adapter)
-    out.mkdir(parents=True, exist_ok=True)
-    skip = done_or_of_others(len(prompts), per_prompt, sampling)
+    request = SampleRequest(
+        model=model,
+        adapter=sha256_file(adapter / ADAPTER_FILE) if adapter else None,
+        prompts=tuple(prompts),
+        per_prompt=per_prompt,
+        noise_seed=noise_seed,
+        sampling=sampling,
+    )
+    done = distributed.from_main(lambda: _sampled(out, request))
+    skip = done_or_of_others(len(prompts), per_prompt, sampling, done)
     drawn_prompts = draw(
         policy, prompts, per_prompt=per_prompt, noise_seed=noise_seed, sampling=sampling, skip=skip
     )
@@ -205,6 +238,17 @@ def sample_to_folder(
         for index in range(per_prompt)
     ]
     distributed.from_main(lambda: publish_lines(out / "index.jsonl", lines))
+
+
+def _sampled(out: Path, request: SampleRequest) -> frozenset[int]:
+    """Take `out` for these images; prompts of which all are there."""
+    claim(out, request, "sample")
+    there = {file.name for file in out.iterdir()}
+    return frozenset(
+        number
+        for number in range(len(request.prompts))
+        if all(_sample(out, number, index).name in there for index in range(request.per_prompt))
+    )
 
 
 def _sample(out: Path, prompt_index: int, index: int) -> Path:

@@ -181,6 +181,22 @@ def test_sample_writes_an_index_in_the_order_of_prompts_then_images(model, loope
     assert all(line["noise_seed"] == 3 and Path(line["path"]).is_file() for line in lines)
 
 
+def test_a_sample_goes_on_in_its_folder_and_no_other_is_mixed_into_it(model, tmp_path):
+    (tmp_path / "prompts.txt").write_text("a big fox\na pizza\n")
+    out = tmp_path / "out"
+    own = ("sample", "--model", model, "--prompts", tmp_path / "prompts.txt", "--steps", 3, "--out", out)
+    assert sail(*own).exit_code == 0
+    lost, kept = out / "00000-0.png", out / "00001-0.png"
+    before, since = lost.read_bytes(), kept.stat().st_mtime_ns
+    lost.unlink()
+    (out / "index.jsonl").unlink()
+    assert sail(*own).exit_code == 0
+    assert (lost.read_bytes(), kept.stat().st_mtime_ns) == (before, since)
+    assert len(read_lines(out / "index.jsonl")) == 8
+    refused = sail(*own, "--noise-seed", 1)
+    assert refused.exit_code == 2 and "holds another sample: it differs in noise_seed" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

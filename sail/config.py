@@ -150,10 +150,11 @@ class Loss(Config):
     `- winner_pull * beta/2 * gain(winner)` is added to the loss. A comparison alone is won most easily by
     making losers worse."""
     hold_ties: float = Field(0.0, ge=0)
-    """Weight of staying as base is where people saw no difference: `hold_ties * beta/2` times the squared
-    distance of the policy's predictions from base's, on images of tied pairs under their prompt, is added to
-    the loss of a step. Two images are mostly tied where the prompt settles what somebody cares for; without
-    it what is liked spreads to prompts that ask for something else."""
+    """Weight of staying as it was where people saw no difference: `hold_ties * beta/2` times the squared
+    distance of the policy's predictions from those of the adapter that the round began with (base in the
+    first), on images of tied pairs under their prompt, is added to the loss of a step. Two images are mostly
+    tied where the prompt settles what somebody cares for; without it what is liked spreads to prompts that
+    ask for something else."""
     safeguard: bool = False
     """Take what losers teach only so far that a small step along the gradient does not raise the winners'
     error (after Diffusion-SDPO, arXiv 2511.03317)."""

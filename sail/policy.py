@@ -1,4 +1,4 @@
-"""One denoiser, three parts to play: base, reference, policy. Knows no pair, loss or sampler.
+"""One denoiser, three parts to play: base, parent, policy. Knows no pair, loss or sampler.
 
 There is one copy of the base weights: the base is the adapters switched off, the reference a second,
 frozen adapter beside the one that is trained. The only door to peft.
@@ -24,7 +24,7 @@ from sail.backbones import Backbone
 from sail.config import Lora
 from sail.runfolder import ADAPTER_FILE, publish, sha256_file
 
-Part = Literal["base", "reference", "policy"]
+Part = Literal["base", "parent", "policy"]
 MAX_WHOLE = 512
 """Inputs or outputs of a layer up to which learning its weight whole is faster on a CPU."""
 Weights = dict[str, Tensor]

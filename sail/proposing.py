@@ -45,8 +45,8 @@ def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> d
     if request.adapter:
         policy.load("policy", folder.adapter_input(request.adapter))
     if request.reference_adapter:
-        policy.load("reference", folder.adapter_input(request.reference_adapter))
-    reference: Part = "reference" if request.reference_adapter else "base"
+        policy.load("parent", folder.adapter_input(request.reference_adapter))
+    reference: Part = "parent" if request.reference_adapter else "base"
 
     (folder.path / "candidates").mkdir(exist_ok=True)
     done = distributed.from_main(folder.finished_prompts)

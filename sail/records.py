@@ -68,7 +68,7 @@ class SelfPair(Record):
 
 
 class TrainingPair(Record):
-    """A judged pair, ready to be learned from or to be held out; a tied one, to stay as base is on it; or an
+    """A judged pair, ready to be learned from or to be held out; a tied one, to stay as it was on it; or an
     open one, for the judge to look at."""
 
     id: str

@@ -28,7 +28,7 @@ class Round(Record):
     human_pairs: int
     self_pairs: int
     tie_pairs: int = 0
-    """Pairs on which it was held where base is."""
+    """Pairs on which it was held where it began."""
     self_fraction: float
     judge_accuracy: Interval
     """On human pairs that were held out."""

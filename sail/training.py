@@ -98,15 +98,16 @@ def publish_judged(path: Path, judged: list[JudgedPair]) -> None:
 
 
 def _place_adapters(folder: RunFolder, request: TrainRequest, policy: Policy) -> Part:
-    """Load or make the policy adapter and the frozen reference beside it; return the reference's part."""
+    """Load or make the policy adapter and, where it is asked for anything, its parent beside it; return the
+    reference's part."""
     if request.parent_adapter is None:
         policy.add_trainable(request.lora, noise_seed=request.optimisation.noise_seed)
         return "base"
     parent = folder.adapter_input(request.parent_adapter)
-    if request.reference == "parent":
-        policy.load("reference", parent)
+    if request.reference == "parent" or request.loss.hold_ties > 0:
+        policy.load("parent", parent)
     policy.load("policy", parent)
-    return "reference" if request.reference == "parent" else "base"
+    return request.reference
 
 
 def _last_gains(folder: RunFolder) -> tuple[float, float]:
@@ -309,9 +310,9 @@ class Trainer:
         return torch.stack([means[name] for name in METRICS]).detach() * weight
 
     def _hold(self, micro: Batch, weight: float) -> None:
-        """Add to the gradients what keeps the policy's predictions on tied images where base's are."""
+        """Add to the gradients what keeps the policy's predictions on tied images where the round began."""
         asked, loss = self._asked(micro), self._request.loss
-        with self._policy.acting_as("base"):
+        with self._policy.acting_as("parent"):  # Without one that is the base model.
             before_2P = self._prediction(asked)
         with self._policy.folded(learning=True):
             moved_2P = denoising_error(self._prediction(asked), before_2P)

@@ -220,11 +220,11 @@ def test_a_new_adapter_changes_nothing_and_the_parts_differ_once_it_is_trained(m
     fresh.add_trainable(Lora(rank=2), noise_seed=0)
     assert torch.equal(drawn_latents(fresh), base)
     aligned = policy_of(model, trained.path / "adapter")
-    aligned.load("reference", trained.path / "adapter")
+    aligned.load("parent", trained.path / "adapter")
     assert not torch.allclose(drawn_latents(aligned), base, atol=1e-3)
     with aligned.acting_as("base"):
         assert torch.equal(drawn_latents(aligned), base)
-    with aligned.acting_as("reference"):
+    with aligned.acting_as("parent"):
         as_reference = drawn_latents(aligned)
     assert torch.equal(as_reference, drawn_latents(aligned))
 
@@ -295,8 +295,8 @@ def test_bfloat16_computes_nearly_the_same_and_is_trained_in_float32(model):
 
 def test_only_the_policy_adapter_takes_gradients(model, trained):
     policy = policy_of(model, trained.path / "adapter")
-    policy.load("reference", trained.path / "adapter")
-    with policy.acting_as("reference"):
+    policy.load("parent", trained.path / "adapter")
+    with policy.acting_as("parent"):
         pass
     trainable = [name for name, p in policy.backbone.denoiser.named_parameters() if p.requires_grad]
     assert trainable == list(policy.parameters())

@@ -51,7 +51,7 @@ from sail.reward import bank_of, draw_errors, gains
 from sail.runfolder import Progress, RunFolder, Stopped
 from sail.running import execute, one_sentence
 from sail.sampling import draw
-from sail.training import Trainer
+from sail.training import Trainer, _place_adapters
 
 
 def train_request(model: ModelRef, **changes) -> TrainRequest:
@@ -594,6 +594,24 @@ def test_ties_that_are_held_are_nothing_that_winners_teach(new_run, model, propo
     )
     assert not torch.allclose(plain, safe, rtol=0.1)
     assert torch.allclose(safe_held - safe, held - plain, rtol=1e-3, atol=1e-4 * float(held.abs().max()))
+
+
+@pytest.mark.parametrize("reference", ["base", "parent"])
+def test_a_round_holds_ties_where_it_began(new_run, model, proposed, trained, reference):
+    began = {"parent_adapter": sha_of(trained), "reference": reference}
+    request = test_engine.holding_ties(train_request(model), 5.0).model_copy(update=began)
+    folder, policy = new_run(request, tied_pairs(proposed)), policy_of(model)
+    compared_with = _place_adapters(folder, request, policy)
+    trainer = Trainer(folder, request, policy, compared_with, data_of(folder, policy))
+
+    def pull():
+        trainer._optimiser.zero_grad()
+        trainer._hold(trainer._batches.ties_at(0), 1.0)
+        return float(torch.stack([own.grad.abs().max() for own in trainer._parameters.values()]).max())
+
+    at_first = pull()
+    _moved_a_little(trainer)
+    assert compared_with == reference and at_first < 1e-4 * pull()
 
 
 def test_a_safeguarded_run_goes_to_its_end(new_run, model):

@@ -21,6 +21,6 @@ export function toLearnFrom(labels) {
   const flipped = labels.flipped
     ? `, ${plural(labels.flipped, "self pair", "self pairs")} that people flipped among them`
     : "";
-  const ties = labels.held_ties ? `; ${plural(labels.held_ties, "tie")}, where training stays as base is` : "";
+  const ties = labels.held_ties ? `; ${plural(labels.held_ties, "tie")}, where training changes little` : "";
   return `${plural(labels.winners, "pair has", "pairs have")} a winner${flipped}: ${labels.trainable} to learn from, ${held} held out to measure the judge${ties}.`;
 }

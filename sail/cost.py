@@ -77,7 +77,7 @@ def evaluations_to_learn(
     """8 a pair and step: both images go forward as the reference, and forward and backward as the policy.
 
     Of self pairs that are learned from on the judge's draws the reference sees those without their prompt.
-    Where ties are held base sees all of those that a step takes.
+    Where ties are held the adapter that the round began with sees all of those that a step takes.
     """
     held = (
         request.optimisation.steps * ties_in_a_step(request.optimisation)

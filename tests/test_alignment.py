@@ -161,6 +161,9 @@ def test_a_repeat_with_tastes_missing_is_not_yet_an_observation():
     units = [unit("sail_6", repeat, [1.0], taste) for repeat in (0, 1) for taste in ("light", "size")]
     table = Table([*units, unit("sail_6", 2, [100.0], "light")])
     assert table.over_repeats("sail_6", lambda one: one["utility"][0]) == {"mean": 1, "low": 1, "high": 1}
+    # Nor are two repeats with a taste each, which are not the same.
+    apart = Table([unit("sail_6", 1, [1.0], "light"), unit("sail_6", 2, [5.0], "size")])
+    assert apart.over_repeats("sail_6", lambda one: one["utility"][0])["mean"] is None
 
 
 def judging(repeat, taste, right, clear):
@@ -345,3 +348,9 @@ def test_a_unit_holds_while_the_settings_that_it_was_measured_with_do() -> None:
     assert not study.still_holds(unit, study.Size(steps=59))
     assert not study.still_holds({**unit, "repeat": 1}, size)
     assert not study.still_holds({**unit, "method": "gone"}, size)
+
+
+def test_what_a_method_with_other_labels_began_is_not_gone_on_with() -> None:
+    settings = study.settings_at(study.Size(), METHODS["sail_6"], 1)
+    names = {study.known_by(settings, METHODS[name]) for name in ("sail_6", "sail_6_half_labels", "dpo_6")}
+    assert len(names) == 3

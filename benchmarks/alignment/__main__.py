@@ -19,6 +19,8 @@ from sail.runfolder import read_lines
 RESULTS = Path("benchmarks/results")
 WORK = Path("data/projects/alignment")
 
+FIRST = 1
+"""Repeat 0 was seen on tastes of the table while settings were chosen."""
 QUICK = {"steps": 40, "pool_pairs": 96, "judged_pairs": 24, "held_out_prompts": 100}
 
 
@@ -58,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--tastes", nargs="*")
     parser.add_argument("--repeats", type=int)
-    parser.add_argument("--first", type=int, default=1, help="number of the first repeat")
+    parser.add_argument("--first", type=int, default=FIRST, help="number of the first repeat")
     parser.add_argument("--jobs", type=int, default=2, help="units at once, each in a process of its own")
     parser.add_argument(
         "--precision",
@@ -83,11 +85,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         units.unlink(missing_ok=True)
     values = {**(QUICK if asked.quick else {}), "precision": asked.precision}
     size = Size(**values)
-    drop_half_line(units)
     finished = [unit for unit in read_lines(units) if still_holds(unit, size)]
     known = {(unit["taste"], unit["repeat"], unit["method"]) for unit in finished}
     missing = [] if asked.report else [unit for unit in wanted(asked) if unit not in known]
     units.parent.mkdir(parents=True, exist_ok=True)
+    if missing:
+        drop_half_line(units)
     failed: list[str] = []
     with ProcessPoolExecutor(asked.jobs, mp_context=get_context("spawn")) as workers:
 
@@ -118,10 +121,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     file=sys.stderr,
                 )
     words = [word for word in (sys.argv[1:] if arguments is None else arguments) if word != "--report"]
-    if out == RESULTS:  # Whichever part of the table was asked for, this is how to have all of it.
+    if out == RESULTS:
+        # Whichever part of the table was asked for, this is how to have all of it, and this is all of it.
         words = ["--precision", asked.precision]
-    tastes, methods = {*TABLE, *(asked.tastes or ())}, {*METHODS, *(asked.methods or ())}
-    finished = [unit for unit in finished if unit["taste"] in tastes and unit["method"] in methods]
+        finished = [
+            unit
+            for unit in finished
+            if unit["taste"] in TABLE and unit["method"] in METHODS and unit["repeat"] >= FIRST
+        ]
     if finished:
         table = Table(finished)
         print(publish(table, out, " ".join(["python -m benchmarks.alignment", *words])))
@@ -129,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if failed:
         raise SystemExit("Units that failed; the same command tries them again:\n" + "\n".join(failed))
     if not finished:
-        raise SystemExit(f"No unit of {units} was measured on this starter at this size.")
+        raise SystemExit(f"No unit of {units} was measured on this starter, at this size and precision.")
 
 
 if __name__ == "__main__":

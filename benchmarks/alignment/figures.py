@@ -57,7 +57,7 @@ def _over_rounds(table: Table, file: Path) -> None:
         "gain over base, SD": "utility",
         "judge, unseen pairs": "judge_accuracy",
         "agreement with its labels": "human_agreement",
-        "diversity against base": "diversity_ratio",
+        "diversity against base, as the gate reads it": "diversity_ratio",
     }
     figure, places = plt.subplots(1, len(panels), figsize=(16, 4))
     for axes, (title, key) in zip(places, panels.items(), strict=True):

@@ -138,7 +138,8 @@ PAPER: Changes = {
     "optimisation.learning_rate": 5e-5,
 }
 """As published, but for beta and rate, which hang on the model: the starter's beta, and the largest of the
-rates tried on the tuning tastes at which named subjects are kept within 3 points."""
+rates tried on a tuning taste, then with 32 prompts a round, at which named subjects are kept within 3
+points."""
 
 TIES_LEFT_OUT: Changes = {"loss.hold_ties": 0.0}
 WINNERS_ALONE: Changes = {

@@ -14,6 +14,7 @@ from benchmarks.alignment.targets import Target, targets
 
 COMPARED = (
     ("sail_6", "dpo_100"),
+    ("sail_6", "dpo_100_in_rounds"),
     ("sail_6", "dpo_6"),
     ("sail_6", "sail_6_paper"),
     ("sail_6_half_labels", "sail_6_paper"),
@@ -33,7 +34,7 @@ COMPARED = (
 def publish(table: Table, out: Path, command: str) -> str:
     """Write alignment.json and alignment.md; return the second."""
     out.mkdir(parents=True, exist_ok=True)
-    methods = {method: table.summary(method) for method in table.methods}
+    methods = {method: table.summary(method) for method in table.methods if table.complete(method)}
     against = {
         f"{one} : {other}": {
             "gain": table.paired(one, other, gain),
@@ -58,7 +59,9 @@ def publish(table: Table, out: Path, command: str) -> str:
     same = table.beside(["base", "dpo_6", "sail_6", *few]) if few else Table([])
     if few and same.methods:
         text += "\nOn the tastes and repeats that all of these have:\n\n"
-        text += markdown({method: same.summary(method) for method in same.methods}, {})
+        text += markdown(
+            {method: same.summary(method) for method in same.methods if same.complete(method)}, {}
+        )
     text += "\n" + _targets_as_words(targets(table)) + "\n" + _by_taste(table)
     if table.pools_that_differ:
         text += f"\nPools drawn again, with other labels: {'; '.join(table.pools_that_differ)}.\n"

@@ -53,6 +53,8 @@ OF_SELF_PAIRS = {
     "self_pairs_per_prompt", "keep_self_pairs", "min_margin", "mixup",
 }  # fmt: skip
 """Settings that say nothing to a method that learns from human pairs alone."""
+RULES = ""
+"""Another word where code comes to give other figures for the same settings: units from before are void."""
 STARTER = ModelRef(source="data/starter")
 PROMPTS = Path("data/prompts")
 
@@ -85,7 +87,7 @@ def inputs(size: Size) -> str:
     """What figures hang on besides code and settings (starter, prompts, size, rounds): 12 hex digits."""
     files = [*sorted(Path(STARTER.source).rglob("*.safetensors")), *sorted(PROMPTS.glob("*.txt"))]
     known = [sha256_file(file) for file in files]
-    return _digest(f"{size} {SEED_ROUNDS + SELF_ROUNDS} {known}")[:12]
+    return _digest(f"{size} {SEED_ROUNDS + SELF_ROUNDS} {known}{RULES}")[:12]
 
 
 def settings_at(size: Size, method: Method, repeat: int, **more: Any) -> LoopSettings:
@@ -101,9 +103,9 @@ def versions() -> dict[str, str]:
     }
 
 
-def known_by(settings: LoopSettings) -> str:
-    """8 hex digits: what was begun with other settings is not gone on with."""
-    return _digest(settings.model_dump_json())[:8]
+def known_by(settings: LoopSettings, method: Method) -> str:
+    """8 hex digits: what was begun with other settings, or by another method, is not gone on with."""
+    return _digest(f"{settings.model_dump_json()} {method.asked()}")[:8]
 
 
 def still_holds(unit: Mapping[str, Any], size: Size) -> bool:
@@ -156,7 +158,7 @@ class Study:
         """Train and measure one method; what the results file keeps of it."""
         method, pool = method_named(name), self.pool(taste)
         settings = self.settings(method)
-        folder = self._out / f"{self._repeat}-{taste}-{name}-{known_by(settings)}".replace(" ", "_")
+        folder = self._out / f"{self._repeat}-{taste}-{name}-{known_by(settings, method)}".replace(" ", "_")
         rounds = Rounds(folder, self.model, settings, self.prompts)
         rounds.take_prompts(method.labels)  # Those that the labelled pairs were drawn for.
         pairs = human_pairs(*self.labelled(taste, method), settings)

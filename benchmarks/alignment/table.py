@@ -85,16 +85,16 @@ class Table:
         return interval([float(np.mean(values)) for values in by_repeat.values()])
 
     def complete(self, method: str, beside: str | None = None) -> list[Unit]:
-        """Units of repeats that have all tastes: a mean of few is none of all, since tastes differ more than
-        repeats do."""
+        """Units of repeats that have all tastes of the method's: a mean of few is none of all, since tastes
+        differ more than repeats do."""
         units = [
             unit
             for unit in self.of(method)
             if beside is None or (beside, unit["taste"], unit["repeat"]) in self._units
         ]
         tastes = Counter(unit["repeat"] for unit in units)
-        most = max(tastes.values(), default=0)
-        return [unit for unit in units if tastes[unit["repeat"]] == most]
+        all_of_them = len({unit["taste"] for unit in units})
+        return [unit for unit in units if tastes[unit["repeat"]] == all_of_them]
 
     def paired(self, method: str, other: str, compare: Callable[[Unit, Unit], float]) -> Interval:
         """The same of two methods' images on the same prompts and noise seeds, where both were measured."""

@@ -232,7 +232,7 @@ def human_pairs(
 
 
 def kept_self_pairs(folder: RunFolder, settings: LoopSettings) -> list[SelfPair]:
-    """Of a propose run's pairs the clearest, as many as `keep_self_pairs` says, but one."""
+    """Of a propose run's pairs the clearest, as many as `keep_self_pairs` says and at least one."""
     ranked = folder.self_pairs()
     return ranked[: max(1, round(len(ranked) * settings.keep_self_pairs))]
 
@@ -255,7 +255,7 @@ def summary(done: Round) -> str:
     if done.cut_because:
         verdict += f"; {done.kept:.0%} of the training is kept. Of all of it: {' '.join(done.cut_because)}"
     share = f" ({done.self_fraction:.0%} of draws)" if done.self_pairs else ""
-    ties = f", {done.tie_pairs} ties held" if done.tie_pairs else ""
+    ties = f", {done.tie_pairs} {'tie' if done.tie_pairs == 1 else 'ties'} held" if done.tie_pairs else ""
     pairs = f"{done.human_pairs} human + {done.self_pairs} self pairs{share}{ties}"
     return f"round {done.round}: {pairs}, {judge}, {done.seconds:.0f} s, {verdict}"
 

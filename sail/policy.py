@@ -1,6 +1,6 @@
 """One denoiser, three parts to play: base, parent, policy. Knows no pair, loss or sampler.
 
-There is one copy of the base weights: the base is the adapters switched off, the reference a second,
+There is one copy of the base weights: the base is the adapters switched off, the parent a second,
 frozen adapter beside the one that is trained. The only door to peft.
 """
 

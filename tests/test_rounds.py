@@ -70,6 +70,7 @@ def test_ties_are_pairs_where_the_settings_hold_them_and_are_never_held_out(hold
 
 def test_a_round_tells_how_many_ties_it_held():
     assert "human + 0 self pairs, judge" in summary(a_round(0))
+    assert ", 1 tie held, judge" in summary(a_round(0).model_copy(update={"tie_pairs": 1}))
     assert "human + 0 self pairs, 7 ties held, judge" in summary(
         a_round(0).model_copy(update={"tie_pairs": 7})
     )

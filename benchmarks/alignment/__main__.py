@@ -41,7 +41,7 @@ def wanted(asked: argparse.Namespace) -> Iterator[tuple[str, int, str]]:
     for repeat, taste in itertools.product(range(asked.first, asked.first + repeats), tastes):
         for method in methods:
             few = not asked.tastes and method not in CORE
-            if few and (repeat > 3 or taste not in ("style and background", "colourfulness")):
+            if few and (repeat >= FIRST + 3 or taste not in ("style and background", "colourfulness")):
                 continue
             yield taste, repeat, method
 

@@ -13,7 +13,7 @@ from benchmarks.alignment.figures import draw_figures
 from benchmarks.alignment.methods import METHODS, changed, method_named, settings_of
 from benchmarks.alignment.pool import TABLE, TASTES, TUNING, temperature_for
 from benchmarks.alignment.study import STARTER
-from benchmarks.alignment.table import Table, gain, win_rate, win_rate_as_asked
+from benchmarks.alignment.table import Table, gain, where, win_rate, win_rate_as_asked
 from benchmarks.alignment.targets import Target, targets
 from benchmarks.alignment.working import prepare, work
 from benchmarks.taste import (
@@ -53,6 +53,7 @@ def unit(method, repeat, utility, taste="light"):
         "versions": {"torch": "2"},
         "pool": "aa",
         "utility": utility,
+        "open": [1] * len(utility),
         "prompt_following": 0.9,
         "diversity_ratio": 1.0 if method == "base" else 0.9,
         "saturation_ratio": 1.0,
@@ -113,6 +114,18 @@ def test_an_image_without_the_subject_that_was_asked_for_loses_to_one_with_it():
     assert win_rate(asked, liked) == 0.25
     # Won for its subject, drawn since neither has one, won and lost by utility.
     assert win_rate_as_asked(asked, liked) == 0.625
+
+
+def test_what_the_prompt_names_is_told_apart_from_what_it_leaves_open(tmp_path):
+    prompts = ["a 3d strawberry", "a penguin on an orange background", "a big 3d elephant"]
+    assert pool.leaves_open("style", prompts) == [False, True, False]
+    assert pool.leaves_open("style and background", prompts) == [False] * 3
+    assert pool.leaves_open("symmetry", prompts) == [True] * 3
+    own, base = unit("sail_6", 0, [1.0, 4.0, 3.0]), unit("base", 0, [0.0, 0.0, 0.0])
+    for one in (own, base):
+        one["open"] = [1, 0, 1]
+    assert where(True, gain)(own, base) == 2.0 and where(False, gain)(own, base) == 4.0
+    assert "| light | 2.00 / 4.00 | 4.00 |" in report.publish(Table([own, base]), tmp_path, "")
 
 
 def test_two_methods_are_compared_only_where_both_were_measured():

@@ -15,7 +15,8 @@ plt.switch_backend("Agg")
 plt.rcParams.update({"svg.hashsalt": "alignment", "axes.spines.top": False, "axes.spines.right": False})
 
 BY_LABELS = ("sail_24_labels", "sail_6_half_labels", "sail_6", "sail_192_labels")
-BESIDE = ("dpo_6", "dpo_100", "sft_6", "sail_6_paper")
+WITHOUT_SELF_PAIRS = ("dpo_24_labels", "dpo_6_half_labels", "dpo_6")
+BESIDE = ("dpo_100", "sft_6", "sail_6_paper")
 BY_ROUNDS = ("sail_6", "sail_6_no_mixup", "sail_6_eight_rounds", "sail_6_eight_rounds_no_mixup", "dpo_6")
 GAINS = ("sail_6", "sail_6_paper", "dpo_6")
 
@@ -29,7 +30,7 @@ def draw_figures(table: Table, out: Path) -> None:
     def measured(names: Sequence[str]) -> Table:
         return table.beside([name for name in names if name in table.methods])
 
-    _over_labels(measured(["base", *BY_LABELS, *BESIDE]), out / "labels.svg")
+    _over_labels(measured(["base", *BY_LABELS, *WITHOUT_SELF_PAIRS, *BESIDE]), out / "labels.svg")
     _over_rounds(measured(BY_ROUNDS), out / "rounds.svg")
     _gains(measured(GAINS), out / "gains.svg")
 
@@ -38,8 +39,10 @@ def _over_labels(table: Table, file: Path) -> None:
     figure, axes = plt.subplots(figsize=(6, 4))
     rates = {name: table.paired(name, "base", win_rate) for name in table.methods if name != "base"}
     at = {name: table.of(name)[0]["labels"] for name in rates}
-    ours = [name for name in BY_LABELS if name in rates]
-    axes.plot([at[name] for name in ours], [rates[name]["mean"] for name in ours], "-", color="C0", alpha=0.5)
+    for names, colour in ((BY_LABELS, "C0"), (WITHOUT_SELF_PAIRS, "C1")):
+        line = [name for name in names if name in rates]
+        means = [rates[name]["mean"] for name in line]
+        axes.plot([at[name] for name in line], means, "-", color=colour, alpha=0.5)
     for name, rate in rates.items():
         if rate["mean"] is None:
             continue

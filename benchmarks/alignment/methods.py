@@ -168,6 +168,7 @@ METHODS: dict[str, Method] = {
     "sft_6": Method(train=in_rounds, changes=WINNERS_ALONE),
     "sail_6": Method(),
     "sail_6_half_labels": Method(labels=FEW_LABELS // 2),
+    "dpo_6_half_labels": Method(train=in_rounds, labels=FEW_LABELS // 2),
     "sail_6_paper": Method(train=without_a_gate, gated=False, changes=PAPER),
     "sail_6_no_mixup": Method(changes=NO_MIXUP),
     "sail_6_random_pairs": Method(changes={"choose": "random", "self_pairs_per_prompt": 1, **ALL_KEPT}),
@@ -181,9 +182,11 @@ METHODS: dict[str, Method] = {
     "sail_6_base_images": Method(changes={"draw_strength": 0.0}),
     "sail_6_varied": Method(changes=VARIED),
     "dpo_6_varied": Method(train=in_rounds, changes=VARIED),
-    # Robustness.
+    # Other numbers of labels, with and without self pairs.
     "sail_24_labels": Method(labels=24),
+    "dpo_24_labels": Method(train=in_rounds, labels=24),
     "sail_192_labels": Method(labels=192),
+    # Robustness.
     "sail_6_flipped_10": Method(flipped=0.1),
     "sail_6_flipped_20": Method(flipped=0.2),
     "sail_6_flipped_20_smoothed": Method(flipped=0.2, changes={"loss.label_smoothing": 0.2}),

@@ -26,6 +26,7 @@ from benchmarks.taste import (
     smoothness,
     symmetry,
 )
+from data.starter.recipe.evaluate import named_attributes
 from data.starter.recipe.readers import AttributeReader
 from sail.annotate import ShownPair
 from sail.proposing import load_latents
@@ -117,6 +118,13 @@ class Pool:
         # A hand of its own for each pair: what is said of one hangs on no other.
         hand = Person(f"{repeat}/{index}", temperature=self._temperature, tie_below=TIE_BELOW_SD * self.sd)
         return hand.choose(*self._annotated_P2[index].tolist())
+
+
+def leaves_open(taste: str, prompts: Sequence[str]) -> list[bool]:
+    """Of each prompt, whether it names nothing that the taste is about."""
+    own = TASTES[taste]
+    about = set(own.liked) if isinstance(own, Taste) else set()
+    return [not about & set(named) for named in named_attributes(prompts)]
 
 
 def other_taste(taste: str) -> str:

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.alignment.methods import CORE
-from benchmarks.alignment.table import Interval, Table, Unit, gain, win_rate, win_rate_as_asked
+from benchmarks.alignment.table import (
+    Interval,
+    Table,
+    Unit,
+    gain,
+    where,
+    win_rate,
+    win_rate_as_asked,
+)
 from benchmarks.alignment.targets import Target, targets
 
 COMPARED = (
@@ -18,6 +26,8 @@ COMPARED = (
     ("sail_6", "dpo_6"),
     ("sail_6", "sail_6_paper"),
     ("sail_6_half_labels", "sail_6_paper"),
+    ("sail_6_half_labels", "dpo_6_half_labels"),
+    ("sail_24_labels", "dpo_24_labels"),
     ("sail_6", "sail_6_no_mixup"),
     ("sail_6", "sail_6_random_pairs"),
     ("sail_6_new_draws", "sail_6_independent_draws"),
@@ -40,6 +50,7 @@ def publish(table: Table, out: Path, command: str) -> str:
             "gain": table.paired(one, other, gain),
             "win_rate": table.paired(one, other, win_rate),
             "win_rate_as_asked": table.paired(one, other, win_rate_as_asked),
+            "win_rate_where_open": table.paired(one, other, where(True, win_rate_as_asked)),
         }
         for one, other in COMPARED
         if one in methods and other in methods
@@ -62,7 +73,7 @@ def publish(table: Table, out: Path, command: str) -> str:
         text += markdown(
             {method: same.summary(method) for method in same.methods if same.complete(method)}, {}
         )
-    text += "\n" + _targets_as_words(targets(table)) + "\n" + _by_taste(table)
+    text += "\n" + _targets_as_words(targets(table)) + "\n" + _by_taste(table) + "\n" + _where_open(table)
     if table.pools_that_differ:
         text += f"\nPools drawn again, with other labels: {'; '.join(table.pools_that_differ)}.\n"
     (out / "alignment.md").write_text(text)
@@ -87,12 +98,14 @@ def markdown(methods: dict[str, Any], against: dict[str, Any]) -> str:
     if against:
         lines += [
             "",
-            "| head to head | difference, SD | wins | wins where the subject comes first |",
-            "|---" * 4 + "|",
+            "| head to head | difference, SD | wins | wins where the subject comes first "
+            "| the same where the prompt leaves it open |",
+            "|---" * 5 + "|",
         ]
     lines += [
         f"| {pair} | {_shown(one['gain'])} | {_shown(one['win_rate'], share=True)} "
-        f"| {_shown(one['win_rate_as_asked'], share=True)} |"
+        f"| {_shown(one['win_rate_as_asked'], share=True)} "
+        f"| {_shown(one['win_rate_where_open'], share=True)} |"
         for pair, one in against.items()
     ]
     return "\n".join(lines) + "\n"
@@ -127,6 +140,31 @@ def _by_taste(table: Table) -> str:
         lines.append(f"| {' | '.join([taste, *cells])} |")
     note = '"of": what would be won if every image were liked as much as the best of any method.'
     return "\n".join(lines) + f"\n\n{note}\n"
+
+
+def _where_open(table: Table) -> str:
+    """Gains on prompts that leave open what the taste is about, and on those that name it."""
+    others = [name for name in table.methods if name in CORE and name != "base"]
+    lines = [f"| {' | '.join(['taste, SD', *others, 'the most'])} |", "|---" * (len(others) + 2) + "|"]
+    for taste in table.tastes:
+        own = table.on(taste)
+        at_best = partial(_most_gain, best=own.best())
+        cells = []
+        for name in others:
+            sides = [own.paired(name, "base", where(is_open, gain))["mean"] for is_open in (True, False)]
+            cells.append(" / ".join("-" if value is None else f"{value:.2f}" for value in sides))
+        most = own.paired("base", "base", where(True, at_best))
+        lines.append(f"| {' | '.join([taste, *cells, _shown(most)])} |")
+    note = (
+        "Gain where the prompt leaves open what the taste is about / where it names it, so that what is "
+        'gained is against its words. "The most": where it is open, if every image were liked as much as the '
+        "best of any method; of a statistic of the picture that is one odd image."
+    )
+    return "\n".join(lines) + f"\n\n{note}\n"
+
+
+def _most_gain(own: Unit, other: Unit, *, best: float) -> float:
+    return gain({**own, "utility": [best] * len(own["utility"])}, other)
 
 
 def _most_wins(own: Unit, other: Unit, *, best: float) -> float:

@@ -30,7 +30,15 @@ from benchmarks.alignment.methods import (
     method_named,
     settings_of,
 )
-from benchmarks.alignment.pool import TASTES, TIE_BELOW_SD, Pool, load_reader, other_taste, utilities
+from benchmarks.alignment.pool import (
+    TASTES,
+    TIE_BELOW_SD,
+    Pool,
+    leaves_open,
+    load_reader,
+    other_taste,
+    utilities,
+)
 from data.starter.recipe.evaluate import named_attributes
 from sail import backbones
 from sail.annotate import ShownPair
@@ -287,8 +295,9 @@ class Study:
         return looks([decoded(policy, one.latents_NCHW, settings.sampling.chunk) for one in drawn])
 
     def _read(self, taste: str, images: Sequence[Image.Image], sd: float) -> dict[str, Any]:
-        """Image by image: utility in standard deviations of base, and whether the named subject is found;
-        and the share of all named attributes that are."""
+        """Image by image: utility in standard deviations of base, whether its prompt leaves open what the
+        taste is about, and whether the named subject is found; and the share of all named attributes that
+        are."""
         reader = load_reader("measuring")
         utility_N = TASTES[taste].utilities(images, reader).numpy() / sd
         named, reads = named_attributes(self._held_out), reader.name(images)
@@ -300,6 +309,7 @@ class Study:
         subjects = [read["subject"] == own["subject"] for own, read in zip(named, reads, strict=True)]
         return {
             "utility": [round(value, 3) for value in utility_N.tolist()],
+            "open": [int(is_open) for is_open in leaves_open(taste, self._held_out)],
             "prompt_following": float(np.mean(hits)),
             "subject_found": [int(found) for found in subjects],
         }

@@ -134,6 +134,21 @@ def gain(own: Unit, other: Unit) -> float:
     return float(_better_by(own, other).mean())
 
 
+def where(is_open: bool, compare: Callable[[Unit, Unit], float]) -> Callable[[Unit, Unit], float]:
+    """The same comparison on prompts that leave open what the taste is about alone, or on the others alone;
+    nan without any. What is won on the others is won against the prompt's own words."""
+
+    def compared(own: Unit, other: Unit) -> float:
+        kept = np.array(own["open"], bool) == is_open
+        sides = [
+            {**unit, **{key: np.array(unit[key])[kept] for key in ("utility", "subject_found")}}
+            for unit in (own, other)
+        ]
+        return compare(*sides) if kept.any() else float("nan")
+
+    return compared
+
+
 def own_accuracy(units: Iterable[Unit], which: str) -> float | None:
     """Share right of the self pairs that differ clearly, all rounds together: `best_worst` of every prompt,
     or those `learned_from`. None where there are none."""

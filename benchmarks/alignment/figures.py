@@ -17,7 +17,14 @@ plt.rcParams.update({"svg.hashsalt": "alignment", "axes.spines.top": False, "axe
 BY_LABELS = ("sail_24_labels", "sail_6_half_labels", "sail_6", "sail_192_labels")
 WITHOUT_SELF_PAIRS = ("dpo_24_labels", "dpo_6_half_labels", "dpo_6")
 BESIDE = ("dpo_100", "sft_6", "sail_6_paper")
-BY_ROUNDS = ("sail_6", "sail_6_no_mixup", "sail_6_eight_rounds", "sail_6_eight_rounds_no_mixup", "dpo_6")
+BY_ROUNDS = (
+    "sail_6",
+    "sail_6_no_mixup",
+    "sail_6_eight_rounds",
+    "sail_6_eight_rounds_no_mixup",
+    "dpo_6",
+    "dpo_6_eight_rounds",
+)
 GAINS = ("sail_6", "sail_6_paper", "dpo_6")
 
 

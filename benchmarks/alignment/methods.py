@@ -14,6 +14,8 @@ from sail.records import TrainingPair
 SEED_ROUNDS = 1
 SELF_ROUNDS = 2
 """Rounds of the table after the one on the seed pairs: three in all, after which little was gained."""
+MANY_ROUNDS = 8
+"""Self-annotated rounds of a loop that is left running."""
 MANY_LABELS, FEW_LABELS = 1600, 96
 
 Train = Callable[[Rounds, Sequence[TrainingPair]], None]
@@ -48,10 +50,12 @@ def once(rounds: Rounds, pairs: Sequence[TrainingPair]) -> None:
     rounds.train(trained_on_all(pairs), parent=None)
 
 
-def in_rounds(rounds: Rounds, pairs: Sequence[TrainingPair]) -> None:
+def in_rounds(
+    rounds: Rounds, pairs: Sequence[TrainingPair], *, count: int = SEED_ROUNDS + SELF_ROUNDS
+) -> None:
     """As many rounds as SAIL's, under the same gate, on the human pairs alone."""
     pairs = trained_on_all(pairs)
-    for _ in range(SEED_ROUNDS + SELF_ROUNDS):
+    for _ in range(count):
         rounds.train(pairs, parent=rounds.current)
 
 
@@ -76,7 +80,12 @@ def without_a_gate(rounds: Rounds, pairs: Sequence[TrainingPair]) -> None:
 
 def eight_rounds(rounds: Rounds, pairs: Sequence[TrainingPair]) -> None:
     """Left running: does the gate stop it before it harms?"""
-    sail(rounds, pairs, self_rounds=8)
+    sail(rounds, pairs, self_rounds=MANY_ROUNDS)
+
+
+def many_rounds_on_human_pairs(rounds: Rounds, pairs: Sequence[TrainingPair]) -> None:
+    """As long without self pairs: do the same few labels have more to give?"""
+    in_rounds(rounds, pairs, count=SEED_ROUNDS + MANY_ROUNDS)
 
 
 def trained_on_all(pairs: Sequence[TrainingPair]) -> list[TrainingPair]:
@@ -117,7 +126,7 @@ class Method:
     @property
     def proposes(self) -> bool:
         """Whether it has the policy judge images of its own."""
-        return self.train not in (nothing, once, in_rounds)
+        return self.train not in (nothing, once, in_rounds, many_rounds_on_human_pairs)
 
 
 PAPER: Changes = {
@@ -194,6 +203,7 @@ METHODS: dict[str, Method] = {
     "sail_6_left_bias": Method(left_bias=0.3),
     "sail_6_two_annotators": Method(second_taste=True),
     "sail_6_eight_rounds": Method(train=eight_rounds),
+    "dpo_6_eight_rounds": Method(train=many_rounds_on_human_pairs),
     "sail_6_eight_rounds_no_mixup": Method(train=eight_rounds, changes=NO_MIXUP),
 }
 

@@ -28,6 +28,8 @@ COMPARED = (
     ("sail_6_half_labels", "sail_6_paper"),
     ("sail_6_half_labels", "dpo_6_half_labels"),
     ("sail_24_labels", "dpo_24_labels"),
+    ("sail_6_eight_rounds", "dpo_6_eight_rounds"),
+    ("sail_6_eight_rounds", "dpo_100"),
     ("sail_6", "sail_6_no_mixup"),
     ("sail_6", "sail_6_random_pairs"),
     ("sail_6_new_draws", "sail_6_independent_draws"),

@@ -9,6 +9,7 @@ from PIL import Image
 
 from benchmarks import judge
 from benchmarks.alignment import pool, report, study
+from benchmarks.alignment.__main__ import main as command_line
 from benchmarks.alignment.figures import draw_figures
 from benchmarks.alignment.methods import METHODS, changed, method_named, settings_of
 from benchmarks.alignment.pool import TABLE, TASTES, TUNING, temperature_for
@@ -77,12 +78,19 @@ def table():
 
 
 def test_a_trial_is_a_method_with_a_setting_that_differs():
-    trial = method_named("sail_6_paper draw_strength=0.25 loss.beta=60")
+    trial = method_named("sail_6_paper draw_strength=0.25 loss.beta=60 reference=base")
     settings = settings_of(trial, STARTER, {})
-    assert (settings.draw_strength, settings.loss.beta) == (0.25, 60)
+    assert (settings.draw_strength, settings.loss.beta, settings.reference) == (0.25, 60, "base")
     assert settings.mixup.self_fraction == 0.25 and METHODS["sail_6_paper"].changes["draw_strength"] == 1.0
     with pytest.raises(KeyError):
         settings_of(method_named("sail_6 no_such_setting=1"), STARTER, {})
+
+
+def test_a_row_that_cannot_be_run_is_refused_before_anything_is_drawn(tmp_path):
+    for name, said in ("sail_6 refernce=base", "no setting refernce"), ("sail_6 reference=both", "reference"):
+        with pytest.raises(SystemExit, match=said):
+            command_line(["--methods", "base", name, "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_setting_that_a_method_changes_is_there():

@@ -26,8 +26,9 @@ QUICK = {"steps": 40, "pool_pairs": 96, "judged_pairs": 24, "held_out_prompts": 
 
 def wanted(asked: argparse.Namespace) -> Iterator[tuple[str, int, str]]:
     """(taste, repeat, method) in the order in which a stopped table is worth most."""
-    from benchmarks.alignment.methods import CORE, METHODS
+    from benchmarks.alignment.methods import CORE, METHODS, method_named, settings_of
     from benchmarks.alignment.pool import TABLE, TASTES
+    from benchmarks.alignment.study import STARTER
 
     methods = asked.methods or (("base", "dpo_6", "sail_6") if asked.quick else tuple(METHODS))
     tastes = asked.tastes or (TABLE[3:4] if asked.quick else TABLE)
@@ -37,6 +38,11 @@ def wanted(asked: argparse.Namespace) -> Iterator[tuple[str, int, str]]:
         raise SystemExit(
             f"There is no {unknown[0]!r}. Methods: {', '.join(METHODS)}. Tastes: {', '.join(TASTES)}."
         )
+    for name in methods:
+        try:
+            settings_of(method_named(name), STARTER, {})
+        except (KeyError, ValueError) as error:
+            raise SystemExit(f"{name!r} cannot be run: {error.args[0] if error.args else error}") from None
     repeats = asked.repeats or (1 if asked.quick else 5)
     for repeat, taste in itertools.product(range(asked.first, asked.first + repeats), tastes):
         for method in methods:

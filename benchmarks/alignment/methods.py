@@ -211,12 +211,20 @@ METHODS: dict[str, Method] = {
 def method_named(name: str) -> Method:
     """The method of that name; "sail_6 draw_strength=0" is `sail_6` with a setting that differs, for trials.
 
-    KeyError where there is none, ValueError where a value is not JSON.
+    KeyError where there is none.
     """
     known, *changes = name.split()
     pairs = [change.partition("=") for change in changes]
-    own = {setting: json.loads(value) for setting, _, value in pairs}
+    own = {setting: _value(value) for setting, _, value in pairs}
     return replace(METHODS[known], changes={**METHODS[known].changes, **own})
+
+
+def _value(text: str) -> Any:
+    """JSON, or a word as it stands."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 CORE = ("base", "dpo_100", "dpo_6", "sail_6", "sail_6_paper")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -133,7 +134,7 @@ def _by_taste(table: Table) -> str:
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for taste in table.tastes:
         own = table.on(taste)
-        at_best = partial(_most_wins, best=own.best())
+        at_best = partial(_most, compare=win_rate, best=own.best())
         cells = [_shown(own.paired(name, "base", gain)) for name in (*others, "sail_6")]
         for name in others:
             won, most = own.paired("sail_6", name, win_rate), own.paired("sail_6", name, at_best)
@@ -150,7 +151,7 @@ def _where_open(table: Table) -> str:
     lines = [f"| {' | '.join(['taste, SD', *others, 'the most'])} |", "|---" * (len(others) + 2) + "|"]
     for taste in table.tastes:
         own = table.on(taste)
-        at_best = partial(_most_gain, best=own.best())
+        at_best = partial(_most, compare=gain, best=own.best())
         cells = []
         for name in others:
             sides = [own.paired(name, "base", where(is_open, gain))["mean"] for is_open in (True, False)]
@@ -165,12 +166,9 @@ def _where_open(table: Table) -> str:
     return "\n".join(lines) + f"\n\n{note}\n"
 
 
-def _most_gain(own: Unit, other: Unit, *, best: float) -> float:
-    return gain({**own, "utility": [best] * len(own["utility"])}, other)
-
-
-def _most_wins(own: Unit, other: Unit, *, best: float) -> float:
-    return win_rate({**own, "utility": [best] * len(own["utility"])}, other)
+def _most(own: Unit, other: Unit, *, compare: Callable[[Unit, Unit], float], best: float) -> float:
+    """What `compare` would find if every image were liked as much as the best."""
+    return compare({**own, "utility": [best] * len(own["utility"])}, other)
 
 
 def _shown(found: Interval, *, share: bool = False) -> str:

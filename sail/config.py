@@ -137,9 +137,15 @@ class Scoring(Config):
 
 
 class Loss(Config):
-    objective: Literal["dpo", "ipo", "two_sided", "winner"] = "dpo"
+    objective: Literal["dpo", "ipo", "two_sided", "winner", "mirrored"] = "dpo"
     """`dpo`: Diffusion-DPO; `ipo`: a target for the margin in place of a sigmoid; `two_sided`: winner up and
-    loser down, each bounded by a sigmoid of its own; `winner`: plain fine-tuning on winners."""
+    loser down, each bounded by a sigmoid of its own; `winner`: plain fine-tuning on winners; `mirrored`: of a
+    loser its target's mirror image at the reference's prediction is learned (after DiffusionNFT, arXiv
+    2509.16117), which is the opposite of what the loser teaches; a DPO loss falls with every change that
+    makes losers worse, whichever way."""
+    mirrored_step: float = Field(0.5, gt=0)
+    """`mirrored`: this share of the way from the reference's prediction to the policy's is to arrive at the
+    target, so that the policy goes 1 / `mirrored_step` times as far."""
     beta: float = Field(2000.0, gt=0)
     """Strength of the pull to the reference. Errors are means over latent dimensions and the margin has
     the factor 1/2 (the convention in which the paper's 5000 is quoted)."""
@@ -166,8 +172,8 @@ class Loss(Config):
         unused = {
             "winner_penalty": self.objective not in ("dpo", "ipo") and self.winner_penalty > 0,
             "winner_pull": self.objective == "winner" and self.winner_pull > 0,
-            "safeguard": self.objective == "winner" and self.safeguard,
-            "label_smoothing": self.objective != "dpo" and self.label_smoothing > 0,
+            "safeguard": self.objective in ("winner", "mirrored") and self.safeguard,
+            "label_smoothing": self.objective not in ("dpo", "mirrored") and self.label_smoothing > 0,
         }
         for name in (name for name, is_unused in unused.items() if is_unused):
             raise ValueError(f"The objective {self.objective} has no {name}. Set {name} to 0 or false.")

@@ -99,7 +99,8 @@ def reference_pairs(
 ) -> int:
     """Pairs that the reference sees in all steps: all that are drawn, but those whose errors are known."""
     config = request.optimisation
-    if not request.reuses_judged_draws or self_pairs == 0:
+    # Mirroring needs predictions, of which the judge keeps the errors.
+    if not request.reuses_judged_draws or self_pairs == 0 or request.loss.objective == "mirrored":
         return config.steps * config.batch_pairs
     plan = mixup.plan(
         request.mixup.self_fraction,

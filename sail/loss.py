@@ -30,13 +30,23 @@ def denoising_error(prediction_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
 
 
 def diffusion_dpo(
-    policy_error_2P: Tensor, reference_error_2P: Tensor, config: Loss, *, pulled_P: Tensor | None = None
+    policy_error_2P: Tensor,
+    reference_error_2P: Tensor,
+    config: Loss,
+    *,
+    pulled_P: Tensor | None = None,
+    moved_2P: Tensor | None = None,
 ) -> PairLoss:
     """Loss of each pair, for `dpo` -log sigmoid of its margin; the mean over pairs is outside, the caller's.
 
     margin = beta/2 * (gain(winner) - gain(loser)) with gain = reference error - policy error
     (Diffusion-DPO eq. 14, errors as means). `winner_penalty` takes from the margin what the winner lost;
     `winner_pull` is for the pairs in `pulled_P` (bool), or for all.
+
+    `mirrored` needs `moved_2P`, the squared distance of the policy's predictions from the reference's. With
+    s = `mirrored_step` it is -log sigmoid of beta/2s * (gain_s(winner) + gain_s(loser)), where gain_s is by
+    how much s times the policy's step, for the loser turned round, lowers the error of the reference's
+    prediction (DiffusionNFT's implicit positive and negative policy, arXiv 2509.16117, whose beta is s).
     """
     assert policy_error_2P.ndim == 1 and policy_error_2P.shape == reference_error_2P.shape
     winner_gain_P, loser_gain_P = (reference_error_2P - policy_error_2P).chunk(2)
@@ -50,8 +60,20 @@ def diffusion_dpo(
         up_P, down_P = 0.5 * config.beta * winner_gain_P, 0.5 * config.beta * loser_gain_P
         loss_P = -0.5 * (F.logsigmoid(2 * up_P) + F.logsigmoid(-2 * down_P))
     else:
+        right_P, wrong_P = guarded_P, -guarded_P
+        if config.objective == "mirrored":
+            assert moved_2P is not None
+            # A gain is linear in the step, less its square, which is s times as large here; the loser's own
+            # is taken off as well.
+            step, (winner_moved_P, loser_moved_P) = config.mirrored_step, moved_2P.chunk(2)
+            right_P = margin_P + 0.5 * config.beta * (
+                (1 - step) * winner_moved_P - (1 + step) * loser_moved_P
+            )
+            wrong_P = -margin_P + 0.5 * config.beta * (
+                (1 - step) * loser_moved_P - (1 + step) * winner_moved_P
+            )
         smoothing = config.label_smoothing
-        loss_P = -(1 - smoothing) * F.logsigmoid(guarded_P) - smoothing * F.logsigmoid(-guarded_P)
+        loss_P = -(1 - smoothing) * F.logsigmoid(right_P) - smoothing * F.logsigmoid(wrong_P)
     if config.winner_pull:
         pull_P = config.winner_pull * 0.5 * config.beta * winner_gain_P
         loss_P = loss_P - (pull_P if pulled_P is None else pull_P * pulled_P)

@@ -292,11 +292,13 @@ class Trainer:
     def _backward(self, micro: Batch, weight: float) -> Tensor:
         """Add a micro-batch's share to the gradients; returns its share of the means."""
         asked = self._asked(micro)
-        reference_error_2P = self._reference_error(micro, asked)
         loss, humans = self._request.loss, micro.human_P
-        if loss.safeguard:
-            pair = self._backward_apart(asked, reference_error_2P, humans, weight)
+        if loss.objective == "mirrored":
+            pair = self._backward_mirrored(asked, humans, weight)
+        elif loss.safeguard:
+            pair = self._backward_apart(asked, self._reference_error(micro, asked), humans, weight)
         else:
+            reference_error_2P = self._reference_error(micro, asked)
             with self._policy.folded(learning=True):
                 pair = diffusion_dpo(self._error(asked), reference_error_2P, loss, pulled_P=humans)
                 self._accelerator.backward(pair.loss_P.mean() * weight)
@@ -346,6 +348,22 @@ class Trainer:
             parameter.grad = own if parameter.grad is None else parameter.grad + own
         before = self._of_losers or [torch.zeros_like(own) for own in of_losers]
         self._of_losers = [kept + own for kept, own in zip(before, of_losers, strict=True)]
+        return pair
+
+    def _backward_mirrored(self, asked: Asked, human_P: Tensor, weight: float) -> PairLoss:
+        """As `_backward`. What the judge knows of the reference, its errors, is not enough here."""
+        with self._policy.acting_as(self._reference):
+            reference_2P = self._prediction(asked)
+        with self._policy.folded(learning=True):
+            policy_2P = self._prediction(asked)
+            pair = diffusion_dpo(
+                denoising_error(policy_2P, asked.target_2P),
+                denoising_error(reference_2P, asked.target_2P),
+                self._request.loss,
+                pulled_P=human_P,
+                moved_2P=denoising_error(policy_2P, reference_2P),
+            )
+            self._accelerator.backward(pair.loss_P.mean() * weight)
         return pair
 
     def _asked(self, micro: Batch) -> Asked:

@@ -20,6 +20,7 @@ from sail.config import (
     ExportRequest,
     Look,
     Lora,
+    Loss,
     Mixup,
     ModelRef,
     Monitoring,
@@ -73,6 +74,9 @@ def train_request(model: ModelRef, **changes) -> TrainRequest:
         checkpoint_every=2,
         **changes,
     )
+
+
+MIRRORED = Loss(objective="mirrored")
 
 
 def holding_ties(request: TrainRequest, strength: float) -> TrainRequest:
@@ -408,6 +412,14 @@ def test_a_short_run_has_the_losses_it_always_had(trained):
     """Whoever changes these changes what everybody's adapters become."""
     losses = [line["loss"] for line in trained.metrics()]
     assert losses == pytest.approx([0.69315, 0.68434, 0.77637, 0.69724, 0.50538, 0.48330], abs=1e-3)
+
+
+def test_a_short_mirrored_run_begins_at_log_2_and_has_the_losses_it_always_had(model, proposed, tmp_path):
+    request, pairs = train_request(model, loss=MIRRORED), human_pairs(proposed)
+    folder = RunFolder.create(tmp_path / "run", request, pairs=pairs)
+    execute(folder)
+    losses = [line["loss"] for line in folder.metrics()]
+    assert losses == pytest.approx([0.69315, 0.68444, 0.77769, 0.69871, 0.51159, 0.49195], abs=1e-3)
 
 
 def test_ties_that_are_held_keep_predictions_where_base_has_them(model, proposed, tmp_path):
@@ -764,6 +776,19 @@ def test_the_cost_of_a_train_run_on_the_judges_draws_leaves_out_what_the_judge_k
     # 20 pairs are drawn, half of them self pairs.
     assert cost.reference_pairs(request, **counts) == 10
     assert images_predicted(monkeypatch, folder) == expected
+
+
+def test_a_mirrored_round_asks_the_reference_about_every_pair_whatever_the_judge_knows(
+    model, proposed, judged, trained, tmp_path, monkeypatch
+):
+    request = on_judged_draws(train_request(model, steps=3, loss=MIRRORED), empty_prompt_share=0.0)
+    folder = RunFolder.create(tmp_path / "run", request, pairs=[*human_pairs(proposed), *self_pairs(judged)])
+    monkeypatch.setattr(cost, "FORWARD_AND_BACKWARD", 1)
+    counts = {"human_pairs": 3, "self_pairs": len(PROMPTS)}
+    assert cost.reference_pairs(request, **counts) == 12
+    assert images_predicted(monkeypatch, folder) == cost.evaluations_to_train(
+        request, judged_pairs=4, **counts
+    )
 
 
 # Monitors

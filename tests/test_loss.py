@@ -109,6 +109,41 @@ def test_fine_tuning_on_winners_takes_no_notice_of_losers():
     assert policy_2P.grad is not None and policy_2P.grad.tolist() == [1.0, 0.0]
 
 
+def mirrored(reference_2CHW, policy_2CHW, target_2CHW, **settings):
+    return diffusion_dpo(
+        denoising_error(policy_2CHW, target_2CHW),
+        denoising_error(reference_2CHW, target_2CHW),
+        Loss(objective="mirrored", beta=10, **settings),
+        moved_2P=denoising_error(policy_2CHW, reference_2CHW),
+    ).loss_P
+
+
+@pytest.mark.parametrize("step", [0.25, 1.0])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_mirrored_winners_are_learned_and_losers_learned_the_other_way(step, smoothing):
+    reference, policy, target = torch.randn(3, 2, 4, 3, 3)
+    ahead, back = reference + step * (policy - reference), reference - step * (policy - reference)
+
+    def lowered(row, prediction):
+        return F.mse_loss(reference[row], target[row]) - F.mse_loss(prediction[row], target[row])
+
+    margins = [10 / (2 * step) * (lowered(w, ahead) + lowered(1 - w, back)) for w in (0, 1)]
+    expected = -(1 - smoothing) * F.logsigmoid(margins[0]) - smoothing * F.logsigmoid(margins[1])
+    found = mirrored(reference, policy, target, mirrored_step=step, label_smoothing=smoothing)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_making_a_loser_worse_whichever_way_lowers_the_dpo_loss_and_raises_the_mirrored_one():
+    reference, target = torch.zeros(2, 2, 1, 1), torch.zeros(2, 2, 1, 1)
+    target[:, 0] = 0.5  # What is wrong with the reference's prediction is in the first channel,
+    policy = reference.clone()
+    policy[1, 1] = 0.5  # and the loser's is moved in the second.
+    plain = diffusion_dpo(
+        denoising_error(policy, target), denoising_error(reference, target), Loss(beta=10)
+    ).loss_P
+    assert plain < math.log(2) < mirrored(reference, policy, target)
+
+
 def test_a_setting_that_an_objective_would_not_use_is_refused():
     with pytest.raises(ValueError, match="two_sided has no label_smoothing"):
         Loss(objective="two_sided", label_smoothing=0.1)
@@ -116,6 +151,10 @@ def test_a_setting_that_an_objective_would_not_use_is_refused():
         Loss(objective="winner", winner_pull=0.5)
     with pytest.raises(ValueError, match="winner has no winner_penalty"):
         Loss(objective="winner", winner_penalty=1.0)
+    with pytest.raises(ValueError, match="mirrored has no winner_penalty"):
+        Loss(objective="mirrored", winner_penalty=1.0)
+    with pytest.raises(ValueError, match="mirrored has no safeguard"):
+        Loss(objective="mirrored", safeguard=True)
 
 
 def test_a_margin_is_antisymmetric():

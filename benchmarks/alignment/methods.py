@@ -130,8 +130,7 @@ class Method:
 
 
 PAPER: Changes = {
-    "loss.winner_penalty": 0.0,
-    "loss.winner_pull": 0.0,
+    "loss.objective": "dpo",
     "loss.hold_ties": 0.0,
     "scoring.average": "mean",
     "scoring.shared": False,
@@ -150,13 +149,21 @@ PAPER: Changes = {
 rates tried on two tuning tastes at which prompt following stays within 3 points of base."""
 
 TIES_LEFT_OUT: Changes = {"loss.hold_ties": 0.0}
+DIFFUSION_DPO: Changes = {
+    "loss.objective": "dpo",
+    "loss.winner_penalty": 1.0,
+    "loss.winner_pull": 0.5,
+    "reference": "base",
+    **TIES_LEFT_OUT,
+}
+"""With what keeps its winners from getting worse on the starter. Against base: there a mirrored loss would
+stop early."""
 WINNERS_ALONE: Changes = {
     "loss.objective": "winner",
-    "loss.winner_penalty": 0.0,
-    "loss.winner_pull": 0.0,
     # The pull of winners alone has no beta: ties would hold ten times as hard as beside a DPO loss.
     **TIES_LEFT_OUT,
 }
+DPO_LOSS: Changes = {**DIFFUSION_DPO, "loss.hold_ties": 0.3}
 ANY_MARGIN: Changes = {"min_margin": 0.0}
 ALL_KEPT: Changes = {"keep_self_pairs": 1.0, **ANY_MARGIN}
 VARIED: Changes = {"monitoring.min_diversity_ratio": 0.85}
@@ -170,7 +177,7 @@ METHODS: dict[str, Method] = {
         train=once,
         labels=MANY_LABELS,
         steps_of_rounds=SEED_ROUNDS + SELF_ROUNDS,
-        changes=TIES_LEFT_OUT,
+        changes=DIFFUSION_DPO,
     ),
     "dpo_100_in_rounds": Method(train=in_rounds, labels=MANY_LABELS),
     "dpo_6": Method(train=in_rounds),
@@ -184,6 +191,8 @@ METHODS: dict[str, Method] = {
     "sail_6_all_pairs": Method(changes=ALL_KEPT),
     "sail_6_ties_left_out": Method(changes=TIES_LEFT_OUT),
     "dpo_6_ties_left_out": Method(train=in_rounds, changes=TIES_LEFT_OUT),
+    "sail_6_dpo_loss": Method(changes=DPO_LOSS),
+    "dpo_6_dpo_loss": Method(train=in_rounds, changes=DPO_LOSS),
     "sail_6_any_margin": Method(changes=ANY_MARGIN),
     "sail_6_independent_draws": Method(changes={"scoring.shared": False, **NEW_DRAWS}),
     "sail_6_new_draws": Method(changes=NEW_DRAWS),

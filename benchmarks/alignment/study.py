@@ -28,6 +28,7 @@ from benchmarks.alignment.methods import (
     Changes,
     Method,
     method_named,
+    nothing,
     settings_of,
 )
 from benchmarks.alignment.pool import (
@@ -61,6 +62,8 @@ OF_SELF_PAIRS = {
     "self_pairs_per_prompt", "keep_self_pairs", "min_margin", "mixup",
 }  # fmt: skip
 """Settings that say nothing to a method that learns from human pairs alone."""
+OF_DRAWING = {"noise_seed", "sampling", "candidates_per_pair"}
+"""Those that say something to one that learns nothing."""
 RULES = ""
 """Another word where code comes to give other figures for the same settings: units from before are void."""
 STARTER = ModelRef(source="data/starter")
@@ -127,6 +130,8 @@ def still_holds(unit: Mapping[str, Any], size: Size) -> bool:
     if unit.get("asked") != method.asked():
         return False
     used = SETTINGS if method.proposes else SETTINGS - OF_SELF_PAIRS
+    if method.train is nothing:
+        used = used & OF_DRAWING
     try:
         then = LoopSettings.model_validate(unit["settings"])
     except ValidationError:  # A setting that is gone.

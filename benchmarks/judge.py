@@ -44,7 +44,7 @@ def measured(out: Path, taste: str, repeat: int, size: Size) -> dict[str, np.nda
     study, method = Study(out.parent / "alignment", repeat, size), METHODS["sail_6"]
     out = out / study.inputs
     settings = study.settings(method, prompts_per_round=PROMPTS)
-    folder = out / f"{repeat}-{taste}-{known_by(settings)}".replace(" ", "_")
+    folder = out / f"{repeat}-{taste}-{known_by(settings, method)}".replace(" ", "_")
     file = folder.with_suffix(".npz")
     if file.exists():
         return dict(np.load(file))

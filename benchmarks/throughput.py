@@ -8,11 +8,11 @@
     python -m benchmarks.throughput --model data/starter --predict
 
 Both train the same LoRA on the same pairs with the same optimiser, precision and batch, in turns within one
-process. The plain loop does in each step what public scripts of Diffusion-DPO do: encode images and prompts,
-ask policy and reference, read the figures. Ours trains as a self-annotated round does: latents and embeddings
-are ready, human and self pairs are mixed as the model's settings say, and self pairs are learned from on the
-draws that they were judged on, whose reference errors the judge knows (`--self-pair-draws new`: new draws in
-every step).
+process, with the loss of Diffusion-DPO. The plain loop does in each step what public scripts of it do: encode
+images and prompts, ask policy and reference, read the figures. Ours trains as a self-annotated round does:
+latents and embeddings are ready, human and self pairs are mixed as the model's settings say, and self pairs
+are learned from on the draws that they were judged on, whose reference errors the judge knows
+(`--self-pair-draws new`: new draws in every step).
 
 Seconds on a CPU are those that this process computed, so that other programs do not count. `--predict` times
 a train and a propose run, reckons two of twice the size from them as the app does, and then times those.

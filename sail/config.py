@@ -197,8 +197,9 @@ class Optimisation(Config):
     memory runs out, until activations are computed again as well: the mathematics stays the same."""
     self_pair_draws: Literal["new", "judged"] = "judged"
     """`judged`: a self pair is learned from on the draws (timestep, noise) that it was judged on, in turn,
-    whose reference errors the judge knows already; where it judged otherwise (other timesteps, draws not
-    shared, another reference), and for human pairs, as with `new`: new ones in every step (the paper)."""
+    whose reference errors the judge knows already (`mirrored` needs predictions, and asks again); where it
+    judged otherwise (other timesteps, draws not shared, another reference), and for human pairs, as with
+    `new`: new ones in every step (the paper)."""
     learning_rate: float = Field(2e-4, gt=0)
     warmup_steps: int = Field(10, ge=0)
     timesteps: TimestepRange = (0.0, 1.0)

@@ -68,7 +68,7 @@ tags: [lora, text-to-image, diffusers, preference-alignment, sail]
 # {request.title}
 
 A LoRA for `{base}`, aligned with one person's or one team's taste by SAIL {__version__}
-(arXiv 2602.05380): Diffusion-DPO on human choices, then rounds in which the model
+(arXiv 2602.05380): a round that learns from human choices, then rounds in which the model
 annotates its own images and learns from them mixed with the human ones.
 
 ```python

@@ -1,4 +1,4 @@
-"""Diffusion-DPO loss: pure functions of errors. P pairs; 2P is winners, then losers."""
+"""Losses of pairs, Diffusion-DPO first: pure functions of errors. P pairs; 2P is winners, then losers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IPO_TARGET = 0.5
 
 
 class PairLoss(NamedTuple):
-    """Per pair, shape (P,): nothing is averaged yet."""
+    """Per pair, shape (P,): nothing is averaged yet. The margin is Diffusion-DPO's under every objective."""
 
     loss_P: Tensor
     margin_P: Tensor

@@ -370,6 +370,8 @@ def test_a_unit_holds_while_the_settings_that_it_was_measured_with_do() -> None:
     assert study.still_holds({**base, "settings": {**settings, "loss": other_beta}}, size)
     other_noise = {**base, "settings": {**settings, "noise_seed": 1}}
     assert not study.still_holds(other_noise, size), "what base draws hangs on it"
+    other_pool = {**base, "settings": {**settings, "monitor_prompts": 8}}
+    assert not study.still_holds(other_pool, size), "these prompts are not drawn pairs for"
     assert not study.still_holds(unit, study.Size(steps=59))
     assert not study.still_holds({**unit, "repeat": 1}, size)
     assert not study.still_holds({**unit, "method": "gone"}, size)

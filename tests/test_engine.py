@@ -670,6 +670,22 @@ def test_a_second_round_starts_from_its_parent_and_measures_gain_against_it(
     assert folder.result()["sha256"] != sha256
 
 
+@pytest.mark.parametrize("reference", ["parent", "base"])
+def test_a_mirrored_round_measures_its_steps_from_its_reference(
+    model, proposed, trained, tmp_path, reference
+):
+    sha256 = trained.result()["sha256"]
+    folder = RunFolder.create(
+        tmp_path / "run",
+        train_request(model, steps=1, round=1, parent_adapter=sha256, reference=reference, loss=MIRRORED),
+        pairs=human_pairs(proposed),
+        adapters={sha256: trained.path / "adapter"},
+    )
+    execute(folder)
+    begins_level = folder.metrics()[0]["loss"] == pytest.approx(0.6931472, abs=1e-5)
+    assert begins_level == (reference == "parent")
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_with_a_reason(model, proposed, tmp_path):
     folder = RunFolder.create(
         tmp_path / "run", train_request(model, learning_rate=1e18, steps=20), pairs=human_pairs(proposed)

@@ -364,11 +364,13 @@ def only_so_many(monkeypatch) -> Iterator[Callable[[int], None]]:
     yield limit
 
 
+@pytest.mark.parametrize("objective", ["dpo", "mirrored"])
 @pytest.mark.parametrize("draws", ["new", "judged"])
 def test_where_memory_runs_out_the_step_goes_on_with_half_as_many_pairs_and_learns_the_same(
-    new_run, model, judged, only_so_many, draws
+    new_run, model, judged, only_so_many, draws, objective
 ):
-    request = on_judged_draws(train_request(model), self_pair_draws=draws, micro_batch_pairs=None)
+    loss = Loss(objective=objective, winner_pull=0.5)
+    request = on_judged_draws(train_request(model, loss=loss), self_pair_draws=draws, micro_batch_pairs=None)
     free, short = (new_run(request, self_pairs(judged)) for _ in range(2))
     execute(free)
     only_so_many(2)

@@ -28,7 +28,7 @@ _ADVANCED = (
         (
             _Setting("optimisation.batch_pairs", "Pairs in a step", "1"),
             _Setting("optimisation.learning_rate", "Learning rate", "0.000001", "any"),
-            _Setting("loss.beta", "Beta", "1", "any", "Higher stays closer to base."),
+            _Setting("loss.beta", "Beta", "1", "any", "Higher changes less in a round."),
             _Setting("loss.hold_ties", "Hold ties", "0", "any", "Higher changes less of what you tied."),
             _Setting("lora.rank", "LoRA rank", "1"),
             _Setting("min_human_pairs", "Fewest pairs to train", "2"),

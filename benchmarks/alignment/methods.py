@@ -131,6 +131,8 @@ class Method:
 
 PAPER: Changes = {
     "loss.objective": "dpo",
+    "loss.winner_penalty": 0.0,
+    "loss.winner_pull": 0.0,
     "loss.hold_ties": 0.0,
     "scoring.average": "mean",
     "scoring.shared": False,
@@ -149,21 +151,21 @@ PAPER: Changes = {
 rates tried on two tuning tastes at which prompt following stays within 3 points of base."""
 
 TIES_LEFT_OUT: Changes = {"loss.hold_ties": 0.0}
-DIFFUSION_DPO: Changes = {
+DPO_LOSS: Changes = {
     "loss.objective": "dpo",
     "loss.winner_penalty": 1.0,
     "loss.winner_pull": 0.5,
     "reference": "base",
-    **TIES_LEFT_OUT,
 }
-"""With what keeps its winners from getting worse on the starter. Against base: there a mirrored loss would
-stop early."""
+"""What the starter trained with before its losers were mirrored: Diffusion-DPO, with what keeps winners from
+getting worse."""
 WINNERS_ALONE: Changes = {
     "loss.objective": "winner",
+    "loss.winner_penalty": 0.0,
+    "loss.winner_pull": 0.0,
     # The pull of winners alone has no beta: ties would hold ten times as hard as beside a DPO loss.
     **TIES_LEFT_OUT,
 }
-DPO_LOSS: Changes = {**DIFFUSION_DPO, "loss.hold_ties": 0.3}
 ANY_MARGIN: Changes = {"min_margin": 0.0}
 ALL_KEPT: Changes = {"keep_self_pairs": 1.0, **ANY_MARGIN}
 VARIED: Changes = {"monitoring.min_diversity_ratio": 0.85}
@@ -177,7 +179,7 @@ METHODS: dict[str, Method] = {
         train=once,
         labels=MANY_LABELS,
         steps_of_rounds=SEED_ROUNDS + SELF_ROUNDS,
-        changes=DIFFUSION_DPO,
+        changes={**DPO_LOSS, **TIES_LEFT_OUT},
     ),
     "dpo_100_in_rounds": Method(train=in_rounds, labels=MANY_LABELS),
     "dpo_6": Method(train=in_rounds),

@@ -62,7 +62,7 @@ OF_SELF_PAIRS = {
     "self_pairs_per_prompt", "keep_self_pairs", "min_margin", "mixup",
 }  # fmt: skip
 """Settings that say nothing to a method that learns from human pairs alone."""
-OF_DRAWING = {"noise_seed", "sampling", "candidates_per_pair"}
+OF_DRAWING = {"noise_seed", "sampling", "candidates_per_pair", "monitor_prompts"}
 """Those that say something to one that learns nothing."""
 RULES = ""
 """Another word where code comes to give other figures for the same settings: units from before are void."""

@@ -366,6 +366,9 @@ def test_a_unit_holds_while_the_settings_that_it_was_measured_with_do() -> None:
     sail_6 = {**unit, "method": "sail_6", "asked": METHODS["sail_6"].asked()}
     assert study.still_holds(sail_6, size)
     assert not study.still_holds({**sail_6, "settings": {**settings, "min_margin": 0.9}}, size)
+    held_out = {**settings, "held_out_every": 3}
+    assert study.still_holds({**unit, "settings": held_out}, size), "it learns from all"
+    assert not study.still_holds({**sail_6, "settings": held_out}, size)
     base = {**unit, "method": "base", "asked": METHODS["base"].asked()}
     assert study.still_holds({**base, "settings": {**settings, "loss": other_beta}}, size)
     other_noise = {**base, "settings": {**settings, "noise_seed": 1}}

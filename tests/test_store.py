@@ -247,7 +247,7 @@ def test_two_people_on_one_pair_are_both_kept_and_a_draw_of_votes_is_no_pair(tmp
 
 
 def test_held_out_pairs_do_not_change_as_pairs_are_added(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "p")
+    store = make_store(tmp_path / "p", settings=LoopSettings(held_out_every=5))
     for pair in drawn(store, 5):
         label(store, pair, "left")
     before = [pair.id for pair in store.human_pairs() if pair.held_out]

@@ -21,12 +21,18 @@ WORK = Path("data/projects/alignment")
 
 FIRST = 1
 """Repeat 0 was seen on tastes of the table while settings were chosen."""
-QUICK = {"steps": 32, "pool_pairs": 96, "judged_pairs": 24, "held_out_prompts": 80}
+QUICK = {
+    "steps": 32,
+    "pool_pairs": 96,
+    "judged_pairs": 24,
+    "held_out_prompts": 80,
+    "prompts_per_round": 32,
+}
 
 
 def wanted(asked: argparse.Namespace) -> Iterator[tuple[str, int, str]]:
     """(taste, repeat, method) in the order in which a stopped table is worth most."""
-    from benchmarks.alignment.methods import CORE, METHODS, method_named, settings_of
+    from benchmarks.alignment.methods import CORE, METHODS, ONCE, method_named, settings_of
     from benchmarks.alignment.pool import TABLE, TASTES
     from benchmarks.alignment.study import STARTER
 
@@ -47,7 +53,8 @@ def wanted(asked: argparse.Namespace) -> Iterator[tuple[str, int, str]]:
     for repeat, taste in itertools.product(range(asked.first, asked.first + repeats), tastes):
         for method in methods:
             few = not asked.tastes and method not in CORE
-            if few and (repeat >= FIRST + 3 or taste not in ("style and background", "colourfulness")):
+            most = 1 if method in ONCE else 3
+            if few and (repeat >= FIRST + most or taste not in ("style and background", "colourfulness")):
                 continue
             yield taste, repeat, method
 

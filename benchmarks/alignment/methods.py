@@ -128,6 +128,11 @@ class Method:
         """Whether it has the policy judge images of its own."""
         return self.train not in (nothing, once, in_rounds, many_rounds_on_human_pairs)
 
+    @property
+    def holds_out(self) -> bool:
+        """Whether it keeps labels from training, for its judge to be measured on."""
+        return self.train in (sail, eight_rounds)
+
 
 PAPER: Changes = {
     "loss.objective": "dpo",
@@ -239,4 +244,10 @@ def _value(text: str) -> Any:
 
 
 CORE = ("base", "dpo_100", "dpo_6", "sail_6", "sail_6_paper")
-"""On all tastes in five repeats; the others on two tastes in three."""
+"""On all tastes in five repeats; the others on two tastes in three, or once:"""
+ONCE = (
+    "sail_6_all_pairs", "sail_6_any_margin", "sail_6_ties_left_out", "dpo_6_ties_left_out",
+    "sail_6_dpo_loss", "dpo_6_dpo_loss", "sail_6_new_draws", "sail_6_own_images", "sail_6_base_images",
+    "sail_6_varied", "dpo_6_varied",
+)  # fmt: skip
+"""Settings that were chosen on the tuning tastes."""

@@ -10,7 +10,7 @@ import platform
 import random
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -85,11 +85,14 @@ class Size:
     pool_pairs: int = 1600
     """Pairs that may be labelled; so many that there are `judged_pairs` besides are drawn."""
     precision: Precision = "auto"
+    prompts_per_round: int = field(default=64, repr=False)
+    """Not in `repr`, by which units are known: their settings say it."""
 
     def changes(self, rounds: int) -> Changes:
         return {
             "optimisation.steps": self.steps * rounds,
             "monitor_prompts": 16,
+            "prompts_per_round": self.prompts_per_round,
         }
 
 
@@ -130,6 +133,7 @@ def still_holds(unit: Mapping[str, Any], size: Size) -> bool:
     if unit.get("asked") != method.asked():
         return False
     used = SETTINGS if method.proposes else SETTINGS - OF_SELF_PAIRS
+    used = used if method.holds_out else used - {"held_out_every"}
     if method.train is nothing:
         used = used & OF_DRAWING
     try:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -314,7 +316,7 @@ class Trainer:
     def _hold(self, micro: Batch, weight: float) -> None:
         """Add to the gradients what keeps the policy's predictions on tied images where the round began."""
         asked, loss = self._asked(micro), self._request.loss
-        with self._policy.acting_as("parent"):  # Without one that is the base model.
+        with self._as_before("parent"):  # Without one that is the base model.
             before_2P = self._prediction(asked)
         with self._policy.folded(learning=True):
             moved_2P = denoising_error(self._prediction(asked), before_2P)
@@ -325,7 +327,7 @@ class Trainer:
         known_2P, unknown_M = micro.reference_error_2P, micro.unknown_M
         if len(unknown_M) == 0:
             return known_2P
-        with self._policy.acting_as(self._reference):
+        with self._as_before(self._reference):
             return known_2P.index_copy(0, unknown_M, self._error(asked.rows(unknown_M)))
 
     def _backward_apart(
@@ -352,7 +354,7 @@ class Trainer:
 
     def _backward_mirrored(self, asked: Asked, human_P: Tensor, weight: float) -> PairLoss:
         """As `_backward`. What the judge knows of the reference, its errors, is not enough here."""
-        with self._policy.acting_as(self._reference):
+        with self._as_before(self._reference):
             reference_2P = self._prediction(asked)
         with self._policy.folded(learning=True):
             policy_2P = self._prediction(asked)
@@ -365,6 +367,12 @@ class Trainer:
             )
             self._accelerator.backward(pair.loss_P.mean() * weight)
         return pair
+
+    @contextmanager
+    def _as_before(self, part: Part) -> Iterator[None]:
+        """As what does not learn, which is faster with its adapter in the weights."""
+        with self._policy.acting_as(part), self._policy.folded():
+            yield
 
     def _asked(self, micro: Batch) -> Asked:
         draws = (micro.latents_2P, micro.noise_2P, micro.timesteps_2P)

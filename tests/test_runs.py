@@ -438,6 +438,7 @@ def test_the_real_trainer_draws_pairs_and_trains_on_them(tmp_path: Path) -> None
 
     model = build_tiny_model(tmp_path / "model")
     settings = LoopSettings(
+        held_out_every=4,
         min_human_pairs=2,
         monitor_prompts=0,
         sampling=SETTINGS.sampling.model_copy(update={"steps": 2}),

@@ -293,8 +293,8 @@ def test_too_few_seed_pairs_are_said_before_the_folder_is_taken(tmp_path):
         "--out",
         str(out),
     ]
-    refused = CliRunner().invoke(app, [*common, "--annotator", "cat", "--seed-pairs", "4"])
-    assert refused.exit_code == 2 and "at most 3 can be learned from" in refused.output
+    refused = CliRunner().invoke(app, [*common, "--annotator", "cat", "--seed-pairs", "6"])
+    assert refused.exit_code == 2 and "at most 5 can be learned from" in refused.output
     missing = CliRunner().invoke(app, [*common, "--annotator", "no-such-program", "--seed-pairs", "96"])
     assert missing.exit_code == 2 and not out.exists()
 

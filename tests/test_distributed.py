@@ -317,6 +317,7 @@ def test_two_processes_go_through_the_loop_as_one_does(tmp_path, model):
     settings = LoopSettings(
         prompts_per_round=3,
         num_candidates=2,
+        held_out_every=4,
         min_human_pairs=2,
         monitor_prompts=1,
         lora=Lora(rank=2),

@@ -1,9 +1,12 @@
 """The alignment benchmark's own arithmetic, on made-up units. Its training is the engine's, tested there."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -240,6 +243,22 @@ def test_figures_are_drawn_of_whatever_was_measured(table, tmp_path):
 def test_a_worker_can_be_spawned():
     """spawn cannot import a package's __main__ again."""
     assert not work.__module__.endswith("__main__") and not prepare.__module__.endswith("__main__")
+
+
+def test_workers_leave_when_whoever_asked_them_is_killed():
+    asking = """
+import os, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from benchmarks.alignment.working import leave_with_parent
+with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=leave_with_parent) as workers:
+    print(workers.submit(os.getpid).result(), flush=True)
+    workers.submit(time.sleep, 600).result()
+"""
+    with subprocess.Popen([sys.executable, "-c", asking], stdout=subprocess.PIPE, text=True) as asked:
+        worker = psutil.Process(int(asked.stdout.readline()))
+        asked.kill()
+    worker.wait(timeout=30)
 
 
 def test_a_person_who_is_asked_again_agrees_as_often_as_was_asked_for():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -12,7 +13,7 @@ from itertools import zip_longest
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks.alignment.working import prepare, work
+from benchmarks.alignment.working import leave_with_parent, prepare, work
 from sail.loop import drop_half_line
 from sail.runfolder import read_lines
 
@@ -105,7 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if missing:
         drop_half_line(units)
     failed: list[str] = []
-    with ProcessPoolExecutor(asked.jobs, mp_context=get_context("spawn")) as workers:
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(asked.jobs, mp_context=spawn, initializer=leave_with_parent) as workers:
 
         def draw_pool(repeat: int) -> list[Future[None]]:
             turns = Study(WORK, repeat, size).turns()
@@ -153,4 +155,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    # Ctrl-C ends it at once, and its workers with it; waiting for them would be for all that is still asked.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     main()

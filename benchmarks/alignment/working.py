@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from multiprocessing import parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
@@ -12,6 +14,18 @@ from benchmarks.alignment.study import Size, Study
 
 # What a worker keeps from unit to unit: reading the pool of a repeat takes a while.
 _studies: dict[tuple[Path, int, Size], Study] = {}
+
+
+def leave_with_parent() -> None:
+    """For a worker's start: when whoever asked is gone, however that came, nobody computes on for it."""
+    parent = parent_process()
+    assert parent is not None, "Only a process that multiprocessing started has a parent to leave with."
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)  # What was begun is in its folder, and gone on with by the same command.
+
+    Thread(target=watch, daemon=True).start()
 
 
 def work(out: Path, size: dict[str, Any], taste: str, repeat: int, method: str) -> dict[str, Any]:

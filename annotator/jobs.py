@@ -17,7 +17,7 @@ from sail import mixup
 from sail import rounds as loop
 from sail.config import ExportRequest, LoopSettings, ProposeRequest, TrainRequest
 from sail.mixup import MixupPlan
-from sail.records import Interval, TrainingPair
+from sail.records import TrainingPair
 from sail.rounds import NextStep, Round
 from sail.runfolder import RunFolder
 
@@ -187,27 +187,19 @@ def export(store: Store, *, by: str) -> Run:
 
 def export_facts(store: Store, policy: Round) -> dict[str, str | int | float | bool | None]:
     """Figures for the model card and for the page that shows what an export holds."""
-    accuracy = policy.judge_accuracy
     return {
         "round": policy.round,
         "human pairs": policy.human_pairs,
         "self pairs": policy.self_pairs,
         "ties held": policy.tie_pairs,
         "mixup ratio": policy.self_fraction,
-        "judge accuracy on held-out human pairs": _interval(accuracy),
+        "judge accuracy on held-out human pairs": policy.judge_accuracy.in_words(),
         "share of its training that is kept": policy.kept,
         "diversity against base": policy.diversity_ratio,
         "saturation against base": policy.saturation_ratio,
         "pairs that people labelled, skips left out": store.counts().labelled,
         "self pairs flipped by people": store.counts().flipped,
     }
-
-
-def _interval(share: Interval) -> str | None:
-    if share.value is None or share.low is None or share.high is None:
-        return None
-    value, low, high = (round(100 * part) for part in (share.value, share.low, share.high))
-    return f"{value} % of {share.n} (95 % interval {low} to {high} %)"
 
 
 def next_round(store: Store) -> int:

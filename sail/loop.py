@@ -247,10 +247,7 @@ def held_out_by_ordinal(pairs: Sequence[TrainingPair], settings: LoopSettings) -
 
 def summary(done: Round) -> str:
     """One line a round for a person at a terminal."""
-    accuracy = done.judge_accuracy
-    judge = (
-        f"judge {accuracy.value:.0%} of {accuracy.n}" if accuracy.value is not None else "judge not measured"
-    )
+    judge = f"judge {done.judge_accuracy.in_words() or 'not measured'}"
     verdict = "accepted" if done.accepted else "not accepted: " + " ".join(done.reasons)
     if done.cut_because:
         verdict += f"; {done.kept:.0%} of the training is kept. Of all of it: {' '.join(done.cut_because)}"

@@ -103,6 +103,10 @@ def human_margin(judged: Iterable[JudgedPair]) -> float | None:
     return median(sizes) if sizes else None
 
 
+FEW = 20
+"""Of fewer than these a share is told as a count: "0 % of 1" sounds like a verdict."""
+
+
 class Interval(Record):
     """A share of n, with a 95 % Wilson interval. All three are None where n is 0."""
 
@@ -123,3 +127,14 @@ class Interval(Record):
         middle = (share + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
         return cls(value=share, low=max(0.0, middle - half), high=min(1.0, middle + half), n=n)
+
+    def in_words(self) -> str | None:
+        """Such as "9 of 10 (95 % interval 60 to 98 %)"; from twenty on in per cent."""
+        if self.value is None or self.low is None or self.high is None:
+            return None
+        found = (
+            f"{round(2 * self.value * self.n) / 2:g}"
+            if self.n < FEW
+            else f"{self.value:.0%}".replace("%", " %")
+        )
+        return f"{found} of {self.n} (95 % interval {100 * self.low:.0f} to {100 * self.high:.0f} %)"

@@ -197,7 +197,7 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         "self_pairs": sum(pair.source == "self" for pair in pairs),
         "self_fraction": request.mixup.self_fraction,
         "human_margin": human_margin(judged),
-        "judge_accuracy": Interval(value=0.7, low=0.4, high=0.9, n=len(held_out)).model_dump(),
+        "judge_accuracy": Interval.of(len(held_out), len(held_out)).model_dump(),
         "diversity_ratio": varied[kept or 1.0],
         "saturation_ratio": 1.0,
         "kept": kept or 1.0,

@@ -24,6 +24,19 @@ def test_a_share_of_none_is_not_a_number() -> None:
     assert Interval.of(0, 0) == Interval(value=None, low=None, high=None, n=0)
 
 
+@pytest.mark.parametrize(
+    ("successes", "n", "words"),
+    [
+        (0, 0, None),
+        (0, 1, "0 of 1 (95 % interval 0 to 79 %)"),
+        (8.5, 10, "8.5 of 10 (95 % interval 54 to 96 %)"),
+        (15, 20, "75 % of 20 (95 % interval 53 to 89 %)"),
+    ],
+)
+def test_few_are_told_as_a_count_and_many_in_per_cent(successes: float, n: int, words: str | None) -> None:
+    assert Interval.of(successes, n).in_words() == words
+
+
 def judged(*margins: float, held_out: bool = False) -> list[JudgedPair]:
     return [
         JudgedPair(id=str(number), margin=margin, margin_error=0.1, held_out=held_out)

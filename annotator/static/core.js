@@ -197,6 +197,14 @@ document.addEventListener("visibilitychange", () => (document.hidden ? clearTime
 export const plural = (count, one, many = `${one}s`) =>
   `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 export const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
+const FEW = 20;
+/** A share of n: what was counted where n is small, since "0 % of 1" sounds like a verdict. */
+export const outOf = ({ value, n }) => `${n < FEW ? Math.round(2 * value * n) / 2 : percent(value)} of ${n}`;
+/** With its 95 % interval. */
+export function interval(share) {
+  if (share?.value == null) return "not measured";
+  return `${outOf(share)} (95 % interval ${Math.round(100 * share.low)} to ${percent(share.high)})`;
+}
 
 export function duration(seconds) {
   if (seconds == null) return "";

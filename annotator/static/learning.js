@@ -1,6 +1,6 @@
 // Is it learning? The answer in words, from a run's curves and from what was measured after it. Draws nothing.
 
-import { percent, plural } from "/ui/core.js";
+import { interval, percent } from "/ui/core.js";
 
 const ENOUGH_STEPS = 20;
 const LEARNED = 0.6;
@@ -32,10 +32,10 @@ export function afterTraining(round) {
   return [held(round.judge_accuracy), varied(round)].filter(Boolean).join(" ");
 }
 
-function held({ value, low, high, n }) {
+function held(share) {
+  const { value, low, n } = share;
   if (value == null) return "No pair was held out, so nobody knows how often it agrees with people.";
-  const range = `${Math.round(100 * low)} to ${Math.round(100 * high)}`;
-  const figure = `It agrees with people on ${percent(value)} of ${plural(n, "pair")} that it never saw (95 % interval ${range})`;
+  const figure = `Of pairs that it never saw it judges ${interval(share)} as people did`;
   if (low > 0.5) return `${figure}: better than chance.`;
   return n < FEW
     ? `${figure}: too few to tell it from chance. More labels would.`

@@ -1,7 +1,7 @@
 // The rounds as a tree: which came from which, which one the loop goes on from, which were refused. Base is the
 // root; the way from it to the current round is one straight line, and what lies beside it is in lanes of its own.
 
-import { act, ask, base, h, percent, plural } from "/ui/core.js";
+import { act, ask, base, h, interval, outOf, percent, plural } from "/ui/core.js";
 import { figure } from "/ui/chart.js";
 
 const LANE_PX = 18;
@@ -129,8 +129,8 @@ function stateOf({ round }, status) {
 
 // Figures
 
-function judged({ value, n }) {
-  return value == null ? null : `the judge is right on ${percent(value)} of ${n} held-out`;
+function judged(share) {
+  return share.value == null ? null : `the judge is right on ${outOf(share)} held out`;
 }
 
 function figuresOf(round) {
@@ -147,12 +147,6 @@ function figuresOf(round) {
     ...reviewed(round),
     ["Adapter", h("code", {}, round.sha256)],
   ];
-}
-
-function interval(share) {
-  if (share?.value == null) return "not measured";
-  const range = `${Math.round(100 * share.low)} to ${Math.round(100 * share.high)}`;
-  return `${percent(share.value)} of ${share.n} (95 % interval ${range})`;
 }
 
 const gain = (value) => `${value > 0 ? "+" : ""}${figure(value)}`;

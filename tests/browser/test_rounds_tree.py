@@ -23,6 +23,7 @@ REASON = "Images vary 1.00 times as much as base's; 2 is asked for."
 def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """Round 1 from 0, kept by half; 2 from 1, refused; then back to 0, from which came 3, by half."""
     store, _ = proposed(tmp_path_factory.mktemp("grown") / "p", 4)
+    store.set_settings(store.project().settings.model_copy(update={"held_out_every": 5}), by="ann")
     train(store, min_diversity_ratio=1.25)
     learn(store, min_diversity_ratio=2)
     store.make_current(0, by="ann")
@@ -110,6 +111,13 @@ def test_a_screen_reader_is_told_in_words_what_the_lines_show(rounds: Page) -> N
     expect(rounds.get_by_role("button", name="Make round 1 current")).to_be_visible()
     expect(rounds.get_by_role("button", name="Make round 2 current")).to_have_count(0)
     expect(rounds.get_by_role("button", name="Make round 3 current")).to_have_count(0)
+
+
+def test_what_few_held_out_pairs_say_is_told_as_a_count(rounds: Page) -> None:
+    expect(rounds.get_by_test_id("round-3")).to_contain_text("the judge is right on 1 of 1 held out")
+    expect(rounds.get_by_test_id("learning")).to_contain_text(
+        "it judges 1 of 1 (95 % interval 21 to 100 %) as people did: too few to tell it from chance"
+    )
 
 
 def test_of_a_training_that_was_cut_the_samples_show_what_is_kept(rounds: Page) -> None:

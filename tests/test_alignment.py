@@ -17,7 +17,7 @@ from benchmarks.alignment.figures import draw_figures
 from benchmarks.alignment.methods import METHODS, changed, method_named, settings_of
 from benchmarks.alignment.pool import TABLE, TASTES, TUNING, temperature_for
 from benchmarks.alignment.study import STARTER
-from benchmarks.alignment.table import Table, gain, where, win_rate, win_rate_as_asked
+from benchmarks.alignment.table import Table, gain, interval, where, win_rate, win_rate_as_asked
 from benchmarks.alignment.targets import Target, targets
 from benchmarks.alignment.working import prepare, work
 from benchmarks.taste import (
@@ -114,6 +114,11 @@ def test_gain_is_a_paired_difference_with_an_interval_over_repeats(table):
     assert found["high"] - found["mean"] == pytest.approx(4.3027 * 0.05 / 3**0.5, rel=1e-4)
 
 
+def test_two_repeats_have_no_interval_yet():
+    assert interval([0.4, 0.6]) == {"mean": 0.5, "low": None, "high": None}
+    assert interval([0.4, 0.5, 0.6])["low"] == pytest.approx(0.5 - 4.3027 * 0.1 / 3**0.5, rel=1e-4)
+
+
 def test_images_that_are_liked_alike_are_half_a_win(table):
     assert table.paired("sail_6", "base", win_rate)["mean"] == pytest.approx(0.75)
     assert table.paired("sail_6", "dpo_6", win_rate)["mean"] == pytest.approx(1.0)
@@ -169,6 +174,23 @@ def test_a_target_is_reached_by_its_mean_and_the_low_end_that_it_asks_for():
     assert Target("", 0.5, {"mean": None, "low": None, "high": None}).reached is None
 
 
+def test_a_target_on_a_few_of_the_tastes_is_not_measured():
+    few = {"tastes": 2, "all_tastes": 6}
+    assert Target("", 0.5, {"mean": 0.6, "low": None, "high": None}, **few).reached is None
+    units = [unit("sail_6_paper", 0, [0.0], taste) for taste in ("light", "size")]
+    found = targets(Table([*units, unit("sail_6_half_labels", 0, [1.0], "light")]))
+    (half,) = [one for one in found if "half_labels" in one.what]
+    assert (half.found["mean"], half.tastes, half.all_tastes, half.reached) == (1.0, 1, 2, None)
+
+
+def test_the_most_there_is_to_win_leaves_what_prompts_name_as_it_is(tmp_path):
+    own, other = unit("sail_6", 0, [1.0, 0.0]), unit("dpo_6", 0, [2.0, 0.0])
+    for one in (own, other):
+        one["open"] = [1, 0]
+    text = report.publish(Table([own, other]), tmp_path, "")
+    assert "| 25.0 % of 50.0 % |" in text, "the first is at best a draw, the second one is"
+
+
 def test_targets_are_told_with_what_was_found_and_with_the_most_there_is_to_win(table, tmp_path):
     text = report.publish(table, tmp_path, "python -m benchmarks.alignment")
     assert "| wins against dpo_6 | 58 % | 100.0 % (100.0 to 100.0) | 1 x 3 | yes |" in text
@@ -184,7 +206,7 @@ def test_targets_are_told_with_what_was_found_and_with_the_most_there_is_to_win(
 def test_a_repeat_with_tastes_missing_is_not_yet_an_observation():
     units = [unit("sail_6", repeat, [1.0], taste) for repeat in (0, 1) for taste in ("light", "size")]
     table = Table([*units, unit("sail_6", 2, [100.0], "light")])
-    assert table.over_repeats("sail_6", lambda one: one["utility"][0]) == {"mean": 1, "low": 1, "high": 1}
+    assert table.over_repeats("sail_6", lambda one: one["utility"][0])["mean"] == 1
     # Nor are two repeats with a taste each, which are not the same.
     apart = Table([unit("sail_6", 1, [1.0], "light"), unit("sail_6", 2, [5.0], "size")])
     assert apart.over_repeats("sail_6", lambda one: one["utility"][0])["mean"] is None

@@ -70,7 +70,7 @@ def publish(table: Table, out: Path, command: str) -> str:
         "pools_that_differ": table.pools_that_differ,
         "methods": methods,
         "against": against,
-        "targets": [asdict(target) for target in targets(table)],
+        "targets": [{**asdict(target), "reached": target.reached} for target in targets(table)],
     }
     (out / "alignment.json").write_text(json.dumps(found, indent=1) + "\n")
     text = markdown(methods, against)
@@ -146,7 +146,10 @@ def _by_taste(table: Table) -> str:
             of = f" of {_share(most['mean'])}" if most["mean"] is not None else ""
             cells.append(_shown(won, share=True) + of)
         lines.append(f"| {' | '.join([taste, *cells])} |")
-    note = '"of": what would be won if every image were liked as much as the best of any method.'
+    note = (
+        '"of": what would be won if every image whose prompt leaves open what the taste is about were liked '
+        "as much as the best of any method, and the others as they are."
+    )
     return "\n".join(lines) + f"\n\n{note}\n"
 
 
@@ -172,8 +175,10 @@ def _where_open(table: Table) -> str:
 
 
 def _most(own: Unit, other: Unit, *, compare: Callable[[Unit, Unit], float], best: float) -> float:
-    """What `compare` would find if every image were liked as much as the best."""
-    return compare({**own, "utility": [best] * len(own["utility"])}, other)
+    """What `compare` would find if every image were liked as much as the best where its prompt leaves open
+    what the taste is about."""
+    most = [best if is_open else value for is_open, value in zip(own["open"], own["utility"], strict=True)]
+    return compare({**own, "utility": most}, other)
 
 
 def _shown(found: Interval, *, share: bool = False) -> str:

@@ -16,7 +16,10 @@ from scipy import stats
 
 Unit = dict[str, Any]
 Interval = dict[str, float | None]
-"""`mean`, `low`, `high`; without ends where there is one repeat alone."""
+"""`mean`, `low`, `high`; without ends where there are fewer than `ENOUGH` repeats."""
+ENOUGH = 3
+"""Student's interval of two values spans 25 times their difference, or next to nothing where they happen to
+agree: either is read as more than it says."""
 ALIKE_SD = 0.1
 """Two images whose utilities differ by less, in standard deviations of base's images, are a draw."""
 
@@ -141,7 +144,7 @@ def where(is_open: bool, compare: Callable[[Unit, Unit], float]) -> Callable[[Un
     def compared(own: Unit, other: Unit) -> float:
         kept = np.array(own["open"], bool) == is_open
         sides = [
-            {**unit, **{key: np.array(unit[key])[kept] for key in ("utility", "subject_found")}}
+            {**unit, **{key: np.array(unit[key])[kept] for key in ("utility", "subject_found", "open")}}
             for unit in (own, other)
         ]
         return compare(*sides) if kept.any() else float("nan")
@@ -181,11 +184,11 @@ def _wins(difference: np.ndarray) -> float:
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Mean and 95 % t interval; without ends where there is one value alone."""
+    """Mean and 95 % t interval; without ends where there are fewer than `ENOUGH` values."""
     if not values:
         return {"mean": None, "low": None, "high": None}
     mean = float(np.mean(values))
-    if len(values) == 1:
+    if len(values) < ENOUGH:
         return {"mean": mean, "low": None, "high": None}
     half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
     return {"mean": mean, "low": mean - half, "high": mean + half}

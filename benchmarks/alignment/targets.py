@@ -18,12 +18,17 @@ class Target:
     tastes: int = 0
     repeats: int = 0
     """That it was found on."""
+    all_tastes: int = 0
+    """Of the table: a mean of a few of them is not the mean that was aimed at, since tastes differ more than
+    methods do."""
     low: float | None = None
     """What the lower end of the interval should be at least."""
 
     @property
     def reached(self) -> bool | None:
         """None while it is not measured."""
+        if self.tastes < self.all_tastes:
+            return None
         told = [(self.found["mean"], self.least)]
         if self.low is not None:
             told.append((self.found["low"], self.low))
@@ -37,7 +42,7 @@ def targets(table: Table) -> list[Target]:
 
     def on(what: str, least: float, found: Interval, units: list[Unit], low: float | None = None) -> Target:
         tastes, repeats = (len({unit[key] for unit in units}) for key in ("taste", "repeat"))
-        return Target(what, least, found, tastes, repeats, low)
+        return Target(what, least, found, tastes, repeats, len(table.tastes), low)
 
     def wins(what: str, method: str, other: str, least: float, low: float | None = None) -> Target:
         return on(what, least, table.paired(method, other, win_rate), table.complete(method, other), low)

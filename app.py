@@ -27,7 +27,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen()
     except (OSError, OverflowError) as error:
         listener.close()
-        why = getattr(error, "strerror", None) or error
+        why = str(getattr(error, "strerror", None) or error).rstrip(".")
         raise ValueError(f"Port {port} cannot be used: {why}. Choose another one with --port.") from None
     return listener
 

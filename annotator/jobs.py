@@ -179,13 +179,13 @@ def export(store: Store, *, by: str) -> Run:
         round=policy.round,
         adapter=policy.sha256,
         title=f"{store.name}, round {policy.round}",
-        facts=export_facts(store, policy),
+        facts=export_facts(policy),
     )
     adapters = {policy.sha256: Path(policy.adapter)}
     return create(store, "export", round_number=policy.round, by=by, build=lambda: (request, (), adapters))
 
 
-def export_facts(store: Store, policy: Round) -> dict[str, str | int | float | bool | None]:
+def export_facts(policy: Round) -> dict[str, str | int | float | bool | None]:
     """Figures for the model card and for the page that shows what an export holds."""
     return {
         "round": policy.round,
@@ -197,8 +197,6 @@ def export_facts(store: Store, policy: Round) -> dict[str, str | int | float | b
         "share of its training that is kept": policy.kept,
         "diversity against base": policy.diversity_ratio,
         "saturation against base": policy.saturation_ratio,
-        "pairs that people labelled, skips left out": store.counts().labelled,
-        "self pairs flipped by people": store.counts().flipped,
     }
 
 

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from annotator import jobs
 from annotator.assignment import Assignments
-from annotator.faults import about
+from annotator.faults import FieldError, about
 from annotator.runs import Runner
 from annotator.store import DATABASE, DatabaseError, Store
 from sail.config import HUB_ID, LoopSettings, ModelRef
@@ -110,6 +110,8 @@ class Projects:
         with about("name"):
             self._require_free(name)
         usable = self.model(model)
+        if not download:
+            _require_here(usable)
         with about("prompts"):
             parsed = parse_prompts(prompts)
         store = Store.create(
@@ -129,8 +131,13 @@ class Projects:
             raise ValueError(
                 f"{name!r} cannot name a project. Use letters, digits, spaces, dots and dashes (60 at most)."
             )
-        if (self.root / name).exists():
+        if self.root.exists() and not self.root.is_dir():
+            raise ValueError(f"{self.root} is no folder, so no project can be made in it. Move it away.")
+        folder = self.root / name
+        if (folder / DATABASE).exists():
             raise ValueError(f"There is a project {name!r} already. Choose another name.")
+        if folder.exists():
+            raise ValueError(f"{folder} is there and no project. Move it away, or choose another name.")
 
     def model(self, asked: ModelRef) -> ModelRef:
         """A usable model; `starter` is the one that ships, a folder or file is named by its absolute path."""
@@ -148,6 +155,22 @@ class Projects:
             project.store.close()
         for lock in self._held:
             lock.release()
+
+
+def _require_here(model: ModelRef) -> None:
+    """A model that has to be downloaded, and may not be, is refused before there is a project with it."""
+    if os.path.exists(model.source):
+        return
+    # Takes a fifth of a second to load, before a waiting person.
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(model.source, "model_index.json", revision=model.revision)
+    if not isinstance(found, str):
+        at = f"{model.source} at {model.revision}"
+        raise FieldError(
+            "model.source",
+            f"{at} is not on this machine. Allow the download, or give the folder of a downloaded model.",
+        )
 
 
 def open_projects(folder: Path | None, *, home: Path) -> Projects:

@@ -39,11 +39,12 @@ def in_words(tally: Tally, *, one: str, two: str) -> str:
     rate = win_rate(tally)
     if rate.value is None or rate.low is None or rate.high is None:
         return "No comparison is answered yet."
-    ties = {0: "", 1: ", 1 tie counted half"}.get(tally.ties, f", {tally.ties} ties counted half")
+    tied = {0: "", 1: ", with 1 tie"}.get(tally.ties, f", with {tally.ties} ties")
+    half = " with ties counted half" if tally.ties else ""
     share, low, high = (round(100 * value) for value in (rate.value, rate.low, rate.high))
     noun = "comparison" if rate.n == 1 else "comparisons"
-    figures = f"{share} %, 95 % interval {low} to {high}{ties}"
-    return f"{one} was preferred in {tally.wins} of {rate.n} {noun} ({figures}). {_verdict(rate, two)}"
+    figures = f"{share} %{half}, 95 % interval {low} to {high}"
+    return f"{one} was preferred in {tally.wins} of {rate.n} {noun}{tied} ({figures}). {_verdict(rate, two)}"
 
 
 def _verdict(rate: Interval, two: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError, safe_open
 
 SCHEMA_VERSION: Final = 1
 MAX_PROMPT_CHARS = 2000
@@ -58,6 +59,17 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARS)]
 
 
+def _require_whole(file: str) -> None:
+    """Reads the header of a checkpoint alone, which says how long the file has to be."""
+    try:
+        with safe_open(file, framework="numpy"):
+            return
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{file} cannot be read as safetensors: {error}. If it was downloaded, download it again."
+        ) from error
+
+
 class ModelRef(Config):
     """A text-to-image model: a diffusers folder, a .safetensors checkpoint, or a hub id and revision."""
 
@@ -75,6 +87,7 @@ class ModelRef(Config):
             return self
         if os.path.isfile(self.source):
             if self.source.endswith(".safetensors"):
+                _require_whole(self.source)
                 return self
             raise ValueError(
                 f"{self.source} is no .safetensors file, and a pickle can run code of its own. "

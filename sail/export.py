@@ -51,7 +51,9 @@ def _write_merged(request: ExportRequest, adapter: Path, target: Path, progress:
 
 def model_card(request: ExportRequest) -> str:
     """What it is, how to use it, and every figure that is known about it."""
-    facts = "\n".join(f"| {name} | {_shown(value)} |" for name, value in request.facts.items())
+    facts = "\n".join(
+        f"| {name} | {_shown(value)} |" for name, value in {"round": request.round, **request.facts}.items()
+    )
     # A folder's full path would tell strangers about a machine and help nobody; its name is what counts.
     is_local = Path(request.model.source).exists()
     model = Path(request.model.source).name if is_local else request.model.source
@@ -80,7 +82,6 @@ pipeline.load_lora_weights("lora")  # the folder beside this file
 
 | what | figure |
 |---|---|
-| round | {request.round} |
 | sha256 of the adapter | `{request.adapter}` |
 {facts}
 

@@ -5,6 +5,7 @@ Used by the loop command and by the app. Knows requests and results, never tenso
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +14,8 @@ from sail import mixup
 from sail.config import MAX_PROMPT_CHARS, LoopSettings, ModelRef, ProposeRequest, TrainRequest
 from sail.records import Interval, Record, TrainingPair
 
+NOT_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffd]")
+"""What a file that is no text, or no UTF-8, turns into."""
 StepName = Literal["draw", "label", "train", "propose", "review"]
 
 
@@ -77,6 +80,11 @@ def parse_prompts(text: str) -> list[str]:
             raise ValueError(
                 f"Line {number} has {len(prompt):,} characters; "
                 f"a prompt has at most {MAX_PROMPT_CHARS:,}. Shorten it."
+            )
+        if not_text := NOT_TEXT.search(prompt):
+            raise ValueError(
+                f"Line {number} has {ascii(not_text.group())}, which is no text. "
+                "Is it a text file, and saved as UTF-8?"
             )
         if prompt:
             prompts.setdefault(prompt)

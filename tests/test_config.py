@@ -1,8 +1,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
+from safetensors.numpy import save_file
 
 from sail.config import (
     MAX_PROMPT_CHARS,
@@ -171,3 +173,14 @@ def test_a_source_that_is_neither_folder_nor_hub_id_gets_one_sentence(source):
     with pytest.raises(ValueError, match="No model at") as error:
         ModelRef(source=source, revision="0123abc").checked()
     assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_that_is_not_whole_is_refused_where_it_is_named(tmp_path):
+    whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
+    save_file({"weight": np.zeros((8, 8), dtype="float32")}, whole)
+    assert ModelRef(source=str(whole)).checked().source == str(whole)
+    cut.write_bytes(whole.read_bytes()[:-1])
+    with pytest.raises(
+        ValueError, match=r"cut\.safetensors cannot be read as safetensors.*download it again"
+    ):
+        ModelRef(source=str(cut)).checked()

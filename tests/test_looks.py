@@ -241,8 +241,8 @@ def test_so_many_more_answers_of_the_same_share_settle_it_and_one_fewer_does_not
         ),
         (
             tally(12, 7, 1),
-            "Round 2 was preferred in 12 of 20 comparisons "
-            "(62 %, 95 % interval 41 to 80, 1 tie counted half). About 45 more answers would settle it.",
+            "Round 2 was preferred in 12 of 20 comparisons, with 1 tie "
+            "(62 % with ties counted half, 95 % interval 41 to 80). About 45 more answers would settle it.",
         ),
         (
             tally(1, 11),
@@ -256,8 +256,8 @@ def test_so_many_more_answers_of_the_same_share_settle_it_and_one_fewer_does_not
         ),
         (
             tally(0, 0, 9),
-            "Round 2 was preferred in 0 of 9 comparisons "
-            "(50 %, 95 % interval 23 to 77, 9 ties counted half). There is hardly a difference to settle.",
+            "Round 2 was preferred in 0 of 9 comparisons, with 9 ties "
+            "(50 % with ties counted half, 95 % interval 23 to 77). There is hardly a difference to settle.",
         ),
         (tally(0, 0), "No comparison is answered yet."),
     ],

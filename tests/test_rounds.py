@@ -131,6 +131,12 @@ def test_a_prompt_that_is_too_long_is_named_by_its_line():
         parse_prompts("a fox\n" + "x" * 10_000)
 
 
+@pytest.mark.parametrize("line", [b"\x89PNG\r\n".decode(errors="replace"), "a\x00fox", "a fox\x9f"])
+def test_what_is_no_text_is_refused_with_its_line(line):
+    with pytest.raises(ValueError, match=r"Line 2 has '\\.*which is no text. Is it a text file"):
+        parse_prompts(f"ein schöner Fuchs 🦊 “in snow”\n{line}")
+
+
 def test_no_prompt_is_taken_twice_while_fresh_ones_are_left():
     prompts = [str(number) for number in range(10)]
     first = take_prompts(prompts, [], 4)

@@ -310,6 +310,11 @@ def test_a_new_project_draws_its_first_pairs(client: TestClient, projects: Proje
         ({"model": {"source": "/nowhere/model"}}, "No model at '/nowhere/model'"),
         ({"model": {"source": "https://example.com/model"}}, "No model at 'https://example.com/model'"),
         ({"model": {"source": "owner/name"}}, "needs a revision"),
+        (
+            {"model": {"source": "owner/name", "revision": "0" * 40}},
+            "is not on this machine. Allow the download, or give the folder of a downloaded model.",
+        ),
+        ({"prompts": "a fox\n\ufffdO\ufffd"}, "Line 2 has '\\ufffd', which is no text."),
         ({"seed_pairs": 1}, "seed_pairs must be at least 2."),
         ({"settings": {"loss": {"beta": -1}}}, "loss.beta must be more than 0."),
         ({"settings": {"betta": 1}}, "betta is not known here."),
@@ -509,6 +514,15 @@ def test_the_demo_project_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"No model at .*starter"):
         open_projects(None, home=tmp_path)
     make_model(tmp_path / "data" / "starter")
+    home = tmp_path / "data" / "projects"
+    home.write_text("")
+    with pytest.raises(ValueError, match=r"projects is no folder.*Move it away"):
+        open_projects(None, home=tmp_path)
+    home.unlink()
+    (home / "demo").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"demo is there and no project. Move it away"):
+        open_projects(None, home=tmp_path)
+    (home / "demo").rmdir()
     projects = open_projects(None, home=tmp_path)
     assert projects.get("demo").store.runs()[0].job == "draw"
     projects.close()

@@ -36,7 +36,7 @@ def export_of(project: OpenProject) -> dict[str, Any]:
     preferred = store.preferences()
     return {
         "round": round_view(current) if current else None,
-        "facts": jobs.export_facts(store, current) if current else {},
+        "facts": jobs.export_facts(current) if current else {},
         "exports": [export_view(project, run) for run in reversed(done)],
         "preferences": len(preferred),
         "by_people": sum(one.source == "human" for one in preferred),

@@ -1,6 +1,6 @@
 // The bar on top: which project, and what the device does.
 
-import { act, doing, h, isActive, onStatus, openTab, project, Refused, rememberTab } from "/ui/core.js";
+import { act, doing, h, isActive, onProjects, onStatus, openTab, project, Refused, rememberTab } from "/ui/core.js";
 import { giveName, isNamed, nameShown, onName } from "/ui/names.js";
 
 export function mount(root) {
@@ -12,14 +12,14 @@ export function mount(root) {
     location.search = new URLSearchParams({ project: select.value });
   });
   mountName(root);
+  onProjects((names) =>
+    select.replaceChildren(
+      // Where this page's is none of them, the first would look chosen, and could not be chosen.
+      ...(names.includes(project) ? [] : [h("option", { value: "", selected: true, disabled: true }, "Choose…")]),
+      ...names.map((name) => h("option", { value: name, selected: name === project }, name)),
+    ),
+  );
   onStatus((status) => {
-    const names = status.projects.join("\n");
-    if (select.dataset.names !== names) {
-      select.dataset.names = names;
-      select.replaceChildren(
-        ...status.projects.map((name) => h("option", { value: name, selected: name === project }, name)),
-      );
-    }
     const runs = status.runs.filter(isActive);
     const first = runs.find((run) => run.state !== "waiting") ?? runs[0];
     device.dataset.state = first ? "busy" : status.elsewhere.length ? "elsewhere" : "idle";

@@ -130,6 +130,8 @@ export async function act(button, action) {
 // The poll: one for the whole page.
 
 const listeners = new Set();
+const projectListeners = new Set();
+let projects = null;
 let status = null;
 let etag = null;
 let timer = 0;
@@ -142,6 +144,19 @@ export function onStatus(listener) {
   listeners.add(listener);
   if (status) listener(status);
   else poll();
+}
+
+/** Calls `listener` with the names of all projects, also where the one of this page is none of them. */
+export function onProjects(listener) {
+  projectListeners.add(listener);
+  if (projects) listener(projects);
+  else poll();
+}
+
+function tellProjects(names) {
+  if (projects?.join("\n") === names.join("\n")) return;
+  projects = names;
+  for (const listener of projectListeners) listener(names);
 }
 
 /** While someone waits for the first pairs, look more often; `who` says which part of the page waits. */
@@ -169,11 +184,14 @@ async function look() {
     });
     if (response.status === 304) return trouble("", "poll");
     const answer = await response.json();
-    if (!response.ok)
-      return trouble(sentence(answer.detail) ?? "The app cannot say how things stand.", "poll");
+    if (!response.ok) {
+      trouble(sentence(answer.detail) ?? "The app cannot say how things stand.", "poll");
+      return tellProjects((await ask("/api/projects")).projects);
+    }
     etag = response.headers.get("etag");
     status = answer;
     trouble("", "poll");
+    tellProjects(status.projects);
     for (const listener of listeners) listener(status);
   } catch {
     trouble("The app does not answer. What you labelled is kept here and sent when it is back.", "poll");

@@ -23,12 +23,13 @@ export function nextAction(status) {
     : next;
 }
 
-/** What ended early goes on from where it was; what would begin anew stays beside it. */
+/** What ended early goes on from where it was; what would begin anew stays beside it, and comes first after a
+ * failure, which the same settings would mostly bring again. */
 function resume(run, instead) {
-  instead.className = "sail-quiet";
   const text = `${run.message || `It ended at ${run.stage} ${run.step} of ${run.total}.`} What was changed since counts only for what begins anew.`;
   const own = button(`Resume ${runTitle(run).toLowerCase()}`, () => ask(`${base}/runs/${run.id}/resume`, {}));
   own.dataset.testid = "resume-next";
+  (run.state === "failed" ? own : instead).className = "sail-quiet";
   return [words(`${runTitle(run)}: ${run.state}`, text), instead, own];
 }
 

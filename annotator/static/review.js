@@ -226,9 +226,16 @@ export function mount(root) {
   function kept(answer) {
     failed("");
     // Meanwhile another round may have been trained, and there is nothing to review any more.
-    if (answer.review?.audit.done && !review.audit?.done) refresh().catch(() => {});
+    if (answer.review?.audit.done && !review.audit?.done) showAudited();
     else if (review.audit?.done) mixup.plan();
     poll();
+  }
+
+  /** What the audit came to is what it was made for, and stands above the cards. */
+  function showAudited() {
+    refresh()
+      .then(() => find("audit-title").scrollIntoView({ block: "center" }))
+      .catch(() => {});
   }
 
   /** The same decision on all of them; where all have it already, it is taken back. */

@@ -58,7 +58,7 @@ function side(pair, which) {
   );
 }
 
-const nats = (value) => (Math.abs(value) < 0.1 ? value.toFixed(3) : figure(value));
+const nats = (value) => (Math.abs(value) < 0.1 ? value.toFixed(3).replace("-", "\u2212") : figure(value));
 
 /** How clear a pair is, and over what clearness pairs are approved, in the same words. */
 export const typical = (times) => `${times} × typical`;

@@ -1,6 +1,6 @@
 // Setup: open, create and change projects.
 
-import { ask, base, h, onStatus, plural, project, Refused } from "/ui/core.js";
+import { ask, base, h, onProjects, plural, project, Refused } from "/ui/core.js";
 import { mark, unmark } from "/ui/fields.js";
 
 const LOOK_AGAIN_MS = 2000;
@@ -10,20 +10,17 @@ export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
   const part = (name) => root.querySelector(`[data-part="${name}"]`);
   const [create, settings, prompts] = [find("create"), find("settings"), find("prompts")];
-  let names = "";
   let loaded = {}; // the settings as this page last heard of them
   let defaults = {}; // what the model brought along
   let version = null; // of the prompts that this page shows
 
-  onStatus((status) => {
-    if (status.projects.join("\n") === names) return;
-    names = status.projects.join("\n");
+  onProjects((names) =>
     find("projects").replaceChildren(
-      ...status.projects.map((name) =>
+      ...names.map((name) =>
         h("li", {}, h("a", { href: address(name), "aria-current": name === project ? "page" : null }, name)),
       ),
-    );
-  });
+    ),
+  );
 
   async function load() {
     const found = await ask(`${base}/setup`);

@@ -1,6 +1,7 @@
 // Try: a prompt with base and any rounds, side by side on the same noise; what was tried before stays below.
 
 import { act, ask, base, beEager, h, isActive, isShown, onStatus, Refused } from "/ui/core.js";
+import { mark, unmark } from "/ui/fields.js";
 import { howFar } from "/ui/waiting.js";
 
 const LARGEST_SEED = 999_999;
@@ -83,6 +84,7 @@ export function mount(root) {
     event.preventDefault();
     const button = find("try-submit");
     button.disabled = true;
+    unmark(form);
     find("try-error").textContent = "";
     find("try-state").textContent = "Asking…";
     try {
@@ -91,12 +93,16 @@ export function mount(root) {
         rounds: chosen(),
         strength: Number(field.strength.value),
         count: Number(field.count.value),
-        noise_seed: Number(field.noise_seed.value),
+        // What is no number is an empty field to the browser.
+        noise_seed: field.noise_seed.value === "" ? null : Number(field.noise_seed.value),
       });
       await act(button, () => load());
     } catch (error) {
-      find("try-error").textContent =
-        error instanceof Refused ? error.message : "The app does not answer. Try again in a moment.";
+      find("try-error").textContent = !(error instanceof Refused)
+        ? "The app does not answer. Try again in a moment."
+        : error.faults.length
+          ? mark(form, error.faults, (path) => field[path])
+          : error.message;
     } finally {
       find("try-state").textContent = "";
       button.disabled = false;

@@ -116,7 +116,7 @@ class Base:
         """Model, prompts and settings as they are now. ValueError where one cannot be understood any more."""
         model, prompts, settings = (self._last_event(kind) for kind in ("model", "prompts", "settings"))
         if model is None or prompts is None or settings is None:
-            raise ValueError(f"{self.folder} is an unfinished project. Create it again under another name.")
+            raise ValueError(f"{self.folder} is an unfinished project. Move it away, or choose another name.")
         return Project(
             model=ModelRef.model_validate(model["model"]),
             download=model["download"],

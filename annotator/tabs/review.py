@@ -63,12 +63,13 @@ MARKUP = """
       <p class="sail-warning" data-testid="mixup-warning" role="status"></p>
     </section>
     <p class="sail-dim" data-testid="audit-help">
-      <kbd>1</kbd> left is better, <kbd>2</kbd> right is better, <kbd>X</kbd> neither; the same key again
-      takes it back. <kbd>J</kbd> <kbd>K</kbd> move, <kbd>Z</kbd> undo.
+      <kbd>1</kbd> left is better, <kbd>2</kbd> right is better, <kbd>X</kbd> neither; on a pair that
+      is decided its key takes it back. <kbd>J</kbd> <kbd>K</kbd> move, <kbd>Z</kbd> undo.
     </p>
     <p class="sail-dim" data-testid="review-help">
-      <kbd>A</kbd> approve, <kbd>F</kbd> flip, <kbd>X</kbd> drop; the same key again takes it back.
-      <kbd>J</kbd> <kbd>K</kbd> move, with <kbd>Shift</kbd> they select a range, <kbd>Z</kbd> undo.
+      <kbd>A</kbd> approve, <kbd>F</kbd> flip, <kbd>X</kbd> drop; on a pair that is decided its key
+      takes it back. <kbd>J</kbd> <kbd>K</kbd> move, with <kbd>Shift</kbd> they select a range,
+      <kbd>Z</kbd> undo.
     </p>
     <div class="sail-grid" data-testid="review-grid"></div>
   </div>

@@ -188,6 +188,8 @@ def test_a_round_that_ended_early_is_resumed_where_the_next_step_stands(review: 
     resume.wait_for(timeout=60_000)
     expect(resume).to_have_text("Resume train round 1")
     expect(review.get_by_test_id("next-action")).to_have_text("Review")
+    # The same settings would mostly fail again, so what begins anew comes first.
+    expect(resume).to_have_class("sail-quiet")
     resume.click()
     expect(resume).to_have_count(0)
 
@@ -281,6 +283,8 @@ def test_the_audit_is_blind_and_what_was_chosen_is_kept_as_approve_or_flip(
     expect(audit.locator("article[data-blind] [data-preferred]")).to_have_count(1)
     press(audit, *[with_it[winner_side(pair.id)] for pair in blind[2:]])
     expect(audit.get_by_test_id("audit-title")).to_have_text("Audit: the model was wrong in 2 of 10")
+    # Although the key that completes it moves on to the pairs below.
+    expect(audit.get_by_test_id("audit-title")).to_be_in_viewport()
     expect(audit.get_by_test_id("audit-text")).to_contain_text(
         "20 % of its pairs are wrong (95 % interval 6 to 51)"
     )

@@ -73,6 +73,16 @@ def test_nothing_can_be_typed_before_the_page_knows_what_holds(app: App, store: 
     assert store.project().settings.optimisation.steps == 30
 
 
+def test_an_address_of_no_project_leads_to_those_there_are(page: Page, app: App) -> None:
+    page.goto(f"{app.address}/?project=gone&tab=setup")
+    page.get_by_text("There is no project 'gone'.").first.wait_for()
+    expect(page.get_by_test_id("projects").get_by_role("link")).to_have_text(["first"])
+    chosen = page.locator(".sail-bar select")
+    expect(chosen.locator("option:checked")).to_have_text("Choose…")
+    chosen.select_option("first")
+    page.wait_for_url("**/?project=first")
+
+
 def test_a_button_pressed_before_its_script_is_there_does_not_reload_the_page(page: Page, app: App) -> None:
     held: list[Route] = []
     page.route("**/ui/setup.js", lambda route: held.append(route))

@@ -83,7 +83,7 @@ def parse_prompts(text: str) -> list[str]:
             )
         if not_text := NOT_TEXT.search(prompt):
             raise ValueError(
-                f"Line {number} has {ascii(not_text.group())}, which is no text. "
+                f"Line {number} has {not_text.group()!a}, which is no text. "
                 "Is it a text file, and saved as UTF-8?"
             )
         if prompt:

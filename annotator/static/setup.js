@@ -37,6 +37,7 @@ export function mount(root) {
 
   /** Before it is known what holds, there is nothing to change: what is typed then would be written over. */
   function openForChange(open) {
+    part("facts").hidden = !open;
     for (const form of [settings, prompts]) for (const one of form.elements) one.disabled = !open;
   }
 

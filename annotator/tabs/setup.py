@@ -141,7 +141,7 @@ MARKUP = f"""
     </section>
   </div>
   <div class="sail-stack">
-    <section class="sail-card sail-stack">
+    <section class="sail-card sail-stack" data-part="facts">
       <h3 data-part="title"></h3>
       <div data-testid="project-facts"></div>
     </section>

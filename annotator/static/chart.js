@@ -21,7 +21,8 @@ export function chart({ title, series, zero, format = figure }) {
   for (const one of series) {
     drawing.append(path(scale, one.points, one.color, 0.25), path(scale, smoothed(one.points), one.color, 1));
   }
-  for (const y of scale.y) drawing.append(label(SPACE.left - 6, beside(y, scale), format(y), "end"));
+  const told = format(scale.y[0]) === format(scale.y[1]) ? closer : format;
+  for (const y of scale.y) drawing.append(label(SPACE.left - 6, beside(y, scale), told(y), "end"));
   drawing.append(
     label(SPACE.left, HEIGHT - 4, String(scale.x[0]), "start"),
     label(WIDTH - SPACE.right, HEIGHT - 4, `step ${scale.x[1]}`, "end"),
@@ -94,6 +95,9 @@ function smoothed(points) {
 
 const range = (values) => (values.length ? [Math.min(...values), Math.max(...values)] : [0, 1]);
 const padded = ([low, high]) => (high > low ? [low, high] : [low - 0.5, high + 0.5]);
+
+/** Of two ends of an axis that would read alike, as in the first steps of a training. */
+const closer = (value) => value.toPrecision(4).replaceAll("-", "\u2212");
 
 export function figure(value) {
   if (!Number.isFinite(value)) return "";

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import judge
-from benchmarks.alignment import pool, report, study
+from benchmarks.alignment import figures, pool, report, study
 from benchmarks.alignment.__main__ import main as command_line
 from benchmarks.alignment.figures import draw_figures
 from benchmarks.alignment.methods import METHODS, changed, method_named, settings_of
@@ -260,6 +260,14 @@ def test_figures_are_drawn_of_whatever_was_measured(table, tmp_path):
     draw_figures(table, tmp_path)
     draw_figures(Table([unit("sail_6", 0, [1.0])]), tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {"labels.svg", "rounds.svg", "gains.svg"}
+
+
+def test_a_round_that_half_of_the_units_had_refused_is_marked():
+    units = [unit("sail_6", repeat, [1.0]) for repeat in range(2)]
+    first = units[0]["rounds"][0]
+    for one, accepted in zip(units, ((True, True, False), (True, False)), strict=True):
+        one["rounds"] = [{**first, "accepted": said} for said in accepted]
+    assert figures.mostly_refused(units) == [1, 2]
 
 
 def test_a_worker_can_be_spawned():

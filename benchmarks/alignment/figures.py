@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot as plt
 
-from benchmarks.alignment.table import Table, win_rate
+from benchmarks.alignment.table import Table, Unit, win_rate
 
 plt.switch_backend("Agg")
 plt.rcParams.update({"svg.hashsalt": "alignment", "axes.spines.top": False, "axes.spines.right": False})
@@ -72,9 +72,12 @@ def _over_rounds(table: Table, file: Path) -> None:
     figure, places = plt.subplots(1, len(panels), figsize=(16, 4))
     for axes, (title, key) in zip(places, panels.items(), strict=True):
         for name in table.methods:
-            curves = [[one[key] for one in unit["rounds"]] for unit in table.of(name)]
-            _mean_line(axes, curves, label=name)
-        axes.set(xlabel="round", title=title)
+            units = table.of(name)
+            line = _mean_line(axes, [[one[key] for one in unit["rounds"]] for unit in units], label=name)
+            if line is not None:
+                at = mostly_refused(units)
+                axes.plot(at, line.get_ydata()[at], "x", color="black", markersize=8)
+        axes.set(xlabel="round (x: the gate refused it)", title=title)
     _legend(places[0])
     _save(figure, file)
 
@@ -91,15 +94,25 @@ def _gains(table: Table, file: Path) -> None:
     _save(figure, file)
 
 
-def _mean_line(axes: Any, curves: Sequence[Sequence[float | None]], *, label: str, style: str = "-") -> None:
+def mostly_refused(units: Sequence[Unit]) -> list[int]:
+    """Rounds that the gate refused in at least half of the units."""
+    shut = [[not one["accepted"] for one in unit["rounds"]] for unit in units]
+    by_round = [
+        [rounds[at] for rounds in shut if at < len(rounds)] for at in range(max(map(len, shut), default=0))
+    ]
+    return [at for at, found in enumerate(by_round) if 2 * sum(found) >= len(found)]
+
+
+def _mean_line(axes: Any, curves: Sequence[Sequence[float | None]], *, label: str, style: str = "-") -> Any:
     """The mean of curves; one that ends early keeps its last value, as a loop that stops keeps its model."""
     curves = [curve for curve in curves if curve]
     if not curves:
-        return
+        return None
     length = max(map(len, curves))
     rows = [[_number(value) for value in [*curve, *[curve[-1]] * (length - len(curve))]] for curve in curves]
-    if not np.isnan(rows).all():
-        axes.plot(range(length), np.nanmean(rows, axis=0), style, marker=".", label=label)
+    if np.isnan(rows).all():
+        return None
+    return axes.plot(range(length), np.nanmean(rows, axis=0), style, marker=".", label=label)[0]
 
 
 def _legend(axes: Any) -> None:

@@ -186,7 +186,9 @@ async function look() {
     const answer = await response.json();
     if (!response.ok) {
       trouble(sentence(answer.detail) ?? "The app cannot say how things stand.", "poll");
-      return tellProjects((await ask("/api/projects")).projects);
+      // Where this is refused as well, what was said first holds.
+      const known = await ask("/api/projects").catch(() => null);
+      return known && tellProjects(known.projects);
     }
     etag = response.headers.get("etag");
     status = answer;
@@ -215,7 +217,7 @@ document.addEventListener("visibilitychange", () => (document.hidden ? clearTime
 export const plural = (count, one, many = `${one}s`) =>
   `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 export const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
-const FEW = 20;
+export const FEW = 20;
 /** A share of n: what was counted where n is small, since "0 % of 1" sounds like a verdict. */
 export const outOf = ({ value, n }) => `${n < FEW ? Math.round(2 * value * n) / 2 : percent(value)} of ${n}`;
 /** With its 95 % interval. */

@@ -1,12 +1,11 @@
 // Is it learning? The answer in words, from a run's curves and from what was measured after it. Draws nothing.
 
-import { interval, percent } from "/ui/core.js";
+import { FEW, interval, percent } from "/ui/core.js";
 
 const ENOUGH_STEPS = 20;
 const LEARNED = 0.6;
 const COIN = 0.53;
 const WORN = 0.25; // of the losers' change: winners that lose more than this are worn down with them
-const FEW = 20;
 const NARROW = 0.75;
 
 /** From the metrics of the steps so far. */

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from statistics import median
+from typing import Any
 
 from annotator import jobs
 from annotator.store import Store
@@ -55,7 +56,7 @@ def _finished(store: Store, job: str) -> list[RunFolder]:
 
 
 def _processes(folder: RunFolder) -> int:
-    return int((folder.result() or {}).get("made_with", {}).get("processes", 1))
+    return int(_told(folder).get("made_with", {}).get("processes", 1))
 
 
 def _median_pace(folders: list[RunFolder]) -> float | None:
@@ -64,11 +65,16 @@ def _median_pace(folders: list[RunFolder]) -> float | None:
 
 
 def pace_of(folder: RunFolder) -> float | None:
-    """Seconds an evaluation of a propose or train run; None before it has ended."""
-    result = folder.result()
-    if result is None:
+    """Seconds an evaluation of a propose or train run; None before it has ended, and where its files are gone
+    or cannot be read."""
+    result = _told(folder)
+    try:
+        request = folder.request(extra="ignore")
+    except ValueError:
         return None
-    request, distilled = folder.request(), is_distilled(folder)
+    if not result:
+        return None
+    distilled = is_distilled(folder)
     if request.kind == "train":
         evaluations = cost.evaluations_to_train(
             request,
@@ -86,4 +92,12 @@ def pace_of(folder: RunFolder) -> float | None:
 
 def is_distilled(folder: RunFolder) -> bool:
     """Whether guidance is distilled into the run's model; no earlier version's result says so."""
-    return bool((folder.result() or {}).get("distilled"))
+    return bool(_told(folder).get("distilled"))
+
+
+def _told(folder: RunFolder) -> dict[str, Any]:
+    """The result; {} where there is none that can be read: an estimate must not take the page along."""
+    try:
+        return folder.result() or {}
+    except ValueError:
+        return {}

@@ -217,7 +217,7 @@ def proposal(store: Store) -> Run | None:
 def _judge(store: Store, run: Run) -> str | None:
     """sha256 of the adapter that drew and judged; None where the run's folder is gone."""
     try:
-        adapter: str | None = RunFolder(store.run_folder(run)).request().adapter
+        adapter: str | None = RunFolder(store.run_folder(run)).request(extra="ignore").adapter
     except ValueError:
         return None
     return adapter

@@ -203,7 +203,7 @@ def _few_at_a_time(settings: LoopSettings) -> Sampling:
 
 def _request(store: Store, run: Run) -> CompareRequest | None:
     try:
-        request = RunFolder(store.run_folder(run)).request()
+        request = RunFolder(store.run_folder(run)).request(extra="ignore")
     except ValueError:
         return None
     return request if isinstance(request, CompareRequest) else None

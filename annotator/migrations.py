@@ -19,6 +19,12 @@ def is_foreign(db: Database) -> bool:
     return bool(db.table_names()) and not project.applied(db)
 
 
+def is_newer(db: Database) -> bool:
+    """Whether a newer version took steps that this one does not know. Changes nothing."""
+    known = {step.name for step in project.pending(Database(memory=True))}
+    return any(step.name not in known for step in project.applied(db))
+
+
 def _table(db: Database, name: str) -> Table:
     return db.table(name, strict=True)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -23,13 +25,15 @@ from annotator import looks
 from annotator.rows import Run
 from annotator.store import DatabaseError, Store
 from sail.rounds import Round
-from sail.runfolder import RunFolder
+from sail.runfolder import MB, RunFolder
 
 log = logging.getLogger(__name__)
 
 State = Literal["waiting", "running", "stopping", "stopped", "interrupted", "failed", "done"]
 Launch = Callable[[Sequence[str], Path, Mapping[str, str]], "subprocess.Popen[bytes]"]
 TAKE_IN_EVERY_S = 0.5
+DISK_FULL = 16 * MB
+"""Bytes: with fewer free a run that ended without a word could not write why."""
 SLOWEST_START_S = 60.0
 """So long after a start a living process may not hold its folder yet: it is still importing."""
 
@@ -341,8 +345,11 @@ def why_ended(folder: RunFolder, status: int | None) -> str:
     snapshot = folder.snapshot()
     if snapshot.state in ("failed", "stopped"):
         return snapshot.message
+    if (free := shutil.disk_usage(folder.path).free) < DISK_FULL:
+        return f"The disk is full ({free // MB} MB are free). Make room, then resume."
     if status is not None and status < 0:
-        return f"The process was killed (signal {-status}) before it was done. Resume goes on."
+        perhaps = ", as happens where memory runs out" if -status == signal.SIGKILL else ""
+        return f"The process was killed (signal {-status}{perhaps}) before it was done. Resume goes on."
     if snapshot.state == "interrupted":
         return snapshot.message
     last = folder.log_tail(1).strip()

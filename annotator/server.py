@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -37,13 +37,23 @@ def build(projects: Projects, *, hosts: tuple[str, ...] = ("127.0.0.1", "localho
     app.state.projects = projects
     app.include_router(routes.api)
     routes.add_error_answers(app)
-    app.mount("/ui", StaticFiles(directory=STATIC))
+    app.mount("/ui", _AskedAgain(directory=STATIC))
     # With a CORS policy on the parent, Gradio adds none of its own: no origin but ours is let in.
     app.add_middleware(CORSMiddleware, allow_origins=())
     app.add_middleware(Guard, routes=OWN_ROUTES + GRADIO_ROUTES, max_body_bytes=MAX_BODY_BYTES)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
     mount_page(app, projects)
     return app
+
+
+class _AskedAgain(StaticFiles):
+    """Files that a browser asks about each time, which costs an answer of 304: left to itself it keeps old
+    ones for days, and after an update old and new scripts would meet."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["cache-control"] = "no-cache"
+        return response
 
 
 def mount_page(app: FastAPI, projects: Projects) -> Any:

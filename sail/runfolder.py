@@ -123,7 +123,8 @@ def link_or_copy(source: Path, target: Path) -> None:
 class Snapshot(BaseModel):
     """What progress.json says, with the state derived from folder and lock."""
 
-    model_config = ConfigDict(extra="forbid")
+    # A server may be older than the trainer that writes.
+    model_config = ConfigDict(extra="ignore")
 
     state: State = "waiting"
     stage: str = ""
@@ -204,13 +205,16 @@ class RunFolder:
 
     # What a run reads
 
-    def request(self) -> Any:
-        """The validated request. ValueError where the folder is no run or the request is not understood."""
+    def request(self, *, extra: Literal["forbid", "ignore"] = "forbid") -> Any:
+        """The validated request. ValueError where the folder is no run or the request is not understood.
+
+        With `extra="ignore"`, for who only reads of the run, without what another version asked for besides.
+        """
         file = self.path / "request.json"
         if not file.is_file():
             raise ValueError(f"{self.path} is not a run folder: it has no request.json.")
         try:
-            return _REQUEST.validate_json(file.read_bytes())
+            return _REQUEST.validate_json(file.read_bytes(), extra=extra)
         except ValidationError as error:
             raise ValueError(f"{file}: {first_fault(error)}") from error
 
@@ -329,7 +333,8 @@ class RunFolder:
         """State, stage, step and time left, derived from result, progress and lock."""
         try:
             said = Snapshot.model_validate_json((self.path / "progress.json").read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, ValidationError):
+            # What cannot be read says nothing; whether the run is held or done is known without it.
             said = Snapshot()
         if (self.path / "result.json").exists():
             return said.model_copy(update={"state": "done", "seconds_left": 0.0})

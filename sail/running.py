@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -87,7 +87,9 @@ def execute(folder: RunFolder) -> dict[str, Any]:
             progress.end("interrupted", str(lost))
             raise
         except BaseException as error:
-            progress.end("failed", one_sentence(error))
+            # On a full disk not even this can be written, and the error itself is what is to be heard.
+            with suppress(OSError):
+                progress.end("failed", one_sentence(error))
             raise
         result = {"kind": request.kind, "round": request.round, **result, "made_with": _made_with(request)}
         return distributed.from_main(lambda: _end_done(folder, progress, result))
@@ -106,7 +108,9 @@ def _end_done(folder: RunFolder, progress: Progress, result: dict[str, Any]) -> 
 
 def one_sentence(error: BaseException) -> str:
     """What a person is told of an error."""
-    if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, MemoryError) and not str(error)):
+    unsaid = isinstance(error, MemoryError) and not str(error)
+    on_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    if isinstance(error, torch.OutOfMemoryError) or unsaid or on_cpu:
         return "Memory ran out. Use a smaller micro-batch or chunk, or a smaller model."
     if isinstance(error, KeyboardInterrupt):
         return "Interrupted from the keyboard. Resume goes on from the last checkpoint."

@@ -1,5 +1,6 @@
 """The engine on a Stable Diffusion of random weights: real diffusers, transformers and peft at tiny size."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -608,6 +609,20 @@ def stop_at_first_step(folder: RunFolder) -> None:
             self.request_stop()
 
     execute(StopsAtOnce(folder.path))
+
+
+def test_where_not_even_the_failure_can_be_written_the_error_itself_is_heard(model, proposed, tmp_path):
+    class OnAFullDisk(RunFolder):
+        def append_metric(self, **values):
+            raise OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")
+
+        def publish_snapshot(self, snapshot):
+            if snapshot.state == "failed":
+                raise OSError(errno.ENOSPC, "No space left on device", "progress.json")
+
+    folder = RunFolder.create(tmp_path / "run", train_request(model), pairs=human_pairs(proposed))
+    with pytest.raises(OSError, match="metrics"):
+        execute(OnAFullDisk(folder.path))
 
 
 def test_a_stop_that_was_asked_for_while_the_run_still_loads_is_obeyed_and_used_up(model, proposed, tmp_path):

@@ -57,6 +57,15 @@ def test_the_next_run_is_reckoned_by_its_cost_and_the_pace_of_those_before(tmp_p
     assert proposed is not None and proposed >= 0
 
 
+@pytest.mark.parametrize("name", ["request.json", "result.json"])
+def test_a_run_that_cannot_be_read_is_not_reckoned_with(tmp_path: Path, name: str):
+    store = make_store(tmp_path / "project")
+    for pair in drawn(store, 8):
+        label(store, pair, "left")
+    (store.run_folder(store.runs()[-1]) / name).write_text('{"cut')
+    assert estimates.seconds_of(store, TRAIN) is None
+
+
 def test_where_guidance_is_distilled_a_solver_step_counts_once(tmp_path: Path):
     store = make_store(tmp_path / "project")
     drawn(store, 4)

@@ -253,6 +253,28 @@ def test_a_result_means_done_whatever_progress_says(run):
     assert (run.snapshot().state, run.snapshot().seconds_left) == ("done", 0.0)
 
 
+@pytest.mark.parametrize("text", ['{"state": "run', "", '{"state": "running", "step": "few"}'])
+def test_progress_that_cannot_be_read_says_nothing_and_stops_nobody(run, text):
+    (run.path / "progress.json").write_text(text)
+    assert run.snapshot() == Snapshot()
+    with run.lock():
+        assert run.snapshot().state == "running"
+
+
+def test_progress_of_a_newer_trainer_is_read_by_an_older_server(run):
+    (run.path / "progress.json").write_text('{"state": "running", "step": 3, "watts": 90}')
+    with run.lock():
+        assert (run.snapshot().state, run.snapshot().step) == ("running", 3)
+
+
+def test_who_reads_of_a_run_leaves_out_what_another_version_asked_for_and_who_does_it_must_not(run):
+    asked = run.request()
+    publish_json(run.path / "request.json", {**asked.model_dump(mode="json"), "fused": True})
+    assert run.request(extra="ignore") == asked
+    with pytest.raises(ValueError, match="fused"):
+        run.request()
+
+
 def test_a_failure_keeps_its_sentence(run):
     Progress(run).end("failed", "Memory ran out.")
     assert (run.snapshot().state, run.snapshot().message) == ("failed", "Memory ran out.")

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import fake_trainer
 import pytest
@@ -19,7 +20,7 @@ from sqlite_utils import Database
 from annotator import jobs
 from annotator.launcher import Launcher
 from annotator.rows import Run
-from annotator.runs import Runner
+from annotator.runs import Runner, why_ended
 from annotator.store import DATABASE, Store
 from sail.config import LoopSettings, ModelRef
 from sail.records import JudgedPair
@@ -127,6 +128,20 @@ def test_a_run_that_cannot_even_begin_says_so(store: Store) -> None:
     wait_for(lambda: state(runner, store, run) == "failed")
     assert "No module named 'nothing_of_that_name'" in runner.view(store, store.run(run.id)).message
     runner.close()
+
+
+def test_a_run_that_a_full_disk_ended_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(store.run_folder(jobs.draw(store, 2, by="ann")))
+    folder.publish_snapshot(Snapshot(state="running", stage="draw"))
+    assert "Resume goes on" in why_ended(folder, 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=3_400_000))
+    assert why_ended(folder, 1) == "The disk is full (3 MB are free). Make room, then resume."
+
+
+def test_a_run_that_was_killed_outright_may_have_run_out_of_memory(store: Store) -> None:
+    folder = RunFolder(store.run_folder(jobs.draw(store, 2, by="ann")))
+    assert "memory" in why_ended(folder, -signal.SIGKILL)
+    assert "memory" not in why_ended(folder, -signal.SIGTERM)
 
 
 def launcher_that_counts(folder: Path) -> str:

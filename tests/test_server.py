@@ -577,3 +577,19 @@ def hammer(base: str, who: str, acknowledged: set[str]) -> None:
                 time.sleep(0.01)
         except httpx.HTTPError:
             return
+
+
+def test_a_browser_asks_whether_a_script_has_changed(client: TestClient) -> None:
+    script = client.get("/ui/core.js")
+    assert script.headers["cache-control"] == "no-cache"
+    again = client.get("/ui/core.js", headers={"if-none-match": script.headers["etag"]})
+    assert (again.status_code, again.content, again.headers["cache-control"]) == (304, b"", "no-cache")
+
+
+def test_a_draw_whose_folder_is_gone_does_not_take_the_status_along(
+    client: TestClient, store: Store, projects: Projects
+) -> None:
+    run = jobs.draw(store, 4, by="ann")
+    shutil.rmtree(store.run_folder(run))
+    assert client.get("/api/projects/p/status").status_code == 200
+    assert client.post("/api/projects/p/pairs/next", json={}).status_code == 200

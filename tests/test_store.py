@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -42,6 +43,29 @@ def test_another_programs_database_is_refused_and_left_as_it_was(tmp_path: Path)
         Store(tmp_path)
     assert (tmp_path / DATABASE).read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [DATABASE]
+
+
+def test_a_project_of_a_newer_version_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    make_store(tmp_path / "p").close()
+    database = Database(tmp_path / "p" / DATABASE)
+    done = {"migration_set": "annotator", "name": "m999_from_next_year", "applied_at": "2030-01-01"}
+    database.table("_sqlite_migrations").insert(done)
+    database.close()
+    before = (tmp_path / "p" / DATABASE).read_bytes()
+    with pytest.raises(ValueError, match="newer version of this program"):
+        Store(tmp_path / "p")
+    assert (tmp_path / "p" / DATABASE).read_bytes() == before
+
+
+def test_a_project_is_not_lost_to_a_setting_that_is_gone(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    before = store.project()
+    settings = before.settings.model_dump(mode="json")
+    settings["monitoring"]["strengths"] = [1.0, 0.5]
+    model = {"model": {**before.model.model_dump(mode="json"), "compiled": True}, "download": False}
+    for kind, payload in (("settings", {**settings, "drawn_by": "policy"}), ("model", model)):
+        store._write(functools.partial(store._append_event, kind, payload, "ann"))
+    assert store.project() == before
 
 
 def test_a_connection_goes_with_the_thread_that_read(tmp_path: Path) -> None:

@@ -474,6 +474,12 @@ def test_an_error_of_memory_that_says_what_to_do_is_told_as_it_is(tmp_path: Path
     assert "smaller" in one_sentence(MemoryError()) and "smaller" in one_sentence(torch.OutOfMemoryError("x"))
 
 
+def test_memory_that_a_cpu_has_not_is_told_as_on_a_gpu():
+    with pytest.raises(RuntimeError) as refused:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert one_sentence(refused.value) == one_sentence(torch.OutOfMemoryError("x"))
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_a_folded_adapter_learns_what_layers_beside_the_weights_learn(model, trained, again):
     found: list[Tensor] = []

@@ -74,7 +74,11 @@ def label_counts(project: OpenProject) -> dict[str, int]:
 
 
 def _pairs_coming(project: OpenProject, run: Run) -> int:
-    request = RunFolder(project.store.run_folder(run)).request()
+    try:
+        request = RunFolder(project.store.run_folder(run)).request(extra="ignore")
+    except ValueError:
+        # Its folder is gone: the run ends when its turn comes, and says so.
+        return 0
     left = len(request.prompts) - len(project.store.taken_in(run))
     return int(left * (request.pairs_to_show or request.num_candidates // 2))
 

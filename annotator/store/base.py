@@ -62,6 +62,12 @@ class Base:
             if migrations.is_foreign(database):
                 connection.close()
                 raise ValueError(f"{file} cannot be read as a project: another program made it.")
+            if migrations.is_newer(database):
+                connection.close()
+                raise ValueError(
+                    f"{file} was written by a newer version of this program. Update the program; the project "
+                    "is left as it is."
+                )
             connection.execute("pragma journal_mode = wal")
             connection.execute("pragma synchronous = full")
             connection.execute("pragma foreign_keys = on")
@@ -113,15 +119,18 @@ class Base:
     # The project
 
     def project(self) -> Project:
-        """Model, prompts and settings as they are now. ValueError where one cannot be understood any more."""
+        """Model, prompts and settings as they are now. ValueError where one cannot be understood any more.
+
+        Without what another version kept there besides: a project is not lost to a setting that is gone.
+        """
         model, prompts, settings = (self._last_event(kind) for kind in ("model", "prompts", "settings"))
         if model is None or prompts is None or settings is None:
             raise ValueError(f"{self.folder} is an unfinished project. Move it away, or choose another name.")
         return Project(
-            model=ModelRef.model_validate(model["model"]),
+            model=ModelRef.model_validate(model["model"], extra="ignore"),
             download=model["download"],
             prompts=tuple(prompts),
-            settings=LoopSettings.model_validate(settings),
+            settings=LoopSettings.model_validate(settings, extra="ignore"),
             launcher=self._launcher(),
         )
 

@@ -96,7 +96,7 @@ class Runs(Base):
         rows = self._rows(
             "select record, folder from rounds join runs on runs.id = rounds.run order by number"
         )
-        trained = [(Round.model_validate_json(row["record"]), row["folder"]) for row in rows]
+        trained = [(Round.model_validate_json(row["record"], extra="ignore"), row["folder"]) for row in rows]
         return [
             round_.model_copy(update={"adapter": str(self.folder / "runs" / folder / round_.adapter)})
             for round_, folder in trained

@@ -375,6 +375,23 @@ def test_a_file_that_cannot_be_written_is_one_sentence(client: TestClient, store
     assert "Not a directory" in response.json()["detail"] and "disk's space" in response.json()["detail"]
 
 
+def test_labels_for_a_project_that_was_replaced_wait_in_the_browser(
+    client: TestClient, store: Store, tmp_path: Path
+) -> None:
+    one, two = next_pairs(client)[:2]
+    assert send(client, answer(one["id"])).status_code == 200
+    store.folder.rename(tmp_path / "before")
+    shutil.copytree(tmp_path / "before", store.folder)
+    for refused in (send(client, answer(two["id"])), client.get("/api/projects/p/status")):
+        assert refused.status_code == 503
+        said = refused.json()["detail"]
+        assert (
+            "was moved, replaced or deleted" in said
+            and "start it again once" in said
+            and said.endswith("Labels wait in your browser.")
+        )
+
+
 def test_a_broken_neighbour_is_refused_by_itself_and_gives_back_its_lock(
     client: TestClient, projects: Projects
 ) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -18,7 +20,7 @@ from sqlite_utils import Database
 from annotator import jobs
 from annotator.rows import Answer
 from annotator.runs import take_in
-from annotator.store import DATABASE, DatabaseError, Store
+from annotator.store import DATABASE, DatabaseError, Displaced, Store
 from sail.config import LoopSettings, ModelRef
 from sail.runfolder import RunFolder
 
@@ -411,6 +413,47 @@ def test_a_killed_writer_loses_no_acknowledged_label_and_leaves_no_half_batch(
     kept = [row["uuid"] for row in Store(tmp_path / "p").label_history()]
     assert {uid for batch in acknowledged for uid in batch} <= set(kept)
     assert len(kept) == len(set(kept)) and len(kept) % 3 == 0
+
+
+def replaced(folder: Path) -> None:
+    """By a copy of itself, as a backup is put back."""
+    folder.rename(folder.with_name("before"))
+    shutil.copytree(folder.with_name("before"), folder)
+
+
+def only_its_database(folder: Path) -> None:
+    (folder / DATABASE).unlink()
+
+
+@pytest.mark.parametrize("displace", [replaced, shutil.rmtree, only_its_database])
+def test_nothing_is_acknowledged_or_read_once_the_file_at_the_path_is_another(
+    tmp_path: Path, displace: Callable[[Path], None]
+) -> None:
+    store = make_store(tmp_path / "p")
+    one, two = drawn(store, 2)
+    kept = label(store, one, "left")
+    displace(tmp_path / "p")
+    with pytest.raises(Displaced, match=r"project\.db of p was moved, replaced or deleted"):
+        label(store, two, "left")
+    with pytest.raises(Displaced):
+        store.label_history()
+    store.close()
+    if displace is replaced:
+        assert [row["uuid"] for row in Store(tmp_path / "p").label_history()] == [kept]
+    else:
+        assert not (tmp_path / "p" / DATABASE).exists(), "nothing is made in its place"
+
+
+def test_a_label_that_went_into_a_moved_project_is_kept_once(tmp_path: Path) -> None:
+    store, uid = make_store(tmp_path / "p"), new_uuid()
+    (pair,) = drawn(store, 1)
+    (tmp_path / "p").rename(tmp_path / "moved")
+    with pytest.raises(Displaced):
+        label(store, pair, "left", uid=uid)
+    store.close()
+    again = Store(tmp_path / "moved")
+    label(again, pair, "left", uid=uid)
+    assert [row["uuid"] for row in again.label_history()] == [uid]
 
 
 def test_what_is_kept_up_pair_by_pair_is_what_a_fresh_look_finds(tmp_path: Path) -> None:

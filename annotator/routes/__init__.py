@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from annotator.faults import Fault, FieldError, faults_of, sentence
 from annotator.routes import comparing, export, labelling, loop, review, setup, trying
-from annotator.store import DatabaseError
+from annotator.store import DatabaseError, Displaced
 
 api = APIRouter(prefix="/api")
 for _part in (labelling, loop, review, setup, comparing, trying, export):
@@ -42,6 +42,10 @@ def add_error_answers(app: FastAPI) -> None:
     def unwritten(_: Request, error: Exception) -> JSONResponse:
         why = f"The project could not be written: {error}. Is the disk full? Labels wait in your browser."
         return JSONResponse({"detail": why}, 503)
+
+    @app.exception_handler(Displaced)
+    def displaced(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": f"{error} Labels wait in your browser."}, 503)
 
     @app.exception_handler(OSError)
     def no_file(_: Request, error: Exception) -> JSONResponse:

@@ -12,14 +12,14 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from annotator.store.base import DATABASE, DatabaseError
+from annotator.store.base import DATABASE, DatabaseError, Displaced
 from annotator.store.comparisons import Comparisons
 from annotator.store.labels import Labels
 from annotator.store.learning import Learning
 from annotator.store.people import People
 from sail.config import LoopSettings, ModelRef
 
-__all__ = ["DATABASE", "DatabaseError", "Store"]
+__all__ = ["DATABASE", "DatabaseError", "Displaced", "Store"]
 
 
 class Store(Labels, Learning, Comparisons, People):

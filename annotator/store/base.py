@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import threading
 import time
@@ -25,6 +26,10 @@ BUSY_TIMEOUT_S = 10.0
 DatabaseError = sqlite3.DatabaseError
 """What a full disk or a broken file raises."""
 T = TypeVar("T")
+
+
+class Displaced(DatabaseError):
+    """What is written to the open file nobody would find: another or none is at its path."""
 
 
 class Base:
@@ -80,12 +85,35 @@ class Base:
         migrations.project.apply(self._writing)
         # Transactions are begun and ended by the writer thread alone.
         self._writing.conn.isolation_level = None
+        self._opened = self._identity()
         return self._writing.conn
 
+    def _identity(self) -> tuple[int, int]:
+        """Which file is at the project's path, by device and inode."""
+        found = os.stat(self.folder / DATABASE)
+        return found.st_dev, found.st_ino
+
+    def _require_in_place(self) -> None:
+        """Displaced where the file that SQLite has open is not the one at the path any more."""
+        try:
+            in_place = self._identity() == self._opened
+        except OSError:
+            in_place = False
+        if not in_place:
+            raise Displaced(
+                f"{DATABASE} of {self.name} was moved, replaced or deleted while the app had it open. "
+                "Close the app, and start it again once the project is in its place."
+            )
+
     def _write(self, change: Callable[[], T]) -> T:
-        return self._writer.write(change)
+        value = self._writer.write(change)
+        # Afterwards: what is acknowledged was then in the file that the next start opens.
+        self._require_in_place()
+        return value
 
     def _rows(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+        # A thread that reads for the first time would open whatever is there now.
+        self._require_in_place()
         reader: Database | None = getattr(self._local, "reader", None)
         if reader is None:
             reader = self._local.reader = self._connect()

@@ -64,7 +64,10 @@ def propose_request(store: Store) -> ProposeRequest:
     project, trained = store.project(), store.rounds()
     policy = store.current_round()
     if policy is None:
-        raise ValueError("No round is accepted yet, so there is no judge. Train a round first.")
+        raise ValueError(
+            "No accepted round is current, so there is no judge. "
+            "Train a round, or make one current in Rounds."
+        )
     parent = next((round_ for round_ in trained if round_.round == policy.parent), None)
     learn, _ = loop.split_prompts(project.prompts, project.settings)
     number = next_round(store)
@@ -172,7 +175,10 @@ def export(store: Store, *, by: str) -> Run:
     """Write the current round's adapter for other tools."""
     policy = store.current_round()
     if policy is None:
-        raise ValueError("There is nothing to export: no round is accepted yet. Train a round first.")
+        raise ValueError(
+            "There is nothing to export: no accepted round is current. "
+            "Train a round, or make one current in Rounds."
+        )
     project = store.project()
     request = ExportRequest(
         model=project.model,
@@ -241,6 +247,7 @@ def next_step(store: Store) -> NextStep:
         trainable_pairs=counts.trainable,
         drawn_pairs=counts.drawn,
         rounds=store.rounds(),
+        policy=store.current_round(),
         proposed=proposed.round if proposed else None,
     )
 
@@ -276,11 +283,11 @@ def change_settings(store: Store, changes: Mapping[str, Any], *, by: str) -> Loo
             f"One pair out of every {before.held_out_every} is held out, and the rest was trained on. "
             "Another split would measure the judge on what it learned. Make a new project for it.",
         )
-    if settings.lora != before.lora and (training or store.current_round()):
+    if settings.lora != before.lora and (training or any(round_.accepted for round_ in store.rounds())):
         raise FieldError(
             "lora.rank",
-            "The next round goes on from an adapter of this rank, so LoRA settings stay as they are. "
-            "Make a new project for others.",
+            "Accepted rounds have this rank and the loop may go on from them, "
+            "so LoRA settings stay as they are. Make a new project for others.",
         )
     store.set_settings(settings, by=by)
     return settings

@@ -229,11 +229,13 @@ def next_step(
     trainable_pairs: int,
     drawn_pairs: int,
     rounds: Sequence[Round],
+    policy: Round | None,
     proposed: int | None,
 ) -> NextStep:
     """What comes next.
 
     `trainable_pairs` human pairs with a winner that are not held out, of `drawn_pairs` seed pairs;
+    `policy` is the round that the loop goes on from, None the base model, which judges nothing;
     `proposed` is the round whose candidates are ready and not yet trained on, if any.
     """
     if not rounds:
@@ -241,6 +243,6 @@ def next_step(
             return NextStep(name="train", round=0)
         return NextStep(name="label" if drawn_pairs else "draw", round=0)
     number = rounds[-1].round + 1
-    if current(rounds) is None:
+    if policy is None:
         return NextStep(name="train", round=number)
     return NextStep(name="review" if proposed == number else "propose", round=number)

@@ -139,12 +139,12 @@ class Snapshot(BaseModel):
 
 
 def _require_unaltered(adapter: Path, sha256: str) -> None:
-    found = sha256_file(adapter / ADAPTER_FILE)
+    file, way_out = adapter / ADAPTER_FILE, "Make an earlier round or base current and go on from there."
+    if not file.is_file():
+        raise ValueError(f"{file} is gone. {way_out}")
+    found = sha256_file(file)
     if found != sha256:
-        raise ValueError(
-            f"{adapter / ADAPTER_FILE} was altered: its sha256 is {found[:12]}…, not {sha256[:12]}…. "
-            "Make an earlier round current and go on from there."
-        )
+        raise ValueError(f"{file} was altered: its sha256 is {found[:12]}…, not {sha256[:12]}…. {way_out}")
 
 
 class RunFolder:

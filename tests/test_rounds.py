@@ -49,7 +49,14 @@ def a_round(number: int, *, accepted: bool = True, parent: int | None = None) ->
 
 
 def step_after(rounds: list[Round], *, trainable: int = 40, drawn: int = 50, proposed: int | None = None):
-    step = next_step(SETTINGS, trainable_pairs=trainable, drawn_pairs=drawn, rounds=rounds, proposed=proposed)
+    step = next_step(
+        SETTINGS,
+        trainable_pairs=trainable,
+        drawn_pairs=drawn,
+        rounds=rounds,
+        policy=current(rounds),
+        proposed=proposed,
+    )
     return step.name, step.round
 
 

@@ -434,6 +434,24 @@ def test_a_round_that_was_chosen_during_training_stays_current(store: Store) -> 
     assert current is not None and current.round == 0
 
 
+def test_where_the_only_accepted_adapter_is_gone_the_loop_starts_again_from_base(store: Store) -> None:
+    label_all(store)
+    run = run_now(store, jobs.train(store, by="ann"))
+    shutil.rmtree(store.run_folder(run) / "adapter")
+    for begin in (jobs.train, jobs.propose, jobs.export):
+        with pytest.raises(ValueError, match=r"is gone\. Make an earlier round or base current"):
+            begin(store, by="ann")
+    store.make_current(None, by="ann")
+    assert store.current_round() is None and jobs.next_step(store).name == "train"
+    for begin in (jobs.propose, jobs.export):
+        with pytest.raises(ValueError, match=r"[Nn]o accepted round is current"):
+            begin(store, by="ann")
+    again = run_now(store, jobs.train(store, by="ann"))
+    assert RunFolder(store.run_folder(again)).request().parent_adapter is None
+    assert [(round_.round, round_.parent) for round_ in store.rounds()] == [(0, None), (1, None)]
+    assert store.current_round() == store.rounds()[1] and jobs.next_step(store).name == "propose"
+
+
 def test_what_a_trained_round_rests_on_cannot_be_changed(store: Store) -> None:
     other_rank = {"lora": {"rank": SETTINGS.lora.rank + 1}}
     jobs.change_settings(store, {"held_out_every": 4}, by="ann")
@@ -441,8 +459,10 @@ def test_what_a_trained_round_rests_on_cannot_be_changed(store: Store) -> None:
     run_now(store, jobs.train(store, by="ann"))
     with pytest.raises(ValueError, match="One pair out of every 4 is held out"):
         jobs.change_settings(store, {"held_out_every": 3}, by="ann")
-    with pytest.raises(ValueError, match="LoRA settings stay as they are"):
-        jobs.change_settings(store, other_rank, by="ann")
+    for current in (0, None):
+        store.make_current(current, by="ann")
+        with pytest.raises(ValueError, match="LoRA settings stay as they are"):
+            jobs.change_settings(store, other_rank, by="ann")
     jobs.change_settings(store, {"held_out_every": 4, "min_human_pairs": 3}, by="ann")
     assert store.project().settings.min_human_pairs == 3
 

@@ -367,6 +367,18 @@ def test_a_setting_that_trained_pairs_rest_on_is_refused_in_a_sentence(
     assert "Make a new project for it." in response.json()["detail"]
 
 
+def test_base_is_made_current_as_a_round_is(client: TestClient, store: Store) -> None:
+    for pair in next_pairs(client):
+        send(client, answer(pair["id"]))
+    run_now(store, jobs.train(store, by="ann"))
+    for current, step in ((None, "train"), (0, "propose")):
+        said = client.post("/api/projects/p/current", json={"round": current}).json()
+        status = client.get("/api/projects/p/status").json()
+        assert (said, status["current"], status["next"]["name"]) == ({"current": current}, current, step)
+    for wrong in ({}, {"round": -1}, {"round": 5}):
+        assert client.post("/api/projects/p/current", json=wrong).status_code == 422
+
+
 def test_a_file_that_cannot_be_written_is_one_sentence(client: TestClient, store: Store) -> None:
     shutil.rmtree(store.folder / "runs")
     (store.folder / "runs").write_text("in the way")

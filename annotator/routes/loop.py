@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import FileResponse
@@ -40,7 +40,8 @@ class RunBody(Body):
 
 
 class CurrentBody(Body):
-    round: int = Field(ge=0)
+    round: Annotated[int, Field(ge=0)] | None
+    """None is the base model."""
 
 
 @api.get("/projects/{project}/status")
@@ -161,6 +162,6 @@ def sample(number: int, step: int, index: int, project: InProject) -> FileRespon
 
 
 @api.post("/projects/{project}/current")
-def make_current(body: CurrentBody, project: InProject, who: Person) -> dict[str, int]:
+def make_current(body: CurrentBody, project: InProject, who: Person) -> dict[str, int | None]:
     project.store.make_current(body.round, by=who)
     return {"current": body.round}

@@ -51,14 +51,14 @@ const STEPS = {
   train: (status) =>
     step(
       `Train round ${status.next.round}`,
-      afterRejected(status) + toLearnFrom(status.labels) + takes(status.next),
+      goesOnFrom(status) + toLearnFrom(status.labels) + takes(status.next),
       `Train round ${status.next.round}`,
       () => train(),
     ),
   propose: (status) =>
     step(
       `Propose pairs for round ${status.next.round}`,
-      afterRejected(status) + judgedBy(status) + takes(status.next),
+      goesOnFrom(status) + judgedBy(status) + takes(status.next),
       `Propose round ${status.next.round}`,
       start("propose"),
     ),
@@ -83,8 +83,10 @@ const judgedBy = (status) => `The model judges new images by what round ${status
 /** By how long runs took on this device before. */
 const takes = ({ seconds }) => (seconds == null ? "" : ` About ${duration(seconds)} on this device.`);
 
-function afterRejected(status) {
+/** Where the newest round is not what it goes on from. */
+function goesOnFrom(status) {
   const last = status.rounds.at(-1);
+  if (last?.accepted && status.current == null) return "The base model is current, so the loop goes on from it. ";
   if (!last || last.accepted) return "";
   if (status.current == null) return `Round ${last.round} was not accepted, so the loop goes on from the base model. `;
   return (

@@ -10,7 +10,7 @@ const DATE = { dateStyle: "medium", timeStyle: "short" };
 /** `place` holds the tree; the function that comes back draws it from a status. */
 export function tree(place, said) {
   const open = new Set(); // rounds whose figures are shown
-  let focusOn = null; // a round whose button goes away when the tree is drawn again
+  let focusOn = null; // what has the focus after a button that goes away when the tree is drawn again
 
   function draw(status) {
     if (!status.rounds.length)
@@ -38,7 +38,12 @@ export function tree(place, said) {
   }
 
   const rootHead = (status) =>
-    h("div", { class: "sail-row" }, h("strong", {}, "Base model"), status.current == null && chip("current"));
+    h(
+      "div",
+      { class: "sail-row" },
+      h("strong", {}, "Base model"),
+      status.current == null ? chip("current") : makeCurrent(null),
+    );
 
   function head(round, status) {
     return h(
@@ -47,7 +52,7 @@ export function tree(place, said) {
       h("strong", {}, `Round ${round.round}`),
       status.current === round.round && chip("current"),
       !round.accepted && chip("failed", "not accepted"),
-      round.accepted && status.current !== round.round && makeCurrent(round),
+      round.accepted && status.current !== round.round && makeCurrent(round.round),
     );
   }
 
@@ -91,18 +96,19 @@ export function tree(place, said) {
   }
 
   function makeCurrent(round) {
-    const words = `Make round ${round.round} current`;
+    const words = `Make ${nameOf(round)} current`;
     const own = h(
       "button",
-      { type: "button", class: "sail-quiet", "data-testid": `make-current-${round.round}`, "aria-label": words },
+      { type: "button", class: "sail-quiet", "data-testid": `make-current-${round ?? "base"}`, "aria-label": words },
       "Make current",
     );
-    own.title = `The next round goes on from round ${round.round}; the others stay`;
+    own.title = `The next round goes on from ${nameOf(round)}; the others stay`;
     own.addEventListener("click", () =>
       act(own, async () => {
-        await ask(`${base}/current`, { round: round.round });
-        focusOn = round.round;
-        said.textContent = `Round ${round.round} is current. The next round goes on from it, and no other is lost.`;
+        await ask(`${base}/current`, { round });
+        // Base has no figures: the first thing after it.
+        focusOn = round === null ? "summary" : `[data-testid="figures-${round}"]`;
+        said.textContent = `${round === null ? "Base" : `Round ${round}`} is current. The next round goes on from it, and no round is lost.`;
       }),
     );
     return own;
@@ -113,7 +119,7 @@ export function tree(place, said) {
     /** Who made a round current by key goes on from that round, not from the top of the page. */
     drawn() {
       if (focusOn === null) return;
-      place.querySelector(`[data-testid="figures-${focusOn}"]`)?.focus();
+      place.querySelector(focusOn)?.focus();
       focusOn = null;
     },
   };

@@ -124,10 +124,10 @@ class Runs(Base):
             return None
         return next((round_ for round_ in self.rounds() if round_.round == chosen["round"]), None)
 
-    def make_current(self, number: int, *, by: str) -> None:
-        """Go on from an accepted round."""
-        found = next((round_ for round_ in self.rounds() if round_.round == number), None)
-        if found is None or not found.accepted:
+    def make_current(self, number: int | None, *, by: str) -> None:
+        """Go on from an accepted round, or from the base model: None."""
+        accepted = [round_.round for round_ in self.rounds() if round_.accepted]
+        if number is not None and number not in accepted:
             raise ValueError(f"Round {number} was not accepted by the gate. Choose an accepted round.")
         payload = {"round": number, "why": "chosen by a person"}
         self._write(lambda: self._append_event("current_round", payload, by))

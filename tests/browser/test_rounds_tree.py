@@ -56,7 +56,8 @@ def app(grown: Store, root: Path) -> Iterator[App]:
 def rounds(app: App, grown: Store, page: Page) -> Iterator[Page]:
     """The page on Rounds; round 3 is current before and after."""
     yield opened(page, app)
-    if (current := grown.current_round()) and current.round != 3:
+    current = grown.current_round()
+    if current is None or current.round != 3:
         grown.make_current(3, by="ann")
 
 
@@ -111,6 +112,7 @@ def test_a_screen_reader_is_told_in_words_what_the_lines_show(rounds: Page) -> N
     expect(rounds.get_by_role("button", name="Make round 1 current")).to_be_visible()
     expect(rounds.get_by_role("button", name="Make round 2 current")).to_have_count(0)
     expect(rounds.get_by_role("button", name="Make round 3 current")).to_have_count(0)
+    expect(rounds.get_by_role("button", name="Make base current")).to_be_visible()
 
 
 def test_what_few_held_out_pairs_say_is_told_as_a_count(rounds: Page) -> None:
@@ -144,6 +146,19 @@ def test_an_earlier_round_is_made_current_by_keyboard_and_focus_stays_there(
     chosen = [event for event in grown.events() if event["kind"] == "current_round"][-1]
     assert chosen["payload"] == {"round": 1, "why": "chosen by a person"}
     assert chosen["by"].startswith("person-")
+
+
+def test_the_loop_goes_on_from_base_once_that_is_made_current(rounds: Page, grown: Store) -> None:
+    rounds.get_by_role("button", name="Make base current").click()
+    expect(rounds.get_by_test_id("rounds-said")).to_contain_text("Base is current")
+    expect(rounds.get_by_test_id("round-base")).to_have_attribute("data-state", "current")
+    expect(rounds.get_by_test_id("make-current-base")).to_have_count(0)
+    expect(rounds.get_by_test_id("figures-0")).to_be_focused()
+    expect(rounds.get_by_test_id("next")).to_contain_text("Train round 4")
+    expect(rounds.get_by_test_id("next")).to_contain_text("The base model is current")
+    assert grown.current_round() is None
+    rounds.get_by_test_id("make-current-3").click()
+    expect(rounds.get_by_test_id("round-3")).to_have_attribute("data-state", "current")
 
 
 def test_the_tree_fits_360_pixels_and_answers_to_touch(app: App, grown: Store, browser: Browser) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from pathlib import Path
 
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
 from sail import __version__, backbones
 from sail.config import ExportRequest
+from sail.policy import canonical
 from sail.runfolder import ADAPTER_FILE, Progress, RunFolder, publish, publish_text, sha256_file
+
+CONFIG = "lora_adapter_metadata"
+"""Where a LoRA's file has its configuration in its metadata, as diffusers reads it: `unet.lora_alpha`, ..."""
 
 
 def export(folder: RunFolder, request: ExportRequest, progress: Progress) -> dict[str, object]:
@@ -18,9 +27,7 @@ def export(folder: RunFolder, request: ExportRequest, progress: Progress) -> dic
     out = folder.path / "export"
     source = folder.adapter_input(request.adapter)
     (out / "lora").mkdir(parents=True, exist_ok=True)
-    publish(
-        out / "lora" / ADAPTER_FILE, lambda beside: shutil.copyfile(source / ADAPTER_FILE, beside) and None
-    )
+    _publish_lora(source / ADAPTER_FILE, out / "lora" / ADAPTER_FILE)
     progress.advance()
     if request.merged:
         _write_merged(request, source, out / "merged", progress)
@@ -39,6 +46,28 @@ def export(folder: RunFolder, request: ExportRequest, progress: Progress) -> dic
         ],
         "seconds": round(time.monotonic() - began, 2),
     }
+
+
+def _publish_lora(source: Path, target: Path) -> dict[str, Tensor]:
+    """Publish the LoRA with alpha / rank folded into its weights, and return these.
+
+    alpha stands in the file's metadata alone. Who does not read that takes it for the rank, so it becomes the
+    rank; where it is, the file stays the same to the byte.
+    """
+    with safe_open(source, "pt") as file:
+        metadata = file.metadata() or {}
+    weights = load_file(source)
+    config = json.loads(metadata.get(CONFIG, "{}"))
+    part = next(iter(weights)).partition(".")[0]
+    rank = config.get(f"{part}.r")
+    scale = config[f"{part}.lora_alpha"] / rank if rank else 1
+    if scale == 1:
+        publish(target, lambda beside: shutil.copyfile(source, beside) and None)
+        return weights
+    weights = {name: scale * tensor if ".lora_B." in name else tensor for name, tensor in weights.items()}
+    metadata[CONFIG] = json.dumps({**config, f"{part}.lora_alpha": rank}, indent=2, sort_keys=True)
+    publish(target, lambda beside: beside.write_bytes(canonical(save(weights, metadata))) and None)
+    return weights
 
 
 def _write_merged(request: ExportRequest, adapter: Path, target: Path, progress: Progress) -> None:

@@ -177,7 +177,7 @@ class Policy:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.weights().items()}
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             written = self.backbone.save_lora(Path(scratch), weights, metadata)
-            content = _canonical(written.read_bytes())
+            content = canonical(written.read_bytes())
             publish(folder / ADAPTER_FILE, lambda beside: beside.write_bytes(content) and None)
         return sha256_file(folder / ADAPTER_FILE)
 
@@ -190,7 +190,7 @@ def _is_cheap_to_learn_whole(layer: nn.Module) -> bool:
     return weight.device.type == "cpu" and pointwise and min(weight.shape[:2]) <= MAX_WHOLE
 
 
-def _canonical(safetensors: bytes) -> bytes:
+def canonical(safetensors: bytes) -> bytes:
     """The same file with its header in sorted order.
 
     safetensors writes metadata in an order of chance, and an adapter is known by the hash of its bytes.

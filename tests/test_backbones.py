@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from peft.tuners.tuners_utils import BaseTunerLayer
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tiny_families import SIZE, build_flux, build_sd3, build_sdxl, build_stable_diffusion
 from torch import Tensor
 from typer.testing import CliRunner
@@ -33,7 +35,7 @@ from sail.config import (
 from sail.loss import denoising_error, diffusion_dpo
 from sail.policy import Policy
 from sail.reward import draw_weights, gains, implicit_reward
-from sail.runfolder import ADAPTER_FILE, RunFolder
+from sail.runfolder import ADAPTER_FILE, RunFolder, sha256_file
 from sail.running import execute
 from sail.sampling import denoise, draw
 
@@ -111,10 +113,10 @@ def drawn_by_us(policy: Policy, noise: Tensor, *, guidance: float) -> Tensor:
     return denoise(policy, noise, conditioning, [], sampling)
 
 
-def trainable(backbone: Backbone, *, changed: bool) -> Policy:
+def trainable(backbone: Backbone, *, changed: bool, **lora) -> Policy:
     """A policy with an adapter that changes nothing, or much."""
     policy = Policy(backbone)
-    policy.add_trainable(Lora(rank=2), noise_seed=0)
+    policy.add_trainable(Lora(rank=2, **lora), noise_seed=0)
     if changed:
         with torch.no_grad():
             for name, parameter in policy.parameters().items():
@@ -585,6 +587,44 @@ def test_an_exported_lora_draws_in_the_familys_pipeline_what_it_draws_here(
         assert torch.allclose(drawn_by_pipeline(pipeline, noise, guidance=4.0), aligned, atol=1e-3 * scale)
     assert "DiffusionPipeline.from_pretrained" in (out / "README.md").read_text()
     assert not [*out.rglob("*.bin")]
+
+
+def updates_of(denoiser: torch.nn.Module) -> dict[str, Tensor]:
+    """What the adapter that is loaded adds to each weight."""
+    layers = {name: module for name, module in denoiser.named_modules() if isinstance(module, BaseTunerLayer)}
+    return {name: layer.get_delta_weight(layer.active_adapters[0]) for name, layer in layers.items()}
+
+
+def exported(folder: Path, model: ModelRef, adapter: Path, **asked) -> Path:
+    sha256 = sha256_file(adapter / ADAPTER_FILE)
+    request = ExportRequest(model=model, adapter=sha256, **asked)
+    run = RunFolder.create(folder, request, adapters={sha256: adapter})
+    execute(run)
+    return run.path / "export"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_exported_lora_does_the_same_to_who_knows_its_alpha_and_who_does_not(
+    load, folder_of, tmp_path, name
+):
+    policy = trainable(load(name), changed=True, alpha=8)
+    policy.save(tmp_path / "adapter")
+    out = exported(tmp_path / "run", ModelRef(source=str(folder_of(name))), tmp_path / "adapter")
+    (tmp_path / "untold").mkdir()
+    save_file(load_file(out / "lora" / ADAPTER_FILE), tmp_path / "untold" / ADAPTER_FILE)
+    expected = updates_of(policy.backbone.denoiser)
+    for lora in (out / "lora", tmp_path / "untold"):
+        pipeline = pipeline_of(folder_of(name))
+        pipeline.load_lora_weights(lora)
+        found = updates_of(getattr(pipeline, policy.backbone.part))
+        assert found.keys() == expected.keys()
+        assert all(torch.allclose(found[name], expected[name], rtol=1e-5) for name in expected)
+
+
+def test_an_exported_lora_whose_alpha_is_its_rank_is_the_same_file(load, folder_of, tmp_path):
+    sha256 = trainable(load("sdxl"), changed=True).save(tmp_path / "adapter")
+    out = exported(tmp_path / "run", ModelRef(source=str(folder_of("sdxl"))), tmp_path / "adapter")
+    assert sha256_file(out / "lora" / ADAPTER_FILE) == sha256
 
 
 def test_a_lora_of_another_family_is_refused(looped, load):

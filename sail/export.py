@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from sail import __version__, backbones
@@ -19,20 +21,25 @@ from sail.runfolder import ADAPTER_FILE, Progress, RunFolder, publish, publish_t
 CONFIG = "lora_adapter_metadata"
 """Where a LoRA's file has its configuration in its metadata, as diffusers reads it: `unet.lora_alpha`, ..."""
 
+KOHYA_FILE = "lora_kohya.safetensors"
+
 
 def export(folder: RunFolder, request: ExportRequest, progress: Progress) -> dict[str, object]:
-    """Write export/: the LoRA for diffusers, the model card, and on request the merged pipeline."""
+    """Write export/: the LoRA for diffusers and other tools, its card, and on request the merged pipeline."""
     began = time.monotonic()
     progress.stage("export", 3 if request.merged else 2)
     out = folder.path / "export"
     source = folder.adapter_input(request.adapter)
     (out / "lora").mkdir(parents=True, exist_ok=True)
-    _publish_lora(source / ADAPTER_FILE, out / "lora" / ADAPTER_FILE)
+    weights = _publish_lora(source / ADAPTER_FILE, out / "lora" / ADAPTER_FILE)
+    is_unet = all(name.startswith("unet.") for name in weights)
+    if is_unet:
+        publish(out / KOHYA_FILE, lambda beside: save_file(in_kohya_names(weights), beside))
     progress.advance()
     if request.merged:
         _write_merged(request, source, out / "merged", progress)
         progress.advance()
-    publish_text(out / "README.md", model_card(request))
+    publish_text(out / "README.md", model_card(request, is_unet=is_unet))
     progress.advance()
     files = sorted(path for path in out.rglob("*") if path.is_file())
     return {
@@ -70,6 +77,24 @@ def _publish_lora(source: Path, target: Path) -> dict[str, Tensor]:
     return weights
 
 
+def in_kohya_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A UNet's LoRA as ComfyUI and AUTOMATIC1111 look for it, with alpha as the rank.
+
+    `unet.mid_block.resnets.0.conv1.lora_A.weight` is `lora_unet_mid_block_resnets_0_conv1.lora_down.weight`
+    there; of most of its modules they know no other name.
+    """
+    named = {}
+    for name, tensor in weights.items():
+        module, _, side = name.rpartition(".lora_")
+        module = "lora_" + module.replace(".", "_")
+        if side == "B.weight":
+            named[f"{module}.lora_up.weight"] = tensor
+        else:
+            named[f"{module}.lora_down.weight"] = tensor
+            named[f"{module}.alpha"] = torch.tensor(float(len(tensor)))
+    return named
+
+
 def _write_merged(request: ExportRequest, adapter: Path, target: Path, progress: Progress) -> None:
     building = target.with_name(f".{target.name}.new")
     shutil.rmtree(building, ignore_errors=True)
@@ -78,8 +103,11 @@ def _write_merged(request: ExportRequest, adapter: Path, target: Path, progress:
     building.replace(target)
 
 
-def model_card(request: ExportRequest) -> str:
+def model_card(request: ExportRequest, *, is_unet: bool) -> str:
     """What it is, how to use it, and every figure that is known about it."""
+    for_diffusers = f"lora/{ADAPTER_FILE}"
+    for_ui = KOHYA_FILE if is_unet else for_diffusers
+    tools = "ComfyUI, AUTOMATIC1111 and others that read kohya's names" if is_unet else "ComfyUI"
     facts = "\n".join(
         f"| {name} | {_shown(value)} |" for name, value in {"round": request.round, **request.facts}.items()
     )
@@ -109,9 +137,14 @@ pipeline = {pipeline}.{read}("{model}"{revision}){where}
 pipeline.load_lora_weights("lora")  # the folder beside this file
 ```
 
+| tool | file |
+|---|---|
+| diffusers | `{for_diffusers}` |
+| {tools} | `{for_ui}`, into their folder of LoRAs |
+
 | what | figure |
 |---|---|
-| sha256 of the adapter | `{request.adapter}` |
+| sha256 of the adapter as it was trained | `{request.adapter}` |
 {facts}
 
 It repeats the preferences of the people who labelled; they are a sample of nobody else.

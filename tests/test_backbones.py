@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers.utils import convert_state_dict_to_kohya
 from peft.tuners.tuners_utils import BaseTunerLayer
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -32,6 +33,7 @@ from sail.config import (
     Sampling,
     Scoring,
 )
+from sail.export import KOHYA_FILE
 from sail.loss import denoising_error, diffusion_dpo
 from sail.policy import Policy
 from sail.reward import draw_weights, gains, implicit_reward
@@ -619,6 +621,49 @@ def test_an_exported_lora_does_the_same_to_who_knows_its_alpha_and_who_does_not(
         found = updates_of(getattr(pipeline, policy.backbone.part))
         assert found.keys() == expected.keys()
         assert all(torch.allclose(found[name], expected[name], rtol=1e-5) for name in expected)
+
+
+@pytest.mark.parametrize("name", ["stable_diffusion", "sdxl"])
+def test_comfyui_finds_every_module_of_an_exported_unets_lora_and_does_the_same_with_it(
+    load, folder_of, root, tmp_path, name
+):
+    targets = LoopSettings.for_model(ModelRef(source=str(root / "data/starter"))).lora.targets
+    assert {"conv1", "time_emb_proj"} < set(targets)
+    policy = trainable(load(name), changed=True, alpha=8, targets=targets)
+    policy.save(tmp_path / "adapter")
+    out = exported(tmp_path / "run", ModelRef(source=str(folder_of(name))), tmp_path / "adapter")
+    pipeline = pipeline_of(folder_of(name))
+    # ComfyUI's rule: it makes a name of each of its weights, and looks for what is added to it.
+    weights = pipeline.unet.state_dict().items()
+    named = {
+        f"lora_unet_{key.removesuffix('.weight').replace('.', '_')}": (key.removesuffix(".weight"), weight)
+        for key, weight in weights
+        if key.endswith(".weight")
+    }
+    lora = load_file(out / KOHYA_FILE)
+    modules = {key.partition(".")[0] for key in lora}
+    assert len(lora) == 3 * len(modules) and modules <= named.keys()
+    pipeline.load_lora_weights(out / "lora")
+    updates = updates_of(pipeline.unet)
+    assert updates.keys() == {named[module][0] for module in modules}
+    for module in modules:
+        name, weight = named[module]
+        down, up = lora[f"{module}.lora_down.weight"], lora[f"{module}.lora_up.weight"]
+        update = lora[f"{module}.alpha"] / len(down) * (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
+        assert torch.allclose(update, updates[name], atol=1e-5)
+    assert convert_state_dict_to_kohya(load_file(out / "lora" / ADAPTER_FILE)).keys() == lora.keys()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_model_card_says_which_file_is_for_which_tool(load, folder_of, tmp_path, name):
+    policy = trainable(load(name), changed=False)
+    policy.save(tmp_path / "adapter")
+    out = exported(tmp_path / "run", ModelRef(source=str(folder_of(name))), tmp_path / "adapter")
+    card = (out / "README.md").read_text()
+    ((tools, file),) = re.findall(r"^\| (.*ComfyUI.*) \| `(.*)`, into", card, re.MULTILINE)
+    is_unet = policy.backbone.part == "unet"
+    assert (out / file).is_file() and file == (KOHYA_FILE if is_unet else f"lora/{ADAPTER_FILE}")
+    assert ("AUTOMATIC1111" in tools) == (out / KOHYA_FILE).exists() == is_unet
 
 
 def test_an_exported_lora_whose_alpha_is_its_rank_is_the_same_file(load, folder_of, tmp_path):

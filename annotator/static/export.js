@@ -141,8 +141,8 @@ export function mount(root) {
       : run && run.state !== "done"
         ? `The last export ${run.state}. ${run.message}`
         : exported
-          ? `Its file is below. Unpacked, diffusers takes it with load_lora_weights("lora").`
-          : "A LoRA for diffusers with its model card, as one file.";
+          ? `Its file is below. Unpacked, diffusers takes it with load_lora_weights("lora"); its README.md says which file other tools take.`
+          : "A LoRA for diffusers, ComfyUI and others with its model card, as one file.";
   }
 
   button.addEventListener("click", () => act(button, () => ask(`${base}/runs`, { job: "export" })));

@@ -32,7 +32,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def join() -> None:
-    """Take this process's place among those of the run. Call it before a model is loaded.
+    """Take this process's place among those of the run, and its GPU. Call it before a model is loaded.
 
     ValueError where there are fewer GPUs here than processes.
     """
@@ -40,8 +40,10 @@ def join() -> None:
     gpus = torch.cuda.device_count()
     if 0 < gpus < local:
         raise ValueError(f"{local} processes were started on a machine with {gpus} GPUs. Start one a GPU.")
-    if local > 1 or world_size() > 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # First: joining waits for the others to come.
         _die_with_parent()
+    _state()
 
 
 def _die_with_parent() -> None:

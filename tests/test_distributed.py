@@ -303,6 +303,23 @@ def test_a_run_that_fails_in_one_process_alone_says_why_and_is_resumed(tmp_path,
     assert (run.snapshot().state, len(run.candidate_sets())) == ("done", len(PROMPTS))
 
 
+JOINED = """
+import torch
+from sail import distributed
+distributed.join()
+assert torch.distributed.is_initialized()
+"""
+
+
+@pytest.mark.slow
+def test_who_has_joined_is_among_the_others_before_anything_is_asked_of_them(tmp_path):
+    # A model is loaded next, and joining sets the GPU that it is loaded on.
+    (tmp_path / "joined.py").write_text(JOINED)
+    both = start_two(str(tmp_path / "joined.py"))
+    log, _ = both.communicate(timeout=TIMEOUT_S)
+    assert both.returncode == 0, log
+
+
 LEFT_OR_RIGHT = """
 import json, sys, zlib
 for line in sys.stdin:
@@ -364,6 +381,14 @@ def test_alone_a_process_has_everything_and_gets_back_what_it_gives():
     totals = {"loss": 0.1}
     assert distributed.from_main(lambda: totals) is totals and distributed.everyones(totals) == [totals]
     assert distributed.sum_gradients([], totals) is totals
+
+
+def test_more_processes_than_gpus_are_refused_before_they_join(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(distributed, "_state", lambda: pytest.fail("it joined"))
+    with pytest.raises(ValueError, match="4 processes were started on a machine with 2 GPUs"):
+        distributed.join()
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from sail import backbones, distributed
@@ -158,7 +157,6 @@ class Trainer:
         self._folder, self._request, self._policy = folder, request, policy
         self._reference = reference
         device, config = policy.backbone.device, request.optimisation
-        self._accelerator = Accelerator(cpu=device.type == "cpu", step_scheduler_with_optimizer=False)
         self._batches = Batches(data, policy.backbone, config, self_fraction=request.mixup.self_fraction)
         self._parameters = policy.parameters()
         # Fused: the plain one reads every parameter's count of steps back.
@@ -303,7 +301,7 @@ class Trainer:
             reference_error_2P = self._reference_error(micro, asked)
             with self._policy.folded(learning=True):
                 pair = diffusion_dpo(self._error(asked), reference_error_2P, loss, pulled_P=humans)
-                self._accelerator.backward(pair.loss_P.mean() * weight)
+                (pair.loss_P.mean() * weight).backward()
         means = {
             "loss": pair.loss_P.mean(),
             "margin": pair.margin_P.mean(),
@@ -320,7 +318,7 @@ class Trainer:
             before_2P = self._prediction(asked)
         with self._policy.folded(learning=True):
             moved_2P = denoising_error(self._prediction(asked), before_2P)
-            self._accelerator.backward(loss.hold_ties * 0.5 * loss.beta * moved_2P.mean() * weight)
+            (loss.hold_ties * 0.5 * loss.beta * moved_2P.mean() * weight).backward()
 
     def _reference_error(self, micro: Batch, asked: Asked) -> Tensor:
         """(2P,): computed where the judge has not done it before."""
@@ -365,7 +363,7 @@ class Trainer:
                 pulled_P=human_P,
                 moved_2P=denoising_error(policy_2P, reference_2P),
             )
-            self._accelerator.backward(pair.loss_P.mean() * weight)
+            (pair.loss_P.mean() * weight).backward()
         return pair
 
     @contextmanager

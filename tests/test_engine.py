@@ -587,6 +587,18 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_adapter_bytes(model, propo
     assert folder.result()["sha256"] == trained.result()["sha256"]
 
 
+def test_what_a_launcher_says_of_precision_and_accumulation_changes_no_step(
+    model, proposed, trained, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "8")
+    folder = RunFolder.create(tmp_path / "run", trained.request(), pairs=human_pairs(proposed))
+    execute(folder)
+    for ours, theirs in zip(folder.metrics(), trained.metrics(), strict=True):
+        assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
+    assert folder.result()["sha256"] == trained.result()["sha256"]
+
+
 def test_a_stop_is_heard_while_a_round_is_measured(model, proposed, trained, tmp_path):
     folder = RunFolder.create(tmp_path / "run", train_request(model), pairs=human_pairs(proposed))
 

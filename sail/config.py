@@ -341,7 +341,7 @@ class ExportRequest(_Request):
     facts: dict[str, str | int | float | bool | None] = {}
     """Figures for the model card: human and self pairs, agreement, gate, hashes of data."""
     merged: bool = False
-    """Also write the whole pipeline with the adapter merged into its weights."""
+    """Also write the whole pipeline, in float32, with the adapter merged into its weights."""
 
 
 class Look(Config):

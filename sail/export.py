@@ -22,6 +22,10 @@ CONFIG = "lora_adapter_metadata"
 """Where a LoRA's file has its configuration in its metadata, as diffusers reads it: `unet.lora_alpha`, ..."""
 
 KOHYA_FILE = "lora_kohya.safetensors"
+MERGED = """
+`merged` is the whole pipeline with the LoRA in its weights, in float32. Read in bfloat16 it can lose
+most of what the LoRA adds, where the base model's own weights are bfloat16: load the LoRA beside them there.
+"""
 
 
 def export(folder: RunFolder, request: ExportRequest, progress: Progress) -> dict[str, object]:
@@ -98,7 +102,9 @@ def in_kohya_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _write_merged(request: ExportRequest, adapter: Path, target: Path, progress: Progress) -> None:
     building = target.with_name(f".{target.name}.new")
     shutil.rmtree(building, ignore_errors=True)
-    backbones.load(request.model, told=progress.download).save_merged(adapter, building)
+    # Whatever it was trained in: in bfloat16 most of what an adapter adds is less than a weight's last bit.
+    model = request.model.model_copy(update={"precision": "float32"})
+    backbones.load(model, torch.device("cpu"), told=progress.download).save_merged(adapter, building)
     shutil.rmtree(target, ignore_errors=True)
     building.replace(target)
 
@@ -107,6 +113,7 @@ def model_card(request: ExportRequest, *, is_unet: bool) -> str:
     """What it is, how to use it, and every figure that is known about it."""
     for_diffusers = f"lora/{ADAPTER_FILE}"
     for_ui = KOHYA_FILE if is_unet else for_diffusers
+    merged = MERGED if request.merged else ""
     tools = "ComfyUI, AUTOMATIC1111 and others that read kohya's names" if is_unet else "ComfyUI"
     facts = "\n".join(
         f"| {name} | {_shown(value)} |" for name, value in {"round": request.round, **request.facts}.items()
@@ -141,7 +148,7 @@ pipeline.load_lora_weights("lora")  # the folder beside this file
 |---|---|
 | diffusers | `{for_diffusers}` |
 | {tools} | `{for_ui}`, into their folder of LoRAs |
-
+{merged}
 | what | figure |
 |---|---|
 | sha256 of the adapter as it was trained | `{request.adapter}` |

@@ -666,6 +666,28 @@ def test_the_model_card_says_which_file_is_for_which_tool(load, folder_of, tmp_p
     assert ("AUTOMATIC1111" in tools) == (out / KOHYA_FILE).exists() == is_unet
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_merged_pipeline_has_all_that_the_lora_adds_whatever_it_was_trained_in(
+    load, folder_of, tmp_path, name
+):
+    policy = trainable(load(name), changed=True, alpha=8)
+    with torch.no_grad():
+        for parameter in policy.parameters().values():
+            parameter *= 0.02
+    policy.save(tmp_path / "adapter")
+    updates, part = updates_of(policy.backbone.denoiser), policy.backbone.part
+    model = ModelRef(source=str(folder_of(name)), precision="bfloat16")
+    out = exported(tmp_path / "run", model, tmp_path / "adapter", merged=True)
+    base, merged = (
+        getattr(pipeline_of(folder), part).state_dict() for folder in (folder_of(name), out / "merged")
+    )
+    for key, weight in base.items():
+        update = updates.get(key.removesuffix(".weight"), torch.zeros(()))
+        assert merged[key].dtype == torch.float32
+        assert torch.allclose(merged[key] - weight, update, atol=1e-7), key
+    assert "in float32" in (out / "README.md").read_text()
+
+
 def test_an_exported_lora_whose_alpha_is_its_rank_is_the_same_file(load, folder_of, tmp_path):
     sha256 = trainable(load("sdxl"), changed=True).save(tmp_path / "adapter")
     out = exported(tmp_path / "run", ModelRef(source=str(folder_of("sdxl"))), tmp_path / "adapter")

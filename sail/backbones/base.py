@@ -108,5 +108,8 @@ class Backbone(Protocol):
         ...
 
     def save_merged(self, lora_folder: Path, folder: Path) -> None:
-        """Write the whole pipeline with a LoRA folded into its weights. The backbone itself is altered."""
+        """Write the whole pipeline with a LoRA folded into its weights. The backbone itself is altered.
+
+        Summed up and written in the precision that it was loaded in.
+        """
         ...

@@ -162,6 +162,15 @@ def import_pairs(
     out: Annotated[Path, typer.Option(help="Folder for the pairs; the same command goes on in it.")],
     share: Annotated[float, typer.Option(help="Of the rows with a winner, drawn by lot.")] = 1.0,
     noise_seed: Annotated[int, typer.Option(help="Of the lot.")] = 0,
+    size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(
+            min=1,
+            metavar="HEIGHT WIDTH",
+            help="In pixels, as the loop's sampling.size has it.",
+            show_default="the model's",
+        ),
+    ] = None,
     revision: Revision = None,
     precision: PrecisionOption = "auto",
 ) -> None:
@@ -170,7 +179,7 @@ def import_pairs(
         from sail import importing
 
         asked = ModelRef(source=model, revision=revision, precision=precision).checked()
-        count = importing.import_pairs(asked, parquet, out, share=share, noise_seed=noise_seed)
+        count = importing.import_pairs(asked, parquet, out, share=share, noise_seed=noise_seed, size=size)
         typer.echo(f"{count} pairs in {out}")
 
 
@@ -308,8 +317,8 @@ def _mistakes_as_sentences() -> Iterator[None]:
     except ValidationError as error:
         typer.echo(first_fault(error), err=True)
         raise typer.Exit(2) from None
-    except (ValueError, RunBusy, Lost, OSError) as error:
-        typer.echo(str(error), err=True)
+    except (ValueError, RunBusy, Lost, OSError, MemoryError) as error:
+        typer.echo(str(error) or "Memory ran out.", err=True)
         raise typer.Exit(2) from None
 
 

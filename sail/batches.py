@@ -54,6 +54,7 @@ def load_pairs(folder: RunFolder, policy: Policy) -> PairData:
     prompts = list(dict.fromkeys(pair.prompt for pair in pairs if pair.source != "open"))
     row_of = {prompt: row for row, prompt in enumerate(prompts)}
     latents = [_both_latents(folder.path, pair) for pair in pairs]
+    _require_one_shape(pairs, latents)
     judged, unjudged = _to_judge(pairs), set(_indices(pairs, "open")[:MAX_OPEN_JUDGED])
     asked = {
         index: HumanPair(pair.id, pair.prompt, both, pair.held_out or pair.source == "open")
@@ -90,6 +91,17 @@ def _to_judge(pairs: list[TrainingPair]) -> frozenset[int]:
 
 def _both_latents(run: Path, pair: TrainingPair) -> Tensor:
     return torch.stack([load_latents(run, ref.file, ref.row) for ref in (pair.winner, pair.loser)])
+
+
+def _require_one_shape(pairs: list[TrainingPair], latents: list[Tensor]) -> None:
+    """ValueError where no batch could be made of them."""
+    for pair, both in zip(pairs, latents, strict=True):
+        if both.shape != latents[0].shape:
+            first, other = (" x ".join(map(str, one.shape[1:])) for one in (latents[0], both))
+            raise ValueError(
+                f"Latents of the pair {pairs[0].id} are {first}, those of {pair.id} {other}, and a step "
+                "learns from images of one size. Import pairs with the --size that sampling.size says."
+            )
 
 
 def _indices(pairs: list[TrainingPair], side: str) -> list[int]:

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
 from pyarrow import ArrowInvalid
 from safetensors.torch import save_file
+from torch import Tensor
 from tqdm import tqdm
 
 from sail import backbones
@@ -28,7 +30,7 @@ from sail.runfolder import claim, publish, publish_lines, publish_text, read_lin
 
 IMAGES, LABELS = ("jpg_0", "jpg_1"), ("label_0", "label_1")
 PAIRS_A_FILE = 16
-"""Encoded together and kept in one file of latents; what a stop loses."""
+"""Kept in one file of latents; what a stop loses."""
 PAIRS, PROMPTS = "pairs.jsonl", "prompts.txt"
 
 
@@ -41,6 +43,8 @@ class ImportRequest(Config):
     share: float
     """Of the rows with a winner."""
     noise_seed: int
+    size: tuple[int, int] | None = None
+    """Height and width in pixels; None takes the model's own."""
 
 
 class Row(NamedTuple):
@@ -53,7 +57,15 @@ class Row(NamedTuple):
     """Which of IMAGES."""
 
 
-def import_pairs(model: ModelRef, parquet: Path, out: Path, *, share: float, noise_seed: int) -> int:
+def import_pairs(
+    model: ModelRef,
+    parquet: Path,
+    out: Path,
+    *,
+    share: float,
+    noise_seed: int,
+    size: tuple[int, int] | None = None,
+) -> int:
     """Draw rows by lot, encode their images, and write OUT/pairs.jsonl, prompts.txt and latents/.
 
     A row's lot hangs on its file's name, its number and the noise seed alone. Stopped and started again it
@@ -68,11 +80,14 @@ def import_pairs(model: ModelRef, parquet: Path, out: Path, *, share: float, noi
     if not drawn:
         raise ValueError(f"No row of {parquet} was drawn: {len(rows)} have a winner. Give a larger --share.")
     sizes = {file.name: file.stat().st_size for file in files}
-    claim(out, ImportRequest(model=model, files=sizes, share=share, noise_seed=noise_seed), "import")
+    backbone = backbones.load(model)
+    backbone.latent_shape(size)  # Refuses what the model cannot have, before the folder is this import's.
+    request = ImportRequest(model=model, files=sizes, share=share, noise_seed=noise_seed, size=size)
+    claim(out, request, "import")
     if (out / PAIRS).is_file():
         return len(drawn)
     (out / "latents").mkdir(exist_ok=True)
-    _encode(backbones.load(model), drawn, out)
+    _encode(backbone, drawn, out, size)
     taken = dict.fromkeys(row.prompt for row in drawn)
     fresh = dict.fromkeys(row.prompt for row in rows if row.prompt not in taken)
     by_lot = sorted(fresh, key=lambda prompt: hashlib.sha256(f"{noise_seed}\n{prompt}".encode()).digest())
@@ -132,7 +147,7 @@ def _lot(row: Row, noise_seed: int) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _encode(backbone: Backbone, drawn: Sequence[Row], out: Path) -> None:
+def _encode(backbone: Backbone, drawn: Sequence[Row], out: Path, size: tuple[int, int] | None) -> None:
     """Latents of winner, loser, winner, loser, ... of so many rows a file."""
     reader = _Images()
     firsts = range(0, len(drawn), PAIRS_A_FILE)
@@ -140,12 +155,22 @@ def _encode(backbone: Backbone, drawn: Sequence[Row], out: Path) -> None:
         file = out / _latents(first)
         if file.exists():
             continue
-        images = []
+        parts = []
         for row in drawn[first : first + PAIRS_A_FILE]:
             both = reader.of(row)
-            images += [both[row.winner], both[1 - row.winner]]
-        tensors = {"latents": backbone.encode(images).cpu().contiguous()}
+            parts.append(_latents_of(backbone, [both[row.winner], both[1 - row.winner]], size))
+        tensors = {"latents": torch.cat(parts).contiguous()}
         publish(file, lambda beside, own=tensors: save_file(own, beside))  # type: ignore[misc]
+
+
+def _latents_of(backbone: Backbone, images: Sequence[Image.Image], size: tuple[int, int] | None) -> Tensor:
+    try:
+        return backbone.encode(images, size).cpu()
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(
+            f"Memory ran out with the {len(images)} images of one pair at once. "
+            "Take a smaller --size or model and another --out."
+        ) from error
 
 
 def _pair(index: int, row: Row) -> TrainingPair:

@@ -16,9 +16,11 @@ from typer.testing import CliRunner, Result
 
 from sail import backbones
 from sail.__main__ import app
-from sail.config import ModelRef
+from sail.backbones.pipeline import PipelineBackbone
+from sail.config import Lora, ModelRef, TrainRequest
 from sail.importing import imported, rows_with_winner
-from sail.runfolder import read_lines, sha256_file
+from sail.runfolder import RunFolder, read_lines, sha256_file
+from sail.running import execute
 
 
 def sail(*arguments: object) -> Result:
@@ -198,6 +200,47 @@ def test_a_file_that_cannot_be_imported_is_one_sentence(model, tmp_path, spoil, 
     done = import_pairs(model, tmp_path / "in", tmp_path / "out")
     assert done.exit_code == 2 and sentence in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_images_are_encoded_at_the_size_that_was_asked_for(model, parquet, out, tmp_path):
+    assert import_pairs(model, parquet, tmp_path / "out", "--share", 0.1, "--size", 16, 24).exit_code == 0
+    backbone = backbones.load(ModelRef(source=str(model)))
+    shape = backbone.latent_shape((16, 24))
+    for folder, own in ((tmp_path / "out", shape), (out, backbone.latent_shape(None))):
+        assert {load_file(pair.winner.file)["latents"].shape[1:] for pair in imported(folder)} == {own}
+    other = import_pairs(model, parquet, tmp_path / "out", "--share", 0.1)
+    assert other.exit_code == 2 and "it differs in size" in other.stderr
+
+
+def test_a_size_that_the_model_cannot_have_is_refused_before_the_folder_is_taken(model, parquet, tmp_path):
+    done = import_pairs(model, parquet, tmp_path / "out", "--size", 15, 24)
+    assert done.exit_code == 2 and "must be multiples of 4, got 15 x 24" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_memory_that_runs_out_is_one_sentence(model, parquet, tmp_path, monkeypatch):
+    asked = []
+
+    def encode(self, images, size=None):
+        asked.append(len(images))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(PipelineBackbone, "encode", encode)
+    done = import_pairs(model, parquet, tmp_path / "out")
+    assert done.exit_code == 2 and asked == [2]
+    assert "Memory ran out" in done.stderr and "Take a smaller --size" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_pairs_of_two_sizes_are_refused_before_a_step_is_trained(model, parquet, out, tmp_path):
+    assert import_pairs(model, parquet, tmp_path / "out", "--share", 0.1, "--size", 16, 24).exit_code == 0
+    small = imported(tmp_path / "out")[0].model_copy(update={"id": "small"})
+    request = TrainRequest(model=ModelRef(source=str(model)), lora=Lora(rank=2))
+    folder = RunFolder.create(tmp_path / "run", request, pairs=[*imported(out), small])
+    sentence = r"are 4 x 8 x 8, those of small 4 x 4 x 6, .* Import pairs with the --size"
+    with pytest.raises(ValueError, match=sentence):
+        execute(folder)
+    assert not folder.metrics()
 
 
 @pytest.mark.parametrize("share", [0, 1.5])

@@ -142,6 +142,19 @@ def test_a_side_that_is_chosen_blind_is_kept_as_approve_or_flip(store: Store, ru
     assert [row["decision"] for row in store.review_history()] == ["approve", "flip"]
 
 
+def test_one_decision_that_is_refused_keeps_none_of_the_others_back(
+    client: TestClient, store: Store, run: Run
+) -> None:
+    decide_audit(store, run)
+    pair, gone = undecided(store, run)[0].id, _choose("no such pair", "left")
+    sent = [gone, {**_choose(pair, "left"), "decision": "drop"}]
+    for _ in range(2):  # the second time changes nothing
+        said = post(client, "reviews", answers=sent).json()
+        assert said["refused"] == {gone["uuid"]: "There is no such pair to review. Reload the page."}
+        assert said["acknowledged"] == [sent[1]["uuid"]]
+    assert [row["decision"] for row in store.review_history()][10:] == ["drop"]
+
+
 def test_the_audit_is_over_once_and_what_is_said_later_does_not_change_it(store: Store, run: Run) -> None:
     blind = [pair.id for pair in store.review_pairs(run) if pair.blind]
     for number, pair in enumerate(blind):
@@ -168,14 +181,14 @@ def test_nothing_that_is_sent_tells_what_the_judge_chose_before_the_audit_is_ove
     client: TestClient, store: Store, run: Run
 ) -> None:
     blind = [pair for pair in store.review_pairs(run) if pair.blind]
-    said = post(client, "reviews", reviews=[_choose(blind[0].id, "left")]).json()
+    said = post(client, "reviews", answers=[_choose(blind[0].id, "left")]).json()
     found = client.get(f"{BASE}/review").json()
     assert [pair["judge"] is None for pair in found["pairs"]] == [True] * 10 + [False] * 14
     assert (found["pairs"][0]["said"]["choice"], found["pairs"][0]["said"]["by"]) == ("left", "you")
     assert (said["review"]["approve"], said["review"]["flip"]) == (0, 0)
     assert said["review"]["audit"] == {"pairs": 10, "decided": 1, "done": False}
     assert found["audit"]["error"]["value"] is None
-    post(client, "reviews", reviews=[_choose(pair.id, "right") for pair in blind[1:]])
+    post(client, "reviews", answers=[_choose(pair.id, "right") for pair in blind[1:]])
     found = client.get(f"{BASE}/review").json()
     assert all(pair["judge"] for pair in found["pairs"])
     wrong = sum(pair["said"]["choice"] != pair["judge"]["side"] for pair in found["pairs"][:10])

@@ -236,7 +236,7 @@ def test_a_round_from_label_to_export_over_the_routes(client: TestClient, projec
         {"uuid": new_uuid(), "self_pair": pair["id"], "decision": "approve" if number else "flip"}
         for number, pair in enumerate(pairs)
     ]
-    assert client.post(f"{base}/reviews", json={"reviews": reviews}).json()["review"]["flip"] == 1
+    assert client.post(f"{base}/reviews", json={"answers": reviews}).json()["review"]["flip"] == 1
     plan = client.get(f"{base}/mixup", params={"self_fraction": 0.5}).json()
     assert (plan["human_pairs"], plan["self_pairs"], plan["self_fraction"]) == (6, 3, 0.5)
     run = client.post(f"{base}/runs", json={"job": "train", "self_fraction": 0.5}).json()

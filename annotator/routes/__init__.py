@@ -40,8 +40,8 @@ def add_error_answers(app: FastAPI) -> None:
 
     @app.exception_handler(DatabaseError)
     def unwritten(_: Request, error: Exception) -> JSONResponse:
-        why = f"The project could not be written: {error}. Is the disk full? Labels wait in your browser."
-        return JSONResponse({"detail": why}, 503)
+        why = f"The project could not be written: {error}. Is the disk full?"
+        return JSONResponse({"detail": f"{why} Labels and decisions wait in your browser."}, 503)
 
     @app.exception_handler(Displaced)
     def displaced(_: Request, error: Exception) -> JSONResponse:

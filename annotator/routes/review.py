@@ -27,7 +27,7 @@ class ReviewBody(Body):
 
 
 class ReviewsBody(Body):
-    reviews: list[ReviewBody] = Field(min_length=1, max_length=2000)
+    answers: list[ReviewBody] = Field(min_length=1, max_length=2000)
 
 
 class BulkBody(Body):
@@ -139,9 +139,17 @@ def review_counts(project: OpenProject) -> dict[str, Any] | None:
 
 @api.post("/projects/{project}/reviews")
 def record_reviews(body: ReviewsBody, project: InProject, who: Person) -> dict[str, Any]:
-    """Keep decisions. A side stands for approve or flip, for who does not know what the judge chose."""
-    project.store.record_reviews([Review(**item.model_dump()) for item in body.reviews], by=who)
-    return {"acknowledged": [item.uuid for item in body.reviews], "review": review_counts(project)}
+    """Keep decisions, in their order. What is acknowledged is on disk; the same uuid again changes nothing.
+
+    A side stands for approve or flip, for who does not know what the judge chose.
+    """
+    reviews = [Review(**answer.model_dump()) for answer in body.answers]
+    refusals = project.store.record_reviews(reviews, by=who)
+    return {
+        "acknowledged": [one.uuid for one, why in zip(reviews, refusals, strict=True) if why is None],
+        "refused": {one.uuid: why for one, why in zip(reviews, refusals, strict=True) if why},
+        "review": review_counts(project),
+    }
 
 
 @api.post("/projects/{project}/reviews/bulk")

@@ -6,8 +6,8 @@ import { typical, when } from "/ui/selfpair.js";
 
 const FIRST_OVER = 1;
 
-/** `inOrder` sends after what is on its way, `changed` loads what holds then, `look` shows one pair. */
-export function bulk(root, { inOrder, changed, look }) {
+/** `afterAll` sends after what was decided, `changed` loads what holds then, `look` shows one pair. */
+export function bulk(root, { afterAll, changed, look }) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
   const [slider, open, preview] = [find("bulk-threshold"), find("bulk-open"), find("bulk-preview")];
   let review = null;
@@ -87,7 +87,7 @@ export function bulk(root, { inOrder, changed, look }) {
         threshold: threshold().over,
         pairs: clear().map((pair) => pair.id),
       };
-      await inOrder(() => ask(`${base}/reviews/bulk`, body));
+      await afterAll(() => ask(`${base}/reviews/bulk`, body));
       expand(false);
       await changed();
     }),
@@ -96,7 +96,7 @@ export function bulk(root, { inOrder, changed, look }) {
   find("bulk-undo").addEventListener("click", (event) =>
     act(event.currentTarget, async () => {
       const body = { uuid: crypto.randomUUID(), bulk: review.bulk.uuid };
-      await inOrder(() => ask(`${base}/reviews/bulk/undo`, body));
+      await afterAll(() => ask(`${base}/reviews/bulk/undo`, body));
       await changed();
     }),
   );

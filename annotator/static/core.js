@@ -196,7 +196,7 @@ async function look() {
     tellProjects(status.projects);
     for (const listener of listeners) listener(status);
   } catch {
-    trouble("The app does not answer. What you labelled is kept here and sent when it is back.", "poll");
+    trouble("The app does not answer. What you labelled or decided is kept here and sent when it is back.", "poll");
   }
 }
 

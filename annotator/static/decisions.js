@@ -1,72 +1,63 @@
-// Decisions on self pairs: on the page at once, with the server one after the other, and rolled back where
-// they are not kept. Knows pairs; knows no card.
+// Decisions on self pairs: on the page at once, and in the outbox until the server has them. Knows pairs; knows
+// no card.
 
-import { ask, base, beforeTraining, Refused } from "/ui/core.js";
+import { base, beforeTraining, plural, poll, Refused, trouble } from "/ui/core.js";
+import { Outbox } from "/ui/outbox.js";
+import { Sending } from "/ui/sending.js";
 
 const UNDOABLE = 200;
 
 /**
- * `changed` is called with pairs that look different now, `kept` with what the server says of all, `failed` with
- * one sentence where a decision was not kept.
+ * `changed` is called with pairs that look different now, `heard` with what the server says, `moved` as decisions
+ * come and go.
  */
-export function decisions({ changed, kept, failed }) {
-  // One after the other: two requests may overtake each other, and the last decision on a pair holds.
-  let sent = Promise.resolve();
-  let lost = 0; // decisions that were not kept
-  let waiting = 0; // requests on their way
+export function decisions({ changed, heard, moved }) {
+  const outbox = new Outbox("sail.reviews");
+  const how = { name: "A decision in Review", heard: hear, changed: () => moved(), sent: poll };
+  const sending = new Sending(outbox, `${base}/reviews`, how);
+  let refused = 0;
   let past = []; // what was said before each action, for undo
 
-  function inOrder(work) {
-    waiting++;
-    const answer = sent.then(work).finally(() => waiting--);
-    sent = answer.catch(() => {});
-    return answer;
-  }
-
-  function send(said) {
-    const reviews = said.map(({ pair, value }) => ({
-      uuid: crypto.randomUUID(),
-      self_pair: pair.id,
-      decision: value?.choice ?? null,
-    }));
-    const answer = inOrder(() => ask(`${base}/reviews`, { reviews }));
-    sent = answer.then(
-      () => said.forEach(({ pair, value }) => (pair.kept = value)),
-      () => lost++,
-    );
-    return answer;
-  }
-
-  async function set(entries) {
+  function set(entries) {
+    const at = Date.now() / 1000;
     const said = entries.map(([pair, choice]) => {
-      const value = choice && { choice, by: "you", at: Date.now() / 1000, in_bulk: false };
-      pair.said = value;
-      pair.lost = false;
-      return { pair, value, turn: ++pair.turn };
+      pair.said = choice && { choice, by: "you", at, in_bulk: false };
+      const shown = { run: pair.run, said: pair.said };
+      return { uuid: crypto.randomUUID(), self_pair: pair.id, decision: choice, shown };
     });
-    changed(said.map(({ pair }) => pair));
-    try {
-      const answer = await send(said);
-      kept(answer);
-    } catch (error) {
-      // A later decision on the same pair is still on its way, and speaks for itself.
-      for (const { pair, turn } of said)
-        if (turn === pair.turn) {
-          pair.said = pair.kept;
-          pair.lost = true;
-        }
-      past = [];
-      changed(said.map(({ pair }) => pair));
-      const silent = "The app does not answer, so a decision was not kept. Try again.";
-      failed(error instanceof Refused ? error.message : silent);
-    }
+    outbox.put(...said);
+    changed(entries.map(([pair]) => pair));
+    sending.send();
+  }
+
+  function hear(answer, sent) {
+    refused += Object.keys(answer.refused).length;
+    const kept = sent.filter(({ uuid }) => answer.acknowledged.includes(uuid));
+    const late = kept.filter(({ shown }) => shown.run !== answer.review?.run).length;
+    if (late)
+      trouble(
+        `${plural(late, "decision")} came when the pairs were no longer under review. Flipped ones count from the next round on.`,
+        "review",
+      );
+    heard(answer);
+  }
+
+  /** As in order, but refused while what was decided before is not with the server. */
+  function afterAll(work) {
+    return sending.inOrder((all) => {
+      if (all) return work();
+      throw new Refused("Some decisions in Review are not with the app yet. They are sent again by themselves; try then.");
+    });
   }
 
   beforeTraining(async () => {
-    const before = lost;
-    await sent;
-    if (lost > before) throw new Refused("A decision in Review was not kept. Decide again, then train.");
+    const before = refused;
+    await afterAll(() => {});
+    if (refused > before) throw new Refused("A decision in Review was not kept. Decide again, then train.");
   });
+  document.addEventListener("visibilitychange", () => document.hidden || sending.send());
+  addEventListener("pagehide", () => sending.leave());
+  addEventListener("online", () => sending.send());
 
   return {
     /** Say of each pair which side is better, `drop`, or null to take it back. */
@@ -85,8 +76,14 @@ export function decisions({ changed, kept, failed }) {
     forget() {
       past = [];
     },
-    inOrder,
-    /** Whether all that was said here is with the server, or rolled back. */
-    idle: () => waiting === 0,
+    /** By pair what was said, here or on an earlier visit, and is not with the server. */
+    unsent: () => new Map(outbox.answers().map((one) => [one.self_pair, one.shown.said])),
+    send: () => sending.send(),
+    inOrder: (work) => sending.inOrder(work),
+    afterAll,
+    /** Whether all that was said here is with the server. */
+    idle: () => sending.idle,
+    /** Whether nobody answered the last request. */
+    failing: () => sending.failures > 0,
   };
 }

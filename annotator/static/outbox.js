@@ -12,15 +12,16 @@ export class Outbox {
     this.#prefix = `${name}/${encodeURIComponent(project)}/`;
   }
 
-  put(answer) {
+  put(...answers) {
     // By number, not by time: clocks are set back.
-    const last = this.#keys().at(-1)?.slice(this.#prefix.length) ?? "0";
-    const number = String(parseInt(last, 10) + 1).padStart(15, "0");
-    try {
-      localStorage.setItem(`${this.#prefix}${number}.${answer.uuid}`, JSON.stringify(answer));
-    } catch {
-      this.#unkept.push(answer);
-    }
+    let last = parseInt(this.#keys().at(-1)?.slice(this.#prefix.length) ?? "0", 10);
+    for (const answer of answers)
+      try {
+        const number = String(++last).padStart(15, "0");
+        localStorage.setItem(`${this.#prefix}${number}.${answer.uuid}`, JSON.stringify(answer));
+      } catch {
+        this.#unkept.push(answer);
+      }
   }
 
   /** In the order in which they were given. */

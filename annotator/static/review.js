@@ -1,7 +1,7 @@
 // Review: self pairs as a grid, the audit first. Brings pairs, decisions, keys, bulk and training together.
 
 import { bulk as bulkApproval } from "/ui/bulk.js";
-import { ask, base, h, isActive, isShown, onStatus, openTab, percent, plural, poll, Refused, trouble } from "/ui/core.js";
+import { ask, base, h, isActive, isShown, onStatus, openTab, percent, plural, Refused, trouble } from "/ui/core.js";
 import { decisions } from "/ui/decisions.js";
 import { mixup as mixupRatio } from "/ui/mixup.js";
 import { selection } from "/ui/selection.js";
@@ -29,8 +29,8 @@ export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
   const grid = find("review-grid");
   const selected = selection(grid);
-  const said = decisions({ changed, kept, failed });
-  const bulk = bulkApproval(root, { inOrder: said.inOrder, changed: refresh, look });
+  const said = decisions({ changed, heard, moved: drawUnsent });
+  const bulk = bulkApproval(root, { afterAll: said.afterAll, changed: refresh, look });
   const mixup = mixupRatio(root);
   let review = { run: null, pairs: [] }; // as the server gave it, with what was decided here since
   let cards = [];
@@ -47,12 +47,10 @@ export function mount(root) {
 
   function load() {
     return said
-      .inOrder(() =>
-        // Another load may have brought them meanwhile, and what was decided since must not be thrown away.
-        (status.review?.run ?? null) === review.run ? null : ask(`${base}/review`),
-      )
-      .then((found) => {
-        if (!found) return;
+      .inOrder(async () => {
+        // Another load may have brought them meanwhile.
+        if ((status.review?.run ?? null) === review.run) return;
+        const found = await ask(`${base}/review`);
         takeIn(found);
         selected.clear();
         said.forget();
@@ -66,16 +64,14 @@ export function mount(root) {
 
   /** The same pairs as they stand now: the audit is over, or many were decided at once. */
   async function refresh() {
-    const found = await said.inOrder(() => ask(`${base}/review`));
-    takeIn(found);
-    failed("");
+    await said.inOrder(async () => takeIn(await ask(`${base}/review`)));
     const at = selected.at();
     if (at !== null) selected.select(at, { focus: false });
     draw();
     mixup.refresh(review);
   }
 
-  /** Others decided meanwhile, or a decision was kept whose answer was lost. */
+  /** Others decided meanwhile, or this person in another tab. */
   function differs(counts) {
     if (!counts) return false;
     const known = review.pairs.filter((pair) => pair.judge);
@@ -88,16 +84,15 @@ export function mount(root) {
 
   function takeIn(found) {
     const known = new Map(review.pairs.map((pair, index) => [pair.id, [pair, cards[index]]]));
-    const pairs = found.pairs.map((pair) => ({ ...pair, kept: pair.said, turn: 0 }));
-    cards = pairs.map((pair, index) => {
-      const [before, card] = known.get(pair.id) ?? [];
-      if (!before || Boolean(before.judge) !== Boolean(pair.judge)) return newCard(pair, index);
-      // Decided while this answer was on its way: that is newer.
-      pairs[index] = Object.assign(
-        before,
-        before.said === before.kept ? { said: pair.said, kept: pair.said, lost: before.lost && !pair.said } : {},
-      );
-      show(card, before);
+    const unsent = said.unsent();
+    const pairs = [];
+    cards = found.pairs.map((now, index) => {
+      const [pair, card] = known.get(now.id) ?? [{}];
+      const fits = card && Boolean(pair.judge) === Boolean(now.judge);
+      // The same object as before, which undo knows. What the server has not heard of is newer.
+      pairs.push(Object.assign(pair, now, { run: found.run }, unsent.has(now.id) && { said: unsent.get(now.id) }));
+      if (!fits) return newCard(pair, index);
+      show(card, pair);
       return card;
     });
     review = { ...found, pairs };
@@ -219,16 +214,19 @@ export function mount(root) {
     draw();
   }
 
-  function failed(sentence) {
-    find("review-trouble").textContent = sentence;
+  function drawUnsent() {
+    const waiting = said.unsent().size;
+    const badge = find("review-unsent");
+    badge.hidden = !(waiting > 1 || (waiting && said.failing()));
+    badge.textContent = `${waiting} unsent`;
   }
 
-  function kept(answer) {
-    failed("");
+  function heard(answer) {
+    // What was not kept is taken back on the page.
+    if (Object.keys(answer.refused).length) refresh().catch(() => {});
     // Meanwhile another round may have been trained, and there is nothing to review any more.
     if (answer.review?.audit.done && !review.audit?.done) showAudited();
     else if (review.audit?.done) mixup.plan();
-    poll();
   }
 
   /** What the audit came to is what it was made for, and stands above the cards. */
@@ -293,6 +291,7 @@ export function mount(root) {
     decide(indices, name);
   }
 
+  said.send();
   root.dataset.mounted = "yes";
 }
 

@@ -92,12 +92,7 @@ export function show(own, pair) {
     const pressed = [decision, pair.said?.choice].includes(button.dataset.decision);
     button.setAttribute("aria-pressed", String(pressed));
   }
-  own.toggleAttribute("data-lost", Boolean(pair.lost));
-  own.querySelector(".sail-who").textContent = pair.lost
-    ? "Your decision was not kept."
-    : pair.said
-      ? who(decision, pair.said)
-      : "";
+  own.querySelector(".sail-who").textContent = pair.said ? who(decision, pair.said) : "";
 }
 
 function who(decision, { by, at, in_bulk }) {

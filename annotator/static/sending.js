@@ -10,12 +10,13 @@ export class Sending {
   #path;
   #on;
   #now = null;
+  #line = []; // what is done in between, each with the uuids of all that goes before it
   #timer = 0;
   failures = 0;
 
   /**
-   * `name` says what is sent, at the beginning of a sentence. `heard` gets what the server says, `changed` is
-   * called as things move, `sent` when the server has all.
+   * `name` says what is sent, at the beginning of a sentence. `heard` gets what the server says and what it was
+   * sent, `changed` is called as things move, `sent` when the server has all.
    */
   constructor(outbox, path, { name, heard, changed, sent }) {
     this.#outbox = outbox;
@@ -28,12 +29,35 @@ export class Sending {
     return this.#now;
   }
 
-  /** What the server is told of an answer; `shown` is for this browser alone. */
-  unsent() {
-    return this.#outbox
-      .answers()
-      .slice(0, AT_ONCE)
-      .map(({ shown, ...answer }) => answer);
+  /** Whether the server has all, and nothing waits in line. */
+  get idle() {
+    return !this.#line.length && !this.#outbox.answers().length;
+  }
+
+  /** What may go now: what was said after something that waits in line goes after it. */
+  #unsent() {
+    const [first] = this.#line;
+    const waiting = this.#outbox.answers();
+    return (first ? waiting.filter(({ uuid }) => first.before.has(uuid)) : waiting).slice(0, AT_ONCE);
+  }
+
+  /**
+   * Does `work` after all that was said before, and before all that is said from now on: requests may overtake
+   * each other. `work` gets whether the server has what was said before.
+   */
+  inOrder(work) {
+    const before = new Set(this.#outbox.answers().map(({ uuid }) => uuid));
+    const earlier = this.#line.at(-1)?.done.catch(() => {});
+    const turn = { before };
+    this.#line.push(turn);
+    turn.done = Promise.resolve(earlier)
+      .then(() => this.send())
+      .then(() => work(!this.#outbox.answers().some(({ uuid }) => before.has(uuid))))
+      .finally(() => {
+        this.#line.shift();
+        this.send();
+      });
+    return turn.done;
   }
 
   /** Until the outbox is empty or the server does not take it; never fails. */
@@ -47,18 +71,18 @@ export class Sending {
   }
 
   async #all() {
-    let waiting = this.unsent();
+    let waiting = this.#unsent();
     if (!waiting.length) return;
     const { name } = this.#on;
     try {
       while (waiting.length) {
-        const answer = await ask(this.#path, { answers: waiting });
+        const answer = await ask(this.#path, { answers: told(waiting) });
         const refused = Object.values(answer.refused);
         this.#outbox.settle([...answer.acknowledged, ...Object.keys(answer.refused)]);
         if (refused.length) trouble(`${name} was not kept: ${refused[0]}`, name);
         this.failures = 0;
-        this.#on.heard(answer);
-        waiting = this.unsent();
+        this.#on.heard(answer, waiting);
+        waiting = this.#unsent();
         this.#on.changed();
       }
       this.#on.sent();
@@ -71,10 +95,13 @@ export class Sending {
 
   /** The page is going: hand over what is unsent. */
   leave() {
-    const waiting = this.unsent();
-    if (waiting.length) beacon(this.#path, { answers: waiting });
+    const waiting = this.#outbox.answers().slice(0, AT_ONCE);
+    if (waiting.length) beacon(this.#path, { answers: told(waiting) });
   }
 }
+
+/** What the server is told of answers; `shown` is for this browser alone. */
+const told = (answers) => answers.map(({ shown, ...answer }) => answer);
 
 /** A request that outlives the page. */
 export function beacon(path, value) {

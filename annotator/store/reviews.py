@@ -61,32 +61,37 @@ class Reviews(Runs):
 
     def record_review(self, self_pair: str, decision: Decision | None, *, uuid: str, by: str) -> None:
         """Approve, flip or drop a self pair, or take the decision back (None). The last one holds."""
-        self.record_reviews([Review(uuid=uuid, self_pair=self_pair, decision=decision)], by=by)
+        review = Review(uuid=uuid, self_pair=self_pair, decision=decision)
+        (refusal,) = self.record_reviews([review], by=by)
+        if refusal:
+            raise ValueError(refusal)
 
-    def record_reviews(self, reviews: Sequence[Review], *, by: str) -> None:
-        """Keep decisions in their order, all or none; a repeat of the same uuid changes nothing."""
+    def record_reviews(self, reviews: Sequence[Review], *, by: str) -> list[str | None]:
+        """Keep decisions in their order, in one transaction; a repeat of the same uuid changes nothing.
 
-        def change() -> None:
-            runs = {self._record_review(review, by) for review in reviews}
-            for run in runs:
-                if run is not None:
-                    self._end_audit(run, by)
+        For each: None, or why it was refused.
+        """
 
-        self._write(change)
+        def change() -> list[str | None]:
+            pairs = {one.self_pair: self._first("self_pairs", "id = ?", [one.self_pair]) for one in reviews}
+            for review in reviews:
+                if pairs[review.self_pair] is not None:
+                    self._record_review(review, by)
+            for run in {pair["run"] for pair in pairs.values() if pair is not None}:
+                self._end_audit(run, by)
+            gone = "There is no such pair to review. Reload the page."
+            return [gone if pairs[review.self_pair] is None else None for review in reviews]
 
-    def _record_review(self, review: Review, person: str) -> int | None:
-        """The propose run of the pair, where this is new."""
+        return self._write(change)
+
+    def _record_review(self, review: Review, person: str) -> None:
         if self._first("reviews", "uuid = ?", [review.uuid]) is not None:
-            return None
-        pair = self._first("self_pairs", "id = ?", [review.self_pair])
-        if pair is None:
-            raise ValueError("There is no such pair to review. Reload the page.")
+            return
         decision = review.decision
         if decision in ("left", "right"):
             decision = audit.decision_for(review.self_pair, decision)
         row = {"uuid": review.uuid, "self_pair": review.self_pair, "decision": decision or "clear"}
         self._append("reviews", {**row, "person": person, "at": time.time()})
-        return int(pair["run"])
 
     def review_history(self) -> list[dict[str, Any]]:
         return self._rows("select * from reviews order by seq")

@@ -12,9 +12,9 @@ MARKUP = """
     <section class="sail-card sail-mix" data-testid="mix">
       <div class="sail-row">
         <p class="sail-grow" data-testid="review-counts" aria-live="polite"></p>
+        <span class="sail-badge" data-testid="review-unsent" hidden></span>
         <button type="button" class="sail-primary" data-testid="train-round"></button>
       </div>
-      <p class="sail-error" role="alert" data-testid="review-trouble"></p>
       <div class="sail-row sail-gate" data-testid="gate" hidden>
         <span class="sail-grow" data-testid="gate-text"></span>
         <button type="button" class="sail-quiet" data-testid="train-anyway">Train without the audit</button>

@@ -128,18 +128,18 @@ def test_training_waits_for_a_decision_that_is_on_its_way(review: Page, store: S
     assert decided_when_asked == [["flip"]]
 
 
-def test_training_is_refused_when_a_decision_is_lost(review: Page, store: Store) -> None:
+def test_training_is_refused_while_a_decision_cannot_be_sent(review: Page, store: Store) -> None:
     held: list[Route] = []
     review.route("**/reviews", lambda route: held.append(route))
     press(review, "j", "f")
     review.get_by_test_id("train-round").click()
     until(review, lambda: len(held) == 1)
     held[0].abort()
-    review.get_by_text("A decision in Review was not kept").wait_for()
+    review.get_by_text("Some decisions in Review are not with the app yet").wait_for()
     assert [run.job for run in store.runs()] == ["draw", "train", "propose"]
 
 
-def test_a_lost_decision_does_not_undo_a_later_one(review: Page, store: Store) -> None:
+def test_a_decision_that_did_not_arrive_is_sent_again_before_a_later_one(review: Page, store: Store) -> None:
     held: list[Route] = []
     review.route("**/reviews", lambda route: held.append(route))
     press(review, "j", "a", "k", "f")
@@ -147,28 +147,104 @@ def test_a_lost_decision_does_not_undo_a_later_one(review: Page, store: Store) -
     held[0].abort()
     until(review, lambda: len(held) == 2)
     held[1].continue_()
-    wait_for(lambda: decisions(store) == ["flip"])
+    wait_for(lambda: decisions(store) == ["approve", "flip"])
     review.wait_for_timeout(300)
     expect(review.get_by_test_id("self-10")).to_have_attribute("data-decision", "flip")
 
 
-def test_a_decision_whose_answer_was_lost_is_shown_as_soon_as_the_app_says_so(
+def test_decisions_of_a_tab_that_is_closed_reach_a_slow_app(review: Page, store: Store, app: App) -> None:
+    held: list[Route] = []
+    review.route("**/reviews", lambda route: held.append(route))
+    press(review, "j", *"afxafxaf")
+    expect(review.get_by_test_id("review-unsent")).to_have_text("8 unsent")
+    until(review, lambda: len(held) == 1)
+    assert decisions(store) == []
+    review.goto("about:blank")
+    until(review, lambda: len(decisions(store)) == 8)
+    assert decisions(store) == ["approve", "flip", "drop", "approve", "flip", "drop", "approve", "flip"]
+
+
+def test_decisions_wait_in_the_browser_while_the_app_cannot_keep_them(review: Page, store: Store) -> None:
+    review.route("**/reviews", lambda route: route.abort())
+    review.evaluate("navigator.sendBeacon = () => true")
+    press(review, "j", "f")
+    expect(review.get_by_test_id("review-unsent")).to_have_text("1 unsent")
+    press(review, "x", "z")
+    reload(review)
+    expect(review.get_by_test_id("self-10")).to_have_attribute("data-decision", "flip")
+    expect(review.get_by_test_id("self-11")).to_have_attribute("data-decision", "none")
+    assert decisions(store) == []
+    review.get_by_test_id("bulk-open").click()
+    review.get_by_test_id("bulk-approve").click()
+    review.get_by_text("Some decisions in Review are not with the app yet").wait_for()
+    assert store.bulk_history() == []
+    review.unroute("**/reviews")
+    until(review, lambda: decisions(store) == ["flip", "drop", "clear"])
+    expect(review.get_by_test_id("review-unsent")).to_be_hidden()
+
+
+def test_a_decision_goes_after_a_bulk_approval_that_was_asked_for_before_it(
     review: Page, store: Store
 ) -> None:
     held: list[Route] = []
-    # What the app says next would take the trouble away, at times before it is seen here.
-    review.route("**/status", lambda route: held.append(route))
-    review.route("**/reviews", lambda route: (route.fetch(), route.abort()))
+    review.route("**/reviews/bulk", lambda route: held.append(route))
+    review.get_by_test_id("bulk-open").click()
+    review.get_by_test_id("bulk-approve").click()
+    until(review, lambda: len(held) == 1)
     press(review, "j", "f")
-    expect(review.get_by_test_id("review-trouble")).to_contain_text("The app does not answer")
-    expect(review.get_by_test_id("self-10")).to_contain_text("Your decision was not kept.")
-    assert decisions(store) == ["flip"]
-    review.unroute("**/status")
-    for route in held:
-        route.continue_()
-    review.evaluate("async () => (await import('/ui/core.js')).poll()")
+    review.wait_for_timeout(300)
+    assert decisions(store) == []
+    held[0].continue_()
+    until(review, lambda: decisions(store)[-1:] == ["flip"])
+    assert set(decisions(store)[:-1]) == {"approve"} and len(store.bulk_history()) == 1
+
+
+def test_what_the_app_refuses_to_keep_is_taken_back_and_said(review: Page, store: Store) -> None:
+    def refuse(route: Route) -> None:
+        sent = route.request.post_data_json["answers"]
+        counts = {"run": proposal(store).id, "audit": {"done": True}}
+        why = {one["uuid"]: "There is no such pair to review." for one in sent}
+        route.fulfill(json={"acknowledged": [], "refused": why, "review": counts})
+
+    review.route("**/reviews", refuse)
+    press(review, "j", "f")
+    expect(review.get_by_test_id("trouble")).to_have_text(
+        "A decision in Review was not kept: There is no such pair to review."
+    )
+    expect(review.get_by_test_id("self-10")).to_have_attribute("data-decision", "none")
+    expect(review.get_by_test_id("review-unsent")).to_be_hidden()
+
+
+def test_a_decision_that_comes_after_its_round_was_trained_is_kept_and_that_it_was_late_is_said(
+    review: Page, store: Store
+) -> None:
+    review.route("**/reviews", lambda route: route.abort())
+    review.evaluate("navigator.sendBeacon = () => true")
+    press(review, "j", "f")
+    expect(review.get_by_test_id("review-unsent")).to_have_text("1 unsent")
+    before = store.counts().trainable
+    run_now(store, jobs.train(store, by="bob"))
+    review.unroute("**/reviews")
+    review.reload()
+    expect(review.get_by_test_id("trouble")).to_contain_text(
+        "1 decision came when the pairs were no longer under review."
+    )
+    assert decisions(store) == ["flip"] and store.counts().trainable == before + 1
+
+
+def test_a_decision_whose_answer_was_lost_is_kept_once(review: Page, store: Store) -> None:
+    held: list[Route] = []
+    review.route("**/reviews", lambda route: held.append(route))
+    press(review, "j", "f")
+    until(review, lambda: len(held) == 1)
+    held[0].fetch()
+    held[0].abort()
+    expect(review.get_by_test_id("review-unsent")).to_have_text("1 unsent")
     expect(review.get_by_test_id("self-10")).to_have_attribute("data-decision", "flip")
-    expect(review.get_by_test_id("review-trouble")).to_be_hidden()
+    until(review, lambda: len(held) == 2)
+    held[1].continue_()
+    expect(review.get_by_test_id("review-unsent")).to_be_hidden()
+    assert decisions(store) == ["flip"]
 
 
 def test_what_others_decide_appears_on_an_open_page(review: Page, store: Store) -> None:
@@ -293,6 +369,8 @@ def test_the_audit_is_blind_and_what_was_chosen_is_kept_as_approve_or_flip(
     expect(audit.get_by_test_id("self-10")).to_have_attribute("aria-current", "true")
     kept = {row["self_pair"]: row["decision"] for row in blind_store.review_history()}
     assert [kept[pair.id] for pair in blind] == ["flip", "drop", *["approve"] * 8]
+    press(audit, "z")
+    expect(audit.locator("article[data-decision=none]")).to_have_count(14 + 1)
 
 
 def test_training_waits_for_the_audit_and_to_go_without_is_recorded(audit: Page, blind_store: Store) -> None:

@@ -36,6 +36,10 @@ DISK_FULL = 16 * MB
 """Bytes: with fewer free a run that ended without a word could not write why."""
 SLOWEST_START_S = 60.0
 """So long after a start a living process may not hold its folder yet: it is still importing."""
+STOP_PATIENCE_S = 60.0
+"""So long a run may take to answer a stop, which it does between steps, before it can be ended by force."""
+TERM_PATIENCE_S = 5.0
+"""So long a process may take to leave once it is told to, before it is killed."""
 
 # Threads that wait spin by default, which takes the cores from the page and from each other: beside one
 # busy process the first pair came after 48 s, with this after 18 s. Results are the same.
@@ -65,6 +69,8 @@ class RunView:
     message: str
     ahead: int
     """Runs before it in the queue."""
+    overdue: bool
+    """Whether it has not answered a stop for so long that it can be ended by force."""
     at: float
 
 
@@ -255,6 +261,30 @@ class Runner:
                 raise ValueError(f"Run {number} does not run, so there is nothing to stop.")
         self.wake()
 
+    def end(self, store: Store, number: int, *, by: str) -> None:
+        """End the process of a run that does not answer a stop. What it has published stays.
+
+        ValueError where it may still answer, and where its process is not one of this machine.
+        """
+        with self._lock:
+            run = store.run(number)
+            if not _overdue(run):
+                raise ValueError(
+                    f"Run {number} was not asked to stop, or not {STOP_PATIENCE_S:.0f} s ago. "
+                    "Stop it, and give it that long to leave by itself."
+                )
+            folder, pid = RunFolder(store.run_folder(run)), run.payload.get("pid")
+            if pid is None or not _leads(int(pid), folder.path):
+                holder = folder.holder()
+                raise ValueError(
+                    f"Run {number} is done by no process that this app started on this machine; process "
+                    f"{holder.get('pid', '?')} on {holder.get('host', '?')} held it last. End it there."
+                )
+            store.record_run_event(number, "stop_asked", by=by, **{**run.payload, "by_force": True})
+        # Without the lock: other runs go on meanwhile.
+        _end_group(int(pid))
+        self.wake()
+
     def resume(self, store: Store, number: int, *, by: str) -> None:
         """Queue a run again that was stopped, interrupted or failed."""
         with self._lock:
@@ -302,6 +332,7 @@ class Runner:
             seconds_left=snapshot.seconds_left if state in ("running", "stopping") else None,
             message=message,
             ahead=self._ahead(run) if state == "waiting" else 0,
+            overdue=_overdue(run),
             at=run.at,
         )
 
@@ -365,6 +396,28 @@ def _works_on(pid: int, folder: Path) -> bool:
         return os.fsencode(folder) in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
+
+
+def _leads(pid: int, folder: Path) -> bool:
+    """Whether that process works on the folder, and in a session of its own: its group is the run's alone."""
+    return _works_on(pid, folder) and os.getsid(pid) == pid
+
+
+def _end_group(pid: int) -> None:
+    """End a process and all that it started: told first, and killed where one of them is still there."""
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        until = time.monotonic() + TERM_PATIENCE_S
+        try:
+            os.killpg(pid, how)
+            while time.monotonic() < until:
+                time.sleep(0.1)
+                os.killpg(pid, 0)
+        except ProcessLookupError:
+            return
+
+
+def _overdue(run: Run) -> bool:
+    return run.what == "stop_asked" and time.time() - run.since >= STOP_PATIENCE_S
 
 
 def _exists(pid: int) -> bool:

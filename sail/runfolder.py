@@ -239,7 +239,7 @@ class RunFolder:
         try:
             lock.acquire(timeout=timeout_s)
         except Timeout:
-            holder = self._holder()
+            holder = self.holder()
             raise RunBusy(
                 f"{self.path} is being worked on by process {holder.get('pid', '?')} "
                 f"on {holder.get('host', '?')}. Wait for it or stop it first."
@@ -250,7 +250,8 @@ class RunFolder:
         finally:
             lock.release()
 
-    def _holder(self) -> dict[str, Any]:
+    def holder(self) -> dict[str, Any]:
+        """Process and host that held this folder last; empty where none did."""
         try:
             return dict(json.loads((self.path / "holder.json").read_text()))
         except (OSError, ValueError):

@@ -24,7 +24,7 @@ from annotator.runs import Runner, why_ended
 from annotator.store import DATABASE, Store
 from sail.config import LoopSettings, ModelRef
 from sail.records import JudgedPair
-from sail.runfolder import RunFolder, Snapshot, publish_lines
+from sail.runfolder import RunFolder, Snapshot, publish_json, publish_lines
 
 
 @pytest.fixture
@@ -340,6 +340,78 @@ def test_a_stop_while_a_run_starts_is_obeyed(store: Store) -> None:
     runner.resume(store, run.id, by="ann")
     wait_for(lambda: store.run(run.id).what == "done")
     runner.close()
+
+
+def test_a_run_that_does_not_answer_a_stop_is_ended_and_can_be_resumed(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = make_store(tmp_path / "q")
+    run, second = jobs.draw(store, 4, by="ann"), jobs.draw(other, 2, by="ann")
+    settings = {"FAKE_START_S": "60"}
+    launch = lambda command, folder, env: fake_trainer.launch(command, folder, env, **settings)  # noqa: E731
+    runner = follow(Runner(launch=launch), store, other)
+    wait_for(lambda: "pid" in store.run(run.id).payload)
+    runner.stop(store, run.id, by="ann")
+    assert not runner.view(store, store.run(run.id)).overdue
+    with pytest.raises(ValueError, match="not asked to stop, or not 60 s ago"):
+        runner.end(store, run.id, by="ann")
+    monkeypatch.setattr("annotator.runs.STOP_PATIENCE_S", 0.0)
+    assert runner.view(store, store.run(run.id)).overdue and other.run(second.id).what == "queued"
+    settings.clear()
+    runner.end(store, run.id, by="bob")
+    wait_for(lambda: other.run(second.id).what == "done")
+    assert "signal 15" in runner.view(store, store.run(run.id)).message
+    forced = [event for event in store.run_history(run) if event["payload"].get("by_force")]
+    assert [event["by"] for event in forced] == ["bob"]
+    runner.resume(store, run.id, by="ann")
+    wait_for(lambda: store.run(run.id).what == "done")
+    runner.close()
+    other.close()
+
+
+def sleeper(store: Store, run: Run, code: str = "pass", **how: bool) -> subprocess.Popen[bytes]:
+    """A process that works on a run's folder as far as one can see from outside, and is asked to stop."""
+    code = (
+        f"import pathlib, signal, sys, time; {code}; pathlib.Path(sys.argv[1], 'up').touch(); time.sleep(60)"
+    )
+    folder = store.run_folder(run)
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder)], **how)  # type: ignore[call-overload]
+    wait_for((folder / "up").exists)
+    store.record_run_event(run.id, "stop_asked", pid=process.pid)
+    return process  # type: ignore[no-any-return]
+
+
+def test_a_run_that_ignores_being_told_to_leave_is_killed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("annotator.runs.STOP_PATIENCE_S", 0.0)
+    monkeypatch.setattr("annotator.runs.TERM_PATIENCE_S", 0.3)
+    run = jobs.draw(store, 2, by="ann")
+    deaf = sleeper(store, run, "signal.signal(signal.SIGTERM, signal.SIG_IGN)", start_new_session=True)
+    fake_runner().end(store, run.id, by="ann")
+    assert deaf.wait(timeout=10) == -signal.SIGKILL
+
+
+def test_only_a_process_that_does_the_run_in_a_session_of_its_own_is_ended(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("annotator.runs.STOP_PATIENCE_S", 0.0)
+    run = jobs.draw(store, 2, by="ann")
+    ours = sleeper(store, run)  # in the session of this test
+    elsewhere = {"pid": 7, "host": "node3"}
+    publish_json(store.run_folder(run) / "holder.json", elsewhere)
+    runner = fake_runner()
+    with pytest.raises(ValueError, match="process 7 on node3 held it last"):
+        runner.end(store, run.id, by="ann")
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    for payload in ({"pid": other.pid}, {}):
+        store.record_run_event(run.id, "stop_asked", **payload)
+        with pytest.raises(ValueError, match="no process that this app started on this machine"):
+            runner.end(store, run.id, by="ann")
+    assert ours.poll() is None and other.poll() is None
+    for process in (ours, other):
+        process.kill()
+        process.wait()
 
 
 def test_a_run_that_was_done_before_it_could_stop_is_done(store: Store) -> None:

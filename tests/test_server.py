@@ -223,6 +223,21 @@ def test_status_is_not_sent_twice(client: TestClient) -> None:
     assert (again.status_code, again.content) == (304, b"")
 
 
+def test_a_run_that_may_still_answer_a_stop_is_not_ended_over_the_routes(
+    client: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = jobs.draw(store, 2, by="ann")
+    store.record_run_event(run.id, "started", pid=0)
+    assert client.post(f"/api/projects/p/runs/{run.id}/stop").json()["overdue"] is False
+    refused = client.post(f"/api/projects/p/runs/{run.id}/end")
+    assert refused.status_code == 422 and "give it that long to leave" in refused.json()["detail"]
+    monkeypatch.setattr("annotator.runs.STOP_PATIENCE_S", 0.0)
+    (view, *_) = client.get("/api/projects/p/status").json()["runs"]
+    assert view["overdue"] is True
+    refused = client.post(f"/api/projects/p/runs/{run.id}/end")
+    assert "End it there" in refused.json()["detail"]
+
+
 def test_a_round_from_label_to_export_over_the_routes(client: TestClient, projects: Projects) -> None:
     store, base = projects.get("p").store, "/api/projects/p"
     projects.runner.start()

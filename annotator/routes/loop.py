@@ -103,6 +103,13 @@ def stop_run(number: int, project: InProject, who: Person) -> dict[str, Any]:
     return asdict(project.runner.view(project.store, project.store.run(number)))
 
 
+@api.post("/projects/{project}/runs/{number}/end")
+def end_run(number: int, project: InProject, who: Person) -> dict[str, Any]:
+    """End a run that does not answer a stop. Waits some seconds for its process to leave."""
+    project.runner.end(project.store, number, by=who)
+    return asdict(project.runner.view(project.store, project.store.run(number)))
+
+
 @api.post("/projects/{project}/runs/{number}/resume")
 def resume_run(number: int, project: InProject, who: Person) -> dict[str, Any]:
     project.runner.resume(project.store, number, by=who)

@@ -1,4 +1,4 @@
-// One run as a row: what it does, how far it is, stop and resume, the end of its log.
+// One run as a row: what it does, how far it is, stop and resume, what ends it by force, the end of its log.
 
 import { act, ask, base, duration, h, isActive, plural, runTitle, STAGES } from "/ui/core.js";
 
@@ -17,6 +17,7 @@ export function runRow(run) {
       control(run),
     ),
     bar(run),
+    run.overdue && force(run),
     reason(run),
     TROUBLED.includes(run.state) && log(run),
   );
@@ -60,6 +61,20 @@ function button(run, label, verb) {
   const own = h("button", { type: "button", class: "sail-quiet", "data-testid": `${verb}-${run.id}` }, label);
   own.addEventListener("click", () => act(own, () => ask(`${base}/runs/${run.id}/${verb}`, {})));
   return own;
+}
+
+/** For a run that does not answer a stop, which keeps all others waiting. Asks once more. */
+function force(run) {
+  const offer = h("button", { type: "button", class: "sail-quiet", "data-testid": `force-${run.id}` }, "End it now");
+  const back = h("button", { type: "button", class: "sail-quiet" }, "Back");
+  const kept =
+    "Its process is ended at once. What is drawn, or trained up to the last checkpoint, is kept, and Resume goes on from there.";
+  const asked = h("div", { class: "sail-row", hidden: true }, h("span", { class: "sail-grow" }, kept), button(run, "End it", "end"), back);
+  const show = (yes) => ([offer.parentElement.hidden, asked.hidden] = [yes, !yes]);
+  offer.addEventListener("click", () => show(true));
+  back.addEventListener("click", () => show(false));
+  const text = h("span", { class: "sail-dim sail-grow" }, "It does not answer, and other runs wait for it.");
+  return h("div", {}, h("div", { class: "sail-row" }, text, offer), asked);
 }
 
 function log(run) {

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from annotating import decide_audit, proposed, run_now, wait_for
+from annotating import decide_audit, make_store, proposed, run_now, wait_for
 from labelling import App, open_page, open_tab, start_app, watched
 from playwright.sync_api import Browser, Page, expect
 
@@ -213,6 +217,29 @@ def test_a_reload_in_the_middle_of_a_run_shows_the_same_run_and_follows_it(
     expect(row).to_have_attribute("data-state", "stopped")
     expect(page.get_by_test_id("next")).to_contain_text("Stopped at step 35.")
     assert [one.what for one in store.runs() if one.job == "train"] == ["done", "ended"]
+    store.close()
+
+
+def test_a_run_that_does_not_answer_a_stop_is_ended_on_a_second_word(
+    grown: Store, app: App, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(grown.folder.parent / "hung")
+    run = jobs.draw(store, 2, by="ann")
+    folder = RunFolder(store.run_folder(run))
+    command = [sys.executable, "-c", "import time; time.sleep(600)", str(folder.path)]
+    hung = subprocess.Popen(command, start_new_session=True)
+    now = time.time()
+    monkeypatch.setattr("annotator.store.runs.time.time", lambda: now - 120)
+    store.record_run_event(run.id, "stop_asked", pid=hung.pid)
+    monkeypatch.undo()
+    page.goto(f"{app.address}/?project=hung&tab=rounds")
+    page.get_by_test_id(f"force-{run.id}").click()
+    row = page.get_by_test_id(f"run-{run.id}")
+    expect(row).to_contain_text("trained up to the last checkpoint, is kept")
+    assert hung.poll() is None
+    page.get_by_test_id(f"end-{run.id}").click()
+    assert hung.wait(timeout=30) == -signal.SIGTERM
+    page.get_by_test_id(f"resume-{run.id}").wait_for()
     store.close()
 
 

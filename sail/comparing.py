@@ -20,7 +20,8 @@ def compare(folder: RunFolder, request: CompareRequest, progress: Progress) -> d
     Prompts that were finished before are kept. Returns what result.json says.
     """
     began = time.monotonic()
-    policy = Policy(backbones.load(request.model, told=progress.download))
+    with distributed.together():
+        policy = Policy(backbones.load(request.model, told=progress.download))
     for sha256 in dict.fromkeys(look.adapter for look in request.looks if look.adapter):
         policy.load(sha256, folder.adapter_input(sha256))
 

@@ -41,7 +41,8 @@ def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> d
     Prompts that were finished before are kept. Returns what result.json says.
     """
     began = time.monotonic()
-    policy = Policy(backbones.load(request.model, told=progress.download))
+    with distributed.together():
+        policy = Policy(backbones.load(request.model, told=progress.download))
     if request.adapter:
         policy.load("policy", folder.adapter_input(request.adapter))
     if request.reference_adapter:

@@ -422,7 +422,9 @@ class Progress:
         self._write()
 
     def download(self, here: int, in_all: int) -> None:
-        """A stage of its own, in MB, of which more and more is known as files begin."""
+        """A stage of its own, in MB, of which more and more is known as files begin. A stop is heard: what is
+        here is not fetched again."""
+        self.stop_if_asked()
         done, total = here // MB, in_all // MB
         if (self._snapshot.stage, self._snapshot.total) != (DOWNLOAD, total):
             self.stage(DOWNLOAD, total, done=done)

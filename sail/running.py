@@ -28,7 +28,8 @@ Job = Callable[[RunFolder, Any, Progress], dict[str, object]]
 def evaluate(folder: RunFolder, request: EvaluateRequest, progress: Progress) -> dict[str, object]:
     """Measure an adapter as a train run does after training."""
     began = time.monotonic()
-    policy = Policy(backbones.load(request.model, told=progress.download))
+    with distributed.together():
+        policy = Policy(backbones.load(request.model, told=progress.download))
     if request.adapter:
         policy.load("policy", folder.adapter_input(request.adapter))
     data = load_pairs(folder, policy)

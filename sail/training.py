@@ -41,7 +41,8 @@ class Diverged(ValueError):
 def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[str, object]:
     """Optimise, save the adapter, measure it and apply the gate. Returns what result.json says."""
     began = time.monotonic()
-    policy = Policy(backbones.load(request.model, told=progress.download))
+    with distributed.together():
+        policy = Policy(backbones.load(request.model, told=progress.download))
     reference = _place_adapters(folder, request, policy)
     begun = policy.state()
     data = with_judged_draws(load_pairs(folder, policy), folder, request, policy.backbone)

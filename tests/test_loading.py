@@ -17,7 +17,7 @@ from sail import backbones, runfolder
 from sail.backbones import Backbone
 from sail.config import ExportRequest, ModelRef
 from sail.export import model_card
-from sail.runfolder import Progress, RunFolder
+from sail.runfolder import Progress, RunFolder, Stopped
 
 COMMIT, OTHER_COMMIT = "a" * 40, "b" * 40
 
@@ -237,6 +237,16 @@ def test_a_run_says_how_far_its_download_is(hub, tmp_path, monkeypatch):
     fetched = sum((hub.folder / file).stat().st_size for file in hub.fetched)
     assert shown[-1] == ("download (MB)", fetched // 1000, fetched // 1000) and fetched > 100_000
     assert [step for _, step, _ in shown] == sorted(step for _, step, _ in shown)
+
+
+def test_a_stop_is_heard_during_a_download(hub, tmp_path):
+    run = RunFolder(tmp_path)
+    run.request_stop()
+    model = ModelRef(source="org/model", revision=COMMIT)
+    with pytest.raises(Stopped):
+        backbones.load(model, told=Progress(run).download)
+    run.clear_stop()
+    backbones.load(model, told=Progress(run).download)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -112,20 +113,28 @@ def train(store: Store, *, self_fraction: float | None = None, by: str) -> Run:
     """Train the next round on the human pairs and, from round 1 on, the self pairs proposed for it.
 
     `self_fraction` is what somebody chose, and a setting from then on; None is what suits the pairs.
+    Pairs whose files are gone are left out; the run's first event says so, as `left_out`.
     """
-    pairs, settings = training_pairs(store), store.project().settings
-    loop.require_enough_pairs(loop.trainable(pairs), settings)
+    judged, settings = _judged_pairs(store), store.project().settings
+    lost = _lost_files(judged)
+    pairs = _without(judged, lost)
+    left_out = _left_out(store, len(judged) - len(pairs), lost)
+    try:
+        loop.require_enough_pairs(loop.trainable(pairs), settings)
+    except ValueError as error:
+        raise ValueError(f"{error} {left_out}".strip()) from error
     if self_fraction is not None and self_fraction != settings.mixup.self_fraction:
         store.set_settings(merged_settings(settings, {"mixup": {"self_fraction": self_fraction}}), by=by)
     request, parent = train_request(store, pairs, self_fraction=self_fraction), store.current_round()
     adapters = {parent.sha256: Path(parent.adapter)} if parent else {}
-    asked = [*pairs, *(store.unjudged_pairs(MAX_UNJUDGED) if store.order() == "uncertain" else ())]
+    unjudged = store.unjudged_pairs(MAX_UNJUDGED) if store.order() == "uncertain" else []
+    asked = [*pairs, *_without(unjudged, _lost_files(unjudged))]
     return create(
         store,
         "train",
         round_number=request.round,
         by=by,
-        facts=_reviewed(store),
+        facts={**_reviewed(store), **({"left_out": left_out} if left_out else {})},
         build=lambda: (request, asked, adapters),
     )
 
@@ -230,13 +239,40 @@ def _judge(store: Store, run: Run) -> str | None:
 
 
 def training_pairs(store: Store) -> list[TrainingPair]:
-    """What the next round is trained and measured on, and the ties that its settings hold."""
+    """What the next round is trained and measured on, and the ties that its settings hold.
+
+    Pairs whose files are gone are left out: one lost file must not end all training.
+    """
+    judged = _judged_pairs(store)
+    return _without(judged, _lost_files(judged))
+
+
+def _judged_pairs(store: Store) -> list[TrainingPair]:
     proposed, holds = proposal(store), store.project().settings.loss.hold_ties > 0
     return [
         *store.human_pairs(),
         *(store.tie_pairs() if holds else ()),
         *(store.self_pairs(proposed) if proposed else ()),
     ]
+
+
+def _lost_files(pairs: Iterable[TrainingPair]) -> set[str]:
+    files = {ref.file for pair in pairs for ref in (pair.winner, pair.loser)}
+    return {file for file in files if not os.path.exists(file)}
+
+
+def _without(pairs: Iterable[TrainingPair], lost: Set[str]) -> list[TrainingPair]:
+    return [pair for pair in pairs if lost.isdisjoint((pair.winner.file, pair.loser.file))]
+
+
+def _left_out(store: Store, pairs: int, lost: Set[str]) -> str:
+    """Why so many judged pairs are not learned from; empty where all are."""
+    if not lost:
+        return ""
+    first, more = os.path.relpath(min(lost), store.folder), len(lost) - 1
+    what = "1 judged pair is" if pairs == 1 else f"{pairs} judged pairs are"
+    files = f"{first} is" if not more else f"{first} and {more} more {'file' if more == 1 else 'files'} are"
+    return f"{what} left out: {files} gone. Labels stay, and count again where files come back."
 
 
 def next_step(store: Store) -> NextStep:

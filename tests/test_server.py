@@ -23,6 +23,7 @@ from fastapi.testclient import TestClient
 
 from annotator import jobs
 from annotator.projects import Projects, open_projects
+from annotator.routes import file_of
 from annotator.routes.labelling import called
 from annotator.server import build, mount_page
 from annotator.store import Store
@@ -417,6 +418,45 @@ def test_labels_for_a_project_that_was_replaced_wait_in_the_browser(
             and "start it again once" in said
             and said.endswith("Labels wait in your browser.")
         )
+
+
+def test_a_training_says_how_many_pairs_it_does_without_and_which_file_is_gone(
+    client: TestClient, store: Store
+) -> None:
+    for pair in next_pairs(client):
+        send(client, answer(pair["id"]))
+    first, *others = sorted({pair.winner.file for pair in store.human_pairs()})
+    Path(first).unlink()
+    started = client.post("/api/projects/p/runs", json={"job": "train"})
+    assert started.status_code == 200
+    assert started.json()["left_out"].startswith("1 judged pair is left out: runs/0001-propose/candidates/")
+    store.record_run_event(started.json()["id"], "withdrawn")
+    for file in others:
+        Path(file).unlink()
+    refused = client.post("/api/projects/p/runs", json={"job": "train"})
+    assert refused.status_code == 422
+    assert "has 0. Label more" in refused.json()["detail"]
+    assert (
+        f"6 judged pairs are left out: {Path(first).relative_to(store.folder)} and 5 more files are gone."
+        in (refused.json()["detail"])
+    )
+    assert client.get("/api/projects/p/status").json()["labels"]["winners"] == 6
+
+
+def test_a_file_that_is_gone_is_named_from_its_project_and_nothing_beyond(
+    client: TestClient, store: Store
+) -> None:
+    for pair in next_pairs(client):
+        send(client, answer(pair["id"]))
+    run = run_now(store, jobs.train(store, by="ann"))
+    (store.run_folder(run) / "adapter" / ADAPTER_FILE).unlink()
+    refused = client.post("/api/projects/p/runs", json={"job": "propose"})
+    assert refused.status_code == 503
+    assert f": p/runs/{run.folder}/adapter/{ADAPTER_FILE}: No such file" in refused.json()["detail"]
+    assert str(store.folder.parent) not in refused.json()["detail"]
+    elsewhere = FileNotFoundError(2, "No such file or directory", "/secret/place/model.bin")
+    assert file_of(elsewhere, root=store.folder.parent) == "model.bin"
+    assert file_of(OSError("said by hand"), root=store.folder.parent) == ""
 
 
 def test_a_broken_neighbour_is_refused_by_itself_and_gives_back_its_lock(

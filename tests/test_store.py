@@ -254,6 +254,30 @@ def test_a_pair_is_tied_while_nobody_who_judged_it_saw_a_difference(tmp_path: Pa
     assert {one.source for one in jobs.training_pairs(store)} == {"human", "tie"}
 
 
+def test_pairs_whose_files_are_gone_are_left_out_until_they_come_back(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p", settings=SETTINGS.model_copy(update={"held_out_every": 1000}))
+    pairs = drawn(store, 5)
+    for pair in pairs:
+        label(store, pair, "left")
+    store.set_order("uncertain", by="ann")
+    drawn(store, 2)
+    lost = Path(jobs.training_pairs(store)[1].winner.file)
+    (unseen, *_) = store.unjudged_pairs(2)
+    Path(unseen.winner.file).unlink()
+    lost.rename(tmp_path / "elsewhere")
+    assert [pair.id for pair in store.human_pairs()] == [pair.id for pair in pairs], "labels stay"
+    assert [pair.id for pair in jobs.training_pairs(store)] == [pairs[n].id for n in (0, 2, 3, 4)]
+    run = jobs.train(store, by="ann")
+    given = {pair.id for pair in RunFolder(store.run_folder(run)).pairs()}
+    assert pairs[1].id not in given and unseen.id not in given and pairs[0].id in given
+    assert store.run_history(run)[0]["payload"]["left_out"] == (
+        f"1 judged pair is left out: {lost.relative_to(store.folder)} is gone. "
+        "Labels stay, and count again where files come back."
+    )
+    (tmp_path / "elsewhere").rename(lost)
+    assert len(jobs.training_pairs(store)) == 5
+
+
 def test_a_skipped_pair_is_left_for_others(tmp_path: Path) -> None:
     store = make_store(tmp_path / "p")
     (pair,) = drawn(store, 1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -9,6 +12,7 @@ from pydantic import ValidationError
 
 from annotator.faults import Fault, FieldError, faults_of, sentence
 from annotator.routes import comparing, export, labelling, loop, review, setup, trying
+from annotator.routes.common import all_projects
 from annotator.store import DatabaseError, Displaced
 
 api = APIRouter(prefix="/api")
@@ -48,10 +52,24 @@ def add_error_answers(app: FastAPI) -> None:
         return JSONResponse({"detail": f"{error} Labels wait in your browser."}, 503)
 
     @app.exception_handler(OSError)
-    def no_file(_: Request, error: Exception) -> JSONResponse:
+    def no_file(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, OSError)
-        why = f"A file could not be written or read: {error.strerror or error}. Nothing was started."
+        file = file_of(error, root=all_projects(request).root)
+        said = f"{file}: {error.strerror}" if file else str(error.strerror or error)
+        why = f"A file could not be written or read: {said}. Nothing was started."
         return JSONResponse({"detail": f"{why} Check the disk's space and the project's folder."}, 503)
+
+
+def file_of(error: OSError, *, root: Path) -> str:
+    """The file that an error is about, as seen from the folder of all projects.
+
+    Its name alone where it lies elsewhere: nobody is told how this machine is laid out. Empty where the
+    error names none.
+    """
+    if not isinstance(error.filename, str | os.PathLike):
+        return ""
+    file = Path(error.filename)
+    return str(file.relative_to(root)) if file.is_relative_to(root) else file.name
 
 
 def _refusal(faults: list[Fault]) -> JSONResponse:

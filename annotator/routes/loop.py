@@ -94,7 +94,9 @@ def start_run(body: RunBody, project: InProject, who: Person) -> dict[str, Any]:
     else:
         run = jobs.export(store, by=who)
     project.runner.wake()
-    return asdict(project.runner.view(store, run))
+    asked, *_ = store.run_history(run)
+    # Of a training: how many judged pairs it does without, and why.
+    return {**asdict(project.runner.view(store, run)), "left_out": asked["payload"].get("left_out", "")}
 
 
 @api.post("/projects/{project}/runs/{number}/stop")

@@ -2,60 +2,82 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from annotator.rows import Preference
 from annotator.store import Store
-
-if TYPE_CHECKING:
-    import pandas
 
 COLUMNS = (
     "caption", "jpg_0", "jpg_1", "label_0", "label_1", "has_label", "both_bad",
     "source", "round", "annotator", "created_at", "elapsed_ms", "image_0_uid", "image_1_uid",
 )  # fmt: skip
 """As in Pick-a-Pic where it has a name for it; `jpg_*` hold the image file's bytes (PNG)."""
+GROUP_BYTES = 16_000_000
+"""So much of images makes a row group: what is in memory at once is a few times this, however many pairs."""
+
+Group = dict[int, tuple[bytes, bytes]]
+"""Numbers of rows to their two images."""
 
 
-def table(store: Store) -> pandas.DataFrame:
-    """One row a judged pair."""
-    import pandas  # Half a second, and only an export needs it.
+def write_parquet(store: Store, file: Path) -> None:
+    """Write one row a judged pair, without those an image of which is gone.
 
-    return pandas.DataFrame(_rows(store), columns=list(COLUMNS))
+    How many these are is in the file's metadata, as `left_out`.
+    """
+    # Half a second, and only an export needs them.
+    import pandas
+    import pyarrow
+    import pyarrow.parquet
+
+    preferred = store.preferences()
+    table = pandas.DataFrame(map(_row, preferred), columns=list(COLUMNS))
+    schema = pyarrow.Schema.from_pandas(table, preserve_index=False)
+    left_out = len(table)
+    with pyarrow.parquet.ParquetWriter(file, schema) as writer:
+        for group in _groups(store, preferred):
+            left, right = zip(*group.values(), strict=True)
+            part = table.iloc[list(group)].assign(jpg_0=left, jpg_1=right)
+            writer.write_table(pyarrow.Table.from_pandas(part, schema=schema, preserve_index=False))
+            left_out -= len(group)
+        writer.add_key_value_metadata({"left_out": str(left_out)})
 
 
-def parquet(store: Store) -> bytes:
-    """The table as a parquet file."""
-    file = io.BytesIO()
-    table(store).to_parquet(file, index=False)
-    return file.getvalue()
+def _groups(store: Store, preferred: Sequence[Preference]) -> Iterator[Group]:
+    """Rows in their order, about GROUP_BYTES of images at a time."""
+    group: Group = {}
+    size = 0
+    for number, one in enumerate(preferred):
+        try:
+            left, right = (store.image_file(uid).read_bytes() for uid in (one.left, one.right))
+        except FileNotFoundError:
+            continue
+        group[number] = (left, right)
+        size += len(left) + len(right)
+        if size >= GROUP_BYTES:
+            yield group
+            group, size = {}, 0
+    if group:
+        yield group
 
 
-def _rows(store: Store) -> list[dict[str, Any]]:
-    images: dict[str, bytes] = {}
-
-    def image(uid: str) -> bytes:
-        if uid not in images:
-            images[uid] = store.image_file(uid).read_bytes()
-        return images[uid]
-
-    return [
-        {
-            "caption": one.prompt,
-            "jpg_0": image(one.left),
-            "jpg_1": image(one.right),
-            "label_0": one.left_wins,
-            "label_1": 1 - one.left_wins,
-            "has_label": not one.both_bad,
-            "both_bad": one.both_bad,
-            "source": one.source,
-            "round": one.round,
-            "annotator": one.annotator,
-            "created_at": datetime.fromtimestamp(one.at, UTC),
-            "elapsed_ms": one.elapsed_ms,
-            "image_0_uid": one.left,
-            "image_1_uid": one.right,
-        }
-        for one in store.preferences()
-    ]
+def _row(one: Preference) -> dict[str, Any]:
+    """A row whose images are still to come."""
+    return {
+        "caption": one.prompt,
+        "jpg_0": b"",
+        "jpg_1": b"",
+        "label_0": one.left_wins,
+        "label_1": 1 - one.left_wins,
+        "has_label": not one.both_bad,
+        "both_bad": one.both_bad,
+        "source": one.source,
+        "round": one.round,
+        "annotator": one.annotator,
+        "created_at": datetime.fromtimestamp(one.at, UTC),
+        "elapsed_ms": one.elapsed_ms,
+        "image_0_uid": one.left,
+        "image_1_uid": one.right,
+    }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import io
 import os
 import shutil
@@ -21,9 +23,9 @@ import pytest
 from annotating import PROMPTS, drawn, fake_runner, make_model, make_store, new_uuid, run_now, wait_for
 from fastapi.testclient import TestClient
 
-from annotator import jobs
+from annotator import jobs, preferences
 from annotator.projects import Projects, open_projects
-from annotator.routes import file_of
+from annotator.routes import export, file_of
 from annotator.routes.labelling import called
 from annotator.server import build, mount_page
 from annotator.store import Store
@@ -288,6 +290,97 @@ def test_the_preference_table_reads_as_parquet_with_the_public_names(
     assert list(table["label_0"]) == [0.0, 0.5] and list(table["label_1"]) == [1.0, 0.5]
     assert list(table["source"]) == ["human", "human"] and set(table["caption"]) <= set(PROMPTS)
     assert table["jpg_0"][0].startswith(b"\x89PNG") and table["annotator"][0] == "ann"
+
+
+def test_the_preference_table_leaves_out_pairs_whose_images_are_gone_and_counts_them(
+    client: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow.parquet as pq
+
+    monkeypatch.setattr(preferences, "GROUP_BYTES", 1)
+    pairs = next_pairs(client)
+    for pair in pairs:
+        send(client, answer(pair["id"]))
+    store.image_file(pairs[1]["right"].rsplit("/", 1)[1]).unlink()
+    file = pq.ParquetFile(io.BytesIO(client.get("/api/projects/p/preferences.parquet").content))
+    assert file.num_row_groups == 5 and file.metadata.metadata[b"left_out"] == b"1"
+    table = file.read().to_pandas()
+    kept = [pair for pair in pairs if pair is not pairs[1]]
+    assert list(table["image_0_uid"]) == [pair["left"].rsplit("/", 1)[1] for pair in kept]
+    assert list(table["jpg_1"]) == [client.get(pair["right"]).content for pair in kept]
+    assert len(store.preferences()) == 6, "what people said stays"
+
+
+def test_the_preference_tables_columns_have_the_types_they_had(client: TestClient, store: Store) -> None:
+    import pyarrow.parquet as pq
+
+    (first, *_) = next_pairs(client)
+    send(client, answer(first["id"]))
+    schema = pq.read_schema(io.BytesIO(client.get("/api/projects/p/preferences.parquet").content))
+    assert {field.name: str(field.type) for field in schema} == {
+        "caption": "large_string",
+        "jpg_0": "binary",
+        "jpg_1": "binary",
+        "label_0": "double",
+        "label_1": "double",
+        "has_label": "bool",
+        "both_bad": "bool",
+        "source": "large_string",
+        "round": "int64",
+        "annotator": "large_string",
+        "created_at": "timestamp[us, tz=UTC]",
+        "elapsed_ms": "int64",
+        "image_0_uid": "large_string",
+        "image_1_uid": "large_string",
+    }
+    assert [field.name for field in schema] == list(preferences.COLUMNS)
+
+
+async def nobody_asks() -> dict[str, str]:
+    await asyncio.sleep(60)
+    return {"type": "http.disconnect"}
+
+
+async def gone_away() -> dict[str, str]:
+    return {"type": "http.disconnect"}
+
+
+async def heard(message: Any) -> None:
+    await asyncio.sleep(0)
+
+
+async def hung_up(message: Any) -> None:
+    raise OSError("the connection is gone")
+
+
+@pytest.mark.parametrize(
+    ("receive", "send"), [(nobody_asks, heard), (gone_away, heard), (nobody_asks, hung_up)]
+)
+def test_a_file_made_for_an_answer_is_deleted_whatever_becomes_of_the_answer(
+    projects: Projects, store: Store, receive: Any, send: Any
+) -> None:
+    before = set(store.folder.iterdir())
+    made = export.passing(projects.get("p"), lambda file: file.touch(), name="a.zip", media_type="a/b")
+    assert set(store.folder.iterdir()) > before
+    scope = {"type": "http", "method": "GET", "headers": []}
+    with contextlib.suppress(OSError, ExceptionGroup):
+        asyncio.run(made(scope, receive, send))
+    assert set(store.folder.iterdir()) == before
+
+
+def test_a_file_that_cannot_be_made_whole_leaves_nothing(
+    client: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first, *_) = next_pairs(client)
+    send(client, answer(first["id"]))
+    before = set(store.folder.iterdir())
+
+    def full(_: Path) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "read_bytes", full)
+    assert client.get("/api/projects/p/preferences.parquet").status_code == 503
+    assert set(store.folder.iterdir()) == before
 
 
 def test_too_few_pairs_to_train_is_one_sentence(client: TestClient) -> None:

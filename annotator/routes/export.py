@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from fastapi import APIRouter, HTTPException, Response
+from fastapi import APIRouter, HTTPException
 from fastapi.responses import FileResponse
-from starlette.background import BackgroundTask
+from starlette.types import Receive, Scope, Send
 
 from annotator import jobs, preferences
 from annotator.projects import OpenProject
@@ -22,6 +21,29 @@ from annotator.rows import Run
 from sail.runfolder import RunFolder
 
 api = APIRouter()
+
+
+class Passing(FileResponse):
+    """A file made for one answer: deleted once it is sent, or whoever asked is gone."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            Path(self.path).unlink(missing_ok=True)
+
+
+def passing(project: OpenProject, write: Callable[[Path], None], *, name: str, media_type: str) -> Passing:
+    """An answer with what `write` puts into a file. Where it fails, no file is left."""
+    # In the project, which has room for its images: where temporary files go is memory on some machines.
+    handle, made = tempfile.mkstemp(prefix=".export-", dir=project.store.folder)
+    os.close(handle)
+    try:
+        write(Path(made))
+    except BaseException:
+        os.unlink(made)
+        raise
+    return Passing(made, filename=name, media_type=media_type)
 
 
 @api.get("/projects/{project}/export")
@@ -74,22 +96,20 @@ def export_archive(number: int, project: InProject) -> FileResponse:
     files, name = files_of(project, run), name_of(project, run)
     if not files:
         raise HTTPException(404, "There is no such export.")
-    archive = archived(project.store.run_folder(run), [file["path"] for file in files], name=name)
-    return FileResponse(
-        archive,
-        filename=f"{name}.zip",
+    folder, paths = project.store.run_folder(run), [file["path"] for file in files]
+    return passing(
+        project,
+        lambda file: pack(file, folder, paths, name=name),
+        name=f"{name}.zip",
         media_type="application/zip",
-        background=BackgroundTask(archive.unlink, missing_ok=True),
     )
 
 
-def archived(folder: Path, paths: Sequence[str], *, name: str) -> Path:
-    """A zip beside nothing else, with one folder called `name`. Stored: weights do not get smaller."""
-    handle, file = tempfile.mkstemp(suffix=".zip")
-    with os.fdopen(handle, "wb") as out, zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+def pack(file: Path, folder: Path, paths: Sequence[str], *, name: str) -> None:
+    """A zip with one folder called `name`. Stored: weights do not get smaller."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for path in paths:
             archive.write(folder / path, f"{name}/{Path(path).relative_to('export')}")
-    return Path(file)
 
 
 @api.get("/projects/{project}/export/{number}/{index}")
@@ -105,15 +125,11 @@ def export_file(number: int, index: int, project: InProject) -> FileResponse:
 
 
 @api.get("/projects/{project}/preferences.parquet")
-def preference_table(project: InProject) -> Response:
+def preference_table(project: InProject) -> Passing:
     """Every judged pair with both images, under the column names of Pick-a-Pic."""
-    name = f"{project.store.name}-preferences.parquet"
-    return Response(
-        preferences.parquet(project.store),
+    return passing(
+        project,
+        lambda file: preferences.write_parquet(project.store, file),
+        name=f"{project.store.name}-preferences.parquet",
         media_type="application/vnd.apache.parquet",
-        headers={"content-disposition": content_disposition(name)},
     )
-
-
-def content_disposition(name: str) -> str:
-    return f"attachment; filename*=utf-8''{quote(name)}"

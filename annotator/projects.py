@@ -17,7 +17,7 @@ from annotator import jobs
 from annotator.assignment import Assignments
 from annotator.faults import FieldError, about
 from annotator.runs import Runner
-from annotator.store import DATABASE, DatabaseError, Store
+from annotator.store import DATABASE, STARTER, DatabaseError, Store
 from sail.config import HUB_ID, LoopSettings, ModelRef
 from sail.rounds import parse_prompts
 
@@ -66,7 +66,7 @@ class Projects:
             lock = self._hold(folder)
             undoing.callback(lock.release)
             try:
-                store = Store(folder)
+                store = Store(folder, starter=self.starter)
                 undoing.callback(store.close)
                 store.project()
             except DatabaseError as error:
@@ -120,6 +120,7 @@ class Projects:
             prompts=parsed,
             settings=jobs.merged_settings(LoopSettings.for_model(usable), settings or {}),
             download=download,
+            starter=self.starter,
             by=by,
         )
         jobs.draw(store, seed_pairs, by=by)
@@ -141,7 +142,7 @@ class Projects:
 
     def model(self, asked: ModelRef) -> ModelRef:
         """A usable model; `starter` is the one that ships, a folder or file is named by its absolute path."""
-        source = str(self.starter) if asked.source.strip() == "starter" else asked.source.strip()
+        source = str(self.starter) if asked.source.strip() == STARTER else asked.source.strip()
         if os.path.exists(source):
             source = str(Path(source).resolve())
         # What is no folder but looks like a hub id is refused for its revision alone.

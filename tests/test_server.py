@@ -29,7 +29,8 @@ from annotator.routes import export, file_of
 from annotator.routes.labelling import called
 from annotator.server import build, mount_page
 from annotator.store import Store
-from sail.runfolder import ADAPTER_FILE
+from sail.config import ModelRef
+from sail.runfolder import ADAPTER_FILE, RunFolder
 
 ORIGIN = "http://127.0.0.1:7860"
 
@@ -702,6 +703,29 @@ def test_the_demo_project_says_what_is_missing(tmp_path: Path) -> None:
     (home / "demo").rmdir()
     projects = open_projects(None, home=tmp_path)
     assert projects.get("demo").store.runs()[0].job == "draw"
+    projects.close()
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["kept by name", "kept by an earlier version's path"])
+def test_the_model_that_ships_is_found_after_the_clone_has_moved(tmp_path: Path, earlier: bool) -> None:
+    clone, renamed = tmp_path / "clone", tmp_path / "renamed"
+    make_model(clone / "data" / "starter")
+    (clone / "data" / "prompts").mkdir()
+    (clone / "data" / "prompts" / "starter.txt").write_text("a fox\na cat")
+    projects = open_projects(None, home=clone)
+    projects.close()
+    if earlier:
+        store = Store(clone / "data" / "projects" / "demo")
+        store.set_model(ModelRef(source=str(clone / "data" / "starter")), download=False, by="app")
+        store.close()
+    clone.rename(renamed)
+    projects = open_projects(None, home=renamed)
+    store = projects.get("demo").store
+    run_now(store, store.runs()[0])
+    run = jobs.draw(store, 2, by="ann")
+    here = str(renamed / "data" / "starter")
+    assert store.project().model.source == here
+    assert RunFolder(store.run_folder(run)).request().model.source == here
     projects.close()
 
 

@@ -12,14 +12,14 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from annotator.store.base import DATABASE, DatabaseError, Displaced
+from annotator.store.base import DATABASE, STARTER, DatabaseError, Displaced
 from annotator.store.comparisons import Comparisons
 from annotator.store.labels import Labels
 from annotator.store.learning import Learning
 from annotator.store.people import People
 from sail.config import LoopSettings, ModelRef
 
-__all__ = ["DATABASE", "DatabaseError", "Displaced", "Store"]
+__all__ = ["DATABASE", "STARTER", "DatabaseError", "Displaced", "Store"]
 
 
 class Store(Labels, Learning, Comparisons, People):
@@ -34,6 +34,7 @@ class Store(Labels, Learning, Comparisons, People):
         prompts: Sequence[str],
         settings: LoopSettings | None = None,
         download: bool = False,
+        starter: Path | None = None,
         by: str,
     ) -> Store:
         """Make a project folder, whole or not at all."""
@@ -44,7 +45,7 @@ class Store(Labels, Learning, Comparisons, People):
         shutil.rmtree(building, ignore_errors=True)
         (building / "runs").mkdir(parents=True)
         (building / DATABASE).touch()
-        store = cls(building)
+        store = cls(building, starter=starter)
         store.set_model(model, download=download, by=by)
         store.set_prompts(prompts, by=by)
         store.set_settings(settings or LoopSettings(), by=by)
@@ -52,4 +53,4 @@ class Store(Labels, Learning, Comparisons, People):
         if final.exists():
             final.rmdir()
         os.replace(building, final)
-        return cls(final)
+        return cls(final, starter=starter)

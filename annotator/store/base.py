@@ -22,6 +22,8 @@ from annotator.writer import Writer
 from sail.config import LoopSettings, ModelRef
 
 DATABASE = "project.db"
+STARTER = "starter"
+"""Stands for the model that ships, wherever this program lies."""
 BUSY_TIMEOUT_S = 10.0
 DatabaseError = sqlite3.DatabaseError
 """What a full disk or a broken file raises."""
@@ -33,10 +35,11 @@ class Displaced(DatabaseError):
 
 
 class Base:
-    """One project folder: `project.db`, and `runs/` beside it."""
+    """One project folder: `project.db`, and `runs/` beside it. `starter`: where the model that ships lies."""
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, *, starter: Path | None = None) -> None:
         self.folder = Path(folder).resolve()
+        self._starter = starter
         if not (self.folder / DATABASE).is_file():
             raise ValueError(
                 f"{self.folder} is not a project: it has no {DATABASE}. "
@@ -155,15 +158,26 @@ class Base:
         if model is None or prompts is None or settings is None:
             raise ValueError(f"{self.folder} is an unfinished project. Move it away, or choose another name.")
         return Project(
-            model=ModelRef.model_validate(model["model"], extra="ignore"),
+            model=self._located(ModelRef.model_validate(model["model"], extra="ignore")),
             download=model["download"],
             prompts=tuple(prompts),
             settings=LoopSettings.model_validate(settings, extra="ignore"),
             launcher=self._launcher(),
         )
 
+    def _located(self, model: ModelRef) -> ModelRef:
+        """With the path of the model that ships, in a project that has it."""
+        # Earlier versions kept its path of then, and nothing else to know it by: the end of the path does.
+        moved = Path(model.source).parts[-2:] == ("data", "starter") and not os.path.exists(model.source)
+        if self._starter is None or not (moved or model.source == STARTER):
+            return model
+        return model.model_copy(update={"source": str(self._starter)})
+
     def set_model(self, model: ModelRef, *, download: bool, by: str) -> None:
-        payload = {"model": model.model_dump(mode="json"), "download": download}
+        """The model from now on. The one that ships is kept by name, since it moves with this program."""
+        source = STARTER if model.source == str(self._starter) else model.source
+        kept = model.model_copy(update={"source": source})
+        payload = {"model": kept.model_dump(mode="json"), "download": download}
         self._write(lambda: self._append_event("model", payload, by))
 
     def prompts_version(self) -> int:

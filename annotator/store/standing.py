@@ -18,11 +18,11 @@ from annotator.store.base import Base
 class Standing(Base):
     """Part of Store."""
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, *, starter: Path | None = None) -> None:
         self._standing: dict[str, PairState] = {}
         self._seen = (-1, 0, 0)
         self._standing_lock = threading.Lock()
-        super().__init__(folder)
+        super().__init__(folder, starter=starter)
 
     def pair_states(self) -> list[PairState]:
         """Every drawn pair with what stands of its labels, in the order in which they were drawn."""

@@ -358,12 +358,19 @@ def create(
         for run in store.runs():
             if run.unfinished and run.job == job and (not each or run.by == by):
                 raise ValueError(f"Run {run.id} does that already. Wait for it, or stop it in Rounds.")
-        store.project().model.checked()
+        _require_model(store)
         request, pairs, adapters = build()
         number = _free_number(store)
         folder = f"{number:04d}-{getattr(request, 'kind')}"  # noqa: B009
         RunFolder.create(store.folder / "runs" / folder, request, pairs=pairs, adapters=adapters)
         return store.record_run(number, job, round_number=round_number, folder=folder, by=by, facts=facts)
+
+
+def _require_model(store: Store) -> None:
+    try:
+        store.project().model.checked()
+    except ValueError as error:
+        raise ValueError(f"{error} If it was moved, say in Setup where it is now.") from error
 
 
 def _free_number(store: Store) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from annotator import jobs
+from annotator import jobs, models
 from annotator.assignment import Assignments
 from annotator.faults import FieldError, about
 from annotator.runs import Runner
@@ -140,6 +140,20 @@ class Projects:
         if folder.exists():
             raise ValueError(f"{folder} is there and no project. Move it away, or choose another name.")
 
+    def move_model(self, name: str, asked: ModelRef, *, download: bool, by: str) -> None:
+        """Go on with a project's model at another place. ValueError says what cannot be used."""
+        store = self.get(name).store
+        before, moved = store.project(), self.model(asked)
+        if not download:
+            _require_here(moved)
+        with about("model.source"):
+            models.require_alike(
+                moved,
+                pipeline=before.pipeline or models.pipeline_of(before.model),
+                latent_channels=store.latent_channels(),
+            )
+        store.set_model(moved, download=download, by=by)
+
     def model(self, asked: ModelRef) -> ModelRef:
         """A usable model; `starter` is the one that ships, a folder or file is named by its absolute path."""
         source = str(self.starter) if asked.source.strip() == STARTER else asked.source.strip()
@@ -160,13 +174,7 @@ class Projects:
 
 def _require_here(model: ModelRef) -> None:
     """A model that has to be downloaded, and may not be, is refused before there is a project with it."""
-    if os.path.exists(model.source):
-        return
-    # Takes a fifth of a second to load, before a waiting person.
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(model.source, "model_index.json", revision=model.revision)
-    if not isinstance(found, str):
+    if models.folder_of(model) is None:
         at = f"{model.source} at {model.revision}"
         raise FieldError(
             "model.source",

@@ -25,6 +25,8 @@ class Project:
     """What a project is set to now."""
 
     model: ModelRef
+    pipeline: str | None
+    """Name of its diffusers pipeline; None where that was never seen."""
     download: bool
     """Whether a run may ask the hub for a model that is not here yet."""
     prompts: tuple[str, ...]

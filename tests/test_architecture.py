@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "annotator.audit",
         "annotator.faults",
         "annotator.launcher",
+        "annotator.models",
         "annotator.rows",
         "annotator.writer",
         "annotator.migrations",

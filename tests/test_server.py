@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import json
 import os
 import shutil
 import signal
@@ -19,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from annotating import PROMPTS, drawn, fake_runner, make_model, make_store, new_uuid, run_now, wait_for
 from fastapi.testclient import TestClient
+from safetensors.numpy import save_file
 
 from annotator import jobs, preferences
 from annotator.projects import Projects, open_projects
@@ -464,6 +467,69 @@ def test_settings_are_changed_one_by_one(client: TestClient, store: Store) -> No
     response = client.post("/api/projects/p/settings", json={"settings": {"optimisation": {"steps": 9}}})
     assert response.json()["settings"]["optimisation"]["steps"] == 9
     assert store.project().settings.optimisation.batch_pairs == 2
+
+
+def moved(client: TestClient, source: Path | str, **more: Any) -> httpx.Response:
+    body = {"model": {"source": str(source)}, **more}
+    return client.post("/api/projects/p/model", json=body)  # type: ignore[return-value]
+
+
+def test_a_project_goes_on_with_its_model_at_another_place(client: TestClient, store: Store) -> None:
+    before = Path(store.project().model.source)
+    before.rename(there := before.with_name("elsewhere"))
+    refused = client.post("/api/projects/p/runs", json={"job": "draw"}).json()["detail"]
+    assert refused.endswith("If it was moved, say in Setup where it is now.")
+    assert moved(client, there).json()["model"]["source"] == str(there)
+    assert RunFolder(store.run_folder(jobs.draw(store, 2, by="ann"))).request().model.source == str(there)
+    last = [event for event in store.events() if event["kind"] == "model"][-1]
+    assert (last["by"], last["payload"]["model"]["source"]) == ("ann", str(there))
+
+
+def test_the_place_of_a_model_is_checked_as_at_creation(client: TestClient, store: Store) -> None:
+    before, hub = store.project().model, {"source": "owner/name", "revision": "0" * 40}
+    for model, field, sentence in (
+        ({"source": "/nowhere"}, "model.source", "No model at '/nowhere'"),
+        ({"source": "owner/name"}, "model.revision", "No model folder at owner/name"),
+        (hub, "model.source", f"owner/name at {'0' * 40} is not on this machine. Allow the download"),
+    ):
+        response = client.post("/api/projects/p/model", json={"model": model})
+        (fault,) = response.json()["faults"]
+        assert (response.status_code, fault["field"]) == (422, field)
+        assert fault["sentence"].startswith(sentence)
+    assert store.project().model == before
+    assert client.post("/api/projects/p/model", json={"model": hub, "download": True}).status_code == 200
+    assert store.project().download and store.project().model.source == "owner/name"
+
+
+def test_another_kind_of_model_is_refused_for_a_project_that_has_one(
+    client: TestClient, projects: Projects, store: Store, tmp_path: Path
+) -> None:
+    def model(name: str, pipeline: str, channels: int) -> Path:
+        folder = make_model(tmp_path / name)
+        (folder / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+        (folder / "vae").mkdir()
+        (folder / "vae" / "config.json").write_text(json.dumps({"latent_channels": channels}))
+        return folder
+
+    # What was seen of it once holds when it is gone.
+    own = model("own", "StableDiffusionPipeline", 4)
+    assert moved(client, own).status_code == 200
+    for file in store.folder.glob("runs/*/candidates/*.safetensors"):
+        save_file({"latents": np.zeros((4, 4, 2, 2), np.float32)}, file)
+    shutil.rmtree(own)
+    for name, pipeline, channels, sentence in (
+        (
+            "xl",
+            "StableDiffusionXLPipeline",
+            4,
+            "(pipeline: StableDiffusionXLPipeline; this project's: StableDiff",
+        ),
+        ("other", "StableDiffusionPipeline", 8, "(latent channels: 8; this project's: 4)"),
+    ):
+        (fault,) = moved(client, model(name, pipeline, channels)).json()["faults"]
+        assert fault["field"] == "model.source" and sentence in fault["sentence"]
+    assert store.project().model.source == str(own)
+    assert moved(client, model("same", "StableDiffusionPipeline", 4)).status_code == 200
 
 
 def test_a_setting_that_trained_pairs_rest_on_is_refused_in_a_sentence(

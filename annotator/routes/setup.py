@@ -33,6 +33,11 @@ class SettingsBody(Body):
     launcher: Launcher | None = None
 
 
+class ModelBody(Body):
+    model: ModelRef
+    download: bool = False
+
+
 class PromptsBody(Body):
     prompts: Annotated[str, Field(max_length=MAX_PROMPTS_CHARS)]
     version: int | None = None
@@ -95,6 +100,14 @@ def change_settings(body: SettingsBody, project: InProject, who: Person) -> dict
         project.store.set_launcher(body.launcher, by=who)
     now = project.store.project()
     return {"settings": now.settings.model_dump(mode="json"), "launcher": now.launcher.model_dump()}
+
+
+@api.post("/projects/{project}/model")
+def move_model(
+    project: str, body: ModelBody, projects: Annotated[Projects, Depends(all_projects)], who: Person
+) -> dict[str, Any]:
+    projects.move_model(project, body.model, download=body.download, by=who)
+    return {"model": projects.get(project).store.project().model.model_dump()}
 
 
 @api.post("/projects/{project}/prompts")

@@ -9,7 +9,8 @@ const address = (name) => `?${new URLSearchParams({ project: name })}`;
 export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
   const part = (name) => root.querySelector(`[data-part="${name}"]`);
-  const [create, settings, prompts] = [find("create"), find("settings"), find("prompts")];
+  const [create, moved, settings, prompts] = ["create", "moved", "settings", "prompts"].map(find);
+  let model = {}; // what runs are started with, and where
   let loaded = {}; // the settings as this page last heard of them
   let defaults = {}; // what the model brought along
   let version = null; // of the prompts that this page shows
@@ -25,6 +26,7 @@ export function mount(root) {
   async function load() {
     const found = await ask(`${base}/setup`);
     drawFacts(found);
+    fillModel(found.model);
     prompts.elements.prompts.value = found.prompts;
     version = found.prompts_version;
     defaults = found.defaults;
@@ -38,7 +40,7 @@ export function mount(root) {
   /** Before it is known what holds, there is nothing to change: what is typed then would be written over. */
   function openForChange(open) {
     part("facts").hidden = !open;
-    for (const form of [settings, prompts]) for (const one of form.elements) one.disabled = !open;
+    for (const form of [moved, settings, prompts]) for (const one of form.elements) one.disabled = !open;
   }
 
   async function loadUntilHeard() {
@@ -80,6 +82,25 @@ export function mount(root) {
         ),
       ),
     );
+  }
+
+  function fillModel(found) {
+    model = found;
+    moved.elements["model.source"].value = found.source;
+    moved.elements["model.revision"].value = found.revision ?? "";
+    offerHub(moved);
+  }
+
+  /** Of a single file the hub may have the configuration. */
+  function offerHub(form) {
+    const hub = /^[\w.-]+\/[\w.-]+$|\.safetensors$/.test(form.elements["model.source"].value.trim());
+    for (const name of ["revision", "download"]) form.querySelector(`[data-part="${name}"]`).hidden = !hub;
+  }
+
+  /** The model that a form asks for. */
+  function modelOf(form) {
+    const value = (name) => form.elements[name].value.trim();
+    return { source: value("model.source"), revision: value("model.revision") || null };
   }
 
   const at = (values, name) => String(name.split(".").reduce((value, key) => value?.[key], values) ?? "");
@@ -168,11 +189,21 @@ export function mount(root) {
     drawFacts(await ask(`${base}/setup`));
   });
 
+  onSubmit(moved, "moved", async () => {
+    await ask(`${base}/model`, { model: { ...model, ...modelOf(moved) }, download: moved.elements.download.checked });
+    const found = await ask(`${base}/setup`);
+    drawFacts(found);
+    fillModel(found.model);
+    defaults = found.defaults;
+    drawDefaults();
+    said("moved", "Saved. Runs that are started from now on use it.");
+  });
+
   onSubmit(create, "create", async () => {
     const value = (name) => create.elements[name].value.trim();
     const made = await ask("/api/projects", {
       name: value("name"),
-      model: { source: value("model.source"), revision: value("model.revision") || null },
+      model: modelOf(create),
       download: create.elements.download.checked,
       prompts: create.elements.prompts.value,
       seed_pairs: value("seed_pairs") === "" ? null : Number(value("seed_pairs")),
@@ -180,12 +211,9 @@ export function mount(root) {
     location.search = address(made.project);
   });
 
-  const source = create.elements["model.source"];
-  source.addEventListener("input", () => {
-    // Of a single file the hub may have the configuration.
-    const hub = /^[\w.-]+\/[\w.-]+$|\.safetensors$/.test(source.value.trim());
-    part("revision").hidden = part("download").hidden = !hub;
-  });
+  for (const form of [create, moved])
+    form.elements["model.source"].addEventListener("input", () => offerHub(form));
+
   function takePrompts(text) {
     create.elements.prompts.value = text;
     create.elements.prompts.dispatchEvent(new Event("input"));

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from sqlite_utils import Database
 from sqlite_utils.utils import sqlite3  # type: ignore[attr-defined]  # pysqlite3 where it is installed
 
-from annotator import migrations
+from annotator import migrations, models
 from annotator.launcher import Launcher
 from annotator.rows import Project
 from annotator.writer import Writer
@@ -159,6 +159,7 @@ class Base:
             raise ValueError(f"{self.folder} is an unfinished project. Move it away, or choose another name.")
         return Project(
             model=self._located(ModelRef.model_validate(model["model"], extra="ignore")),
+            pipeline=model.get("pipeline"),
             download=model["download"],
             prompts=tuple(prompts),
             settings=LoopSettings.model_validate(settings, extra="ignore"),
@@ -177,7 +178,9 @@ class Base:
         """The model from now on. The one that ships is kept by name, since it moves with this program."""
         source = STARTER if model.source == str(self._starter) else model.source
         kept = model.model_copy(update={"source": source})
-        payload = {"model": kept.model_dump(mode="json"), "download": download}
+        # Said once it can be seen: when the model has moved, it can no longer be.
+        pipeline = models.pipeline_of(model) or (self._last_event("model") or {}).get("pipeline")
+        payload = {"model": kept.model_dump(mode="json"), "pipeline": pipeline, "download": download}
         self._write(lambda: self._append_event("model", payload, by))
 
     def prompts_version(self) -> int:

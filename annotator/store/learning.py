@@ -4,6 +4,9 @@ as a table. Knows labels and reviews as they stand, not how they came in.
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from annotator import models
 from annotator.rows import Counts, Preference, Run
 from annotator.store.reviews import Reviews
 from annotator.store.standing import Standing
@@ -148,6 +151,11 @@ class Learning(Reviews, Standing):
             )
             for row in rows
         }
+
+    def latent_channels(self) -> int | None:
+        """Of the images drawn so far; None before there are any."""
+        first = next(iter(self._latents().values()), None)
+        return models.channels_in(Path(first[1].file)) if first else None
 
     # What leaves
 

@@ -99,6 +99,21 @@ _GROUPS = "".join(
     f"<fieldset><legend>{title}</legend>{_fields(settings)}</fieldset>" for title, settings in _ADVANCED
 )
 
+
+def _model_fields(form: str, *, value: str = "", hint: str = "") -> str:
+    return f"""
+        <label><span>Model</span>
+          <input name="model.source" value="{value}" autocomplete="off" data-testid="{form}-model">
+          <small>{hint} a folder with a model_index.json, a .safetensors checkpoint, or a
+            hub id.</small></label>
+        <label data-part="revision" hidden><span>Revision</span>
+          <input name="model.revision" autocomplete="off" data-testid="{form}-revision">
+          <small>The commit of the hub model, so that it never changes under you.</small></label>
+        <label class="sail-check" data-part="download" hidden>
+          <input type="checkbox" name="download">
+          <span>Fetch it from the hub if it is not here. Nothing else asks another host.</span></label>"""
+
+
 MARKUP = f"""
 <div class="sail-columns">
   <div class="sail-stack">
@@ -111,16 +126,7 @@ MARKUP = f"""
         <h3>New project</h3>
         <label><span>Name</span>
           <input name="name" maxlength="60" autocomplete="off" data-testid="create-name"></label>
-        <label><span>Model</span>
-          <input name="model.source" value="starter" autocomplete="off" data-testid="create-model">
-          <small>“starter” is the small model that comes along. Or a folder with a model_index.json, a
-            .safetensors checkpoint, or a hub id.</small></label>
-        <label data-part="revision" hidden><span>Revision</span>
-          <input name="model.revision" autocomplete="off" data-testid="create-revision">
-          <small>The commit of the hub model, so that it never changes under you.</small></label>
-        <label class="sail-check" data-part="download" hidden>
-          <input type="checkbox" name="download">
-          <span>Fetch it from the hub if it is not here. Nothing else asks another host.</span></label>
+        {_model_fields("create", value="starter", hint="“starter” is the small model that comes along. Or")}
         <label><span>Prompts, one a line</span>
           <textarea name="prompts" data-testid="create-prompts"
             placeholder="a fox on a blue background"></textarea></label>
@@ -144,6 +150,17 @@ MARKUP = f"""
     <section class="sail-card sail-stack" data-part="facts">
       <h3 data-part="title"></h3>
       <div data-testid="project-facts"></div>
+      <details data-testid="moved-fold">
+        <summary>The model was moved</summary>
+        <form class="sail-form" data-testid="moved" novalidate>
+          <p class="sail-dim">For the same model at another place. Labels and adapters belong to it: another
+            model needs a project of its own.</p>
+          {_model_fields("moved", hint="Where it is now:")}
+          <p class="sail-error" role="alert" data-testid="moved-error"></p>
+          <div class="sail-row"><button class="sail-quiet" data-testid="moved-submit">Save its place</button>
+            <span class="sail-dim" aria-live="polite" data-testid="moved-saved"></span></div>
+        </form>
+      </details>
     </section>
     <section class="sail-card">
       <form class="sail-form" data-testid="settings" novalidate>

@@ -137,6 +137,35 @@ def test_each_mistake_of_a_new_project_is_said_at_its_own_field(setup: Page, tmp
     expect(field["name"]).to_have_value("mine")
 
 
+def test_where_a_model_was_moved_to_is_said_in_setup_and_checked_at_its_field(
+    setup: Page, store: Store
+) -> None:
+    before = Path(store.project().model.source)
+    there = before.with_name("moved-model")
+    setup.get_by_text("The model was moved").click()
+    expect(setup.get_by_test_id("moved")).to_contain_text("another model needs a project of its own")
+    field, revision = setup.get_by_test_id("moved-model"), setup.get_by_test_id("moved-revision")
+    expect(field).to_have_value(str(before))
+    field.fill(str(there))
+    setup.get_by_test_id("moved-submit").click()
+    says(
+        field,
+        f"No model at '{there}'. Give a folder with a model_index.json, a .safetensors file or a hub id.",
+    )
+    field.fill("owner/name")
+    expect(revision).to_be_visible()
+    expect(setup.get_by_test_id("create-revision")).to_be_hidden()
+    setup.get_by_test_id("moved-submit").click()
+    expect(revision).to_be_focused()
+    before.rename(there)
+    field.fill(str(there))
+    expect(revision).to_be_hidden()
+    setup.get_by_test_id("moved-submit").click()
+    expect(setup.get_by_test_id("moved-saved")).to_contain_text("Saved.")
+    expect(setup.get_by_test_id("project-facts")).to_contain_text(str(there))
+    assert store.project().model.source == str(there)
+
+
 def test_several_settings_are_wrong_at_once_and_the_fold_opens_for_them(setup: Page, store: Store) -> None:
     expect(setup.get_by_test_id("setting-loss.beta")).to_be_hidden()
     setup.get_by_test_id("settings-advanced").locator("summary").click()

@@ -179,10 +179,18 @@ class Measured:
         }
 
 
+def base_looks(
+    policy: Policy, monitoring: Monitoring, sampling: Sampling, progress: Progress
+) -> Looks | None:
+    """What a policy's looks are held against; None where none are asked for."""
+    return looks_of(policy, "base", monitoring, sampling, progress) if monitoring.prompts else None
+
+
 def measure(
     policy: Policy,
     pairs: Sequence[HumanPair],
     *,
+    base: Looks | None,
     beta: float,
     scoring: Scoring,
     sampling: Sampling,
@@ -190,14 +198,13 @@ def measure(
     progress: Progress,
     begun: Weights | None = None,
 ) -> Measured:
-    """Looks against base on the same noise seeds, then the judge on human pairs.
+    """Looks beside those of `base`, on the same noise seeds, then the judge on human pairs.
 
     `begun` is what the policy was before the training that is measured. Where the gate refuses the images,
     the policy is put at the largest part of the way from there that it accepts, and is the judge as that.
     """
     kept, found, cut_because, looks = 1.0, Beside(), list[str](), 0
-    if monitoring.prompts:
-        base = looks_of(policy, "base", monitoring, sampling, progress)
+    if base is not None:
 
         def look_beside() -> Beside:
             own = looks_of(policy, "policy", monitoring, sampling, progress)

@@ -5,10 +5,12 @@ P pairs of a batch, 2P their winners, then their losers; M some of the 2P; C H W
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +24,7 @@ from sail.config import TrainRequest
 from sail.cost import ties_in_a_step
 from sail.loss import PairLoss, denoising_error, diffusion_dpo, safe_share
 from sail.memory import Fit, MemoryFit
-from sail.monitors import judged_pairs, measure
+from sail.monitors import Looks, base_looks, judged_pairs, measure
 from sail.policy import Part, Policy
 from sail.proposing import decoded, save_png
 from sail.records import JudgedPair
@@ -47,12 +49,16 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
     begun = policy.state()
     data = with_judged_draws(load_pairs(folder, policy), folder, request, policy.backbone)
     trainer = Trainer(folder, request, policy, reference, data)
+    looking = time.monotonic()
+    base = _base_looks(folder, request, policy, progress)
+    looked_s = time.monotonic() - looking
     trainer.run(progress)
     trained = time.monotonic()
 
     measured = measure(
         policy,
         data.human,
+        base=base,
         beta=request.loss.beta,
         scoring=request.scoring,
         sampling=request.sampling,
@@ -88,10 +94,24 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         "distilled": policy.backbone.distilled,
         "seconds": round(time.monotonic() - began, 2),
         "stage_seconds": {
-            "train": round(trained - began, 2),
-            "measure": round(time.monotonic() - trained, 2),
+            "train": round(trained - began - looked_s, 2),
+            "measure": round(time.monotonic() - trained + looked_s, 2),
         },
     }
+
+
+def _base_looks(folder: RunFolder, request: TrainRequest, policy: Policy, progress: Progress) -> Looks | None:
+    """Drawn before anything is learned, so that no training is lost where so many images at once do not fit;
+    kept for a resume."""
+    kept = folder.path / "checkpoint" / "base_looks.json"
+    known = distributed.from_main(lambda: json.loads(kept.read_text()) if kept.exists() else None)
+    if known is not None:
+        return Looks(**known)
+    found = base_looks(policy, request.monitoring, request.sampling, progress)
+    if found is not None and distributed.is_main():
+        kept.parent.mkdir(exist_ok=True)
+        publish_json(kept, asdict(found))
+    return found
 
 
 def publish_judged(path: Path, judged: list[JudgedPair]) -> None:

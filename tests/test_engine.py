@@ -14,7 +14,7 @@ from pairs import human_pairs, self_pairs, tied_pairs
 from safetensors.torch import load_file, save_file
 from tiny_model import build_tiny_model
 
-from sail import backbones, cost
+from sail import backbones, cost, monitors
 from sail.backbones.stable_diffusion import StableDiffusion
 from sail.config import (
     CompareRequest,
@@ -521,7 +521,7 @@ def test_a_run_that_is_stopped_while_a_part_is_looked_for_ends_as_if_it_had_not_
 
         def stop_if_asked(self) -> None:
             snapshot = self.snapshot()
-            if snapshot.stage == "draw held-out prompts (policy)" and (self.path / "checkpoint").exists():
+            if snapshot.stage == "draw held-out prompts (policy)":
                 self.looks += 1
                 if self.looks == 3:
                     raise Stopped("Stopped on request.")
@@ -587,6 +587,26 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_adapter_bytes(model, propo
     assert folder.result()["sha256"] == trained.result()["sha256"]
 
 
+def test_base_is_drawn_before_it_is_trained_and_no_more_after_a_stop(
+    model, proposed, trained, tmp_path, monkeypatch
+):
+    drawn = []
+
+    def looks_of(policy, part, *rest):
+        drawn.append((part, len(folder.metrics())))
+        return plain(policy, part, *rest)
+
+    plain = monitors.looks_of
+    monkeypatch.setattr(monitors, "looks_of", looks_of)
+    folder = RunFolder.create(tmp_path / "run", trained.request(), pairs=human_pairs(proposed))
+    with pytest.raises(Stopped):
+        stop_at_first_step(folder)
+    execute(folder)
+    assert drawn == [("base", 0), ("policy", 6)]
+    for name in ("sha256", "diversity_ratio", "saturation_ratio"):
+        assert folder.result()[name] == trained.result()[name]
+
+
 def test_what_a_launcher_says_of_precision_and_accumulation_changes_no_step(
     model, proposed, trained, tmp_path, monkeypatch
 ):
@@ -604,7 +624,7 @@ def test_a_stop_is_heard_while_a_round_is_measured(model, proposed, trained, tmp
 
     class StopsWhenTrained(RunFolder):
         def stop_if_asked(self) -> None:
-            if self.snapshot().stage.startswith("draw held-out prompts"):
+            if self.snapshot().stage == "draw held-out prompts (policy)":
                 raise Stopped("Stopped on request.")
 
     with pytest.raises(Stopped):

@@ -459,6 +459,18 @@ def test_memory_that_runs_out_while_drawing_names_the_chunk(model, only_so_many,
     assert len(list(draw(policy, ("a red fox",), per_prompt=2, noise_seed=0, sampling=smaller))) == 1
 
 
+def test_memory_that_runs_out_with_the_chunk_is_said_before_anything_is_learned(
+    model, proposed, only_so_many, tmp_path
+):
+    # Two held-out prompts of two images, each with its prompt and without; the preview draws one.
+    request = test_engine.train_request(model)
+    folder = RunFolder.create(tmp_path / "run", request, pairs=human_pairs(proposed))
+    only_so_many(4, while_training=False)
+    with pytest.raises(MemoryError, match=r"6 images at once\. Set sampling\.chunk to 3"):
+        execute(folder)
+    assert not folder.metrics() and not (folder.path / "checkpoint").exists()
+
+
 def test_memory_that_runs_out_while_judging_names_the_chunk(model, only_so_many):
     policy, latents = policy_of(model), torch.randn(3, 4, 8, 8)
     at_once = gains(policy, "a red fox", latents, Scoring(draws=4), reference="base")

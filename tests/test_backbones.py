@@ -153,6 +153,25 @@ def test_images_are_decoded_as_the_pipeline_does(load, folder_of, name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+def test_on_a_gpu_images_are_decoded_and_encoded_one_by_one_to_the_same(load, folder_of, name):
+    on_cpu, pipeline = load(name), pipeline_of(folder_of(name))
+    on_gpu = type(on_cpu)(pipeline, torch.device("cuda"))
+    assert (on_cpu._pipeline.vae.use_slicing, pipeline.vae.use_slicing) == (False, True)
+    # Its weights are still here.
+    on_gpu.device = torch.device("cpu")
+    at_once = {"decoder": [], "encoder": []}
+    for part, seen in at_once.items():
+        own = getattr(pipeline.vae, part)
+        own.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(len(given[0])))
+    latents = noise_of(on_cpu, 3)
+    images_BHW3 = on_cpu.decode(latents)
+    assert (images_BHW3.int() - on_gpu.decode(latents).int()).abs().max() <= 1
+    images = [Image.fromarray(image.numpy()) for image in images_BHW3]
+    assert torch.allclose(on_cpu.encode(images, SIZE), on_gpu.encode(images, SIZE), atol=1e-5)
+    assert at_once == {"decoder": [1] * 3, "encoder": [1] * 3}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_guidance_changes_what_is_drawn(load, name):
     policy = Policy(load(name))
     noise = noise_of(policy.backbone)

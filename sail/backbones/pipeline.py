@@ -40,6 +40,10 @@ class PipelineBackbone(ABC):
         for module in pipeline.components.values():
             if isinstance(module, nn.Module):
                 module.requires_grad_(False).eval()
+        if device.type == "cuda":
+            # One image at a time: a chunk of large ones takes more memory than all that denoises them. On a
+            # CPU, whose bits hang on the batch, memory is not what is short.
+            pipeline.vae.enable_slicing()
         self.denoiser: nn.Module = getattr(pipeline, self.part)
         self._config: Any = self.denoiser.config
         self._checkpointing = False

@@ -127,6 +127,16 @@ def trainable(backbone: Backbone, *, changed: bool, **lora) -> Policy:
     return policy
 
 
+@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_gpu_that_only_emulates_bfloat16_computes_in_float32(monkeypatch, native, expected):
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native
+    )
+    model = ModelRef(source="any")
+    assert backbones._dtype(model, torch.device("cuda")) == expected
+    assert backbones._dtype(model, torch.device("cpu")) == torch.float32
+
+
 # Sampling
 
 

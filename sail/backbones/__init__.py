@@ -53,8 +53,8 @@ def pipeline_name(model: ModelRef) -> str:
 
 
 def _dtype(model: ModelRef, device: torch.device) -> torch.dtype:
-    """bf16 halves the memory of the frozen weights; on a CPU without matrix units for it fp32 is faster."""
+    """bf16 halves the memory of the frozen weights; where a device only emulates it fp32 is faster."""
     if model.precision == "auto":
-        on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if on_gpu else torch.float32
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if fast else torch.float32
     return getattr(torch, model.precision)

@@ -49,8 +49,9 @@ class Policy:
             lora_alpha=lora.alpha or lora.rank,
             target_modules=list(lora.targets or self.backbone.lora_targets),
         )
-        with torch.random.fork_rng():
-            torch.manual_seed(noise_seed)
+        # The CPU's alone: peft draws A there and then moves it.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(noise_seed)
             self._inject("policy", config)
 
     def load(self, part: str, folder: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -232,6 +233,21 @@ def test_a_new_adapter_changes_nothing_and_the_parts_differ_once_it_is_trained(m
     with aligned.acting_as("parent"):
         as_reference = drawn_latents(aligned)
     assert torch.equal(as_reference, drawn_latents(aligned))
+
+
+def test_a_new_adapter_is_drawn_from_its_seed_on_the_cpu_and_leaves_every_generator_alone(model, monkeypatch):
+    # Torch warns where it is to keep the state of several GPUs.
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("a GPU was seeded"))
+    before = torch.get_rng_state()
+    first, other = (policy_of(model) for _ in range(2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for policy in (first, other):
+            policy.add_trainable(Lora(rank=2), noise_seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
+    for one, two in zip(first.parameters().values(), other.parameters().values(), strict=True):
+        assert torch.equal(one, two)
 
 
 def test_an_adapter_is_folded_into_the_weights_to_draw_and_leaves_them_to_the_bit(model, trained):

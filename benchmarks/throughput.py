@@ -238,10 +238,11 @@ class Bench:
         latents = [encoded(self.backbone, images).cpu() for images in both]
         human, pairs = self.asked.pairs, range(len(both))
         judged = pairs[human:] if self.request().reuses_judged_draws else ()
+        conditioning = self.backbone.encode_prompts([*pixels.prompts, ""])
         return PairData(
             latents=latents,
             prompt_rows=list(pairs),
-            conditioning=self.backbone.encode_prompts([*pixels.prompts, ""]),
+            conditioning={name: rows.cpu() for name, rows in conditioning.items()},
             sides={"human": list(pairs[:human]), "self": list(pairs[human:]), "tie": []},
             human=[],
             open=[],

@@ -6,14 +6,15 @@ P pairs of a batch, 2P their winners, then their losers; C H W latent.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from sail.backbones.base import Backbone, Conditioning, take
+from sail.backbones.base import Backbone, Conditioning, join, take
 from sail.config import Optimisation, TrainRequest
 from sail.cost import MAX_LEARNED_JUDGED, ties_in_a_step
 from sail.judged import BothErrors, JudgedDraws, judged_draws
@@ -37,7 +38,7 @@ class PairData:
     """Winner and loser of each pair: 2 C H W."""
     prompt_rows: list[int]
     conditioning: Conditioning
-    """A row for each different prompt, and the empty prompt as the last row."""
+    """On the CPU: a row for each different prompt, and the empty prompt as the last row."""
     sides: dict[Source, list[int]]
     """Indices of the pairs to learn from, by who judged them, and of those to hold, the ties."""
     human: list[HumanPair]
@@ -109,12 +110,21 @@ def _indices(pairs: list[TrainingPair], side: str) -> list[int]:
 
 
 def _encode(policy: Policy, prompts: list[str], batch: int = 64) -> Conditioning:
-    parts = [policy.backbone.encode_prompts(prompts[i : i + batch]) for i in range(0, len(prompts), batch)]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    """On the CPU: thousands of prompts fill a GPU, and a step needs a few."""
+    encoded: Conditioning = {}
+    for first in range(0, len(prompts), batch):
+        for name, part in policy.backbone.encode_prompts(prompts[first : first + batch]).items():
+            if name not in encoded:
+                encoded[name] = part.new_empty((len(prompts), *part.shape[1:]), device="cpu")
+            encoded[name][first : first + batch] = part
+    return encoded
 
 
 class Batch:
-    """Pairs of one step. Winners come first, then losers; everything else is duplicated for both."""
+    """Pairs of one step, sent to the device when they are used: of its parts one at a time is there.
+
+    Winners come first, then losers; everything else is duplicated for both.
+    """
 
     def __init__(
         self,
@@ -127,38 +137,75 @@ class Batch:
         device: torch.device,
         known_P: Sequence[BothErrors | None] = (),
     ) -> None:
-        self._own = (latents_P2, noise_P, timesteps_P, human_P, prompt_rows, conditioning, device, known_P)
+        self._latents_P2, self._noise_P, self._timesteps_P = latents_P2, noise_P, timesteps_P
+        self._human_P, self._conditioning, self._device = human_P, conditioning, device
+        self._known_P = known_P or [None] * len(human_P)
         self.prompt_rows = prompt_rows
-        known_2P = [own and own[side] for side in (0, 1) for own in known_P or [None] * len(human_P)]
-        self.reference_error_2P = _sent(torch.tensor([error or 0.0 for error in known_2P]), device)
-        """The frozen reference's, 0 where it is not known."""
-        unknown = [row for row, error in enumerate(known_2P) if error is None]
-        self.unknown_M = _sent(torch.tensor(unknown, dtype=torch.long), device)
-        """Rows of the 2P where it is not known."""
-        self.latents_2P = _sent(torch.cat([latents_P2[:, 0], latents_P2[:, 1]]), device)
-        # One noise and one timestep for both: the margin compares images, not draws.
-        self.noise_2P = _sent(noise_P, device).repeat(2, 1, 1, 1)
-        self.timesteps_2P = _sent(timesteps_P, device).repeat(2)
-        self.human_P = _sent(human_P, device)
-        self.conditioning_2P = take(conditioning, [*prompt_rows, *prompt_rows])
 
     def __len__(self) -> int:
-        return len(self.human_P)
+        return len(self._human_P)
+
+    @cached_property
+    def reference_error_2P(self) -> Tensor:
+        """The frozen reference's, 0 where it is not known."""
+        return self._sent(torch.tensor([error or 0.0 for error in self._known_2P]))
+
+    @cached_property
+    def unknown_M(self) -> Tensor:
+        """Rows of the 2P where it is not known."""
+        unknown = [row for row, error in enumerate(self._known_2P) if error is None]
+        return self._sent(torch.tensor(unknown, dtype=torch.long))
+
+    @property
+    def _known_2P(self) -> list[float | None]:
+        return [own and own[side] for side in (0, 1) for own in self._known_P]
+
+    @cached_property
+    def latents_2P(self) -> Tensor:
+        return self._sent(torch.cat([self._latents_P2[:, 0], self._latents_P2[:, 1]]))
+
+    @cached_property
+    def noise_2P(self) -> Tensor:
+        # One noise and one timestep for both: the margin compares images, not draws.
+        return self._sent(self._noise_P).repeat(2, 1, 1, 1)
+
+    @cached_property
+    def timesteps_2P(self) -> Tensor:
+        return self._sent(self._timesteps_P).repeat(2)
+
+    @cached_property
+    def human_P(self) -> Tensor:
+        return self._sent(self._human_P)
+
+    @cached_property
+    def conditioning_2P(self) -> Conditioning:
+        told_P = take(self._conditioning, self.prompt_rows)
+        told_P = {name: self._sent(tensor) for name, tensor in told_P.items()}
+        return join(told_P, told_P)
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        """To the device, without waiting for what that still computes."""
+        if self._device.type == "cuda":
+            # From other memory a copy may wait.
+            tensor = tensor.pin_memory()
+        return tensor.to(self._device, non_blocking=True)
 
     def slice(self, first: int, last: int) -> Batch:
-        latents_P2, noise_P, timesteps_P, human_P, rows, conditioning, device, known_P = self._own
         cut = slice(first, last)
-        cut_tensors = (latents_P2[cut], noise_P[cut], timesteps_P[cut], human_P[cut])
-        return Batch(*cut_tensors, rows[cut], conditioning, device, known_P[cut])
+        return Batch(
+            self._latents_P2[cut],
+            self._noise_P[cut],
+            self._timesteps_P[cut],
+            self._human_P[cut],
+            self.prompt_rows[cut],
+            self._conditioning,
+            self._device,
+            self._known_P[cut],
+        )
 
-    def parts(self, most: int) -> list[Batch]:
+    def parts(self, most: int) -> Iterator[Batch]:
         """In order, each of at most so many pairs."""
-        return [self.slice(first, first + most) for first in range(0, len(self), most)]
-
-
-def _sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """On `device`, without waiting for what it still computes."""
-    return tensor.to(device, non_blocking=True)
+        return (self.slice(first, first + most) for first in range(0, len(self), most))
 
 
 class Batches:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from weakref import ref
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from sail import backbones, cost
 from sail.__main__ import app
 from sail.backbones import Backbone
 from sail.backbones.base import take
-from sail.batches import Batch
+from sail.batches import Batch, _encode
 from sail.config import (
     ExportRequest,
     LoopSettings,
@@ -386,6 +387,35 @@ def test_winner_and_loser_share_all_of_their_conditioning(load, name):
     for name_, expected_P in backbone.encode_prompts([PROMPTS[1], PROMPTS[0], ""]).items():
         assert torch.allclose(batch.conditioning_2P[name_][:3], expected_P, atol=1e-5)
         assert name_ == "guidance" or not torch.allclose(expected_P[0], expected_P[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_run_keeps_its_prompts_as_they_were_computed_part_by_part(load, name):
+    prompts = [*PROMPTS, "a fox", "a pizza", ""]
+    policy = Policy(load(name, precision="bfloat16"))
+    parts = [policy.backbone.encode_prompts(prompts[first : first + 2]) for first in (0, 2, 4)]
+    kept = _encode(policy, prompts, batch=2)
+    assert set(kept) == EXPECTED[name]
+    for name_, rows in kept.items():
+        assert torch.equal(rows, torch.cat([part[name_] for part in parts]))
+        # Float32 would say no more, in twice the memory.
+        assert rows.dtype == (torch.float32 if name_ == "guidance" else torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_of_a_step_only_the_part_that_is_used_is_on_the_device(load, name):
+    backbone = load(name)
+    conditioning = _encode(Policy(backbone), [*PROMPTS, ""])
+    latents_P2 = noise_of(backbone, 10).unflatten(0, (5, 2))
+    draws = latents_P2[:, 0], torch.arange(5), torch.ones(5).bool(), [0, 1, 2, 1, 0]
+    batch = Batch(latents_P2, *draws, conditioning, torch.device("meta"))
+    before: list[ref[Tensor]] = []
+    for part, rows in zip(batch.parts(2), (4, 4, 2), strict=True):
+        assert not any(tensor() is not None for tensor in before)
+        sent = [part.latents_2P, part.noise_2P, part.timesteps_2P, *part.conditioning_2P.values()]
+        assert {(tensor.device.type, len(tensor)) for tensor in sent} == {("meta", rows)}
+        before = [ref(tensor) for tensor in sent]
+        del sent
 
 
 @pytest.mark.parametrize("name", FAMILIES)

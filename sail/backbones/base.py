@@ -54,8 +54,9 @@ class Backbone(Protocol):
         ...
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """Conditioning of a batch of prompts, float32; "" is no prompt, as the family takes it.
+        """Conditioning of a batch of prompts; "" is no prompt, as the family takes it.
 
+        Of the precision that it was computed in, since `predict` asks in the denoiser's own.
         What depends on the image and not on the prompt, such as its size, is not in it: `predict` sees the
         latents. Where guidance is an input of the denoiser it is in it, at the value to learn and judge with.
         """

@@ -32,7 +32,7 @@ class Flux(FlowMatching):
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         embeds, pooled, _ = self._pipeline.encode_prompt(list(prompts), device=self.device)
-        encoded = {"prompt_embeds": embeds.float(), "pooled_prompt_embeds": pooled.float()}
+        encoded = {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
         if self._config.guidance_embeds:
             encoded["guidance"] = torch.full((len(prompts),), GUIDANCE, device=self.device)
         return encoded

@@ -28,7 +28,7 @@ class StableDiffusion3(FlowMatching):
         embeds, _, pooled, _ = self._pipeline.encode_prompt(
             list(prompts), None, None, device=self.device, do_classifier_free_guidance=False
         )
-        return {"prompt_embeds": embeds.float(), "pooled_prompt_embeds": pooled.float()}
+        return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
     def _denoise(self, noisy_BCHW: Tensor, timesteps_B: Tensor, conditioning: Conditioning) -> Tensor:
         return self.denoiser(

@@ -30,7 +30,7 @@ class StableDiffusionXL(Diffusion):
             # What "no prompt" was in its training, and is in its pipeline.
             is_told_B = torch.tensor([prompt != "" for prompt in prompts], device=self.device)
             embeds, pooled = embeds * is_told_B[:, None, None], pooled * is_told_B[:, None]
-        return {"prompt_embeds": embeds.float(), "pooled_prompt_embeds": pooled.float()}
+        return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
     def _denoise(self, noisy_BCHW: Tensor, timesteps_B: Tensor, conditioning: Conditioning) -> Tensor:
         added = {

@@ -28,7 +28,7 @@ class StableDiffusion(Diffusion):
         embeds, _ = self._pipeline.encode_prompt(
             list(prompts), self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
-        return {"prompt_embeds": embeds.float()}
+        return {"prompt_embeds": embeds}
 
     def _denoise(self, noisy_BCHW: Tensor, timesteps_B: Tensor, conditioning: Conditioning) -> Tensor:
         return self.denoiser(

@@ -213,7 +213,8 @@ class Runner:
         if folder.result() is None:
             child = self._children.get((store.folder, run.id))
             status = child.poll() if child else None
-            self._end(store, run, status=status, message=why_ended(folder, status))
+            forced = "It was ended by force. Resume goes on." if run.payload.get("by_force") else None
+            self._end(store, run, status=status, message=forced or why_ended(folder, status))
         else:
             self._take_in(store, run, folder)
 

@@ -360,7 +360,7 @@ def test_a_run_that_does_not_answer_a_stop_is_ended_and_can_be_resumed(
     settings.clear()
     runner.end(store, run.id, by="bob")
     wait_for(lambda: other.run(second.id).what == "done")
-    assert "signal 15" in runner.view(store, store.run(run.id)).message
+    assert "ended by force" in runner.view(store, store.run(run.id)).message
     forced = [event for event in store.run_history(run) if event["payload"].get("by_force")]
     assert [event["by"] for event in forced] == ["bob"]
     runner.resume(store, run.id, by="ann")

@@ -197,7 +197,15 @@ def export(store: Store, *, by: str) -> Run:
         facts=export_facts(policy),
     )
     adapters = {policy.sha256: Path(policy.adapter)}
-    return create(store, "export", round_number=policy.round, by=by, build=lambda: (request, (), adapters))
+    return create(
+        store,
+        "export",
+        round_number=policy.round,
+        by=by,
+        # The adapter alone is written; but of a single file the model card names what reads it.
+        needs_model=project.model.source.endswith(".safetensors"),
+        build=lambda: (request, (), adapters),
+    )
 
 
 def export_facts(policy: Round) -> dict[str, str | int | float | bool | None]:
@@ -349,6 +357,7 @@ def create(
     build: Callable[[], Parts],
     facts: Mapping[str, Any] | None = None,
     each: bool = False,
+    needs_model: bool = True,
 ) -> Run:
     """Publish the run folder, then record the run: a crash in between leaves a folder nobody looks at.
 
@@ -358,7 +367,8 @@ def create(
         for run in store.runs():
             if run.unfinished and run.job == job and (not each or run.by == by):
                 raise ValueError(f"Run {run.id} does that already. Wait for it, or stop it in Rounds.")
-        _require_model(store)
+        if needs_model:
+            _require_model(store)
         request, pairs, adapters = build()
         number = _free_number(store)
         folder = f"{number:04d}-{getattr(request, 'kind')}"  # noqa: B009

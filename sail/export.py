@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from sail import __version__, backbones
-from sail.config import ExportRequest
+from sail.config import HUB_ID, ExportRequest
 from sail.policy import canonical
 from sail.runfolder import ADAPTER_FILE, Progress, RunFolder, publish, publish_text, sha256_file
 
@@ -119,7 +119,8 @@ def model_card(request: ExportRequest, *, is_unet: bool) -> str:
         f"| {name} | {_shown(value)} |" for name, value in {"round": request.round, **request.facts}.items()
     )
     # A folder's full path would tell strangers about a machine and help nobody; its name is what counts.
-    is_local = Path(request.model.source).exists()
+    # A folder that was moved is none of the hub's either.
+    is_local = Path(request.model.source).exists() or not HUB_ID.fullmatch(request.model.source)
     model = Path(request.model.source).name if is_local else request.model.source
     base = model + (f" at {request.model.revision}" if request.model.revision else "")
     revision = f', revision="{request.model.revision}"' if request.model.revision else ""

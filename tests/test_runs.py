@@ -24,7 +24,7 @@ from annotator.runs import Runner, why_ended
 from annotator.store import DATABASE, Store
 from sail.config import LoopSettings, ModelRef
 from sail.records import JudgedPair
-from sail.runfolder import RunFolder, Snapshot, publish_json, publish_lines
+from sail.runfolder import ADAPTER_FILE, Progress, RunFolder, Snapshot, publish_json, publish_lines
 
 
 @pytest.fixture
@@ -328,6 +328,22 @@ def test_a_model_that_went_away_is_said_before_anything_is_queued(store: Store) 
     with pytest.raises(ValueError, match="No model at '/nowhere'"):
         jobs.draw(store, 1, by="ann")
     assert store.runs() == []
+
+
+def test_a_lora_is_exported_although_its_model_is_not_there(store: Store) -> None:
+    # By the real exporter, which has to do without the model as well.
+    from sail.export import export
+
+    label_all(store)
+    run_now(store, jobs.train(store, by="ann"))
+    shutil.rmtree(store.project().model.source)
+    with pytest.raises(ValueError, match="No model at"):
+        jobs.propose(store, by="ann")
+    folder = RunFolder(store.run_folder(jobs.export(store, by="ann")))
+    export(folder, folder.request(), Progress(folder))
+    card = (folder.path / "export" / "README.md").read_text()
+    assert (folder.path / "export" / "lora" / ADAPTER_FILE).is_file()
+    assert 'from_pretrained("p-model")' in card and str(store.folder.parent) not in card
 
 
 def test_a_stop_while_a_run_starts_is_obeyed(store: Store) -> None:

@@ -105,7 +105,9 @@ export const beforeTraining = (keep) => keepers.push(keep);
 /** Asks for the next round, once all that was said on this page is with the server. */
 export async function train(settings = {}) {
   for (const keep of keepers) await keep();
-  return ask(`${base}/runs`, { job: "train", ...settings });
+  const run = await ask(`${base}/runs`, { job: "train", ...settings });
+  trouble(run.left_out ?? "", "left out");
+  return run;
 }
 
 /** Runs an action of a button: locked meanwhile, and a refusal is shown. */

@@ -76,6 +76,7 @@ export function tree(place, said) {
           `${percent(round.kept)} of what it learned is kept, since all of it would go too far: ${round.cut_because.join(" ")}`,
         ),
       h("p", { class: "sail-dim" }, line.filter(Boolean).join(" · ")),
+      round.left_out && h("p", { class: "sail-dim" }, round.left_out),
       figures(round),
     ];
   }

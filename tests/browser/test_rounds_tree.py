@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from annotating import decide_audit, make_store, proposed, run_now, wait_for
+from annotating import decide_audit, drawn, label, make_store, proposed, run_now, wait_for
 from labelling import App, open_page, open_tab, start_app, watched
 from playwright.sync_api import Browser, Page, expect
 
@@ -217,6 +217,24 @@ def test_a_reload_in_the_middle_of_a_run_shows_the_same_run_and_follows_it(
     expect(row).to_have_attribute("data-state", "stopped")
     expect(page.get_by_test_id("next")).to_contain_text("Stopped at step 35.")
     assert [one.what for one in store.runs() if one.job == "train"] == ["done", "ended"]
+    store.close()
+
+
+def test_pairs_whose_files_are_gone_are_said_when_training_is_asked_for_and_in_the_round(
+    grown: Store, app: App, page: Page
+) -> None:
+    store = make_store(grown.folder.parent / "lost")
+    for pair in drawn(store, 6):
+        label(store, pair, "left")
+    Path(store.human_pairs()[0].winner.file).unlink()
+    page.goto(f"{app.address}/?project=lost&tab=rounds")
+    page.get_by_test_id("next-action").click()
+    said = re.compile(r"1 judged pair is left out: runs/\S+ is gone")
+    expect(page.locator(".sail-trouble")).to_have_text(said)
+    (run,) = [one for one in store.runs() if one.job == "train"]
+    wait_for(lambda: not store.run(run.id).unfinished)
+    run_now(store, jobs.train(store, by="ann"))
+    expect(page.get_by_test_id("round-0")).to_contain_text(said)
     store.close()
 
 

@@ -10,7 +10,13 @@ from weakref import ref
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DiffusionPipeline,
+    EDMEulerScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
 from diffusers.utils import convert_state_dict_to_kohya
 from peft.tuners.tuners_utils import BaseTunerLayer
 from PIL import Image
@@ -23,6 +29,7 @@ from sail import backbones, cost
 from sail.__main__ import app
 from sail.backbones import Backbone
 from sail.backbones.base import take
+from sail.backbones.sdxl import StableDiffusionXL
 from sail.batches import Batch, _encode
 from sail.config import (
     ExportRequest,
@@ -346,6 +353,24 @@ def test_with_zero_terminal_snr_our_sampler_draws_what_the_pipeline_draws(load, 
     theirs = drawn_by_pipeline(pipeline, noise, guidance=guidance)
     assert pipeline.scheduler.timesteps[0] == 999 and torch.isfinite(ours).all()
     assert torch.allclose(ours, theirs, atol=1e-4 * float(theirs.std()))
+
+
+@pytest.mark.parametrize("name", ["ddim", "ddpm"])
+def test_latents_are_never_clipped_whatever_the_scheduler_leaves_open(folder_of, name):
+    pipeline = pipeline_of(folder_of("sdxl"))
+    pipeline.scheduler = EulerDiscreteScheduler(beta_schedule="scaled_linear")
+    backbone = StableDiffusionXL(pipeline, torch.device("cpu"))
+    solver, far = backbone.solver(name, 1, (4, 4, 6)), torch.full((1, 4, 4, 6), 5.0)
+    noisy = backbone.noisy(far, torch.zeros_like(far), solver.timesteps)
+    found = solver.step(torch.zeros_like(far), solver.timesteps[0], noisy).pred_original_sample
+    assert torch.allclose(found, far, atol=1e-4)
+
+
+def test_a_schedule_that_is_none_of_betas_is_refused(folder_of):
+    pipeline = pipeline_of(folder_of("sdxl"))
+    pipeline.scheduler = EDMEulerScheduler()
+    with pytest.raises(ValueError, match="EDMEulerScheduler, has no beta schedule"):
+        StableDiffusionXL(pipeline, torch.device("cpu"))
 
 
 # Conditioning

@@ -5,6 +5,8 @@ Knows no text encoder. B batch, C H W latent.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from diffusers import (
     DDIMScheduler,
@@ -17,19 +19,29 @@ from torch import Tensor
 from sail.backbones.base import Solver
 from sail.backbones.pipeline import PipelineBackbone
 
+UNBOUNDED = {"clip_sample": False, "thresholding": False}
+"""Latents, unlike pixels, have no bounds; a configuration that says nothing of clipping would get it."""
 SOLVERS = {
-    "auto": DPMSolverMultistepScheduler,
-    "dpm++": DPMSolverMultistepScheduler,
-    "ddim": DDIMScheduler,
-    "ddpm": DDPMScheduler,
+    "auto": DPMSolverMultistepScheduler.from_config,
+    "dpm++": DPMSolverMultistepScheduler.from_config,
+    "ddim": partial(DDIMScheduler.from_config, **UNBOUNDED),
+    "ddpm": partial(DDPMScheduler.from_config, **UNBOUNDED),
 }
 
 
 class Diffusion(PipelineBackbone):
-    """x_t = a_t x_0 + b_t noise, with the pipeline's own schedule."""
+    """x_t = a_t x_0 + b_t noise, with the pipeline's own schedule.
+
+    ValueError where that is none of betas.
+    """
 
     def __init__(self, pipeline: DiffusionPipeline, device: torch.device) -> None:
         super().__init__(pipeline, device)
+        if "beta_schedule" not in pipeline.scheduler.config:
+            raise ValueError(
+                f"The model's scheduler, {type(pipeline.scheduler).__name__}, has no beta schedule, and "
+                f"{self.pipeline_class.__name__} is known with no other. Take a model with one."
+            )
         self._schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
         self.num_train_timesteps = int(self._schedule.config.num_train_timesteps)
 
@@ -48,6 +60,6 @@ class Diffusion(PipelineBackbone):
         raise ValueError(f"Prediction type {kind} is not known. Known: epsilon, v_prediction.")
 
     def solver(self, name: str, steps: int, shape: tuple[int, ...]) -> Solver:
-        scheduler = SOLVERS[name].from_config(self._pipeline.scheduler.config)
+        scheduler = SOLVERS[name](self._pipeline.scheduler.config)
         scheduler.set_timesteps(steps, device=self.device)
         return scheduler

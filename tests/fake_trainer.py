@@ -15,7 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy
 from PIL import Image
+from safetensors.numpy import save_file
 
 from sail.config import CompareRequest, ExportRequest, ProposeRequest, TrainRequest
 from sail.records import Candidate, CandidateSet, Interval, JudgedPair, SelfPair, human_margin
@@ -166,7 +168,10 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
     publish_json(samples / "prompts.json", ["a fox"])
     adapter = folder.path / "adapter"
     adapter.mkdir(exist_ok=True)
-    (adapter / ADAPTER_FILE).write_bytes(json.dumps([pair.model_dump() for pair in pairs]).encode())
+    # A LoRA of one module, that is another one where the pairs are.
+    weights = {f"unet.mid.lora_{side}.weight": numpy.ones((1, 1), numpy.float32) for side in "AB"}
+    said = {"pairs": json.dumps([pair.model_dump() for pair in pairs])}
+    save_file(weights, adapter / ADAPTER_FILE, metadata=said)
     held_out = [pair for pair in pairs if pair.held_out]
     human = [pair for pair in pairs if pair.source == "human"]
     judged = [

@@ -272,6 +272,12 @@ def trainable(backbone: Backbone, lora: Lora) -> Policy:
 
 def measured(bench: Bench) -> dict[str, Any]:
     """All figures of one model: rates, ratios, the largest difference of losses."""
+    # The public scripts leave the text encoders on the device.
+    with bench.plain_backbone.encoding():
+        return _measured(bench)
+
+
+def _measured(bench: Bench) -> dict[str, Any]:
     asked, clock = bench.asked, Clock(bench.backbone.device)
     pixels = bench.pixels()
     data, lora = bench.data(pixels), bench.settings.lora

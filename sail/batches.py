@@ -112,11 +112,12 @@ def _indices(pairs: list[TrainingPair], side: str) -> list[int]:
 def _encode(policy: Policy, prompts: list[str], batch: int = 64) -> Conditioning:
     """On the CPU: thousands of prompts fill a GPU, and a step needs a few."""
     encoded: Conditioning = {}
-    for first in range(0, len(prompts), batch):
-        for name, part in policy.backbone.encode_prompts(prompts[first : first + batch]).items():
-            if name not in encoded:
-                encoded[name] = part.new_empty((len(prompts), *part.shape[1:]), device="cpu")
-            encoded[name][first : first + batch] = part
+    with policy.backbone.encoding():
+        for first in range(0, len(prompts), batch):
+            for name, part in policy.backbone.encode_prompts(prompts[first : first + batch]).items():
+                if name not in encoded:
+                    encoded[name] = part.new_empty((len(prompts), *part.shape[1:]), device="cpu")
+                encoded[name][first : first + batch] = part
     return encoded
 
 

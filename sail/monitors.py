@@ -47,6 +47,7 @@ def judged_pairs(
     if not pairs:
         return []
     own = distributed.share(range(len(pairs)))
+    policy.backbone.expect([pairs[index].prompt] for index in own)
     progress.stage(what, len(own))
     found: dict[int, Tensor] = {}
     with distributed.together():

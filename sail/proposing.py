@@ -56,14 +56,17 @@ def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> d
         policy.play("policy", strength=request.draw_strength)
     else:
         policy.play("base")
+    skip = done_or_of_others(len(request.prompts), request.num_candidates, request.sampling, done)
     drawn_prompts = draw(
         policy,
         request.prompts,
         per_prompt=request.num_candidates,
         noise_seed=request.noise_seed,
         sampling=request.sampling,
-        skip=done_or_of_others(len(request.prompts), request.num_candidates, request.sampling, done),
+        skip=skip,
     )
+    if request.scoring:
+        policy.backbone.expect([prompt] for index, prompt in enumerate(request.prompts) if index not in skip)
     with distributed.together():
         for drawn in drawn_prompts:
             prompt = request.prompts[drawn.prompt_index]

@@ -97,7 +97,7 @@ def both_errors(
     backbone = policy.backbone
     count, channels, height, width = latents_NCHW.shape
     bank = bank_of(prompt, count, (channels, height, width), backbone.num_train_timesteps, scoring)
-    conditioning = backbone.encode_prompts([prompt])
+    conditioning = backbone.conditioning_of([prompt])
     asked, chunk = (latents_NCHW, conditioning, bank), scoring.chunk
     return (
         draw_errors(policy, reference, *asked, chunk=chunk),

@@ -6,7 +6,7 @@ B images of a chunk, C H W latent.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,9 +45,9 @@ def draw(
 
     A prompt with more images than a chunk is drawn in several.
     """
-    for indices in prompt_chunks(len(prompts), per_prompt, sampling):
-        if skip.issuperset(indices):
-            continue
+    to_draw = [one for one in prompt_chunks(len(prompts), per_prompt, sampling) if not skip.issuperset(one)]
+    policy.backbone.expect(_different(prompts[i] for i in indices) for indices in to_draw)
+    for indices in to_draw:
         images = [(prompts[i], own) for i in indices for own in range(per_prompt)]
         chunks = [images[at : at + sampling.chunk] for at in range(0, len(images), sampling.chunk)]
         latents = torch.cat([_draw_chunk(policy, chunk, noise_seed, sampling) for chunk in chunks])
@@ -77,6 +77,10 @@ def done_or_of_others(
     return frozenset(range(count)) - own | done
 
 
+def _different(prompts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(prompts))
+
+
 def _draw_chunk(
     policy: Policy, images: Sequence[tuple[str, int]], noise_seed: int, sampling: Sampling
 ) -> Tensor:
@@ -84,9 +88,9 @@ def _draw_chunk(
     shape = policy.backbone.latent_shape(sampling.size)
     generators = [generator_of(noise_seed, prompt, index) for prompt, index in images]
     noise_BCHW = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
-    prompts = list(dict.fromkeys(prompt for prompt, _ in images))
+    prompts = _different(prompt for prompt, _ in images)
     rows = [prompts.index(prompt) for prompt, _ in images]
-    conditioning = take(policy.backbone.encode_prompts(prompts), rows)
+    conditioning = take(policy.backbone.conditioning_of(prompts), rows)
     with memory.named("sampling.chunk", sampling.chunk), policy.folded():
         return denoise(policy, noise_BCHW, conditioning, generators, sampling)
 
@@ -106,7 +110,7 @@ def denoise(
     conditioning = backbone.at_guidance(conditioning, sampling.guidance)
     guided = sampling.guidance > 1 and not backbone.distilled
     if guided:
-        empty = take(backbone.encode_prompts([""]), [0] * len(latents))
+        empty = take(backbone.conditioning_of([""]), [0] * len(latents))
         conditioning = join(empty, conditioning)
     # The other solvers take no noise after the first; only the ancestral solver uses the generators.
     extra = {"generator": generators} if sampling.solver == "ddpm" else {}

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from weakref import ref
@@ -38,14 +39,16 @@ from sail.config import (
     ModelRef,
     Monitoring,
     Optimisation,
+    ProposeRequest,
     Sampling,
     Scoring,
 )
 from sail.export import KOHYA_FILE
 from sail.loss import denoising_error, diffusion_dpo
+from sail.monitors import HumanPair, judged_pairs
 from sail.policy import Policy
 from sail.reward import draw_weights, gains, implicit_reward
-from sail.runfolder import ADAPTER_FILE, RunFolder, sha256_file
+from sail.runfolder import ADAPTER_FILE, Progress, RunFolder, sha256_file
 from sail.running import execute
 from sail.sampling import denoise, draw
 
@@ -513,6 +516,131 @@ def test_flux_is_told_the_guidance_it_learns_with_and_where_every_patch_is(load,
     assert seen["timestep"].max() <= 1 and seen["timestep"].shape == (6,)
     assert seen["img_ids"].tolist() == [[0, row, column] for row in range(2) for column in range(3)]
     assert seen["txt_ids"].shape == (seen["encoder_hidden_states"].shape[1], 3) and not seen["txt_ids"].any()
+
+
+# Text encoders on a GPU
+
+
+@pytest.fixture
+def pretend_gpu(monkeypatch) -> torch.device:
+    """A device of another type than the CPU; what is sent there is a copy on the CPU."""
+    device, here, plain = torch.device("meta"), torch.device("cpu"), Tensor.to
+
+    def to(self: Tensor, *positional, **named):
+        if device not in (*positional, *named.values()):
+            return plain(self, *positional, **named)
+        positional = [here if one == device else one for one in positional]
+        named = {name: here if one == device else one for name, one in named.items()}
+        return plain(self.clone(), *positional, **named)
+
+    monkeypatch.setattr(Tensor, "to", to)
+    return device
+
+
+class Trips:
+    """Where the text encoders of a backbone are, and what is encoded, in batches of each trip."""
+
+    def __init__(self, backbone: Backbone, monkeypatch) -> None:
+        self._backbone = backbone
+        self._at_home = self._places()
+        self.trips: list[list[list[str]]] = []
+        plain, bring = backbone._encode_prompts, backbone.encoding
+
+        def encode(prompts):
+            assert not set(self._places()) & set(self._at_home), "encoded where the encoders are kept"
+            self.trips[-1].append(list(prompts))
+            return plain(prompts)
+
+        @contextmanager
+        def encoding():
+            if self.at_home:
+                self.trips.append([])
+            with bring():
+                yield
+
+        monkeypatch.setattr(backbone, "_encode_prompts", encode)
+        monkeypatch.setattr(backbone, "encoding", encoding)
+
+    def _places(self) -> list[int]:
+        parts = self._backbone._pipeline.components.items()
+        encoders = [module for name, module in parts if "text_encoder" in name and module is not None]
+        return [own.data_ptr() for module in encoders for own in (*module.parameters(), *module.buffers())]
+
+    @property
+    def at_home(self) -> bool:
+        return self._places() == self._at_home
+
+
+@pytest.fixture
+def far(folder_of, pretend_gpu, monkeypatch) -> tuple[Backbone, Trips]:
+    """A model of three text encoders on a GPU."""
+    backbone = backbones.load(ModelRef(source=str(folder_of("sd3")), precision="float32"), pretend_gpu)
+    # It has none of a GPU's arithmetic.
+    monkeypatch.setattr("sail.backbones.pipeline.torch.autocast", lambda *_, **__: nullcontext())
+    return backbone, Trips(backbone, monkeypatch)
+
+
+def test_text_encoders_are_on_a_gpu_only_while_they_encode(far, load):
+    backbone, trips = far
+    found = backbone.encode_prompts(PROMPTS)
+    for name, rows in load("sd3").encode_prompts(PROMPTS).items():
+        assert torch.equal(found[name], rows)
+    assert trips.trips == [[list(PROMPTS)]] and trips.at_home
+    with pytest.raises(ValueError, match="text input"):
+        backbone.encode_prompts([1])
+    assert trips.at_home
+
+
+def test_a_runs_prompts_are_encoded_in_one_trip(far):
+    backbone, trips = far
+    _encode(Policy(backbone), ["a fox", "a pizza", ""], batch=1)
+    assert trips.trips == [[["a fox"], ["a pizza"], [""]]] and trips.at_home
+
+
+def test_drawing_and_judging_take_a_trip_for_many_prompts_and_none_the_second_time(
+    far, load, tmp_path, monkeypatch
+):
+    backbone, trips = far
+    sha256 = trainable(load("sd3"), changed=True).save(tmp_path / "adapter")
+    request = ProposeRequest(
+        model=ModelRef(source=str(tmp_path)),
+        adapter=sha256,
+        prompts=[f"a red fox {number}" for number in range(5)],
+        num_candidates=2,
+        sampling=QUICK.model_copy(update={"chunk": 4}),
+        scoring=Scoring(draws=2),
+    )
+    one_by_one = [[prompt] for prompt in request.prompts]
+    found = []
+    for name, own in (("far", backbone), ("near", load("sd3"))):
+        monkeypatch.setattr("sail.backbones.load", lambda *_, own=own, **__: own)
+        folder = RunFolder.create(tmp_path / name, request, adapters={sha256: tmp_path / "adapter"})
+        execute(folder)
+        files = [load_file(folder.path / one.latents) for one in folder.candidate_sets()]
+        found.append([file[key] for file in files for key in ("latents", "gains", "reference_errors")])
+    assert all(map(torch.equal, *found))
+    # The last chunk is one prompt, which is judged as well.
+    by_chunk = [[*request.prompts[:2]], [*request.prompts[2:4]]]
+    assert trips.trips == [by_chunk, [[""]], one_by_one] and trips.at_home
+
+    pairs = [HumanPair(prompt, prompt, noise_of(backbone), False) for prompt in request.prompts]
+    judge = partial(judged_pairs, Policy(backbone), pairs, request.scoring, progress=Progress(folder))
+    judge()
+    assert len(trips.trips) == 3
+    backbone._kept.clear()
+    judge()
+    assert trips.trips[3:] == [one_by_one]
+
+
+def test_prompts_are_kept_up_to_a_bound_those_asked_for_last(load, monkeypatch):
+    backbone, encoded = load("stable_diffusion"), []
+    plain = backbone._encode_prompts
+    monkeypatch.setattr(backbone, "_encode_prompts", lambda asked: encoded.append(*asked) or plain(asked))
+    monkeypatch.setattr("sail.backbones.pipeline.MOST_KEPT", 2)
+    for prompt in ("fox", "pizza", "fox", "a", "fox", "pizza"):
+        found = backbone.conditioning_of([prompt])
+        assert torch.equal(found["prompt_embeds"], plain([prompt])["prompt_embeds"])
+    assert encoded == ["fox", "pizza", "a", "pizza"]
 
 
 # Reward and loss

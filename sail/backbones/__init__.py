@@ -44,7 +44,7 @@ def load(
     pipeline = loading.read(
         family.pipeline_class, location, config, _dtype(model, device), family.load_options
     )
-    return family(pipeline.to(device), device)
+    return family(pipeline, device)
 
 
 def pipeline_name(model: ModelRef) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -60,6 +61,21 @@ class Backbone(Protocol):
         What depends on the image and not on the prompt, such as its size, is not in it: `predict` sees the
         latents. Where guidance is an input of the denoiser it is in it, at the value to learn and judge with.
         """
+        ...
+
+    def encoding(self) -> AbstractContextManager[None]:
+        """To encode many batches in: text encoders come to a GPU once, and are on the CPU at other times."""
+        ...
+
+    def conditioning_of(self, prompts: Sequence[str]) -> Conditioning:
+        """As `encode_prompts`, and kept: the same batch asked for again is not encoded again.
+
+        Where a batch must be encoded on a GPU, so are those that are expected next.
+        """
+        ...
+
+    def expect(self, batches: Iterable[Sequence[str]]) -> None:
+        """That `conditioning_of` will be asked for these, in this order."""
         ...
 
     def at_guidance(self, conditioning: Conditioning, guidance: float) -> Conditioning:

@@ -29,8 +29,7 @@ class Flux(FlowMatching):
     lora_targets = (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
     distilled = True
 
-    @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+    def _encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         embeds, pooled, _ = self._pipeline.encode_prompt(list(prompts), device=self.device)
         encoded = {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
         if self._config.guidance_embeds:

@@ -6,8 +6,9 @@ B batch, C H W latent.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
@@ -20,6 +21,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from sail.backbones.base import Conditioning
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+MOST_KEPT = 256
+"""Prompts whose conditioning is kept: Flux's take a GiB of the CPU's memory in bf16."""
+AHEAD = 64
+"""Prompts that are encoded while the text encoders are on a GPU."""
 
 
 class PipelineBackbone(ABC):
@@ -37,9 +42,18 @@ class PipelineBackbone(ABC):
     def __init__(self, pipeline: DiffusionPipeline, device: torch.device) -> None:
         self._pipeline = pipeline
         self.device = device
-        for module in pipeline.components.values():
+        self._encoders: list[nn.Module] = []
+        for name, module in pipeline.components.items():
             if isinstance(module, nn.Module):
                 module.requires_grad_(False).eval()
+                if name.startswith("text_encoder"):
+                    self._encoders.append(module.cpu())
+                else:
+                    module.to(device)
+        self._encoders_are_here = device.type == "cpu"
+        self._expected: dict[tuple[str, ...], None] = {}
+        self._kept: dict[tuple[str, ...], Conditioning] = {}
+        """On the CPU, what was asked for last at the end."""
         if device.type == "cuda":
             # One image at a time: a chunk of large ones takes more memory than all that denoises them. On a
             # CPU, whose bits hang on the batch, memory is not what is short.
@@ -52,7 +66,59 @@ class PipelineBackbone(ABC):
         self.precision = str(self._dtype).removeprefix("torch.")
 
     @abstractmethod
-    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning: ...
+    def _encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """As the family's pipeline does, with the text encoders on the device."""
+
+    @contextmanager
+    def encoding(self) -> Iterator[None]:
+        if self._encoders_are_here:
+            yield
+            return
+        tensors = [own for module in self._encoders for own in (*module.parameters(), *module.buffers())]
+        # They are frozen: what is on the CPU stays there, and nothing is copied back.
+        on_cpu = [tensor.data for tensor in tensors]
+        try:
+            for tensor in tensors:
+                tensor.data = tensor.data.to(self.device)
+            self._encoders_are_here = True
+            yield
+        finally:
+            self._encoders_are_here = False
+            for tensor, data in zip(tensors, on_cpu, strict=True):
+                tensor.data = data
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        with self.encoding():
+            return self._encode_prompts(prompts)
+
+    def expect(self, batches: Iterable[Sequence[str]]) -> None:
+        # Where encoders never travel nothing is gained by haste.
+        if self.device.type != "cpu":
+            self._expected |= dict.fromkeys(map(tuple, batches))
+
+    def conditioning_of(self, prompts: Sequence[str]) -> Conditioning:
+        asked = tuple(prompts)
+        if asked not in self._kept:
+            self._encode_ahead(asked)
+        found = self._kept[asked] = self._kept.pop(asked)
+        while len(self._kept) > 1 and sum(map(len, self._kept)) > MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+        return {name: rows.to(self.device) for name, rows in found.items()}
+
+    def _encode_ahead(self, asked: tuple[str, ...]) -> None:
+        """Keep the conditioning of a batch, and of those that are expected after it."""
+        after = dropwhile(lambda batch: batch != asked, list(self._expected))
+        encoded = 0
+        with self.encoding():
+            for batch in dict.fromkeys([asked, *after]):
+                if encoded and encoded + len(batch) > AHEAD:
+                    break
+                self._expected.pop(batch, None)
+                if batch not in self._kept:
+                    found = self.encode_prompts(batch)
+                    self._kept[batch] = {name: rows.cpu() for name, rows in found.items()}
+                    encoded += len(batch)
 
     @abstractmethod
     def _denoise(self, noisy_BCHW: Tensor, timesteps_B: Tensor, conditioning: Conditioning) -> Tensor:

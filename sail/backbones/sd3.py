@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
@@ -23,8 +22,7 @@ class StableDiffusion3(FlowMatching):
     part = "transformer"
     lora_targets = (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 
-    @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+    def _encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         embeds, _, pooled, _ = self._pipeline.encode_prompt(
             list(prompts), None, None, device=self.device, do_classifier_free_guidance=False
         )

@@ -21,8 +21,7 @@ class StableDiffusionXL(Diffusion):
     pipeline_class = StableDiffusionXLPipeline
     part = "unet"
 
-    @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+    def _encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         embeds, _, pooled, _ = self._pipeline.encode_prompt(
             list(prompts), device=self.device, do_classifier_free_guidance=False
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
@@ -23,8 +22,7 @@ class StableDiffusion(Diffusion):
     part = "unet"
     load_options: ClassVar[dict[str, Any]] = {"safety_checker": None, "requires_safety_checker": False}
 
-    @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+    def _encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         embeds, _ = self._pipeline.encode_prompt(
             list(prompts), self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )

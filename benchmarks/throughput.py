@@ -29,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from operator import truediv
 from pathlib import Path
@@ -383,22 +384,22 @@ class Candidates(NamedTuple):
 
 def candidates_per_second(bench: Bench, ours: Policy, plain: Policy, clock: Clock) -> Candidates:
     asked, sampling, scoring = bench.asked, bench.settings.sampling, bench.settings.scoring
-    prompts, count = PROMPTS[: asked.prompts], asked.prompts * asked.candidates
+    count = asked.prompts * asked.candidates
     pipeline, dtype = pipeline_of(plain.backbone, sampling), plain.backbone._dtype  # type: ignore[attr-defined]
     height, width = sampling.size or (None, None)
     found: list[Tensor] = []
 
-    def propose() -> None:
+    def propose(prompts: Sequence[str]) -> None:
         found.clear()
         for drawn in draw(ours, prompts, per_prompt=asked.candidates, noise_seed=0, sampling=sampling):
             decoded(ours, drawn.latents_NCHW, sampling.chunk)
             found.append(drawn.latents_NCHW)
 
-    def judge() -> None:
+    def judge(prompts: Sequence[str]) -> None:
         for prompt, latents in zip(prompts, found, strict=True):
             gains(ours, prompt, latents, scoring, reference="base")
 
-    def call() -> None:
+    def call(prompts: Sequence[str]) -> None:
         # Its LoRA is float32 beside weights that may not be.
         reduced = dtype != torch.float32
         with torch.no_grad(), torch.autocast(bench.backbone.device.type, dtype, enabled=reduced):
@@ -412,8 +413,12 @@ def candidates_per_second(bench: Bench, ours: Policy, plain: Policy, clock: Cloc
                 output_type="np",
             )
 
-    call()  # Once outside of time; ours has judged its pairs already.
-    turns = [(clock.seconds(propose), clock.seconds(judge), clock.seconds(call)) for _ in range(3)]
+    call(PROMPTS[: asked.prompts])  # Once outside of time; ours has judged its pairs already.
+    turns = []
+    for turn in range(3):
+        # New ones each time: ours keeps what it has encoded.
+        prompts = [f"{prompt} {turn}" for prompt in PROMPTS[: asked.prompts]]
+        turns.append([clock.seconds(partial(do, prompts)) for do in (propose, judge, call)])
     drawing, judging, calling = (median(own) for own in zip(*turns, strict=True))
     return Candidates(count / drawing, count / (drawing + judging), count / calling)
 

@@ -608,11 +608,12 @@ def test_a_file_that_is_gone_is_named_from_its_project_and_nothing_beyond(
 ) -> None:
     for pair in next_pairs(client):
         send(client, answer(pair["id"]))
-    run = run_now(store, jobs.train(store, by="ann"))
-    (store.run_folder(run) / "adapter" / ADAPTER_FILE).unlink()
-    refused = client.post("/api/projects/p/runs", json={"job": "propose"})
+    run_now(store, jobs.train(store, by="ann"))
+    run = run_now(store, jobs.export(store, by="ann"))
+    (store.run_folder(run) / "export" / "README.md").unlink()
+    refused = client.get(f"/api/projects/p/export/{run.id}.zip")
     assert refused.status_code == 503
-    assert f": p/runs/{run.folder}/adapter/{ADAPTER_FILE}: No such file" in refused.json()["detail"]
+    assert f": p/runs/{run.folder}/export/README.md: No such file" in refused.json()["detail"]
     assert str(store.folder.parent) not in refused.json()["detail"]
     elsewhere = FileNotFoundError(2, "No such file or directory", "/secret/place/model.bin")
     assert file_of(elsewhere, root=store.folder.parent) == "model.bin"

@@ -54,7 +54,7 @@ class PipelineBackbone(ABC):
         self._expected: dict[tuple[str, ...], None] = {}
         self._kept: dict[tuple[str, ...], Conditioning] = {}
         """On the CPU, what was asked for last at the end."""
-        if device.type == "cuda":
+        if device.type != "cpu":
             # One image at a time: a chunk of large ones takes more memory than all that denoises them. On a
             # CPU, whose bits hang on the batch, memory is not what is short.
             pipeline.vae.enable_slicing()

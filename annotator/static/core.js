@@ -263,7 +263,7 @@ export function doing(run) {
   const left = run.seconds_left != null && run.total ? ` · ${duration(run.seconds_left)} left` : "";
   // "Drawing pairs" says already that they are drawn.
   const stage = run.stage === "draw" ? "" : `${STAGES[run.stage] ?? run.stage} `;
-  return run.total > 1
-    ? `${what} · ${stage}${run.step} of ${run.total}${left}`
-    : `${what} · ${STAGES[run.stage] ?? run.stage}`;
+  if (run.total > 1) return `${what} · ${stage}${run.step} of ${run.total}${left}`;
+  // A run that was asked to stop before it said anything has no stage.
+  return run.stage ? `${what} · ${STAGES[run.stage] ?? run.stage}` : what;
 }

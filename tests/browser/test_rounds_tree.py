@@ -251,6 +251,7 @@ def test_a_run_that_does_not_answer_a_stop_is_ended_on_a_second_word(
     store.record_run_event(run.id, "stop_asked", pid=hung.pid)
     monkeypatch.undo()
     page.goto(f"{app.address}/?project=hung&tab=rounds")
+    expect(page.get_by_test_id("device")).to_have_text("Drawing pairs")
     page.get_by_test_id(f"force-{run.id}").click()
     row = page.get_by_test_id(f"run-{run.id}")
     expect(row).to_contain_text("trained up to the last checkpoint, is kept")

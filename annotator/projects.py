@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 NAME = re.compile(r"[^\W_][\w .-]{0,59}")
 DEMO = "demo"
 DEMO_PAIRS = 60
+PASSING = ".export-"
+"""Files in a project that are made for one answer begin so; what a server that was killed left is removed."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Projects:
         with ExitStack() as undoing:
             lock = self._hold(folder)
             undoing.callback(lock.release)
+            for left in folder.glob(f"{PASSING}*"):
+                left.unlink(missing_ok=True)
             try:
                 store = Store(folder, starter=self.starter)
                 undoing.callback(store.close)

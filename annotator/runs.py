@@ -236,7 +236,8 @@ class Runner:
     def _alive(self, store: Store, run: Run, folder: RunFolder) -> bool:
         child = self._children.get((store.folder, run.id))
         if child is not None:
-            return child.poll() is None
+            # A launcher may end before the run that it started elsewhere.
+            return child.poll() is None or folder.is_held()
         pid = run.payload.get("pid")
         if folder.is_held() or (pid is not None and _works_on(int(pid), folder.path)):
             return True
@@ -401,7 +402,10 @@ def _works_on(pid: int, folder: Path) -> bool:
 
 def _leads(pid: int, folder: Path) -> bool:
     """Whether that process works on the folder, and in a session of its own: its group is the run's alone."""
-    return _works_on(pid, folder) and os.getsid(pid) == pid
+    try:
+        return _works_on(pid, folder) and os.getsid(pid) == pid
+    except ProcessLookupError:
+        return False
 
 
 def _end_group(pid: int) -> None:

@@ -130,6 +130,17 @@ def test_a_run_that_cannot_even_begin_says_so(store: Store) -> None:
     runner.close()
 
 
+def test_a_run_whose_launcher_ended_before_it_is_at_work_still(store: Store) -> None:
+    run = jobs.draw(store, 2, by="ann")
+    with RunFolder(store.run_folder(run)).lock():
+        runner = follow(Runner(launch=lambda *_: subprocess.Popen(["true"])), store)
+        wait_for(lambda: "pid" in store.run(run.id).payload)
+        time.sleep(1)
+        assert state(runner, store, run) == "running"
+    wait_for(lambda: not store.run(run.id).unfinished)
+    runner.close()
+
+
 def test_a_run_that_a_full_disk_ended_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = RunFolder(store.run_folder(jobs.draw(store, 2, by="ann")))
     folder.publish_snapshot(Snapshot(state="running", stage="draw"))

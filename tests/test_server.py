@@ -576,7 +576,7 @@ def test_labels_for_a_project_that_was_replaced_wait_in_the_browser(
         assert (
             "was moved, replaced or deleted" in said
             and "start it again once" in said
-            and said.endswith("Labels wait in your browser.")
+            and said.endswith("Labels and decisions wait in your browser.")
         )
 
 
@@ -861,3 +861,13 @@ def test_a_draw_whose_folder_is_gone_does_not_take_the_status_along(
     shutil.rmtree(store.run_folder(run))
     assert client.get("/api/projects/p/status").status_code == 200
     assert client.post("/api/projects/p/pairs/next", json={}).status_code == 200
+
+
+def test_what_a_killed_server_left_of_an_answer_is_removed_when_its_project_is_opened(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "p")
+    made.close()
+    (tmp_path / "p" / ".export-abc").write_bytes(b"half a zip")
+    projects = Projects(tmp_path, default="p", starter=tmp_path / "starter", runner=fake_runner())
+    projects.get("p")
+    assert not (tmp_path / "p" / ".export-abc").exists()
+    projects.close()

@@ -65,7 +65,8 @@ def test_a_project_is_not_lost_to_a_setting_that_is_gone(tmp_path: Path) -> None
     settings = before.settings.model_dump(mode="json")
     settings["monitoring"]["strengths"] = [1.0, 0.5]
     model = {"model": {**before.model.model_dump(mode="json"), "compiled": True}, "download": False}
-    for kind, payload in (("settings", {**settings, "drawn_by": "policy"}), ("model", model)):
+    settings["drawn_by"] = "policy"
+    for kind, payload in (("settings", settings), ("model", model), ("launcher", {"nodes": 2})):
         store._write(functools.partial(store._append_event, kind, payload, "ann"))
     assert store.project() == before
 

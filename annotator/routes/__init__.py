@@ -49,7 +49,7 @@ def add_error_answers(app: FastAPI) -> None:
 
     @app.exception_handler(Displaced)
     def displaced(_: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"detail": f"{error} Labels wait in your browser."}, 503)
+        return JSONResponse({"detail": f"{error} Labels and decisions wait in your browser."}, 503)
 
     @app.exception_handler(OSError)
     def no_file(request: Request, error: Exception) -> JSONResponse:

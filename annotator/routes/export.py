@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
 from annotator import jobs, preferences
-from annotator.projects import OpenProject
+from annotator.projects import PASSING, OpenProject
 from annotator.routes.common import InProject
 from annotator.routes.loop import round_view
 from annotator.rows import Run
@@ -36,7 +36,7 @@ class Passing(FileResponse):
 def passing(project: OpenProject, write: Callable[[Path], None], *, name: str, media_type: str) -> Passing:
     """An answer with what `write` puts into a file. Where it fails, no file is left."""
     # In the project, which has room for its images: where temporary files go is memory on some machines.
-    handle, made = tempfile.mkstemp(prefix=".export-", dir=project.store.folder)
+    handle, made = tempfile.mkstemp(prefix=PASSING, dir=project.store.folder)
     os.close(handle)
     try:
         write(Path(made))

@@ -73,6 +73,7 @@ def setup(project: InProject) -> dict[str, Any]:
         "name": project.store.name,
         "folder": str(project.store.folder),
         "model": found.model.model_dump(),
+        "download": found.download,
         "prompts": "\n".join(found.prompts),
         "prompts_version": version,
         "settings": found.settings.model_dump(mode="json"),

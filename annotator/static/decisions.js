@@ -36,7 +36,7 @@ export function decisions({ changed, heard, moved }) {
     const late = kept.filter(({ shown }) => shown.run !== answer.review?.run).length;
     if (late)
       trouble(
-        `${plural(late, "decision")} came when the pairs were no longer under review. Flipped ones count from the next round on.`,
+        `Sent after the review was over: ${plural(late, "decision")}. Flipped ones count from the next round on.`,
         "review",
       );
     heard(answer);

@@ -17,6 +17,8 @@ export class Outbox {
     let last = parseInt(this.#keys().at(-1)?.slice(this.#prefix.length) ?? "0", 10);
     for (const answer of answers)
       try {
+        // Once one is kept here, those after it as well: they go in order.
+        if (this.#unkept.length) throw new Error("in order");
         const number = String(++last).padStart(15, "0");
         localStorage.setItem(`${this.#prefix}${number}.${answer.uuid}`, JSON.stringify(answer));
       } catch {

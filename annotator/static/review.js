@@ -50,11 +50,7 @@ export function mount(root) {
       .inOrder(async () => {
         // Another load may have brought them meanwhile.
         if ((status.review?.run ?? null) === review.run) return;
-        const found = await ask(`${base}/review`);
-        takeIn(found);
-        selected.clear();
-        said.forget();
-        if (found.run !== null) mixup.load(found);
+        await takeAnew();
         draw();
       })
       .catch((error) =>
@@ -64,11 +60,21 @@ export function mount(root) {
 
   /** The same pairs as they stand now: the audit is over, or many were decided at once. */
   async function refresh() {
-    await said.inOrder(async () => takeIn(await ask(`${base}/review`)));
+    await said.inOrder(takeAnew);
     const at = selected.at();
     if (at !== null) selected.select(at, { focus: false });
     draw();
     mixup.refresh(review);
+  }
+
+  async function takeAnew() {
+    const found = await ask(`${base}/review`);
+    const others = found.run !== review.run;
+    takeIn(found);
+    if (!others) return;
+    selected.clear();
+    said.forget();
+    if (found.run !== null) mixup.load(found);
   }
 
   /** Others decided meanwhile, or this person in another tab. */
@@ -110,6 +116,8 @@ export function mount(root) {
   function newCard(pair, index) {
     const card = selfPair(pair, index);
     card.addEventListener("click", (event) => {
+      // Now: pairs before it may have gone.
+      const index = cards.indexOf(card);
       if (event.shiftKey) return selected.select(index, { extend: true, focus: false });
       selected.select(index, { focus: false });
       const button = event.target.closest("button");
@@ -210,7 +218,8 @@ export function mount(root) {
   // Decisions
 
   function changed(pairs) {
-    for (const pair of pairs) show(cards[review.pairs.indexOf(pair)], pair);
+    // What is undone may have left the page.
+    for (const pair of pairs.filter((one) => review.pairs.includes(one))) show(cards[review.pairs.indexOf(pair)], pair);
     draw();
   }
 

@@ -74,12 +74,14 @@ export class Sending {
     let waiting = this.#unsent();
     if (!waiting.length) return;
     const { name } = this.#on;
+    const waits = `${name} waits`;
     try {
       while (waiting.length) {
         const answer = await ask(this.#path, { answers: told(waiting) });
         const refused = Object.values(answer.refused);
         this.#outbox.settle([...answer.acknowledged, ...Object.keys(answer.refused)]);
         if (refused.length) trouble(`${name} was not kept: ${refused[0]}`, name);
+        trouble("", waits);
         this.failures = 0;
         this.#on.heard(answer, waiting);
         waiting = this.#unsent();
@@ -87,7 +89,7 @@ export class Sending {
       }
       this.#on.sent();
     } catch (error) {
-      if (error instanceof Refused) trouble(error.message, name);
+      if (error instanceof Refused) trouble(error.message, waits);
       clearTimeout(this.#timer);
       this.#timer = setTimeout(() => this.send(), RETRY_MS[Math.min(this.failures++, RETRY_MS.length - 1)]);
     }

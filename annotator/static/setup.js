@@ -26,7 +26,7 @@ export function mount(root) {
   async function load() {
     const found = await ask(`${base}/setup`);
     drawFacts(found);
-    fillModel(found.model);
+    fillModel(found);
     prompts.elements.prompts.value = found.prompts;
     version = found.prompts_version;
     defaults = found.defaults;
@@ -85,9 +85,10 @@ export function mount(root) {
   }
 
   function fillModel(found) {
-    model = found;
-    moved.elements["model.source"].value = found.source;
-    moved.elements["model.revision"].value = found.revision ?? "";
+    model = found.model;
+    moved.elements["model.source"].value = model.source;
+    moved.elements["model.revision"].value = model.revision ?? "";
+    moved.elements.download.checked = found.download;
     offerHub(moved);
   }
 
@@ -100,7 +101,9 @@ export function mount(root) {
   /** The model that a form asks for. */
   function modelOf(form) {
     const value = (name) => form.elements[name].value.trim();
-    return { source: value("model.source"), revision: value("model.revision") || null };
+    // What is hidden was typed for another source.
+    const ofHub = !form.querySelector('[data-part="revision"]').hidden;
+    return { source: value("model.source"), revision: (ofHub && value("model.revision")) || null };
   }
 
   const at = (values, name) => String(name.split(".").reduce((value, key) => value?.[key], values) ?? "");
@@ -193,7 +196,7 @@ export function mount(root) {
     await ask(`${base}/model`, { model: { ...model, ...modelOf(moved) }, download: moved.elements.download.checked });
     const found = await ask(`${base}/setup`);
     drawFacts(found);
-    fillModel(found.model);
+    fillModel(found);
     defaults = found.defaults;
     drawDefaults();
     said("moved", "Saved. Runs that are started from now on use it.");

@@ -216,7 +216,7 @@ class Base:
         # A project that somebody sent must not start programs of its own choice.
         if said.pop("place", None) != self._place():
             said.pop("command", None)
-        return Launcher.model_validate(said)
+        return Launcher.model_validate(said, extra="ignore")
 
     def _place(self) -> str:
         return f"{platform.node()}:{self.folder}"

@@ -226,10 +226,32 @@ def test_a_decision_that_comes_after_its_round_was_trained_is_kept_and_that_it_w
     run_now(store, jobs.train(store, by="bob"))
     review.unroute("**/reviews")
     review.reload()
-    expect(review.get_by_test_id("trouble")).to_contain_text(
-        "1 decision came when the pairs were no longer under review."
-    )
+    expect(review.get_by_test_id("trouble")).to_contain_text("Sent after the review was over: 1 decision.")
     assert decisions(store) == ["flip"] and store.counts().trainable == before + 1
+
+
+def test_why_a_decision_waits_is_no_longer_said_once_the_app_has_it(review: Page, store: Store) -> None:
+    full = {"status": 503, "json": {"detail": "Is the disk full?"}}
+    review.route("**/reviews", lambda route: route.fulfill(**full))
+    press(review, "j", "f")
+    expect(review.get_by_test_id("trouble")).to_have_text("Is the disk full?")
+    review.unroute("**/reviews")
+    until(review, lambda: decisions(store) == ["flip"])
+    expect(review.get_by_test_id("trouble")).to_be_hidden()
+
+
+def test_a_page_that_hears_of_decisions_before_it_hears_how_things_stand_can_train(review: Page) -> None:
+    review.route("**/reviews", lambda route: route.abort())
+    review.evaluate("navigator.sendBeacon = () => true")
+    press(review, "j", "f")
+    expect(review.get_by_test_id("review-unsent")).to_have_text("1 unsent")
+    held: list[Route] = []
+    review.route("**/status", lambda route: held.append(route))
+    review.unroute("**/reviews")
+    reload(review)
+    assert held
+    review.unroute("**/status")
+    expect(review.get_by_test_id("train-round")).to_have_text("Train round 1")
 
 
 def test_a_decision_whose_answer_was_lost_is_kept_once(review: Page, store: Store) -> None:

@@ -22,7 +22,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pret
 RunDir = Annotated[Path, typer.Argument(help="A run folder: request.json and its inputs.")]
 Model = Annotated[str, typer.Option(help="A diffusers folder, a .safetensors file or a hub id.")]
 Revision = Annotated[str | None, typer.Option(help="Commit of a hub model.")]
-PrecisionOption = Annotated[Precision, typer.Option(help="Arithmetic; auto: bfloat16 on a GPU.")]
+PrecisionOption = Annotated[Precision, typer.Option(help="Arithmetic; auto: bfloat16 on a GPU that has it.")]
 PromptFile = Annotated[Path, typer.Option(help="Prompts, one a line.")]
 
 STOPPED = 3

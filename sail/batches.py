@@ -95,13 +95,15 @@ def _both_latents(run: Path, pair: TrainingPair) -> Tensor:
 
 
 def _require_one_shape(pairs: list[TrainingPair], latents: list[Tensor]) -> None:
-    """ValueError where no batch could be made of them."""
-    for pair, both in zip(pairs, latents, strict=True):
-        if both.shape != latents[0].shape:
-            first, other = (" x ".join(map(str, one.shape[1:])) for one in (latents[0], both))
+    """ValueError where no batch could be made of those that are learned from."""
+    learned = [index for index, pair in enumerate(pairs) if pair.source != "open" and not pair.held_out]
+    for index in learned:
+        first, other = pairs[learned[0]].id, pairs[index].id
+        shape, found = (" x ".join(map(str, latents[one].shape[1:])) for one in (learned[0], index))
+        if shape != found:
             raise ValueError(
-                f"Latents of the pair {pairs[0].id} are {first}, those of {pair.id} {other}, and a step "
-                "learns from images of one size. Import pairs with the --size that sampling.size says."
+                f"Latents of the pair {first} are {shape}, those of {other} {found}, and a step learns from "
+                "images of one size. Import pairs with the --size that sampling.size says."
             )
 
 
@@ -223,7 +225,8 @@ class Batches:
             noise_seed=optimisation.noise_seed,
         )
         self._ties = _passes(len(data.sides["tie"]), optimisation.noise_seed)
-        channels, height, width = data.latents[0].shape[1:]
+        learned = [index for indices in data.sides.values() for index in indices]
+        channels, height, width = data.latents[learned[0]].shape[1:]
         self._shape = (channels, height, width)
         # Where guidance is distilled nothing is ever drawn without its prompt.
         self._empty_share = 0.0 if backbone.distilled else optimisation.empty_prompt_share

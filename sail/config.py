@@ -77,7 +77,7 @@ class ModelRef(Config):
     revision: str | None = None
     """Commit of the hub model; for a checkpoint without a folder beside it, of its configuration there."""
     precision: Precision = "auto"
-    """Of the model's arithmetic; `auto` is bfloat16 on a GPU that has it and float32 elsewhere.
+    """Of the model's arithmetic; `auto` is bfloat16 on a GPU that has it by itself and float32 elsewhere.
     Latents, errors and adapters are float32 either way."""
 
     def checked(self) -> ModelRef:

@@ -630,6 +630,18 @@ def test_drawing_and_judging_take_a_trip_for_many_prompts_and_none_the_second_ti
     assert trips.trips[3:] == [one_by_one]
 
 
+def test_what_is_asked_for_again_and_again_and_is_more_than_is_kept_takes_few_trips(far, monkeypatch):
+    backbone, trips = far
+    monkeypatch.setattr("sail.backbones.pipeline.MOST_KEPT", 10)
+    monkeypatch.setattr("sail.backbones.pipeline.AHEAD", 4)
+    prompts = [[f"a red fox {number}"] for number in range(12)]
+    for _ in range(3):
+        backbone.expect(prompts)
+        for prompt in prompts:
+            backbone.conditioning_of(prompt)
+    assert len(trips.trips) <= 9
+
+
 def test_prompts_are_kept_up_to_a_bound_those_asked_for_last(load, monkeypatch):
     backbone, encoded = load("stable_diffusion"), []
     plain = backbone._encode_prompts

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -14,7 +15,7 @@ from huggingface_hub.utils.tqdm import are_progress_bars_disabled
 from tiny_families import build_flux, build_stable_diffusion, write_single_file
 
 from sail import backbones, runfolder
-from sail.backbones import Backbone
+from sail.backbones import Backbone, loading
 from sail.config import ExportRequest, ModelRef
 from sail.export import model_card
 from sail.runfolder import Progress, RunFolder, Stopped
@@ -237,6 +238,26 @@ def test_a_run_says_how_far_its_download_is(hub, tmp_path, monkeypatch):
     fetched = sum((hub.folder / file).stat().st_size for file in hub.fetched)
     assert shown[-1] == ("download (MB)", fetched // 1000, fetched // 1000) and fetched > 100_000
     assert [step for _, step, _ in shown] == sorted(step for _, step, _ in shown)
+
+
+def test_a_stop_ends_a_download_that_swallows_it(monkeypatch):
+    """As Xet's does, whose own thread counts the bytes."""
+    ended = []
+    monkeypatch.setattr(loading, "abort_xet_session", lambda: ended.append("session"))
+
+    def download(*_, tqdm_class=None, **__):
+        with suppress(Stopped):
+            tqdm_class(name="huggingface_hub.snapshot_download", total=10, disable=True).update(5)
+        raise RuntimeError("Operation cancelled" if ended else "It went on.")
+
+    def told(*_):
+        raise Stopped("Stopped on request.")
+
+    monkeypatch.setattr(loading, "snapshot_download", download)
+    with pytest.raises(Stopped):
+        loading.from_hub("org/model", COMMIT, loading.CONFIGS, told)
+    with pytest.raises(RuntimeError, match="cancelled"):
+        loading.from_hub("org/model", COMMIT, loading.CONFIGS, lambda *_: None)
 
 
 def test_a_stop_is_heard_during_a_download(hub, tmp_path):

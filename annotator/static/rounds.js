@@ -84,7 +84,7 @@ export function mount(root) {
 
   function steps(status) {
     const active = status.runs.find((run) => isActive(run) && STEP_OF_JOB[run.job]);
-    const measuring = active?.job === "train" && /measur|held-out|judge/i.test(active.stage);
+    const measuring = active?.job === "train" && /\(policy\)|judge/i.test(active.stage);
     const byNext = { draw: "seed", label: "seed", train: "train", propose: "propose", review: "review" };
     const now = measuring ? "gate" : active ? STEP_OF_JOB[active.job] : byNext[status.next.name];
     // The first round has nothing that the model chose itself.

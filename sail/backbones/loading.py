@@ -29,6 +29,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils._xet import abort_xet_session
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars, tqdm
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
@@ -124,13 +125,14 @@ def _autoencoder(config: Path, dtype: torch.dtype) -> dict[str, Any]:
 def from_hub(repository: str, revision: str | None, wanted: list[str], told: Told | None = None) -> Path:
     """A snapshot, with bars on a terminal. huggingface_hub finds the token: HF_TOKEN, or a login's."""
     at = f"{repository} at {revision}" if revision else repository
+    objections: list[BaseException] = []
     try:
         found = snapshot_download(
             repository,
             revision=revision,
             allow_patterns=wanted,
             ignore_patterns=NOT_NEEDED,
-            tqdm_class=_bar(told) if told else None,
+            tqdm_class=_bar(told, objections) if told else None,
         )
     except GatedRepoError as error:
         raise ValueError(
@@ -154,11 +156,18 @@ def from_hub(repository: str, revision: str | None, wanted: list[str], told: Tol
             f"The model {at} could not be had from the hub: {first_line(error)}. "
             "Give the folder of a downloaded model instead."
         ) from error
+    except RuntimeError:
+        if objections:
+            raise objections[0] from None
+        raise
     return Path(found)
 
 
-def _bar(told: Told) -> type[tqdm]:
-    """The bars of huggingface_hub, of which `told` hears as well, on a terminal or not."""
+def _bar(told: Told, objections: list[BaseException]) -> type[tqdm]:
+    """The bars of huggingface_hub, of which `told` hears as well, on a terminal or not.
+
+    What `told` raises ends the download and is among the objections.
+    """
     lock = Lock()
 
     class Bar(tqdm):
@@ -174,7 +183,13 @@ def _bar(told: Told) -> type[tqdm]:
                 # From several threads, each with a file.
                 with lock:
                     self._here += int(n or 0)
-                    told(self._here, int(self.total or 0))
+                    try:
+                        told(self._here, int(self.total or 0))
+                    except BaseException as objection:
+                        objections.append(objection)
+                        # Xet, by which large files come, prints what is raised here and goes on.
+                        abort_xet_session()
+                        raise
             return shown
 
     return Bar

@@ -54,7 +54,7 @@ class PipelineBackbone(ABC):
         self._expected: dict[tuple[str, ...], None] = {}
         self._kept: dict[tuple[str, ...], Conditioning] = {}
         """On the CPU, what was asked for last at the end."""
-        if device.type != "cpu":
+        if device.type != "cpu" and hasattr(pipeline.vae, "use_slicing"):
             # One image at a time: a chunk of large ones takes more memory than all that denoises them. On a
             # CPU, whose bits hang on the batch, memory is not what is short.
             pipeline.vae.enable_slicing()
@@ -109,16 +109,16 @@ class PipelineBackbone(ABC):
     def _encode_ahead(self, asked: tuple[str, ...]) -> None:
         """Keep the conditioning of a batch, and of those that are expected after it."""
         after = dropwhile(lambda batch: batch != asked, list(self._expected))
-        encoded = 0
+        count = 0
         with self.encoding():
             for batch in dict.fromkeys([asked, *after]):
-                if encoded and encoded + len(batch) > AHEAD:
+                if count and count + len(batch) > AHEAD:
                     break
                 self._expected.pop(batch, None)
-                if batch not in self._kept:
-                    found = self.encode_prompts(batch)
-                    self._kept[batch] = {name: rows.cpu() for name, rows in found.items()}
-                    encoded += len(batch)
+                # Those that are kept already are as new: they must outlast the ones before them.
+                found = self._kept.pop(batch, None) or self.encode_prompts(batch)
+                self._kept[batch] = {name: rows.cpu() for name, rows in found.items()}
+                count += len(batch)
 
     @abstractmethod
     def _denoise(self, noisy_BCHW: Tensor, timesteps_B: Tensor, conditioning: Conditioning) -> Tensor:

@@ -196,7 +196,10 @@ def test_a_reload_in_the_middle_of_a_run_shows_the_same_run_and_follows_it(
     with folder.lock():
         store.record_run_event(run.id, "started")
         progress = Progress(folder, min_interval_s=0)
-        progress.stage("train", 40)
+        for stage, step in (("draw held-out prompts (base)", "Train"), ("train", "Train")):
+            progress.stage(stage, 40)
+            page.goto(f"{app.address}/?project=running&tab=rounds")
+            expect(page.get_by_test_id("stepper").locator("[aria-current]")).to_contain_text(step)
         work(folder, progress, 30)
         page.goto(f"{app.address}/?project=running&tab=rounds")
         row = page.get_by_test_id(f"run-{run.id}")

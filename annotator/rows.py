@@ -147,6 +147,8 @@ class Review:
     self_pair: str
     decision: Decision | Side | None
     """A side is what a person says who does not know which one the judge chose."""
+    seen: str | None = None
+    """uuid of the decision that the person saw, "" where they saw none; None: it was not said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +170,8 @@ class ReviewPair:
     decision: Decision | None
     by: str | None
     at: float | None
+    uuid: str | None
+    """Of that decision."""
     bulk: str | None
     """uuid of the bulk approval that decided it."""
     in_audit: bool

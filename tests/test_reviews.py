@@ -177,6 +177,30 @@ def test_who_decided_and_when_comes_with_a_pair(store: Store, run: Run) -> None:
     assert (found.by, found.at, found.bulk) == ("bob", row["at"], None)
 
 
+def test_a_decision_does_not_hold_over_one_of_somebody_else_that_was_not_seen(store: Store, run: Run) -> None:
+    pair = store.review_pairs(run)[0].id
+
+    def say(decision: Decision | None, by: str, seen: str | None) -> tuple[str, str | None]:
+        uid = new_uuid()
+        review = Review(uuid=uid, self_pair=pair, decision=decision, seen=seen)
+        return uid, store.record_reviews([review], by=by)[0]
+
+    def stands() -> tuple[str | None, str | None]:
+        now = store.review_pairs(run)[0]
+        return now.decision, now.by
+
+    flipped, _ = say("flip", "bob", "")
+    late, why = say("approve", "ann", "")
+    assert why and "meanwhile" in why and stands() == ("flip", "bob")
+    assert say("drop", "ann", late)[1] == why, "nor what was said on top of it"
+    dropped, why = say("drop", "ann", flipped)
+    assert why is None and stands() == ("drop", "ann")
+    assert say("approve", "ann", "")[1] is None, "one's own, from another tab"
+    assert say("flip", "bob", dropped)[1], "which bob has not seen"
+    assert say(None, "bob", None)[1] is None and stands() == (None, None)
+    assert say("flip", "ann", "")[1] is None and stands() == ("flip", "ann")
+
+
 def test_nothing_that_is_sent_tells_what_the_judge_chose_before_the_audit_is_over(
     client: TestClient, store: Store, run: Run
 ) -> None:

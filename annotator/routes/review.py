@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
@@ -24,6 +24,7 @@ class ReviewBody(Body):
     uuid: Uuid
     self_pair: Id
     decision: Decision | Side | None
+    seen: Uuid | Literal[""] | None = None
 
 
 class ReviewsBody(Body):
@@ -80,6 +81,7 @@ def pair_view(project: OpenProject, pair: ReviewPair, names: Mapping[str, str], 
     winner_left = audit.winner_side(pair.id) == "left"
     left, right = (pair.winner, pair.loser) if winner_left else (pair.loser, pair.winner)
     said = {
+        "uuid": pair.uuid,
         "choice": choice(pair),
         "by": named(pair.by, names, to=who),
         "at": pair.at,

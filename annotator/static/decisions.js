@@ -21,9 +21,10 @@ export function decisions({ changed, heard, moved }) {
   function set(entries) {
     const at = Date.now() / 1000;
     const said = entries.map(([pair, choice]) => {
-      pair.said = choice && { choice, by: "you", at, in_bulk: false };
+      const [uuid, seen] = [crypto.randomUUID(), pair.said?.uuid ?? ""];
+      pair.said = choice && { uuid, choice, by: "you", at, in_bulk: false };
       const shown = { run: pair.run, said: pair.said };
-      return { uuid: crypto.randomUUID(), self_pair: pair.id, decision: choice, shown };
+      return { uuid, self_pair: pair.id, decision: choice, seen, shown };
     });
     outbox.put(...said);
     changed(entries.map(([pair]) => pair));

@@ -46,7 +46,7 @@ class Reviews(Runs):
         """Self pairs that stay under the share that goes to review, the clearest first."""
         rows = self._rows(
             """
-            select s.*, runs.round, c.prompt, r.decision, r.person as "by", r.at, r.bulk,
+            select s.*, runs.round, c.prompt, r.decision, r.person as "by", r.at, r.uuid, r.bulk,
                    count(*) over (partition by s.run) as among
             from self_pairs s join runs on runs.id = s.run join candidates c on c.id = s.winner
             left join standing_reviews r on r.self_pair = s.id
@@ -69,29 +69,39 @@ class Reviews(Runs):
     def record_reviews(self, reviews: Sequence[Review], *, by: str) -> list[str | None]:
         """Keep decisions in their order, in one transaction; a repeat of the same uuid changes nothing.
 
-        For each: None, or why it was refused.
+        For each: None, or why it was refused. The last one holds, but not over one of somebody else that was
+        not seen: a decision may have waited for days in a browser.
         """
 
         def change() -> list[str | None]:
             pairs = {one.self_pair: self._first("self_pairs", "id = ?", [one.self_pair]) for one in reviews}
-            for review in reviews:
-                if pairs[review.self_pair] is not None:
-                    self._record_review(review, by)
+            refusals = [
+                self._record_review(review, by)
+                if pairs[review.self_pair]
+                else "There is no such pair to review. Reload the page."
+                for review in reviews
+            ]
             for run in {pair["run"] for pair in pairs.values() if pair is not None}:
                 self._end_audit(run, by)
-            gone = "There is no such pair to review. Reload the page."
-            return [gone if pairs[review.self_pair] is None else None for review in reviews]
+            return refusals
 
         return self._write(change)
 
-    def _record_review(self, review: Review, person: str) -> None:
+    def _record_review(self, review: Review, person: str) -> str | None:
         if self._first("reviews", "uuid = ?", [review.uuid]) is not None:
-            return
+            return None
+        if review.seen is not None:
+            standing = self._rows_in_write(
+                "select uuid, person from standing_reviews where self_pair = :pair", pair=review.self_pair
+            )
+            if any(one["person"] != person and one["uuid"] != review.seen for one in standing):
+                return "Somebody else decided this pair meanwhile. Decide again where you differ."
         decision = review.decision
         if decision in ("left", "right"):
             decision = audit.decision_for(review.self_pair, decision)
         row = {"uuid": review.uuid, "self_pair": review.self_pair, "decision": decision or "clear"}
         self._append("reviews", {**row, "person": person, "at": time.time()})
+        return None
 
     def review_history(self) -> list[dict[str, Any]]:
         return self._rows("select * from reviews order by seq")

@@ -240,6 +240,18 @@ def test_why_a_decision_waits_is_no_longer_said_once_the_app_has_it(review: Page
     expect(review.get_by_test_id("trouble")).to_be_hidden()
 
 
+def test_what_somebody_else_decided_meanwhile_is_shown_and_stands(review: Page, store: Store) -> None:
+    held: list[Route] = []
+    review.route("**/status", lambda route: held.append(route))
+    pair = pairs(store)[10]
+    store.record_review(pair.id, "drop", uuid=new_uuid(), by="bob")
+    press(review, "j", "f")
+    expect(review.get_by_test_id("trouble")).to_contain_text("Somebody else decided this pair meanwhile")
+    expect(review.get_by_test_id("self-10")).to_have_attribute("data-decision", "drop")
+    review.get_by_test_id("self-10").get_by_role("button", name="Flip").click()
+    until(review, lambda: decisions(store) == ["drop", "flip"])
+
+
 def test_a_page_that_hears_of_decisions_before_it_hears_how_things_stand_can_train(review: Page) -> None:
     review.route("**/reviews", lambda route: route.abort())
     review.evaluate("navigator.sendBeacon = () => true")

@@ -1,17 +1,21 @@
 """What to do where memory runs out. Knows no pair and no loss.
 
-Where the pairs of one training step are cut changes no mathematics, only the last bits, so they are cut
-smaller; and since a run started again is to have the same bits, that is written into its folder and holds
-from the same step on. What a request says of images drawn or judged at once is never changed.
+Where the pairs of one training step are cut, or the images that are drawn, decoded or judged together,
+changes no mathematics, only the last bits, so they are cut smaller. A run started again is to have the same
+bits: of a training's steps, which a resume begins in the middle, that is written into its folder and holds
+from the same step on; images are tried with as many as before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
+from tqdm import tqdm
 
 from sail import distributed
 from sail.config import Optimisation
@@ -21,14 +25,43 @@ MOST_ON_CPU = 16
 """Larger micro-batches gain nothing there, and no error says in time that memory runs out."""
 
 
-@contextmanager
-def named(setting: str, value: int) -> Iterator[None]:
-    """Where memory runs out inside, MemoryError with the setting that is to be smaller than `value`."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        remedy = f"Set {setting} to {value // 2}" if value > 1 else "Take a smaller sampling.size or model"
-        raise MemoryError(f"Memory ran out with {value} images at once. {remedy} and begin anew.") from error
+class AtOnce:
+    """How many images a process computes at once, by what memory has allowed so far."""
+
+    def __init__(self) -> None:
+        self._most: dict[str, int] = {}
+
+    def cat(self, what: str, most: int, count: int, compute: Callable[[slice], Tensor]) -> Tensor:
+        """`compute` of images 0 to `count`, at most `most` together, joined.
+
+        Halved where memory runs out, from then on and for all that is called `what`, such as "draw".
+        MemoryError where one does not fit.
+        """
+        done: list[Tensor] = []
+        first = 0
+        while first < count:
+            size = min(most, self._most.get(what, most), count - first)
+            part: Tensor | None = None
+            with suppress(torch.OutOfMemoryError):
+                part = compute(slice(first, first + size))
+            if part is None:
+                # Only now: what was raised had hold of the memory.
+                torch.cuda.empty_cache()
+                self._halve(what, size)
+            else:
+                done.append(part)
+                first += size
+        return torch.cat(done)
+
+    def _halve(self, what: str, size: int) -> None:
+        if size == 1:
+            raise MemoryError(
+                f"Memory ran out with one image to {what}. "
+                "Take a smaller sampling.size, a smaller model or a device with more memory."
+            )
+        self._most[what] = size // 2
+        line = f"Memory ran out with {size} images to {what} at once. It goes on with {size // 2}."
+        tqdm.write(line, file=sys.stderr)
 
 
 class Fit(NamedTuple):

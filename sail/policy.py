@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from sail.backbones import Backbone
 from sail.config import Lora
+from sail.memory import AtOnce
 from sail.runfolder import ADAPTER_FILE, publish, sha256_file
 
 Part = Literal["base", "parent", "policy"]
@@ -36,6 +37,7 @@ class Policy:
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
+        self.at_once = AtOnce()
         self._configs: dict[str, LoraConfig] = {}
         self._layers: list[BaseTunerLayer] = []
         self._playing: tuple[str, float] = ("policy", 1.0)

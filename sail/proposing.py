@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from sail import backbones, distributed, judged, memory
+from sail import backbones, distributed, judged
 from sail.config import Config, ModelRef, ProposeRequest, Sampling
 from sail.pairing import most_different, ranked_self_pairs
 from sail.policy import Part, Policy
@@ -96,10 +96,13 @@ def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> d
 
 def decoded(policy: Policy, latents_NCHW: Tensor, chunk: int) -> Tensor:
     """Images of latents, at most `chunk` at once: N H W 3 uint8 on the CPU."""
-    device = policy.backbone.device
-    parts = torch.split(latents_NCHW, chunk)
-    with memory.named("sampling.chunk", chunk):
-        return torch.cat([policy.backbone.decode(part.to(device)) for part in parts])
+    backbone = policy.backbone
+    return policy.at_once.cat(
+        "decode",
+        chunk,
+        len(latents_NCHW),
+        lambda some: backbone.decode(latents_NCHW[some].to(backbone.device)),
+    )
 
 
 def publish_candidates(

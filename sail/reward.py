@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sail import memory
 from sail.backbones.base import Conditioning, take
 from sail.config import Scoring
 from sail.loss import denoising_error
@@ -70,18 +69,20 @@ def draw_errors(
     backbone = policy.backbone
     count, draws = bank.timesteps_NK.shape
     candidate_B, draw_B = torch.arange(count).repeat_interleave(draws), torch.arange(draws).repeat(count)
-    errors = []
-    with policy.acting_as(part), memory.named("scoring.chunk", chunk), policy.folded():
-        for candidate_b, draw_b in zip(candidate_B.split(chunk), draw_B.split(chunk), strict=True):
-            latents = latents_NCHW[candidate_b].to(backbone.device)
-            noise = bank.noise_NKCHW[candidate_b, draw_b].to(backbone.device)
-            drawn = bank.timesteps_NK[candidate_b, draw_b].to(backbone.device)
-            timesteps = backbone.timesteps(drawn, latents.shape[1:])
-            prediction = backbone.predict(
-                backbone.noisy(latents, noise, timesteps), timesteps, take(conditioning, [0] * len(latents))
-            )
-            errors.append(denoising_error(prediction, backbone.target(latents, noise, timesteps)))
-    return torch.cat(errors).view(count, draws).cpu()
+
+    def errors_of(some: slice) -> Tensor:
+        candidate_b, draw_b = candidate_B[some], draw_B[some]
+        latents = latents_NCHW[candidate_b].to(backbone.device)
+        noise = bank.noise_NKCHW[candidate_b, draw_b].to(backbone.device)
+        drawn = bank.timesteps_NK[candidate_b, draw_b].to(backbone.device)
+        timesteps = backbone.timesteps(drawn, latents.shape[1:])
+        prediction = backbone.predict(
+            backbone.noisy(latents, noise, timesteps), timesteps, take(conditioning, [0] * len(latents))
+        )
+        return denoising_error(prediction, backbone.target(latents, noise, timesteps))
+
+    with policy.acting_as(part), policy.folded():
+        return policy.at_once.cat("judge", chunk, count * draws, errors_of).view(count, draws).cpu()
 
 
 def gains(policy: Policy, prompt: str, latents_NCHW: Tensor, scoring: Scoring, *, reference: Part) -> Tensor:

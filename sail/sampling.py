@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sail import distributed, memory
+from sail import distributed
 from sail.backbones.base import Conditioning, join, take
 from sail.config import Sampling
 from sail.policy import Policy
@@ -48,9 +48,9 @@ def draw(
     to_draw = [one for one in prompt_chunks(len(prompts), per_prompt, sampling) if not skip.issuperset(one)]
     policy.backbone.expect(_different(prompts[i] for i in indices) for indices in to_draw)
     for indices in to_draw:
-        images = [(prompts[i], own) for i in indices for own in range(per_prompt)]
-        chunks = [images[at : at + sampling.chunk] for at in range(0, len(images), sampling.chunk)]
-        latents = torch.cat([_draw_chunk(policy, chunk, noise_seed, sampling) for chunk in chunks])
+        together = _Together(policy, [prompts[i] for i in indices], per_prompt, noise_seed, sampling)
+        with policy.folded():
+            latents = policy.at_once.cat("draw", sampling.chunk, len(indices) * per_prompt, together.drawn)
         for index, own in zip(indices, latents.split(per_prompt), strict=True):
             if index not in skip:
                 yield Drawn(index, own.cpu())
@@ -81,18 +81,26 @@ def _different(prompts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(prompts))
 
 
-def _draw_chunk(
-    policy: Policy, images: Sequence[tuple[str, int]], noise_seed: int, sampling: Sampling
-) -> Tensor:
-    """Final latents of images, each given by its prompt and its index among the prompt's."""
-    shape = policy.backbone.latent_shape(sampling.size)
-    generators = [generator_of(noise_seed, prompt, index) for prompt, index in images]
-    noise_BCHW = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
-    prompts = _different(prompt for prompt, _ in images)
-    rows = [prompts.index(prompt) for prompt, _ in images]
-    conditioning = take(policy.backbone.conditioning_of(prompts), rows)
-    with memory.named("sampling.chunk", sampling.chunk), policy.folded():
-        return denoise(policy, noise_BCHW, conditioning, generators, sampling)
+class _Together:
+    """The images of a chunk, which need not be drawn all at once."""
+
+    def __init__(
+        self, policy: Policy, prompts: Sequence[str], per_prompt: int, noise_seed: int, sampling: Sampling
+    ) -> None:
+        self._policy, self._noise_seed, self._sampling = policy, noise_seed, sampling
+        self._images = [(prompt, own) for prompt in prompts for own in range(per_prompt)]
+        different = _different(prompts)
+        self._rows = [different.index(prompt) for prompt, _ in self._images]
+        # Of all of them: text encoders may travel for it.
+        self._conditioning = policy.backbone.conditioning_of(different)
+
+    def drawn(self, some: slice) -> Tensor:
+        """Final latents of some of them."""
+        shape = self._policy.backbone.latent_shape(self._sampling.size)
+        generators = [generator_of(self._noise_seed, *image) for image in self._images[some]]
+        noise_BCHW = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+        conditioning = take(self._conditioning, self._rows[some])
+        return denoise(self._policy, noise_BCHW, conditioning, generators, self._sampling)
 
 
 @torch.no_grad()

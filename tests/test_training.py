@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from test_engine import (
     PROMPTS,
     QUICK,
+    drawn_latents,
     human_pairs,
     judged,
     model,
@@ -46,11 +47,11 @@ from sail.judged import judged_draws
 from sail.loss import diffusion_dpo
 from sail.memory import MemoryFit
 from sail.policy import Policy
+from sail.proposing import decoded
 from sail.records import TrainingPair
 from sail.reward import bank_of, draw_errors, gains
 from sail.runfolder import Progress, RunFolder, Stopped
 from sail.running import execute, one_sentence
-from sail.sampling import draw
 from sail.training import Trainer, _place_adapters
 
 
@@ -348,18 +349,23 @@ def stop_at_every_step(folder: RunFolder) -> None:
 
 
 @pytest.fixture
-def only_so_many(monkeypatch) -> Iterator[Callable[[int], None]]:
-    """Have the denoiser run out of memory with more images than that, as a GPU does."""
+def only_so_many(monkeypatch) -> Iterator[Callable[..., list[int]]]:
+    """Have the denoiser run out of memory with more images than that, as a GPU does.
 
-    def limit(images: int, *, while_training: bool = True) -> None:
-        plain = PipelineBackbone.predict
+    Returns with how many it was asked since.
+    """
+
+    def limit(images: int, *, while_training: bool = True) -> list[int]:
+        plain, asked = PipelineBackbone.predict, list[int]()
 
         def predict(self, noisy_BCHW, timesteps_B, conditioning):
+            asked.append(len(noisy_BCHW))
             if len(noisy_BCHW) > images and torch.is_grad_enabled() == while_training:
                 raise torch.OutOfMemoryError(f"CUDA out of memory, {len(noisy_BCHW)} images")
             return plain(self, noisy_BCHW, timesteps_B, conditioning)
 
         monkeypatch.setattr(PipelineBackbone, "predict", predict)
+        return asked
 
     yield limit
 
@@ -447,38 +453,77 @@ def test_a_gpu_begins_with_a_whole_step_and_a_cpu_with_sixteen_pairs(new_run):
     assert MemoryFit(folder, asked, on_gpu=True).at(1).micro_batch_pairs == 5
 
 
-def test_memory_that_runs_out_while_drawing_names_the_chunk(model, only_so_many, tmp_path):
-    request = CompareRequest(model=model, looks=(Look(),), prompts=("a red fox",) * 4, sampling=QUICK)
-    folder = RunFolder.create(tmp_path / "run", request)
-    only_so_many(4, while_training=False)
-    with pytest.raises(MemoryError, match=r"6 images at once\. Set sampling\.chunk to 3"):
-        execute(folder)
-    assert json.loads((folder.path / "progress.json").read_text())["message"].startswith("Memory ran out")
-    smaller = QUICK.model_copy(update={"chunk": 2})
-    policy = policy_of(model)
-    assert len(list(draw(policy, ("a red fox",), per_prompt=2, noise_seed=0, sampling=smaller))) == 1
-
-
-def test_memory_that_runs_out_with_the_chunk_is_said_before_anything_is_learned(
-    model, proposed, only_so_many, tmp_path
+@pytest.mark.parametrize("solver", ["dpm++", "ddpm"])  # The latter draws noise in every step.
+def test_where_memory_runs_out_while_drawing_fewer_images_at_once_are_drawn_and_are_the_same(
+    model, only_so_many, capsys, solver
 ):
-    # Two held-out prompts of two images, each with its prompt and without; the preview draws one.
-    request = test_engine.train_request(model)
-    folder = RunFolder.create(tmp_path / "run", request, pairs=human_pairs(proposed))
-    only_so_many(4, while_training=False)
-    with pytest.raises(MemoryError, match=r"6 images at once\. Set sampling\.chunk to 3"):
-        execute(folder)
-    assert not folder.metrics() and not (folder.path / "checkpoint").exists()
+    sampling = QUICK.model_copy(update={"solver": solver})
+    free, short = policy_of(model), policy_of(model)
+    whole = drawn_latents(free, sampling=sampling)
+    asked = only_so_many(4, while_training=False)
+    in_parts = drawn_latents(short, sampling=sampling)
+    assert torch.allclose(in_parts, whole, atol=1e-4)
+    # With the prompt and without. Nothing is tried twice, and once is enough for all chunks that follow.
+    assert asked[0] == 12 and max(asked[1:]) == 6 and asked.count(6) == 1 and 2 in asked
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines == [
+        "Memory ran out with 6 images to draw at once. It goes on with 3.",
+        "Memory ran out with 3 images to draw at once. It goes on with 1.",
+    ]
 
 
-def test_memory_that_runs_out_while_judging_names_the_chunk(model, only_so_many):
+def test_where_memory_runs_out_while_decoding_fewer_images_at_once_are_decoded(model, monkeypatch):
+    policy, latents, asked = policy_of(model), torch.randn(5, 4, 8, 8), []
+    whole, plain = decoded(policy, latents, 5), policy.backbone.decode
+
+    def decode(latents_BCHW):
+        asked.append(len(latents_BCHW))
+        if len(latents_BCHW) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(latents_BCHW)
+
+    monkeypatch.setattr(policy.backbone, "decode", decode)
+    assert torch.equal(decoded(policy, latents, 5), whole)
+    assert asked == [5, 2, 2, 1]
+
+
+def test_where_memory_runs_out_while_judging_fewer_images_at_once_are_judged(model, only_so_many):
     policy, latents = policy_of(model), torch.randn(3, 4, 8, 8)
     at_once = gains(policy, "a red fox", latents, Scoring(draws=4), reference="base")
-    only_so_many(5, while_training=False)
-    with pytest.raises(MemoryError, match=r"scoring\.chunk"):
-        gains(policy, "a red fox", latents, Scoring(draws=4), reference="base")
-    in_parts = gains(policy, "a red fox", latents, Scoring(draws=4, chunk=5), reference="base")
+    asked = only_so_many(5, while_training=False)
+    in_parts = gains(policy, "a red fox", latents, Scoring(draws=4), reference="base")
     assert torch.allclose(in_parts, at_once, atol=1e-5)
+    assert asked == [12, 6, 3, 3, 3, 3] + [3] * 4
+
+
+def test_a_round_on_little_memory_learns_and_measures_what_it_does_on_much(
+    model, proposed, only_so_many, tmp_path
+):
+    request = test_engine.train_request(model)
+    free, short = (
+        RunFolder.create(tmp_path / name, request, pairs=human_pairs(proposed)) for name in ("free", "short")
+    )
+    execute(free)
+    only_so_many(2, while_training=False)
+    result = execute(short)
+    whole = free.result()
+    assert losses(short) == pytest.approx(losses(free), abs=1e-4)
+    assert result["diversity_ratio"] == pytest.approx(whole["diversity_ratio"], abs=1e-2)
+    assert [pair.margin for pair in short.judged_pairs()] == pytest.approx(
+        [pair.margin for pair in free.judged_pairs()], abs=1e-3
+    )
+
+
+def test_where_not_one_image_fits_it_is_said_before_anything_is_learned(
+    model, proposed, only_so_many, tmp_path
+):
+    request = test_engine.train_request(model)
+    folder = RunFolder.create(tmp_path / "run", request, pairs=human_pairs(proposed))
+    only_so_many(0, while_training=False)
+    with pytest.raises(MemoryError, match=r"with one image to draw\. Take a smaller"):
+        execute(folder)
+    assert folder.snapshot().message.startswith("Memory ran out with one image")
+    assert not folder.metrics() and not (folder.path / "checkpoint").exists()
 
 
 def test_an_error_of_memory_that_says_what_to_do_is_told_as_it_is(tmp_path: Path):

@@ -65,6 +65,8 @@ def _rule(error: Mapping[str, Any]) -> str:
         return "is missing"
     if kind in _RULES:
         return _RULES[kind].format(**{name: _number(limit) for name, limit in limits.items()})
+    if kind.startswith("tuple_"):
+        return "must be two numbers, such as 768 x 512"
     if kind.startswith("int_"):
         return "must be a whole number"
     if kind.startswith("float_") or kind == "finite_number":

@@ -24,6 +24,8 @@ from sail.runfolder import RunFolder
 
 FOLDER_NAME = re.compile(r"(\d{4,})-\w+")
 DRAW_CHUNK = 8
+SIDES_OF = 16
+"""Pixels: sides that are multiples of it suit every family of models."""
 MAX_DOUBTED = 20
 MAX_UNJUDGED = 64
 """Open pairs that a train run's judge is given where people want the uncertain ones first."""
@@ -316,6 +318,15 @@ def merged_settings(settings: LoopSettings, changes: Mapping[str, Any]) -> LoopS
     return LoopSettings.model_validate(_merged(settings.model_dump(mode="json"), changes))
 
 
+def require_size(settings: LoopSettings) -> None:
+    """FieldError where images of this size would not suit every family of models."""
+    for side in settings.sampling.size or ():
+        if side % SIDES_OF:
+            raise FieldError(
+                "sampling.size", f"Height and width must be multiples of {SIDES_OF}, got {side}."
+            )
+
+
 def change_settings(store: Store, changes: Mapping[str, Any], *, by: str) -> LoopSettings:
     """Settings from now on. ValueError where what was trained already rests on the old ones."""
     before = store.project().settings
@@ -333,6 +344,14 @@ def change_settings(store: Store, changes: Mapping[str, Any], *, by: str) -> Loo
             "Accepted rounds have this rank and the loop may go on from them, "
             "so LoRA settings stay as they are. Make a new project for others.",
         )
+    if settings.sampling.size != before.sampling.size:
+        require_size(settings)
+        if store.used_prompts() or any(run.job == "draw" and run.unfinished for run in store.runs()):
+            raise FieldError(
+                "sampling.size",
+                "Images of another size are drawn already, and pairs of two sizes cannot be learned from "
+                "together. Make a new project for it.",
+            )
     store.set_settings(settings, by=by)
     return settings
 

@@ -118,11 +118,13 @@ class Projects:
             _require_here(usable)
         with about("prompts"):
             parsed = parse_prompts(prompts)
+        whole = jobs.merged_settings(LoopSettings.for_model(usable), settings or {})
+        jobs.require_size(whole)
         store = Store.create(
             self.root / name,
             model=usable,
             prompts=parsed,
-            settings=jobs.merged_settings(LoopSettings.for_model(usable), settings or {}),
+            settings=whole,
             download=download,
             starter=self.starter,
             by=by,

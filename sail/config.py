@@ -51,6 +51,7 @@ TimestepRange = Annotated[tuple[float, float], AfterValidator(_checked_share)]
 """Share of the training timesteps that draws are taken from: (0, 1) is all of them, 0 the least noise."""
 Choose = Literal["best_worst", "random"]
 """Which two candidates of a prompt become its self pair; the paper compares both."""
+Pixels = Annotated[int, Field(ge=8, le=8192)]
 DrawStrength = Annotated[float, Field(ge=0, le=1)]
 """Share of the policy's adapter that candidates are drawn with: 1 the policy (the paper), 0 the base model.
 A policy prefers images that carry its own marks, whatever people like; a weaker one's carry fewer, and are
@@ -127,8 +128,8 @@ class Sampling(Config):
     model it is told the number instead (Flux dev) or knows none (Flux schnell)."""
     chunk: int = Field(32, ge=1)
     """Images drawn together. Part of the request, because bits change with the batch size."""
-    size: tuple[int, int] | None = None
-    """Height and width in pixels; None takes the model's own."""
+    size: tuple[Pixels, Pixels] | None = None
+    """Height and width; None takes the model's own."""
 
 
 class Scoring(Config):

@@ -4,6 +4,7 @@ import { ask, base, h, onProjects, plural, project, Refused } from "/ui/core.js"
 import { mark, unmark } from "/ui/fields.js";
 
 const LOOK_AGAIN_MS = 2000;
+const SIZE = /^(\d+)\s*[x×*,]\s*(\d+)$/i; // height, width
 const address = (name) => `?${new URLSearchParams({ project: name })}`;
 
 export function mount(root) {
@@ -106,7 +107,19 @@ export function mount(root) {
     return { source: value("model.source"), revision: (ofHub && value("model.revision")) || null };
   }
 
-  const at = (values, name) => String(name.split(".").reduce((value, key) => value?.[key], values) ?? "");
+  function at(values, name) {
+    const found = name.split(".").reduce((value, key) => value?.[key], values) ?? "";
+    return Array.isArray(found) ? found.join(" x ") : String(found);
+  }
+
+  /** What was typed into a field, as its setting. */
+  function typed(input) {
+    const text = input.value.trim();
+    if (input.dataset.kind === "size" && text) return text.match(SIZE)?.slice(1).map(Number) ?? text;
+    if (input.type === "text" && !input.dataset.kind) return text;
+    return text === "" ? null : Number(text);
+  }
+
   const setting = (name) => at(loaded, name);
   const fields = () => [...settings.querySelectorAll("input")];
 
@@ -122,7 +135,7 @@ export function mount(root) {
     for (const input of fields()) {
       const note = settings.querySelector(`[data-default="${input.name}"]`);
       note.hidden = !changed.includes(input);
-      note.textContent = `Default ${at(defaults, input.name) || "none"}.`;
+      note.textContent = `Default ${at(defaults, input.name) || input.dataset.none || "none"}.`;
     }
     const folded = fields().filter((input) => input.closest("details"));
     const count = folded.filter((input) => changed.includes(input)).length;
@@ -130,8 +143,11 @@ export function mount(root) {
       `Advanced: ${folded.length} more, ${count ? `${count} of them changed` : "all as the model brought them"}`;
   }
 
+  /** Of one of a setting's two numbers: the setting. */
+  const withoutPlace = (path) => path.replace(/\.\d+$/, "");
+
   /** Sends a form; what is refused is said at the field that is to blame, and nothing that was typed is lost. */
-  function onSubmit(form, name, send, fieldOf = (path) => form.elements[path]) {
+  function onSubmit(form, name, send, fieldOf = (path) => form.elements[withoutPlace(path)]) {
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       const button = form.querySelector('button:not([type="button"])');
@@ -161,7 +177,7 @@ export function mount(root) {
   const changedHere = () => fields().filter((input) => input.value !== setting(input.name));
   // What several settings are to blame for together is the fault of the one that was changed.
   const settingOf = (path) =>
-    settings.elements[path.replace(/^settings\./, "")] ?? (changedHere().length === 1 ? changedHere()[0] : null);
+    settings.elements[withoutPlace(path.replace(/^settings\./, ""))] ?? (changedHere().length === 1 ? changedHere()[0] : null);
 
   onSubmit(
     settings,
@@ -173,8 +189,7 @@ export function mount(root) {
         const keys = input.name.split(".");
         const last = keys.pop();
         const place = keys.reduce((value, key) => (value[key] ??= {}), changes);
-        const typed = input.value.trim();
-        place[last] = input.type === "text" ? typed : typed === "" ? null : Number(typed);
+        place[last] = typed(input);
       }
       const { launcher, ...rest } = changes;
       const whole = launcher && { ...loaded.launcher, ...launcher };
@@ -209,7 +224,10 @@ export function mount(root) {
       model: modelOf(create),
       download: create.elements.download.checked,
       prompts: create.elements.prompts.value,
-      seed_pairs: value("seed_pairs") === "" ? null : Number(value("seed_pairs")),
+      seed_pairs: typed(create.elements.seed_pairs),
+      settings: create.elements["sampling.size"].value.trim()
+        ? { sampling: { size: typed(create.elements["sampling.size"]) } }
+        : {},
     });
     location.search = address(made.project);
   });

@@ -40,6 +40,14 @@ _ADVANCED = (
             _Setting("sampling.steps", "Sampling steps", "1"),
             _Setting("sampling.guidance", "Guidance", "0", "any"),
             _Setting("noise_seed", "Noise seed", "0"),
+            _Setting(
+                "sampling.size",
+                "Image size",
+                "",
+                "",
+                "Height x width in pixels, as long as none is drawn.",
+                kind="size",
+            ),
         ),
     ),
     (
@@ -81,12 +89,20 @@ _ADVANCED = (
 )
 
 
+_OWN = "the model's own"
+_SIZE = f'type="text" data-kind="size" data-none="{_OWN}" placeholder="height x width, or {_OWN}"'
+_KINDS = {
+    "number": 'type="number" min="{setting.least}" step="{setting.step}"',
+    "text": 'type="text"',
+    "size": _SIZE,
+}
+
+
 def _field(setting: _Setting) -> str:
     hint = f"<small>{setting.hint}</small>" if setting.hint else ""
-    limits = f'min="{setting.least}" step="{setting.step}"' if setting.kind == "number" else ""
     return (
-        f'<label><span>{setting.title}</span><input type="{setting.kind}" name="{setting.name}" '
-        f'{limits} autocomplete="off" data-testid="setting-{setting.name}">'
+        f"<label><span>{setting.title}</span><input {_KINDS[setting.kind].format(setting=setting)} "
+        f'name="{setting.name}" autocomplete="off" data-testid="setting-{setting.name}">'
         f'<small data-default="{setting.name}" hidden></small>{hint}</label>'
     )
 
@@ -140,6 +156,9 @@ MARKUP = f"""
           <label><span>Pairs to draw first</span>
             <input type="number" name="seed_pairs" min="2" max="5000" value="60"
               data-testid="create-pairs"></label>
+          <label><span>Image size</span>
+            <input {_SIZE} name="sampling.size" autocomplete="off" data-testid="create-size">
+            <small>In pixels, such as 768 x 512. Smaller is faster. It stays as it is.</small></label>
         </details>
         <p class="sail-error" role="alert" data-testid="create-error"></p>
         <div><button class="sail-primary" data-testid="create-submit">Create and open</button></div>

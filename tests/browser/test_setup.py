@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from annotating import SETTINGS, make_model, make_store
 from labelling import App, open_page, open_tab, start_app, until
+from PIL import Image
 from playwright.sync_api import Locator, Page, Route, expect
 
 from annotator.launcher import Launcher
@@ -135,6 +137,39 @@ def test_each_mistake_of_a_new_project_is_said_at_its_own_field(setup: Page, tmp
     submit.click()
     says(field["prompts"], "There is no prompt. Write at least one, one a line.")
     expect(field["name"]).to_have_value("mine")
+
+
+def test_the_size_of_images_is_chosen_with_the_project_and_is_one_for_all_pairs(
+    setup: Page, home: Path
+) -> None:
+    setup.get_by_test_id("create-name").fill("wide")
+    setup.get_by_test_id("create-prompts").fill("a fox\na cat")
+    setup.get_by_test_id("create-advanced").locator("summary").click()
+    setup.get_by_test_id("create-pairs").fill("2")
+    size, submit = setup.get_by_test_id("create-size"), setup.get_by_test_id("create-submit")
+    for typed, sentence in (
+        ("big", "Image size must be two numbers, such as 768 x 512."),
+        ("32 x 4", "Image size must be at least 8."),
+        ("32 x 40", "Height and width must be multiples of 16, got 40."),
+    ):
+        size.fill(typed)
+        submit.click()
+        says(size, sentence)
+    size.fill("32 x 48")
+    submit.click()
+    setup.wait_for_url("**project=wide**")
+    open_tab(setup, "Setup")
+    setup.wait_for_selector(".sail-setup[data-mounted]")
+    setup.get_by_test_id("settings-advanced").locator("summary").click()
+    own = setup.get_by_test_id("setting-sampling.size")
+    expect(own).to_have_value("32 x 48")
+    own.fill("48x32")
+    setup.get_by_test_id("settings-submit").click()
+    expect(own).to_have_accessible_description(re.compile("pairs of two sizes"))
+    drawn = home / "wide" / "runs"
+    until(setup, lambda: any(drawn.glob("*/candidates/*.png")), timeout_s=90)
+    with Image.open(next(drawn.glob("*/candidates/*.png"))) as image:
+        assert image.size == (48, 32)
 
 
 def test_where_a_model_was_moved_to_is_said_in_setup_and_checked_at_its_field(

@@ -16,10 +16,10 @@ from annotator.rows import Job, Run
 from annotator.store import Store
 from sail import mixup
 from sail import rounds as loop
-from sail.config import ExportRequest, LoopSettings, ProposeRequest, TrainRequest
+from sail.config import LoopSettings, ProposeRequest, TrainRequest
 from sail.mixup import MixupPlan
 from sail.records import TrainingPair
-from sail.rounds import NextStep, Round
+from sail.rounds import NextStep
 from sail.runfolder import RunFolder
 
 FOLDER_NAME = re.compile(r"(\d{4,})-\w+")
@@ -126,7 +126,7 @@ def train(store: Store, *, self_fraction: float | None = None, by: str) -> Run:
     except ValueError as error:
         raise ValueError(f"{error} {left_out}".strip()) from error
     if self_fraction is not None and self_fraction != settings.mixup.self_fraction:
-        store.set_settings(merged_settings(settings, {"mixup": {"self_fraction": self_fraction}}), by=by)
+        store.set_settings(settings.changed({"mixup": {"self_fraction": self_fraction}}), by=by)
     request, parent = train_request(store, pairs, self_fraction=self_fraction), store.current_round()
     adapters = {parent.sha256: Path(parent.adapter)} if parent else {}
     unjudged = store.unjudged_pairs(MAX_UNJUDGED) if store.order() == "uncertain" else []
@@ -191,13 +191,7 @@ def export(store: Store, *, by: str) -> Run:
             "Train a round, or make one current in Rounds."
         )
     project = store.project()
-    request = ExportRequest(
-        model=project.model,
-        round=policy.round,
-        adapter=policy.sha256,
-        title=f"{store.name}, round {policy.round}",
-        facts=export_facts(policy),
-    )
+    request = loop.export_request(project.model, policy, title=f"{store.name}, round {policy.round}")
     adapters = {policy.sha256: Path(policy.adapter)}
     return create(
         store,
@@ -208,21 +202,6 @@ def export(store: Store, *, by: str) -> Run:
         needs_model=project.model.source.endswith(".safetensors"),
         build=lambda: (request, (), adapters),
     )
-
-
-def export_facts(policy: Round) -> dict[str, str | int | float | bool | None]:
-    """Figures for the model card and for the page that shows what an export holds."""
-    return {
-        "round": policy.round,
-        "human pairs": policy.human_pairs,
-        "self pairs": policy.self_pairs,
-        "ties held": policy.tie_pairs,
-        "mixup ratio": policy.self_fraction,
-        "judge accuracy on held-out human pairs": policy.judge_accuracy.in_words(),
-        "share of its training that is kept": policy.kept,
-        "diversity against base": policy.diversity_ratio,
-        "saturation against base": policy.saturation_ratio,
-    }
 
 
 def next_round(store: Store) -> int:
@@ -313,11 +292,6 @@ def mixup_plan(store: Store, self_fraction: float | None = None) -> MixupPlan:
     )
 
 
-def merged_settings(settings: LoopSettings, changes: Mapping[str, Any]) -> LoopSettings:
-    """`settings` with some values replaced, nested ones too. pydantic's ValidationError for wrong ones."""
-    return LoopSettings.model_validate(_merged(settings.model_dump(mode="json"), changes))
-
-
 def require_size(settings: LoopSettings) -> None:
     """FieldError where images of this size would not suit every family of models."""
     for side in settings.sampling.size or ():
@@ -330,7 +304,7 @@ def require_size(settings: LoopSettings) -> None:
 def change_settings(store: Store, changes: Mapping[str, Any], *, by: str) -> LoopSettings:
     """Settings from now on. ValueError where what was trained already rests on the old ones."""
     before = store.project().settings
-    settings = merged_settings(before, changes)
+    settings = before.changed(changes)
     training = any(run.job == "train" and run.unfinished for run in store.runs())
     if settings.held_out_every != before.held_out_every and (training or store.rounds()):
         raise FieldError(
@@ -346,7 +320,12 @@ def change_settings(store: Store, changes: Mapping[str, Any], *, by: str) -> Loo
         )
     if settings.sampling.size != before.sampling.size:
         require_size(settings)
-        if store.used_prompts() or any(run.job == "draw" and run.unfinished for run in store.runs()):
+        if any(run.job == "draw" and run.unfinished for run in store.runs()):
+            raise FieldError(
+                "sampling.size",
+                "Pairs are being drawn, or will be. Stop that in Rounds, or take it out of the queue there.",
+            )
+        if store.used_prompts():
             raise FieldError(
                 "sampling.size",
                 "Images of another size are drawn already, and pairs of two sizes cannot be learned from "
@@ -354,14 +333,6 @@ def change_settings(store: Store, changes: Mapping[str, Any], *, by: str) -> Loo
             )
     store.set_settings(settings, by=by)
     return settings
-
-
-def _merged(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(values)
-    for key, change in changes.items():
-        old = values.get(key)
-        merged[key] = _merged(old, change) if isinstance(old, dict) and isinstance(change, dict) else change
-    return merged
 
 
 Parts = tuple[BaseModel, Iterable[TrainingPair], dict[str, Path]]

@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from sail.config import HUB_ID, ModelRef
+from sail.config import FAMILIES, HUB_ID, ModelRef
 
 INDEX = "model_index.json"
 
@@ -33,6 +33,13 @@ def pipeline_of(model: ModelRef) -> str | None:
     """Name of the diffusers pipeline that it is one of; None where that cannot be seen."""
     found = _value(model, INDEX, "_class_name")
     return found if isinstance(found, str) else None
+
+
+def require_known(model: ModelRef) -> None:
+    """ValueError where a model is evidently of no family that is known here."""
+    found = pipeline_of(model)
+    if found is not None and found not in FAMILIES:
+        raise ValueError(f"{model.source} is a {found}. Known families: {', '.join(FAMILIES)}.")
 
 
 def require_alike(model: ModelRef, *, pipeline: str | None, latent_channels: int | None) -> None:

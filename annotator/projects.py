@@ -116,9 +116,11 @@ class Projects:
         usable = self.model(model)
         if not download:
             _require_here(usable)
+        with about("model.source"):
+            models.require_known(usable)
         with about("prompts"):
             parsed = parse_prompts(prompts)
-        whole = jobs.merged_settings(LoopSettings.for_model(usable), settings or {})
+        whole = LoopSettings.for_model(usable).changed(settings or {})
         jobs.require_size(whole)
         store = Store.create(
             self.root / name,

@@ -298,6 +298,8 @@ class Runner:
                 raise ValueError("Another run does the same. Wait for it, or stop it first.")
             if run.job in ("propose", "train") and any(r.round >= run.round for r in store.rounds()):
                 raise ValueError(f"Round {run.round} is trained already. Start the next one instead.")
+            if run.job == "draw" and _size_of(store, run) != store.project().settings.sampling.size:
+                raise ValueError("It would draw images of another size than is set now. Draw pairs anew.")
             store.record_run_event(number, "queued", by=by)
         self.wake()
 
@@ -433,3 +435,9 @@ def _exists(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _size_of(store: Store, run: Run) -> tuple[int, int] | None:
+    """Of the images that a draw run is asked for."""
+    size: tuple[int, int] | None = RunFolder(store.run_folder(run)).request(extra="ignore").sampling.size
+    return size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -260,7 +261,7 @@ def _loop_settings(
         raise ValueError(f"There is no preset {preset!r}. Presets: default, paper.")
     base = LoopSettings.paper() if preset == "paper" else LoopSettings.for_model(model)
     if file is not None:
-        base = _settings_from(file)
+        base = _changed_by(file, base)
     changes: dict[str, Any] = {}
     if noise_seed is not None:
         changes["noise_seed"] = noise_seed
@@ -273,12 +274,17 @@ def _loop_settings(
     return base.model_copy(update=changes)
 
 
-def _settings_from(file: Path) -> LoopSettings:
+def _changed_by(file: Path, settings: LoopSettings) -> LoopSettings:
     """ValueError names the file and what is wrong with it."""
     try:
-        return LoopSettings.model_validate_json(file.read_text(encoding="utf-8"))
+        changes = json.loads(file.read_bytes())
+        if not isinstance(changes, dict):
+            raise ValueError(f"{file}: Settings are an object in braces, by name.")
+        return settings.changed(changes)
     except OSError as error:
         raise ValueError(f"The settings file {file} cannot be read: {error.strerror}.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: Invalid JSON: {error}.") from error
     except ValidationError as error:
         raise ValueError(f"{file}: {first_fault(error)}") from error
 

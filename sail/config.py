@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -69,6 +70,15 @@ def _require_whole(file: str) -> None:
         raise ValueError(
             f"{file} cannot be read as safetensors: {error}. If it was downloaded, download it again."
         ) from error
+
+
+FAMILIES: Final = (
+    "StableDiffusionPipeline",
+    "StableDiffusionXLPipeline",
+    "StableDiffusion3Pipeline",
+    "FluxPipeline",
+)
+"""Pipelines of diffusers that are known here, as model_index.json names them."""
 
 
 class ModelRef(Config):
@@ -374,6 +384,14 @@ Request = Annotated[
 Kind = Literal["propose", "train", "evaluate", "export", "compare"]
 
 
+def _merged(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for key, change in changes.items():
+        old = values.get(key)
+        merged[key] = _merged(old, change) if isinstance(old, dict) and isinstance(change, dict) else change
+    return merged
+
+
 class LoopSettings(Config):
     """One project's settings for the whole loop."""
 
@@ -422,6 +440,10 @@ class LoopSettings(Config):
                 "Set min_margin to 0, or scoring.reference to base."
             )
         return self
+
+    def changed(self, changes: Mapping[str, Any]) -> LoopSettings:
+        """With some values replaced, nested ones too. pydantic's ValidationError for wrong ones."""
+        return LoopSettings.model_validate(_merged(self.model_dump(mode="json"), changes))
 
     def prompts_in(self, number: int) -> int:
         """How many prompts the model judges its own images of for round `number`, 1 being the first."""

@@ -38,7 +38,7 @@ class Subject:
     prompts: tuple[str, ...]
     """Held-out prompts, as far as they are known."""
     trained_on: frozenset[str] = frozenset()
-    """Prompts of the pairs that the adapter's last round learned from."""
+    """Prompts of the pairs that it learned from: of a loop in all its rounds, of a run in its own."""
 
 
 class Verdict(Record):
@@ -93,8 +93,9 @@ def _of_loop(target: Path) -> Subject:
     if now is None:
         raise ValueError(f"The loop in {target} has no accepted round yet, so that there is no adapter.")
     held_out = split_prompts(request.prompts, request.settings)[1]
-    of_round = _of_run(RunFolder(Path(now.adapter).parent))
-    return replace(of_round, prompts=tuple(held_out))
+    of_rounds = [_of_run(RunFolder(Path(one["adapter"]).parent)) for one in rounds[: now.round + 1]]
+    trained_on = frozenset[str]().union(*(one.trained_on for one in of_rounds))
+    return replace(of_rounds[-1], prompts=tuple(held_out), trained_on=trained_on)
 
 
 def _of_run(folder: RunFolder) -> Subject:

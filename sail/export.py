@@ -135,8 +135,7 @@ tags: [lora, text-to-image, diffusers, preference-alignment, sail]
 # {request.title}
 
 A LoRA for `{base}`, aligned with one person's or one team's taste by SAIL {__version__}
-(arXiv 2602.05380): a round that learns from human choices, then rounds in which the model
-annotates its own images and learns from them mixed with the human ones.
+(arXiv 2602.05380): {_how(request)}.
 
 ```python
 from diffusers import {pipeline}
@@ -157,6 +156,15 @@ pipeline.load_lora_weights("lora")  # the folder beside this file
 
 It repeats the preferences of the people who labelled; they are a sample of nobody else.
 """
+
+
+def _how(request: ExportRequest) -> str:
+    if not request.facts.get("self pairs"):
+        return "it learned from human choices"
+    return (
+        "a round that learns from human choices, then rounds in which the model\n"
+        "annotates its own images and learns from them mixed with the human ones"
+    )
 
 
 def _shown(value: str | int | float | bool | None) -> str:

@@ -114,6 +114,15 @@ class Rounds:
         self.done.append(trained)
         return trained
 
+    def export(self) -> Path | None:
+        """The current round's files for other tools; None where base is current."""
+        policy = self.current
+        if policy is None:
+            return None
+        title = f"{self._out.parent.name}, round {policy.round}"
+        request = loop_rounds.export_request(self._model, policy, title=title)
+        return self._run("export", request, policy).path / "export"
+
     def _run(
         self, kind: str, request: BaseModel, *adapters: Round | None, pairs: Sequence[TrainingPair] = ()
     ) -> RunFolder:
@@ -156,7 +165,7 @@ class Loop:
                 tqdm.write("Round 0 was not accepted, so there is no judge to go on with.", file=sys.stderr)
                 break
             self._train([*pairs, *self._rounds.self_annotated(policy)], parent=policy)
-        return self._publish()
+        return self._publish(self._rounds.export())
 
     def _train(self, pairs: list[TrainingPair], *, parent: Round | None) -> None:
         trained = self._rounds.train(pairs, parent=parent)
@@ -178,11 +187,12 @@ class Loop:
                     os.fsync(log.fileno())
         return human_pairs(pairs, known, self._request.settings)
 
-    def _publish(self) -> dict[str, Any]:
+    def _publish(self, exported: Path | None = None) -> dict[str, Any]:
         now = self._rounds.current
         result = {
             "rounds": [round_.model_dump() for round_ in self._rounds.done],
             "current": now.round if now else None,
+            "export": str(exported) if exported else None,
         }
         publish_json(self._out / "result.json", result)
         return result

@@ -21,6 +21,9 @@ from sail import distributed
 from sail.config import Optimisation
 from sail.runfolder import RunFolder
 
+SMALLER = (
+    "Take smaller images or a smaller model (in the app with a new project), or a device with more memory."
+)
 MOST_ON_CPU = 16
 """Larger micro-batches gain nothing there, and no error says in time that memory runs out."""
 
@@ -55,10 +58,7 @@ class AtOnce:
 
     def _halve(self, what: str, size: int) -> None:
         if size == 1:
-            raise MemoryError(
-                f"Memory ran out with one image to {what}. "
-                "Take a smaller sampling.size, a smaller model or a device with more memory."
-            )
+            raise MemoryError(f"Memory ran out with one image to {what}. {SMALLER}")
         self._most[what] = size // 2
         line = f"Memory ran out with {size} images to {what} at once. It goes on with {size // 2}."
         tqdm.write(line, file=sys.stderr)
@@ -106,8 +106,7 @@ class MemoryFit:
             fit = Fit(1, True)
         else:
             raise MemoryError(
-                "Memory ran out with one pair at a time and activations computed again. "
-                "Take a smaller sampling.size, a smaller model or a device with more memory."
+                f"Memory ran out with one pair at a time and activations computed again. {SMALLER}"
             )
         self._folder.append_event(
             distributed.rank(),

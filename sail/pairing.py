@@ -13,7 +13,7 @@ from sail.records import SelfPair
 def most_different(distance_NN: Sequence[Sequence[float]], count: int) -> list[tuple[int, int]]:
     """`count` pairs of N candidates, none in two of them: the two farthest apart, then of the others.
 
-    Two images that hardly differ are a tie to whoever looks at them, and a tie teaches nothing.
+    Two images that hardly differ are a tie to whoever looks at them, and a tie teaches no direction.
     """
     left = set(range(len(distance_NN)))
     pairs = []

@@ -82,7 +82,9 @@ def draw_errors(
         return denoising_error(prediction, backbone.target(latents, noise, timesteps))
 
     with policy.acting_as(part), policy.folded():
-        return policy.at_once.cat("judge", chunk, count * draws, errors_of).view(count, draws).cpu()
+        return (
+            policy.at_once.cat(f"judge as {part}", chunk, count * draws, errors_of).view(count, draws).cpu()
+        )
 
 
 def gains(policy: Policy, prompt: str, latents_NCHW: Tensor, scoring: Scoring, *, reference: Part) -> Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sail import mixup
-from sail.config import MAX_PROMPT_CHARS, LoopSettings, ModelRef, ProposeRequest, TrainRequest
+from sail.config import MAX_PROMPT_CHARS, ExportRequest, LoopSettings, ModelRef, ProposeRequest, TrainRequest
 from sail.records import Interval, Record, TrainingPair
 
 NOT_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffd]")
@@ -246,3 +246,25 @@ def next_step(
     if policy is None:
         return NextStep(name="train", round=number)
     return NextStep(name="review" if proposed == number else "propose", round=number)
+
+
+def export_request(model: ModelRef, policy: Round, *, title: str) -> ExportRequest:
+    """Write a round's adapter for other tools."""
+    return ExportRequest(
+        model=model, round=policy.round, adapter=policy.sha256, title=title, facts=export_facts(policy)
+    )
+
+
+def export_facts(policy: Round) -> dict[str, str | int | float | bool | None]:
+    """Figures for the model card and for the page that shows what an export holds."""
+    return {
+        "round": policy.round,
+        "human pairs": policy.human_pairs,
+        "self pairs": policy.self_pairs,
+        "ties held": policy.tie_pairs,
+        "mixup ratio": policy.self_fraction,
+        "judge accuracy on held-out human pairs": policy.judge_accuracy.in_words(),
+        "share of its training that is kept": policy.kept,
+        "diversity against base": policy.diversity_ratio,
+        "saturation against base": policy.saturation_ratio,
+    }

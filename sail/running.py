@@ -113,7 +113,7 @@ def one_sentence(error: BaseException) -> str:
     unsaid = isinstance(error, MemoryError) and not str(error)
     on_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     if isinstance(error, torch.OutOfMemoryError) or unsaid or on_cpu:
-        return "Memory ran out. Use a smaller micro-batch or chunk, or a smaller model."
+        return "Memory ran out. Take fewer pairs in a step, smaller images or a smaller model."
     if isinstance(error, KeyboardInterrupt):
         return "Interrupted from the keyboard. Resume goes on from the last checkpoint."
     return str(error) or type(error).__name__

@@ -26,7 +26,7 @@ from tiny_families import SIZE, build_flux, build_sd3, build_sdxl, build_stable_
 from torch import Tensor
 from typer.testing import CliRunner
 
-from sail import backbones, cost
+from sail import backbones, config, cost
 from sail.__main__ import app
 from sail.backbones import Backbone
 from sail.backbones.base import take
@@ -886,6 +886,10 @@ def test_the_model_card_says_which_file_is_for_which_tool(load, folder_of, tmp_p
     is_unet = policy.backbone.part == "unet"
     assert (out / file).is_file() and file == (KOHYA_FILE if is_unet else f"lora/{ADAPTER_FILE}")
     assert ("AUTOMATIC1111" in tools) == (out / KOHYA_FILE).exists() == is_unet
+
+
+def test_the_families_that_the_app_knows_without_loading_them_are_those_that_can_be_loaded():
+    assert tuple(backbones.FAMILIES) == config.FAMILIES
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -299,14 +299,40 @@ def test_too_few_seed_pairs_are_said_before_the_folder_is_taken(tmp_path):
     assert missing.exit_code == 2 and not out.exists()
 
 
+def test_what_a_settings_file_leaves_out_is_the_presets(model, prompts, tmp_path):
+    file = tmp_path / "own.json"
+    file.write_text('{"sampling": {"steps": 7}}')
+    asked = ("loop", "--model", model, "--prompts", prompts, "--annotator", "false", "--seed-pairs", 16)
+    for preset, settings in (
+        ("paper", LoopSettings.paper()),
+        ("default", LoopSettings.for_model(ModelRef(source=str(model)))),
+    ):
+        sail(*asked, "--out", tmp_path / preset, "--preset", preset, "--settings", file)
+        found = LoopSettings.model_validate(
+            json.loads((tmp_path / preset / "loop.json").read_text())["settings"]
+        )
+        assert found == settings.changed({"sampling": {"steps": 7}}) != settings
+
+
+def test_a_loop_ends_with_its_current_rounds_files_for_other_tools(looped):
+    result = json.loads((looped / "result.json").read_text())
+    current, exported = result["rounds"][result["current"]], Path(result["export"])
+    lora = Path(current["adapter"]) / ADAPTER_FILE
+    assert sha256_file(exported / "lora" / ADAPTER_FILE) == sha256_file(lora)
+    assert (exported / "lora_kohya.safetensors").is_file()
+    assert f"| human pairs | {current['human_pairs']} |" in (exported / "README.md").read_text()
+
+
 def test_a_settings_file_that_cannot_be_used_is_named(tmp_path):
     (tmp_path / "prompts.txt").write_text("a fox\na cow\n")
     (tmp_path / "bad.json").write_text("{steps: 3}")
+    (tmp_path / "list.json").write_text("[]")
     (tmp_path / "wrong.json").write_text('{"optimisation": {"stepz": 3}}')
     for name, sentence in (
         ("gone.json", "cannot be read"),
         ("bad.json", "bad.json: Invalid JSON"),
         ("wrong.json", "wrong.json: optimisation.stepz"),
+        ("list.json", "list.json: Settings are an object"),
     ):
         options = ["--out", str(tmp_path / "o"), "--annotator", "cat", "--settings", str(tmp_path / name)]
         command = ["loop", "--model", "data/starter", "--prompts", str(tmp_path / "prompts.txt"), *options]

@@ -273,7 +273,7 @@ def test_a_stop_is_heard_during_a_download(hub, tmp_path):
 @pytest.mark.parametrize(
     ("source", "revision", "sentence"),
     [
-        ("org/gated", COMMIT, "is gated. Accept its terms on its page at the hub and give a token"),
+        ("org/gated", COMMIT, "is gated. Accept its terms on its page at the hub and log in"),
         ("org/none", COMMIT, "The hub has no model org/none, or shows it to members only"),
         ("org/model", OTHER_COMMIT, f"org/model has no revision {OTHER_COMMIT}"),
     ],

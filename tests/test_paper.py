@@ -103,7 +103,12 @@ def test_a_loop_and_a_run_say_themselves_what_is_evaluated(done):
     assert found.trained_on == {pair.prompt for pair in run.pairs() if not pair.held_out}
     assert not set(found.prompts) & set(RunFolder(done / "aligned/runs/0002-propose").request().prompts)
     assert subject_of(done / "aligned").prompts == found.prompts
-    assert subject_of(done / "aligned").adapter != found.adapter
+    whole = subject_of(done / "aligned")
+    assert whole.adapter != found.adapter
+    own = {
+        pair.prompt for pair in RunFolder(done / "aligned/runs/0003-train").pairs() if pair.source == "self"
+    }
+    assert whole.trained_on == found.trained_on | own > found.trained_on
 
 
 @pytest.mark.parametrize(

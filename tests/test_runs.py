@@ -18,6 +18,7 @@ from annotating import SETTINGS, drawn, fake_runner, label, make_store, new_uuid
 from sqlite_utils import Database
 
 from annotator import jobs
+from annotator.faults import FieldError
 from annotator.launcher import Launcher
 from annotator.rows import Run
 from annotator.runs import Runner, why_ended
@@ -83,6 +84,24 @@ def test_a_run_is_stopped_and_goes_on_where_it_was(store: Store) -> None:
     wait_for(lambda: store.run(run.id).what == "done")
     assert len(before) < 8
     assert store.open_pairs("ann", 10)[: len(before)] == before
+    runner.close()
+
+
+def test_a_draw_is_not_resumed_where_its_images_would_have_another_size_than_is_set_now(store: Store) -> None:
+    run = jobs.draw(store, 3, by="ann")
+    runner = fake_runner()
+    with pytest.raises(FieldError, match="Pairs are being drawn, or will be"):
+        jobs.change_settings(store, {"sampling": {"size": [32, 48]}}, by="ann")
+    runner.stop(store, run.id, by="ann")
+    jobs.change_settings(store, {"sampling": {"size": [32, 48]}}, by="ann")
+    with pytest.raises(ValueError, match="Draw pairs anew"):
+        runner.resume(store, run.id, by="ann")
+    anew = jobs.draw(store, 3, by="ann")
+    assert RunFolder(store.run_folder(anew)).request().sampling.size == (32, 48)
+    follow(runner, store)
+    wait_for(lambda: store.run(anew.id).what == "done")
+    with pytest.raises(FieldError, match="pairs of two sizes cannot be learned from"):
+        jobs.change_settings(store, {"sampling": {"size": None}}, by="ann")
     runner.close()
 
 

@@ -442,6 +442,17 @@ def test_what_cannot_be_used_is_one_sentence(
     assert projects.names() == ["p"]
 
 
+def test_a_model_of_no_known_family_is_refused_before_there_is_a_project(
+    client: TestClient, projects: Projects, tmp_path: Path
+) -> None:
+    folder = make_model(tmp_path / "strange")
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "KolorsPipeline"}))
+    (fault,) = create(client, model={"source": str(folder)}).json()["faults"]
+    assert fault["field"] == "model.source"
+    assert "is a KolorsPipeline. Known families: StableDiffusionPipeline," in fault["sentence"]
+    assert projects.names() == ["p"]
+
+
 def test_how_runs_are_started_is_checked_at_its_field_and_kept(client: TestClient, store: Store) -> None:
     for launcher, field, sentence in (
         ({"processes": 0}, "launcher.processes", "must be at least 1"),

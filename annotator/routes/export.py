@@ -13,11 +13,12 @@ from fastapi import APIRouter, HTTPException
 from fastapi.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
-from annotator import jobs, preferences
+from annotator import preferences
 from annotator.projects import PASSING, OpenProject
 from annotator.routes.common import InProject
 from annotator.routes.loop import round_view
 from annotator.rows import Run
+from sail.rounds import export_facts
 from sail.runfolder import RunFolder
 
 api = APIRouter()
@@ -58,7 +59,7 @@ def export_of(project: OpenProject) -> dict[str, Any]:
     preferred = store.preferences()
     return {
         "round": round_view(current) if current else None,
-        "facts": jobs.export_facts(current) if current else {},
+        "facts": export_facts(current) if current else {},
         "exports": [export_view(project, run) for run in reversed(done)],
         "preferences": len(preferred),
         "by_people": sum(one.source == "human" for one in preferred),

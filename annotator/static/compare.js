@@ -257,8 +257,9 @@ export function mount(root) {
 
   const endedEarly = (run) => [
     title("Drawing comparisons stopped"),
-    text(run.message),
+    text(`${run.message} What was changed in Setup since counts only for what is drawn anew.`.trim()),
     button("Resume", "compare-resume", () => ask(`${base}/runs/${run.id}/resume`, {}), true),
+    drawMore(PLANNED),
   ];
 
   function resultParts() {

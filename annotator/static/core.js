@@ -58,6 +58,15 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** Pixels across, below which single ones are to be seen. What is larger is mostly shown smaller than it is, and where
+ * it is to be pixelated browsers leave out whole rows of it. */
+const SMALL = 256;
+
+export const markIfSmall = (image) => image.toggleAttribute("data-small", image.naturalWidth < SMALL);
+
+// Captured: an image's load does not bubble.
+document.addEventListener("load", ({ target }) => target.tagName === "IMG" && markIfSmall(target), true);
+
 const SVG = "http://www.w3.org/2000/svg";
 export function svg(tag, attributes = {}, ...children) {
   const element = document.createElementNS(SVG, tag);

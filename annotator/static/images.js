@@ -1,6 +1,8 @@
 // Images of pairs, fetched and decoded ahead, so that putting one on the page costs nothing, and an outage of the
 // server is not seen until they are used up. Knows addresses alone.
 
+import { markIfSmall } from "/ui/core.js";
+
 export class Images {
   #held = new Map(); // address -> the element, and the promise of it decoded once that was asked for
 
@@ -12,6 +14,7 @@ export class Images {
       own.draggable = false;
       // What could not be had is asked for anew.
       own.onerror = () => this.#held.get(url) === entry && this.#held.delete(url);
+      own.onload = () => markIfSmall(own);
       own.src = url;
       this.#held.set(url, entry);
     }

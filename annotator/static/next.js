@@ -5,6 +5,7 @@ import { answered, toLearnFrom } from "/ui/counts.js";
 
 const ENDED_EARLY = ["stopped", "failed", "interrupted"];
 const IN_THE_LOOP = ["draw", "propose", "train"];
+const LIMITS = "What a round has to keep is set in Setup, Advanced, Measuring. ";
 const MEANWHILE = {
   draw: "You can label what is there already.",
   propose: "The pairs go to Review when it is done.",
@@ -88,10 +89,11 @@ function goesOnFrom(status) {
   const last = status.rounds.at(-1);
   if (last?.accepted && status.current == null) return "The base model is current, so the loop goes on from it. ";
   if (!last || last.accepted) return "";
-  if (status.current == null) return `Round ${last.round} was not accepted, so the loop goes on from the base model. `;
+  if (status.current == null) return `Round ${last.round} was not accepted, so the loop goes on from the base model. ${LIMITS}`;
   return (
     `Round ${last.round} was not accepted, so the loop goes on from round ${status.current}. ` +
-    "Another on the same labels will hardly fare better: label more pairs, or compare and export what there is. "
+    "Another on the same labels will hardly fare better: label more pairs, or compare and export what there is. " +
+    LIMITS
   );
 }
 

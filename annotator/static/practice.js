@@ -30,7 +30,7 @@ const PAIRS = [
     prompt: "a green leaf",
     images: [() => leaf(-14), () => leaf(14)],
     says: "Both alike? 0 is a tie. Both bad? 9. Rather not say? S.",
-    takes: { tie: "A tie teaches nothing, and it is honest.", both_bad: "Kept as bad.", skip: "Skipped." },
+    takes: { tie: "Honest: nothing there should change.", both_bad: "Kept as bad.", skip: "Skipped." },
   },
   {
     prompt: "a house with a door",

@@ -2,6 +2,7 @@
 
 import { act, ask, base, beEager, duration, h, isActive, openTab, plural, train as askToTrain } from "/ui/core.js";
 import { answered, toLearnFrom } from "/ui/counts.js";
+import { loading } from "/ui/waiting.js";
 
 const ENDED_EARLY = ["failed", "interrupted", "stopped"];
 
@@ -79,17 +80,25 @@ export class Progress {
   }
 
   #nothingLeft(drawing) {
-    const stopped = this.status.runs.find((run) => run.job === "draw" && ENDED_EARLY.includes(run.state));
+    const last = this.status.runs.find((run) => run.job === "draw");
     if (drawing) return this.#drawing(drawing);
     if (this.#pairs.withOthers) return this.#withOthers();
-    if (stopped)
-      return [
-        title("Drawing pairs stopped"),
-        text(stopped.message),
-        button("Resume", "resume-draw", () => ask(`${base}/runs/${stopped.id}/resume`, {}), true),
-      ];
+    if (last && ENDED_EARLY.includes(last.state)) return this.#endedEarly(last);
     if (!this.counts.drawn) return [title("No pairs are drawn yet"), drawMore(60, true)];
     return this.#allDone();
+  }
+
+  /** What it was asked for holds when it is resumed; where a model was moved since, or has no room, only another can
+   * help. */
+  #endedEarly(run) {
+    const { drawn } = this.counts;
+    return [
+      title("Drawing pairs stopped"),
+      text(`${run.message} What was changed in Setup since counts only for what is drawn anew.`.trim()),
+      button("Resume", "resume-draw", () => ask(`${base}/runs/${run.id}/resume`, {}), true),
+      drawMore(drawn ? 20 : 60),
+      ...(drawn ? this.#allDone().slice(1) : []).filter((part) => part.dataset.testid !== "draw-more"),
+    ];
   }
 
   #drawing(run) {
@@ -100,7 +109,7 @@ export class Progress {
         ? waiting
         : run.stage === "draw"
           ? `${run.step} of ${plural(run.total, "prompt")}`
-          : "Loading the model. This takes some seconds.";
+          : loading(run);
     // Who comes for the first time has a minute to read, and nobody has told them yet what this is.
     const purpose =
       "You will see two images of the same words, again and again. Choose the better one: after a few dozen answers the model learns to draw what you like.";

@@ -2,14 +2,24 @@
 
 import { doing, duration, isActive, plural } from "/ui/core.js";
 
+const DOWNLOAD = "download (MB)";
+
 /** One sentence: what it waits for and how long about, or how far it is. */
 export function howFar(run, status) {
   if (run.state === "waiting") return run.ahead ? waitsFor(run, status) : "Starting.";
   if (run.state === "stopping") return "Stopping.";
-  if (run.stage !== "draw") return "Loading the model. This takes some seconds.";
-  const left = run.seconds_left ? ` About ${duration(run.seconds_left)} left.` : "";
-  return `${run.step} of ${run.total} drawn.${left}`;
+  if (run.stage !== "draw") return loading(run);
+  return `${run.step} of ${run.total} drawn.${left(run)}`;
 }
+
+/** One sentence about a run that does not draw yet. */
+export function loading(run) {
+  if (run.stage !== DOWNLOAD) return "Loading the model. This takes some seconds.";
+  const mb = (count) => count.toLocaleString("en");
+  return `Fetching the model: ${mb(run.step)} of ${mb(run.total)} MB.${left(run)}`;
+}
+
+const left = (run) => (run.seconds_left ? ` About ${duration(run.seconds_left)} left.` : "");
 
 function waitsFor(run, status) {
   const now = status.runs.find((other) => isActive(other) && other.state !== "waiting");

@@ -45,7 +45,7 @@ _ADVANCED = (
                 "Image size",
                 "",
                 "",
-                "Height x width in pixels, as long as none is drawn.",
+                "Height x width, as long as none is drawn.",
                 kind="size",
             ),
         ),
@@ -70,6 +70,20 @@ _ADVANCED = (
         (
             _Setting("held_out_every", "One held out of every", "2", "1", "Pairs kept from training."),
             _Setting("monitor_prompts", "Held-out prompts", "0"),
+            _Setting(
+                "monitoring.min_diversity_ratio",
+                "Least variety",
+                "0",
+                "0.05",
+                "Beside the base model's. What has less is not kept.",
+            ),
+            _Setting(
+                "monitoring.max_saturation_ratio",
+                "Most saturation",
+                "1",
+                "0.1",
+                "Times the base model's; 1 by this is the least. Greys need 10.",
+            ),
         ),
     ),
     (
@@ -90,7 +104,7 @@ _ADVANCED = (
 
 
 _OWN = "the model's own"
-_SIZE = f'type="text" data-kind="size" data-none="{_OWN}" placeholder="height x width, or {_OWN}"'
+_SIZE = f'type="text" data-kind="size" data-none="{_OWN}" placeholder="height x width"'
 _KINDS = {
     "number": 'type="number" min="{setting.least}" step="{setting.step}"',
     "text": 'type="text"',
@@ -158,7 +172,7 @@ MARKUP = f"""
               data-testid="create-pairs"></label>
           <label><span>Image size</span>
             <input {_SIZE} name="sampling.size" autocomplete="off" data-testid="create-size">
-            <small>In pixels, such as 768 x 512. Smaller is faster. It stays as it is.</small></label>
+            <small>Height x width in pixels; empty: the model's own. It stays as it is.</small></label>
         </details>
         <p class="sail-error" role="alert" data-testid="create-error"></p>
         <div><button class="sail-primary" data-testid="create-submit">Create and open</button></div>
@@ -170,7 +184,7 @@ MARKUP = f"""
       <h3 data-part="title"></h3>
       <div data-testid="project-facts"></div>
       <details data-testid="moved-fold">
-        <summary>The model was moved</summary>
+        <summary>Where the model is</summary>
         <form class="sail-form" data-testid="moved" novalidate>
           <p class="sail-dim">For the same model at another place. Labels and adapters belong to it: another
             model needs a project of its own.</p>

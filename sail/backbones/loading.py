@@ -136,20 +136,21 @@ def from_hub(repository: str, revision: str | None, wanted: list[str], told: Tol
         )
     except GatedRepoError as error:
         raise ValueError(
-            f"The model {repository} is gated. Accept its terms on its page at the hub and give a token of "
-            "that account in HF_TOKEN."
+            f"The model {repository} is gated. Accept its terms on its page at the hub and log in with that "
+            "account on this machine (hf auth login), or start again with its token in HF_TOKEN."
         ) from error
     except RepositoryNotFoundError as error:
         raise ValueError(
             f"The hub has no model {repository}, or shows it to members only. "
-            "Check the name, or give a member's token in HF_TOKEN."
+            "Check the name, or log in as a member on this machine (hf auth login)."
         ) from error
     except RevisionNotFoundError as error:
         raise ValueError(f"{repository} has no revision {revision}. Give a commit of its history.") from error
     except LocalEntryNotFoundError as error:
         raise ValueError(
             f"The model {at} is not whole on this machine and the hub could not be asked. "
-            "Allow the download, try again with a connection, or give the folder of a downloaded model."
+            "Allow the download (in the app: Setup, Where the model is), try again with a connection, "
+            "or give the folder of a downloaded model."
         ) from error
     except (OSError, ValueError, HTTPError) as error:
         raise ValueError(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from annotating import wait_for
-from labelling import App, answer, open_page, shown_pair, until, wait_for_pair, watched
+from annotating import make_store, wait_for
+from labelling import App, answer, open_page, shown_pair, start_app, until, wait_for_pair, watched
 from playwright.sync_api import Browser, Page, expect
 
+from annotator import jobs
+from annotator.runs import Runner
 from annotator.store import Store
 
 pytestmark = pytest.mark.browser
@@ -288,6 +291,37 @@ def test_a_pair_whose_image_is_broken_is_withdrawn_and_the_next_one_comes(
     assert why.keys() == {gone.id, torn.id}
     assert "is gone" in why[gone.id] and "cannot be read" in why[torn.id]
     assert store.unjudged_pairs(100) == []
+
+
+def test_after_drawing_ended_early_pairs_can_be_drawn_anew(root: Path, tmp_path: Path, page: Page) -> None:
+    store = make_store(tmp_path / "p")
+    run = jobs.draw(store, 3, by="ann")
+    Runner().stop(store, run.id, by="ann")
+    app = start_app(root, tmp_path / "p")
+    page.goto(app.address)
+    page.get_by_role("heading", name="Drawing pairs stopped").wait_for()
+    page.get_by_text("counts only for what is drawn anew").wait_for()
+    page.get_by_test_id("resume-draw").wait_for()
+    page.get_by_role("button", name="Draw 60 more pairs").click()
+    wait_for(lambda: [run.job for run in store.runs()] == ["draw", "draw"])
+    app.end()
+    store.close()
+
+
+def test_single_pixels_are_to_be_seen_in_small_images_alone(
+    pairs_to_label: tuple[App, Store], page: Page
+) -> None:
+    open_page(page, pairs_to_label[0].address)
+    wait_for_pair(page)
+    rendering = "image => getComputedStyle(image).imageRendering"
+    assert page.locator(".sail-image img").first.evaluate(rendering) == "pixelated"
+    large = page.evaluate_handle("""() => {
+      const canvas = Object.assign(document.createElement("canvas"), { width: 512, height: 256 });
+      const image = Object.assign(new Image(), { src: canvas.toDataURL() });
+      document.querySelector(".sail-image").append(image);
+      return image.decode().then(() => image);
+    }""")
+    assert large.evaluate(rendering) == "auto"
 
 
 def test_a_pair_whose_image_fails_can_only_be_skipped_until_it_is_there(

@@ -163,13 +163,14 @@ def test_the_size_of_images_is_chosen_with_the_project_and_is_one_for_all_pairs(
     setup.get_by_test_id("settings-advanced").locator("summary").click()
     own = setup.get_by_test_id("setting-sampling.size")
     expect(own).to_have_value("32 x 48")
+    made = Store(home / "wide")
+    until(setup, lambda: made.runs()[0].what == "done", timeout_s=90)
+    with Image.open(next((home / "wide" / "runs").glob("*/candidates/*.png"))) as image:
+        assert image.size == (48, 32)
     own.fill("48x32")
     setup.get_by_test_id("settings-submit").click()
     expect(own).to_have_accessible_description(re.compile("pairs of two sizes"))
-    drawn = home / "wide" / "runs"
-    until(setup, lambda: any(drawn.glob("*/candidates/*.png")), timeout_s=90)
-    with Image.open(next(drawn.glob("*/candidates/*.png"))) as image:
-        assert image.size == (48, 32)
+    made.close()
 
 
 def test_where_a_model_was_moved_to_is_said_in_setup_and_checked_at_its_field(
@@ -177,7 +178,7 @@ def test_where_a_model_was_moved_to_is_said_in_setup_and_checked_at_its_field(
 ) -> None:
     before = Path(store.project().model.source)
     there = before.with_name("moved-model")
-    setup.get_by_text("The model was moved").click()
+    setup.get_by_text("Where the model is", exact=True).click()
     expect(setup.get_by_test_id("moved")).to_contain_text("another model needs a project of its own")
     field, revision = setup.get_by_test_id("moved-model"), setup.get_by_test_id("moved-revision")
     expect(field).to_have_value(str(before))

@@ -1,6 +1,6 @@
 """How many draws does a judge need, and how should they be put together?
 
-    python -m benchmarks.judge --tastes light smoothness "flat or dark"
+    python -m benchmarks.judge
 
 For each taste a judge is trained on 96 labels in 120 steps. It then draws eight candidates a prompt and
 scores them with many draws, once shared by a prompt's candidates and stratified, once with each candidate's
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from benchmarks.alignment.__main__ import RESULTS
 from benchmarks.alignment.methods import METHODS
-from benchmarks.alignment.pool import TIE_BELOW_SD, TUNING
+from benchmarks.alignment.pool import TIE_BELOW_SD
 from benchmarks.alignment.study import Size, Study, known_by, policy_at, utilities_of
 from sail.config import Scoring
 from sail.loop import Rounds, human_pairs
@@ -32,6 +32,7 @@ from sail.reward import gains
 from sail.runfolder import RunFolder, publish
 
 WORK = Path("data/projects/judge")
+TASTES = ("light", "smoothness", "flat or dark")
 DRAWS = 32
 INDEPENDENT = 10
 """Draws of its own for each candidate, as in the paper."""
@@ -197,7 +198,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tastes", nargs="*", default=list(TUNING))
+    parser.add_argument("--tastes", nargs="*", default=list(TASTES))
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument(

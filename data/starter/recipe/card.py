@@ -135,7 +135,8 @@ choice of these spoils the pictures.
 - Decoder: {training["decoder_steps"]:,} steps; {training["decoder_psnr_db"]} dB over 128 scenes, encoded
   and decoded.
 
-`python -m data.starter.recipe all` rebuilds everything and resumes what was interrupted.
+`python -m data.starter.recipe all --images {training["denoiser_images"]} --decoder-steps
+{training["decoder_steps"]}` rebuilds everything and resumes what was interrupted.
 
 ## Measured
 

@@ -3,8 +3,8 @@
     python -m benchmarks.loop_gain --repeats 3
 
 For each repeat labels and noise seeds are drawn anew; three tastes take turns. Shares are over images of
-held-out prompts, on the same noise seeds for base, round 0 and the current round, read by the measuring reader,
-which the simulated person never uses.
+held-out prompts, on the same noise seeds for base, round 0 and the current round, read by the measuring
+reader, which the simulated person never uses.
 """
 
 from __future__ import annotations

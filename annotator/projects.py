@@ -155,6 +155,7 @@ class Projects:
         if not download:
             _require_here(moved)
         with about("model.source"):
+            models.require_known(moved)
             models.require_alike(
                 moved,
                 pipeline=before.pipeline or models.pipeline_of(before.model),

@@ -204,7 +204,10 @@ def loop(
     steps: Annotated[int | None, typer.Option(min=1, show_default="200")] = None,
     noise_seed: Annotated[int | None, typer.Option(show_default="0")] = None,
     preset: Annotated[str, typer.Option(help="default (what the model brings) or paper.")] = "default",
-    settings: Annotated[Path | None, typer.Option(help="LoopSettings as JSON, instead of a preset.")] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option(help="LoopSettings as JSON: what it names takes the place of the preset's values."),
+    ] = None,
     revision: Revision = None,
     precision: PrecisionOption = "auto",
 ) -> None:

@@ -238,7 +238,7 @@ class Optimisation(Config):
         """What holds `draws_per_pair`, which is gone, is from before the judge's draws and goes on so."""
         if isinstance(values, dict) and "draws_per_pair" in values:
             kept = {name: value for name, value in values.items() if name != "draws_per_pair"}
-            return {"self_pair_draws": "new", **kept}
+            return {**kept, "self_pair_draws": "new"}
         return values
 
 
@@ -442,7 +442,12 @@ class LoopSettings(Config):
         return self
 
     def changed(self, changes: Mapping[str, Any]) -> LoopSettings:
-        """With some values replaced, nested ones too. pydantic's ValidationError for wrong ones."""
+        """With some values replaced, nested ones too. pydantic's ValidationError for wrong ones.
+
+        So many prompts a round holds for all rounds, unless later ones are given as well.
+        """
+        if "prompts_per_round" in changes:
+            changes = {"later_prompts_per_round": None, **changes}
         return LoopSettings.model_validate(_merged(self.model_dump(mode="json"), changes))
 
     def prompts_in(self, number: int) -> int:

@@ -88,14 +88,24 @@ def subject_of(target: Path, *, model: ModelRef | None = None, prompts: Sequence
 def _of_loop(target: Path) -> Subject:
     request = LoopRequest.model_validate_json((target / "loop.json").read_bytes())
     file = target / "result.json"
-    rounds = json.loads(file.read_bytes())["rounds"] if file.is_file() else []
-    now = current(Round.model_validate(one) for one in rounds)
+    found = json.loads(file.read_bytes())["rounds"] if file.is_file() else []
+    rounds = [Round.model_validate(one) for one in found]
+    now = current(rounds)
     if now is None:
         raise ValueError(f"The loop in {target} has no accepted round yet, so that there is no adapter.")
     held_out = split_prompts(request.prompts, request.settings)[1]
-    of_rounds = [_of_run(RunFolder(Path(one["adapter"]).parent)) for one in rounds[: now.round + 1]]
-    trained_on = frozenset[str]().union(*(one.trained_on for one in of_rounds))
-    return replace(of_rounds[-1], prompts=tuple(held_out), trained_on=trained_on)
+    of_round = _of_run(RunFolder(Path(now.adapter).parent))
+    trained_on = of_round.trained_on.union(*map(_learned_from, _folders_before(now, rounds)))
+    return replace(of_round, prompts=tuple(held_out), trained_on=trained_on)
+
+
+def _folders_before(now: Round, rounds: Sequence[Round]) -> Iterator[RunFolder]:
+    """Of the rounds that `now` goes back to, as far as they are kept."""
+    while now.parent is not None:
+        now = rounds[now.parent]
+        folder = Path(now.adapter).parent
+        if (folder / "request.json").is_file():
+            yield RunFolder(folder)
 
 
 def _of_run(folder: RunFolder) -> Subject:
@@ -108,8 +118,12 @@ def _of_run(folder: RunFolder) -> Subject:
         adapter = folder.adapter_input(request.adapter)
     else:
         raise ValueError(f"The {request.kind} run in {folder.path} has no adapter to evaluate.")
-    learned = frozenset(pair.prompt for pair in folder.pairs() if not pair.held_out)
-    return Subject(request.model, adapter, request.sampling, request.monitoring.prompts, learned)
+    prompts = request.monitoring.prompts
+    return Subject(request.model, adapter, request.sampling, prompts, _learned_from(folder))
+
+
+def _learned_from(folder: RunFolder) -> frozenset[str]:
+    return frozenset(pair.prompt for pair in folder.pairs() if not pair.held_out)
 
 
 def evaluate_with(

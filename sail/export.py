@@ -159,7 +159,7 @@ It repeats the preferences of the people who labelled; they are a sample of nobo
 
 
 def _how(request: ExportRequest) -> str:
-    if not request.facts.get("self pairs"):
+    if request.round == 0:
         return "it learned from human choices"
     return (
         "a round that learns from human choices, then rounds in which the model\n"

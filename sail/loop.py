@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -121,13 +122,19 @@ class Rounds:
             return None
         title = f"{self._out.parent.name}, round {policy.round}"
         request = loop_rounds.export_request(self._model, policy, title=title)
+        before = self._path("export")
+        if before.exists() and RunFolder(before).request().adapter != policy.sha256:
+            shutil.rmtree(before)  # Of a round that was trained anew.
         return self._run("export", request, policy).path / "export"
+
+    def _path(self, kind: str) -> Path:
+        return self._out / f"{2 * len(self.done) + (kind == 'train'):04d}-{kind}"
 
     def _run(
         self, kind: str, request: BaseModel, *adapters: Round | None, pairs: Sequence[TrainingPair] = ()
     ) -> RunFolder:
         """Create the run folder of this stage, or find it from before, and run it to its end."""
-        path = self._out / f"{2 * len(self.done) + (kind == 'train'):04d}-{kind}"
+        path = self._path(kind)
         if path.exists():
             folder = RunFolder(path)
         else:

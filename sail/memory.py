@@ -22,7 +22,8 @@ from sail.config import Optimisation
 from sail.runfolder import RunFolder
 
 SMALLER = (
-    "Take smaller images or a smaller model (in the app with a new project), or a device with more memory."
+    "Take smaller images (in the app in Setup, once some are drawn with a new project), a smaller model "
+    "or a device with more memory."
 )
 MOST_ON_CPU = 16
 """Larger micro-batches gain nothing there, and no error says in time that memory runs out."""
@@ -50,17 +51,20 @@ class AtOnce:
             if part is None:
                 # Only now: what was raised had hold of the memory.
                 torch.cuda.empty_cache()
-                self._halve(what, size)
+                self._halve(what, size, self._most.get(what, most))
             else:
                 done.append(part)
                 first += size
         return torch.cat(done)
 
-    def _halve(self, what: str, size: int) -> None:
+    def _halve(self, what: str, size: int, most: int) -> None:
         if size == 1:
             raise MemoryError(f"Memory ran out with one image to {what}. {SMALLER}")
-        self._most[what] = size // 2
-        line = f"Memory ran out with {size} images to {what} at once. It goes on with {size // 2}."
+        # Of the most and not of a smaller rest: a run that is begun again with that rest comes to the same.
+        while most >= size:
+            most //= 2
+        self._most[what] = most
+        line = f"Memory ran out with {size} images to {what} at once. It goes on with {most}."
         tqdm.write(line, file=sys.stderr)
 
 

@@ -368,7 +368,9 @@ def test_two_processes_go_through_the_loop_as_one_does(tmp_path, model):
     seed = [RunFolder(out / "runs/0000-propose") for out in (one, two)]
     assert files_of(seed[0], "candidates/*") == files_of(seed[1], "candidates/*")
     assert differ_by(*(RunFolder(out / "runs/0001-train") for out in (one, two))) < 1e-5
-    rounds = json.loads((two / "result.json").read_text())["rounds"]
+    result = json.loads((two / "result.json").read_text())
+    rounds = result["rounds"]
+    assert (Path(result["export"]) / "lora" / ADAPTER_FILE).is_file()
     assert [(done["round"], done["human_pairs"]) for done in rounds] == [(0, 3), (1, 3)]
 
 

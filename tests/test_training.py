@@ -45,7 +45,7 @@ from sail.config import (
 )
 from sail.judged import judged_draws
 from sail.loss import diffusion_dpo
-from sail.memory import MemoryFit
+from sail.memory import AtOnce, MemoryFit
 from sail.policy import Policy
 from sail.proposing import decoded
 from sail.records import TrainingPair
@@ -472,6 +472,25 @@ def test_where_memory_runs_out_while_drawing_fewer_images_at_once_are_drawn_and_
     ]
 
 
+def test_a_run_that_is_begun_again_where_memory_ran_out_computes_as_many_at_once():
+    def sizes(counts: Sequence[int]) -> list[int]:
+        at_once, done = AtOnce(), []
+
+        def compute(some: slice) -> Tensor:
+            if some.stop - some.start > 6:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            done.append(some.stop - some.start)
+            return torch.zeros(some.stop - some.start)
+
+        for count in counts:
+            assert len(at_once.cat("draw", 32, count, compute)) == count
+        return done
+
+    whole = sizes((30, 12))
+    assert whole == [4] * 7 + [2] + [4] * 3
+    assert whole == sizes((30,)) + sizes((12,))
+
+
 def test_where_memory_runs_out_while_decoding_fewer_images_at_once_are_decoded(model, monkeypatch):
     policy, latents, asked = policy_of(model), torch.randn(5, 4, 8, 8), []
     whole, plain = decoded(policy, latents, 5), policy.backbone.decode
@@ -493,7 +512,7 @@ def test_where_memory_runs_out_while_judging_fewer_images_at_once_are_judged(mod
     asked = only_so_many(5, while_training=False)
     in_parts = gains(policy, "a red fox", latents, Scoring(draws=4), reference="base")
     assert torch.allclose(in_parts, at_once, atol=1e-5)
-    assert asked == [12, 6, 3, 3, 3, 3] + [3] * 4
+    assert asked == 2 * [12, 8, 4, 4, 4]
 
 
 def test_a_round_on_little_memory_learns_and_measures_what_it_does_on_much(
@@ -520,7 +539,7 @@ def test_where_not_one_image_fits_it_is_said_before_anything_is_learned(
     request = test_engine.train_request(model)
     folder = RunFolder.create(tmp_path / "run", request, pairs=human_pairs(proposed))
     only_so_many(0, while_training=False)
-    with pytest.raises(MemoryError, match=r"with one image to draw\. Take a smaller"):
+    with pytest.raises(MemoryError, match=r"with one image to draw\. Take smaller images"):
         execute(folder)
     assert folder.snapshot().message.startswith("Memory ran out with one image")
     assert not folder.metrics() and not (folder.path / "checkpoint").exists()

@@ -84,7 +84,7 @@ export class Progress {
     if (drawing) return this.#drawing(drawing);
     if (this.#pairs.withOthers) return this.#withOthers();
     if (last && ENDED_EARLY.includes(last.state)) return this.#endedEarly(last);
-    if (!this.counts.drawn) return [title("No pairs are drawn yet"), drawMore(60, true)];
+    if (!this.counts.drawn) return [title("No pairs are drawn yet"), drawFirst(true)];
     return this.#allDone();
   }
 
@@ -92,12 +92,16 @@ export class Progress {
    * help. */
   #endedEarly(run) {
     const { drawn } = this.counts;
+    const rest = drawn ? this.#allDone().slice(1) : [];
+    const goesOn = rest.some((part) => part.className === "sail-primary");
+    // The same would mostly fail again.
+    const anew = run.state === "failed";
     return [
       title("Drawing pairs stopped"),
       text(`${run.message} What was changed in Setup since counts only for what is drawn anew.`.trim()),
-      button("Resume", "resume-draw", () => ask(`${base}/runs/${run.id}/resume`, {}), true),
-      drawMore(drawn ? 20 : 60),
-      ...(drawn ? this.#allDone().slice(1) : []).filter((part) => part.dataset.testid !== "draw-more"),
+      button("Resume", "resume-draw", () => ask(`${base}/runs/${run.id}/resume`, {}), !goesOn && !anew),
+      drawn ? drawMore(20, !goesOn && anew) : drawFirst(anew),
+      ...rest.filter((part) => part.dataset.testid !== "draw-more"),
     ];
   }
 
@@ -190,11 +194,7 @@ async function train() {
   openTab("rounds");
 }
 
-function drawMore(count, primary = false) {
-  return button(
-    `Draw ${count} more pairs`,
-    "draw-more",
-    () => ask(`${base}/runs`, { job: "draw", count }),
-    primary,
-  );
-}
+const drawFirst = (primary) => drawing("Draw 60 pairs", 60, primary);
+const drawMore = (count, primary = false) => drawing(`Draw ${count} more pairs`, count, primary);
+const drawing = (words, count, primary) =>
+  button(words, "draw-more", () => ask(`${base}/runs`, { job: "draw", count }), primary);

@@ -71,6 +71,13 @@ _ADVANCED = (
             _Setting("held_out_every", "One held out of every", "2", "1", "Pairs kept from training."),
             _Setting("monitor_prompts", "Held-out prompts", "0"),
             _Setting(
+                "monitoring.min_judge_accuracy",
+                "Least judge accuracy",
+                "0",
+                "0.05",
+                "On held-out pairs, at the upper end of its interval.",
+            ),
+            _Setting(
                 "monitoring.min_diversity_ratio",
                 "Least variety",
                 "0",

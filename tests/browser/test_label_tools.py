@@ -302,7 +302,7 @@ def test_after_drawing_ended_early_pairs_can_be_drawn_anew(root: Path, tmp_path:
     page.get_by_role("heading", name="Drawing pairs stopped").wait_for()
     page.get_by_text("counts only for what is drawn anew").wait_for()
     page.get_by_test_id("resume-draw").wait_for()
-    page.get_by_role("button", name="Draw 60 more pairs").click()
+    page.get_by_role("button", name="Draw 60 pairs").click()
     wait_for(lambda: [run.job for run in store.runs()] == ["draw", "draw"])
     app.end()
     store.close()

@@ -79,6 +79,7 @@ still blurred. The recipe goes on from these weights.
 def card(training: dict[str, Any], evaluation: dict[str, Any], accuracy: dict[str, Any]) -> str:
     steps, guidance, threads = evaluation["steps"], evaluation["guidance"], evaluation["threads"]
     draw = f"{evaluation['solver']}, {steps} steps, guidance {guidance}"
+    options = f"--images {training['denoiser_images']} --decoder-steps {training['decoder_steps']}"
     return f"""---
 license: apache-2.0
 library_name: diffusers
@@ -135,8 +136,7 @@ choice of these spoils the pictures.
 - Decoder: {training["decoder_steps"]:,} steps; {training["decoder_psnr_db"]} dB over 128 scenes, encoded
   and decoded.
 
-`python -m data.starter.recipe all --images {training["denoiser_images"]} --decoder-steps
-{training["decoder_steps"]}` rebuilds everything and resumes what was interrupted.
+`python -m data.starter.recipe all {options}` rebuilds everything and resumes what was interrupted.
 
 ## Measured
 

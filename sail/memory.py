@@ -44,14 +44,15 @@ class AtOnce:
         done: list[Tensor] = []
         first = 0
         while first < count:
-            size = min(most, self._most.get(what, most), count - first)
+            most = min(most, self._most.get(what, most))
+            size = min(most, count - first)
             part: Tensor | None = None
             with suppress(torch.OutOfMemoryError):
                 part = compute(slice(first, first + size))
             if part is None:
                 # Only now: what was raised had hold of the memory.
                 torch.cuda.empty_cache()
-                self._halve(what, size, self._most.get(what, most))
+                self._halve(what, size, most)
             else:
                 done.append(part)
                 first += size

@@ -89,7 +89,7 @@ _ADVANCED = (
                 "Most saturation",
                 "1",
                 "0.1",
-                "Times the base model's; 1 by this is the least. Greys need 10.",
+                "Times the base model's; 1 by this is the least. Greys need more.",
             ),
         ),
     ),

@@ -68,8 +68,7 @@ def propose_request(store: Store) -> ProposeRequest:
     policy = store.current_round()
     if policy is None:
         raise ValueError(
-            "No accepted round is current, so there is no judge. "
-            "Train a round, or make one current in Rounds."
+            "No trained round is current, so there is no judge. Train a round, or make one current in Rounds."
         )
     parent = next((round_ for round_ in trained if round_.round == policy.parent), None)
     learn, _ = loop.split_prompts(project.prompts, project.settings)
@@ -182,12 +181,30 @@ def _reviewed(store: Store) -> dict[str, Any]:
     }
 
 
+def make_current(store: Store, number: int | None, *, by: str) -> None:
+    """Go on from a round, or from the base model: None. What the gate refused a person may take all the same.
+
+    ValueError where there is no such round, or where it has other LoRA settings than the next would have.
+    """
+    refused = next((one for one in store.rounds() if one.round == number and not one.accepted), None)
+    if refused is not None:
+        # Of accepted rounds it is the same: they keep LoRA settings from being changed.
+        own = RunFolder(store.run_folder(store.run_of(refused))).request(extra="ignore").lora
+        lora = store.project().settings.lora
+        if own != lora:
+            raise ValueError(
+                f"Round {number} was trained with other LoRA settings (rank {own.rank}) than Setup has now "
+                f"(rank {lora.rank}). Set them back there first."
+            )
+    store.make_current(number, by=by)
+
+
 def export(store: Store, *, by: str) -> Run:
     """Write the current round's adapter for other tools."""
     policy = store.current_round()
     if policy is None:
         raise ValueError(
-            "There is nothing to export: no accepted round is current. "
+            "There is nothing to export: no trained round is current. "
             "Train a round, or make one current in Rounds."
         )
     project = store.project()
@@ -312,10 +329,10 @@ def change_settings(store: Store, changes: Mapping[str, Any], *, by: str) -> Loo
             f"One pair out of every {before.held_out_every} is held out, and the rest was trained on. "
             "Another split would measure the judge on what it learned. Make a new project for it.",
         )
-    if settings.lora != before.lora and (training or any(round_.accepted for round_ in store.rounds())):
+    if settings.lora != before.lora and (training or _relied_on(store)):
         raise FieldError(
             "lora.rank",
-            "Accepted rounds have this rank and the loop may go on from them, "
+            "Rounds have this rank and the loop may go on from them, "
             "so LoRA settings stay as they are. Make a new project for others.",
         )
     if settings.sampling.size != before.sampling.size:
@@ -333,6 +350,11 @@ def change_settings(store: Store, changes: Mapping[str, Any], *, by: str) -> Loo
             )
     store.set_settings(settings, by=by)
     return settings
+
+
+def _relied_on(store: Store) -> bool:
+    """Whether the loop goes on from a round, or may by the gate's leave."""
+    return store.current_round() is not None or any(round_.accepted for round_ in store.rounds())
 
 
 Parts = tuple[BaseModel, Iterable[TrainingPair], dict[str, Path]]

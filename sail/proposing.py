@@ -114,7 +114,17 @@ def publish_candidates(
     to_show: Sequence[tuple[int, int]] = (),
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Images and tensors of one prompt's candidates, then the record that names them."""
+    """Images and tensors of one prompt's candidates, then the record that names them.
+
+    ValueError where latents have a value that is not finite: nobody is asked about an image of
+    nothing, and nothing could be learned from it.
+    """
+    if not torch.isfinite(tensors["latents"]).all():
+        raise ValueError(
+            f"What was drawn for {prompt!r} has values that are not finite, so there is no picture. "
+            "Are the model's files whole? An adapter that went too far does it as well: "
+            "go on from an earlier round."
+        )
     name = f"candidates/{prompt_index:05d}"
     candidates = []
     for index, image_HW3 in enumerate(images_NHW3):

@@ -267,4 +267,5 @@ def export_facts(policy: Round) -> dict[str, str | int | float | bool | None]:
         "share of its training that is kept": policy.kept,
         "diversity against base": policy.diversity_ratio,
         "saturation against base": policy.saturation_ratio,
+        "gate": "accepted" if policy.accepted else "not accepted: " + " ".join(policy.reasons),
     }

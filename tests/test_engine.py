@@ -332,6 +332,19 @@ def test_an_adapter_with_a_value_that_is_not_finite_is_refused(model, trained, t
         policy_of(model, tmp_path)
 
 
+def test_what_an_adapter_that_went_too_far_draws_is_never_shown_to_anybody(model, trained, tmp_path):
+    weights = {
+        name: 1e30 * tensor for name, tensor in load_file(trained.path / "adapter" / ADAPTER_FILE).items()
+    }
+    save_file(weights, tmp_path / ADAPTER_FILE)
+    sha256 = sha256_file(tmp_path / ADAPTER_FILE)
+    request = ProposeRequest(model=model, adapter=sha256, prompts=PROMPTS, num_candidates=2, sampling=QUICK)
+    folder = RunFolder.create(tmp_path / "run", request, adapters={sha256: tmp_path})
+    with pytest.raises(ValueError, match=f"drawn for '{PROMPTS[0]}' has values that are not finite"):
+        execute(folder)
+    assert not list(folder.path.rglob("*.png"))
+
+
 def test_an_adapter_with_a_scale_of_its_own_keeps_it_when_read_back(model, tmp_path):
     policy = policy_of(model)
     policy.add_trainable(Lora(rank=2, alpha=6), noise_seed=0)

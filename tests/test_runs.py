@@ -562,12 +562,34 @@ def test_where_the_only_accepted_adapter_is_gone_the_loop_starts_again_from_base
     store.make_current(None, by="ann")
     assert store.current_round() is None and jobs.next_step(store).name == "train"
     for begin in (jobs.propose, jobs.export):
-        with pytest.raises(ValueError, match=r"[Nn]o accepted round is current"):
+        with pytest.raises(ValueError, match=r"[Nn]o trained round is current"):
             begin(store, by="ann")
     again = run_now(store, jobs.train(store, by="ann"))
     assert RunFolder(store.run_folder(again)).request().parent_adapter is None
     assert [(round_.round, round_.parent) for round_ in store.rounds()] == [(0, None), (1, None)]
     assert store.current_round() == store.rounds()[1] and jobs.next_step(store).name == "propose"
+
+
+def test_a_round_that_the_gate_refused_is_a_persons_to_take(store: Store) -> None:
+    before, other_rank = SETTINGS.lora.rank, {"lora": {"rank": SETTINGS.lora.rank + 1}}
+    label_all(store)
+    jobs.change_settings(store, {"monitoring": {"min_diversity_ratio": 2}}, by="ann")
+    run_now(store, jobs.train(store, by="ann"))
+    assert [round_.accepted for round_ in store.rounds()] == [False] and store.current_round() is None
+    jobs.change_settings(store, other_rank, by="ann")
+    with pytest.raises(
+        ValueError, match=rf"LoRA settings \(rank {before}\) than Setup has now \(rank {before + 1}\)"
+    ):
+        jobs.make_current(store, 0, by="ann")
+    jobs.change_settings(store, {"lora": {"rank": before}}, by="ann")
+    jobs.make_current(store, 0, by="ann")
+    assert store.current_round() == store.rounds()[0] and jobs.next_step(store).name == "propose"
+    with pytest.raises(ValueError, match="LoRA settings stay as they are"):
+        jobs.change_settings(store, other_rank, by="ann")
+    request = RunFolder(store.run_folder(jobs.export(store, by="ann"))).request()
+    assert request.facts["gate"].startswith("not accepted: Images vary 1.00 times")
+    with pytest.raises(ValueError, match="There is no round 7"):
+        jobs.make_current(store, 7, by="ann")
 
 
 def test_what_a_trained_round_rests_on_cannot_be_changed(store: Store) -> None:

@@ -62,7 +62,7 @@ export function mount(root) {
       h(
         "p",
         { class: "sail-dim", style: "margin-bottom:.9rem" },
-        "No accepted round is current, so there is no adapter to take away. Train a round, or make one current in Rounds.",
+        "No trained round is current, so there is no adapter to take away. Train a round, or make one current in Rounds.",
       ),
       train,
     ];

@@ -52,7 +52,7 @@ export function tree(place, said) {
       h("strong", {}, `Round ${round.round}`),
       status.current === round.round && chip("current"),
       !round.accepted && chip("failed", "not accepted"),
-      round.accepted && status.current !== round.round && makeCurrent(round.round),
+      status.current !== round.round && makeCurrent(round.round, round.accepted),
     );
   }
 
@@ -96,12 +96,12 @@ export function tree(place, said) {
     return own;
   }
 
-  function makeCurrent(round) {
-    const words = `Make ${nameOf(round)} current`;
+  function makeCurrent(round, accepted = true) {
+    const words = `Make ${nameOf(round)} current${accepted ? "" : ", although it was not accepted"}`;
     const own = h(
       "button",
       { type: "button", class: "sail-quiet", "data-testid": `make-current-${round ?? "base"}`, "aria-label": words },
-      "Make current",
+      accepted ? "Make current" : "Make current anyway",
     );
     own.title = `The next round goes on from ${nameOf(round)}; the others stay`;
     own.addEventListener("click", () =>

@@ -114,7 +114,9 @@ def test_a_screen_reader_is_told_in_words_what_the_lines_show(rounds: Page) -> N
             expect(row).to_contain_text(text)
     assert rounds.locator(".sail-rail:not([aria-hidden=true])").count() == 0
     expect(rounds.get_by_role("button", name="Make round 1 current")).to_be_visible()
-    expect(rounds.get_by_role("button", name="Make round 2 current")).to_have_count(0)
+    expect(
+        rounds.get_by_role("button", name="Make round 2 current, although it was not accepted")
+    ).to_be_visible()
     expect(rounds.get_by_role("button", name="Make round 3 current")).to_have_count(0)
     expect(rounds.get_by_role("button", name="Make base current")).to_be_visible()
 
@@ -150,6 +152,19 @@ def test_an_earlier_round_is_made_current_by_keyboard_and_focus_stays_there(
     chosen = [event for event in grown.events() if event["kind"] == "current_round"][-1]
     assert chosen["payload"] == {"round": 1, "why": "chosen by a person"}
     assert chosen["by"].startswith("person-")
+
+
+def test_who_likes_a_refused_round_makes_it_current_all_the_same(rounds: Page, grown: Store) -> None:
+    rounds.get_by_test_id("make-current-2").click()
+    expect(rounds.get_by_test_id("rounds-said")).to_contain_text("Round 2 is current")
+    row = rounds.get_by_test_id("round-2")
+    expect(row).to_have_attribute("data-state", "current")
+    expect(row).to_contain_text("not accepted")
+    expect(rounds.get_by_test_id("next")).to_contain_text("what round 2 learned")
+    current = grown.current_round()
+    assert current is not None and current.round == 2
+    open_tab(rounds, "Export")
+    expect(rounds.get_by_test_id("export-facts")).to_contain_text("not accepted: " + REASON)
 
 
 def test_the_loop_goes_on_from_base_once_that_is_made_current(rounds: Page, grown: Store) -> None:

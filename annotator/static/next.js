@@ -67,7 +67,7 @@ const STEPS = {
     step(
       review.pairs ? `Review what the model chose for round ${next.round}` : "The model found no clear pair",
       review.pairs
-        ? `${plural(review.pairs, "self pair")}, ${review.unreviewed} not looked at yet.`
+        ? `${plural(review.pairs, "self pair")}, ${review.unreviewed ? `${review.unreviewed} not looked at yet` : "all decided: set the mixup ratio there and train"}.`
         : `Round ${next.round} can be trained on people's pairs alone.`,
       "Review",
       () => openTab("review"),

@@ -1,16 +1,23 @@
 // The bar on top: which project, and what the device does.
 
-import { act, doing, h, isActive, onProjects, onStatus, openTab, project, Refused, rememberTab } from "/ui/core.js";
+import { act, doing, h, isActive, keeps, onProjects, onStatus, openTab, project, Refused, rememberTab, trouble } from "/ui/core.js";
 import { giveName, isNamed, nameShown, onName } from "/ui/names.js";
+
+const SETTLED_MS = 1500;
 
 export function mount(root) {
   rememberTab();
   const select = root.querySelector("select");
   const device = root.querySelector(".sail-device");
   device.addEventListener("click", () => openTab("rounds"));
-  select.addEventListener("change", () => {
-    location.search = new URLSearchParams({ project: select.value });
+  chosen(select, () => {
+    if (select.value && select.value !== project) location.search = new URLSearchParams({ project: select.value });
   });
+  if (!keeps())
+    trouble(
+      "The browser keeps no cookies or site data for this address, and without them nobody can answer here. Allow them and reload the page.",
+      "storage",
+    );
   mountName(root);
   onProjects((names) =>
     select.replaceChildren(
@@ -31,13 +38,31 @@ export function mount(root) {
   });
 }
 
+/** Arrow keys choose whatever they come by, so that by key it is chosen by Enter, by leaving, or after a while. */
+function chosen(select, go) {
+  let timer = 0;
+  let byKey = false;
+  select.addEventListener("pointerdown", () => (byKey = false));
+  select.addEventListener("keydown", ({ key }) => {
+    clearTimeout(timer);
+    byKey = key !== "Enter";
+    if (!byKey) go();
+  });
+  select.addEventListener("change", () => (byKey ? (timer = setTimeout(go, SETTLED_MS)) : go()));
+  select.addEventListener("blur", go);
+}
+
 /** What this person is called, to be changed at any time. */
 function mountName(root) {
   const [button, dialog] = [root.querySelector(".sail-name"), root.querySelector('[data-testid="name-dialog"]')];
   const [form, input] = [dialog.querySelector("form"), dialog.querySelector("input")];
   const error = dialog.querySelector('[role="alert"]');
+  let byPointer = false;
+  // Else Space, which flips a pair, would open it again.
+  dialog.addEventListener("close", () => byPointer && button.blur());
   onName(() => (button.textContent = nameShown()));
-  button.addEventListener("click", () => {
+  button.addEventListener("click", ({ detail }) => {
+    byPointer = detail > 0;
     input.value = isNamed() ? nameShown() : "";
     input.placeholder = nameShown();
     error.textContent = "";

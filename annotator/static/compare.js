@@ -4,6 +4,7 @@
 import {
   act,
   ask,
+  askAnew,
   base,
   beEager,
   h,
@@ -11,6 +12,7 @@ import {
   isShown,
   onStatus,
   openTab,
+  patience,
   percent,
   plural,
   project,
@@ -96,9 +98,13 @@ export function mount(root) {
     const asked = match;
     // After what is on its way, so that the list knows of it.
     fetching ??= Promise.resolve(sending.now)
-      .then(() => ask(`${base}/comparisons/next`, asked))
+      .then(() => ask(`${base}/comparisons/next`, asked, { signal: patience() }))
       .then((answer) => asked === match && takeIn(answer))
-      .catch((error) => error instanceof Refused && trouble(error.message, "compare"))
+      .catch((error) => {
+        drawnSeen = "";
+        askAnew();
+        if (error instanceof Refused) trouble(error.message, "compare");
+      })
       .finally(() => {
         fetching = null;
         if (asked !== match) fetchPairs();

@@ -27,10 +27,34 @@ export class Refused extends Error {
   }
 }
 
-/** JSON from our own server. Throws Refused with one sentence; a TypeError where nobody answers. */
-export async function ask(path, body, { method = body === undefined ? "GET" : "POST" } = {}) {
+/** What a browser keeps for this address; null where it keeps nothing, or may not. */
+export function kept(key) {
+  try {
+    return localStorage.getItem(key);
+  } catch {
+    return null;
+  }
+}
+
+/** Whether it keeps who this is, and what the app has not taken yet. */
+export function keeps() {
+  try {
+    localStorage.getItem("sail");
+    return /(?:^|; )sail_person=/.test(document.cookie);
+  } catch {
+    return false;
+  }
+}
+
+/** A tunnel whose other end is gone takes requests and never answers them. */
+const PATIENCE_MS = 20_000;
+export const patience = () => AbortSignal.timeout(PATIENCE_MS);
+
+/** JSON from our own server. Throws Refused with one sentence; another error where nobody answers. */
+export async function ask(path, body, { method = body === undefined ? "GET" : "POST", signal } = {}) {
   const response = await fetch(path, {
     method,
+    signal,
     headers: body === undefined ? {} : { "content-type": "application/json" },
     body: body === undefined ? undefined : JSON.stringify(body),
   });
@@ -85,11 +109,15 @@ export function openTab(name) {
   (document.getElementById(`sail-tab-${name}-button`) ?? inMenu)?.click();
 }
 
+const SHOWN_AFTER_MS = 50;
+
 /** The open tab is part of the address: a reload, and a link to it, opens the same. */
 export function rememberTab() {
   const asked = query.get("tab");
   if (asked) openTab(asked);
   document.addEventListener("click", (event) => {
+    // What a hidden tab did not draw is drawn when it is there.
+    if (event.target.closest('[role="tab"], .overflow-dropdown button')) setTimeout(() => tell(true), SHOWN_AFTER_MS);
     const chosen = /^sail-tab-(\w+)-button$/.exec(event.target.closest('[role="tab"]')?.id ?? "")?.[1];
     if (!chosen) return;
     query.set("tab", chosen);
@@ -97,14 +125,21 @@ export function rememberTab() {
   });
 }
 
-/** One sentence about what went wrong, on top of the page; empty takes it away. */
+/** One sentence about what went wrong, on top of the page; empty takes it away. Who is further down sees it as well. */
 export function trouble(text = "", kind = "general") {
   const place = document.querySelector(".sail-trouble");
   if (!place || (!text && place.dataset.kind !== kind)) return;
   place.dataset.kind = kind;
   place.textContent = text;
   place.hidden = !text;
+  place.classList.remove("sail-afloat");
+  place.classList.toggle("sail-afloat", Boolean(text) && place.getBoundingClientRect().bottom < 0);
+  place.title = place.classList.contains("sail-afloat") ? "Click to close" : "";
 }
+
+document.addEventListener("click", ({ target }) => {
+  if (target.classList.contains("sail-afloat")) target.hidden = true;
+});
 
 const keepers = [];
 
@@ -150,7 +185,8 @@ const eager = new Set();
 let asking = null;
 let next = null;
 
-/** Calls `listener` with the state of the project, now if it is known, and whenever it changes. */
+/** Calls `listener` with the state of the project, now if it is known, whenever it changes, and, with true beside it,
+ * when a tab of the page was opened. */
 export function onStatus(listener) {
   listeners.add(listener);
   if (status) listener(status);
@@ -177,6 +213,11 @@ export function beEager(yes, who = "label") {
   else eager.delete(who);
 }
 
+const tell = (opened = false) => status && listeners.forEach((listener) => listener(status, opened));
+
+/** What could not be loaded is asked for again with the next look, although nothing changed. */
+export const askAnew = () => (etag = null);
+
 /** An answer that is on its way may be from before what the caller did, so this always asks once more. */
 export function poll() {
   next ??= Promise.resolve(asking).then(() => {
@@ -192,6 +233,7 @@ async function look() {
     const response = await fetch(`${base}/status`, {
       headers: etag ? { "if-none-match": etag } : {},
       cache: "no-store",
+      signal: patience(),
     });
     if (response.status === 304) return trouble("", "poll");
     const answer = await response.json();
@@ -205,7 +247,7 @@ async function look() {
     status = answer;
     trouble("", "poll");
     tellProjects(status.projects);
-    for (const listener of listeners) listener(status);
+    tell();
   } catch {
     trouble("The app does not answer. What you labelled or decided is kept here and sent when it is back.", "poll");
   }

@@ -1,6 +1,6 @@
 // Answers of this person that the current judge contradicts, to be given again without being told what they were.
 
-import { act, ask, base, beforeTraining, h, plural, Refused } from "/ui/core.js";
+import { act, ask, askAnew, base, beforeTraining, h, plural, Refused } from "/ui/core.js";
 
 const ANSWERS = { left: "Left", tie: "Tie", right: "Right" };
 const LONGEST_MS = 86_400_000;
@@ -28,7 +28,7 @@ export function doubted(card) {
       part("pairs").replaceChildren(...found.pairs.map(again));
       count();
     } catch {
-      // The next look at how things stand asks again.
+      askAnew();
     } finally {
       loading = false;
     }

@@ -1,6 +1,6 @@
 // Export: what it holds, the run that writes it, the files.
 
-import { act, ask, base, doing, h, isActive, onStatus, openTab, plural, size } from "/ui/core.js";
+import { act, ask, askAnew, base, doing, h, isActive, onStatus, openTab, plural, size } from "/ui/core.js";
 
 export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
@@ -27,7 +27,10 @@ export function mount(root) {
 
   async function load() {
     const found = await ask(`${base}/export`).catch(() => null);
-    if (!found) return void (seen = "");
+    if (!found) {
+      seen = "";
+      return askAnew();
+    }
     find("export-facts").replaceChildren(...(found.round ? [facts(found.facts)] : nothingYet()));
     button.hidden = !found.round;
     exported = found.round && found.exports.find((one) => one.round === found.round.round);

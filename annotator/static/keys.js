@@ -22,5 +22,7 @@ export function meant(event) {
   if (event.repeat || event.isComposing || document.hidden) return "";
   if (!undoes && (ctrlKey || metaKey || altKey)) return "";
   if (event.target.closest?.(FIELDS)) return "";
+  // A long prompt scrolls by them.
+  if (key.startsWith("Arrow") && event.target.closest?.(".sail-prompt")) return "";
   return key.length === 1 ? key.toLowerCase() : key;
 }

@@ -25,6 +25,8 @@ const KEYS = {
   "?": "help",
 };
 const AHEAD = 3;
+/** The tab that is open already has nothing to be pressed for. */
+const PRESSED_BY_SPACE = 'button:not([role="tab"][aria-selected="true"]), a, summary';
 
 export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
@@ -32,10 +34,13 @@ export function mount(root) {
   const images = new Images();
   const dialogs = [...root.querySelectorAll("dialog")];
   let loaded = false;
+  let byPointer = false; // how the last button here was pressed
 
   const answers = new Answers({ changed: () => progress.draw(), heard: (answer) => progress.hear(answer) });
   const pairs = new Pairs(answers, {
     fetched,
+    failed: () => progress.draw(),
+    isAtWork: () => isShown(root),
     answeredElsewhere() {
       say("Answered in another tab.");
       show();
@@ -159,8 +164,10 @@ export function mount(root) {
     const button = event.target.closest("[data-answer]");
     if (!button) return;
     act(button.dataset.answer);
-    // A ring that stays looks like a choice already made, and Space would press the button again.
-    if (event.detail) document.activeElement?.blur();
+    byPointer = event.detail > 0;
+    // A ring that stays looks like a choice already made, and Space would press the button again. What a dialog that
+    // was just opened has the focus on hears its keys.
+    if (byPointer && !dialogs.some((dialog) => dialog.open)) document.activeElement?.blur();
   });
 
   document.addEventListener("keydown", (event) => {
@@ -170,13 +177,14 @@ export function mount(root) {
     if (!key && event.key === " " && look.flipped) event.preventDefault();
     if (key === " ") {
       // Who goes from button to button with Tab presses them with Space.
-      if (!screen.pair || event.target.closest?.("button, a, summary")) return;
+      if (!screen.pair || event.target.closest?.(PRESSED_BY_SPACE)) return;
       event.preventDefault();
       return look.flip(screen.open === true);
     }
     const value = KEYS[key];
     if (!value || (!screen.pair && !["undo", "reasons", "help", "practise"].includes(value))) return;
     event.preventDefault();
+    byPointer = false;
     act(value);
   });
 
@@ -192,7 +200,12 @@ export function mount(root) {
   document.addEventListener("keyup", (event) => event.key === " " && look.flip(false));
   addEventListener("blur", () => look.flip(false));
 
-  for (const dialog of dialogs) dialog.addEventListener("close", () => screen.restart());
+  for (const dialog of dialogs)
+    dialog.addEventListener("close", () => {
+      screen.restart();
+      // The browser gives the focus back to what opened it, and Space would open it again.
+      if (byPointer) document.activeElement?.blur();
+    });
   document.addEventListener("visibilitychange", () => {
     look.flip(false);
     if (!document.hidden) {
@@ -215,9 +228,10 @@ export function mount(root) {
   });
 
   answers.send();
-  onStatus((status) => {
+  onStatus((status, opened) => {
     progress.follow(status);
-    if (status.labels.drawn > pairs.drawn && pairs.few) pairs.fetch();
+    const isBack = opened && isShown(root) && pairs.stale;
+    if (isBack || (status.labels.drawn > pairs.drawn && pairs.few)) pairs.fetch();
   });
   pairs.fetch().then(() => (root.dataset.mounted = "yes"));
 }

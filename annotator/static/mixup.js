@@ -1,6 +1,6 @@
 // The mixup ratio, what it means before training, and the way to training. Knows no pair.
 
-import { act, ask, base, h, isActive, openTab, percent, plural, project, Refused, train } from "/ui/core.js";
+import { act, ask, base, h, isActive, kept, openTab, percent, plural, project, Refused, train } from "/ui/core.js";
 
 const DEBOUNCE_MS = 60;
 const OFTEN = 100; // passes over one side from which on the model learns the images rather than a taste
@@ -33,18 +33,11 @@ export function mixup(root) {
 
   /** What suits the pairs as they stand now, unless somebody moved the ratio. */
   function refresh(review) {
-    const draft = stored();
-    if (draft !== null) [chosen, slider.value] = [true, draft];
+    // Where the browser keeps nothing, the ratio is that of the settings again.
+    const stored = kept(draft());
+    if (stored !== null) [chosen, slider.value] = [true, stored];
     none = review.pairs.length === 0;
     plan();
-  }
-
-  function stored() {
-    try {
-      return localStorage.getItem(draft());
-    } catch {
-      return null; // Where the browser keeps nothing, the ratio is that of the settings again.
-    }
   }
 
   function keep(value) {

@@ -1,6 +1,6 @@
 // What this person is called. Who they are is the id in their cookie, which a name never changes.
 
-import { ask, base } from "/ui/core.js";
+import { ask, base, kept } from "/ui/core.js";
 
 const KEPT = "sail.name";
 const FIRST = "Amber Brave Calm Clever Gentle Golden Happy Jolly Kind Lucky Merry Quiet Rapid Silver Sunny Witty".split(" ");
@@ -28,11 +28,11 @@ export function onName(listener) {
 
 /** What the project knows. A name that this browser was given in another project is told to this one, once. */
 export async function hearName(name) {
-  const kept = localStorage.getItem(KEPT);
-  if (name === null && kept && !told) {
+  const given = kept(KEPT);
+  if (name === null && given && !told) {
     told = true;
     // Somebody else may have it here; then it is asked for again.
-    return giveName(kept).catch(() => {});
+    return giveName(given).catch(() => {});
   }
   if (name !== known) set(name);
 }

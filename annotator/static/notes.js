@@ -1,6 +1,6 @@
 // Two short notes beside the pair that wait for no answer: practice for who is new, and what to be called.
 
-import { act, Refused } from "/ui/core.js";
+import { act, kept, Refused } from "/ui/core.js";
 import { giveName, hearName, isNamed, madeUp } from "/ui/names.js";
 import { mountPractice } from "/ui/practice.js";
 
@@ -10,7 +10,7 @@ const ASK_NAME_AFTER = 5;
 export function mountNotes(root, answers) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
   const [practice, name] = [find("note-practice"), find("note-name")];
-  const seen = new Set((localStorage.getItem(KEPT) ?? "").split(" "));
+  const seen = new Set((kept(KEPT) ?? "").split(" "));
   const practise = mountPractice(find("practice"), { done: () => dismiss("practice") });
   let given = 0;
 

@@ -25,6 +25,9 @@ export function mountOrder(root, { reordered }) {
           : "The model has not looked at open pairs yet: the next training does. Until then, by lot.";
   }
 
+  let byKey = false;
+  select.addEventListener("pointerdown", () => (byKey = false));
+  select.addEventListener("keydown", ({ key }) => (byKey = key !== "Enter"));
   select.addEventListener("change", async () => {
     try {
       hear(await ask(`${base}/order`, { order: select.value }));
@@ -38,7 +41,8 @@ export function mountOrder(root, { reordered }) {
         "order",
       );
     }
-    select.blur();
+    // Keys answer again. Who chooses by key is still choosing, and the next arrow would be an answer.
+    if (!byKey) select.blur();
   });
 
   return { hear };

@@ -39,7 +39,10 @@ export class Outbox {
   }
 
   #keys() {
-    const own = Object.keys(localStorage).filter((key) => key.startsWith(this.#prefix));
-    return own.sort();
+    try {
+      return Object.keys(localStorage).filter((key) => key.startsWith(this.#prefix)).sort();
+    } catch {
+      return [];
+    }
   }
 }

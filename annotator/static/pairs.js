@@ -1,6 +1,6 @@
 // The pairs that this person holds: fetched, filled up, renewed while they are at work, given back. Draws nothing.
 
-import { ask, base, project, Refused, trouble } from "/ui/core.js";
+import { ask, base, patience, project, Refused, trouble } from "/ui/core.js";
 import { beacon } from "/ui/sending.js";
 
 const FEW = 6;
@@ -13,18 +13,22 @@ export class Pairs {
   withOthers = 0;
   holders = []; // names of those others
   drawn = 0; // how many pairs there were when they were last fetched
+  failed = false; // whether nobody answered when they were last asked for
   #answered = new Set(); // a list may have been made before the server heard of the last answers
   #fetching = null;
   #fetchedAt = 0;
   #usedAt = performance.now();
   #answers;
-  #fetched;
+  #on;
   // Two tabs of one browser hold the same pairs, and one answer must not overwrite the other's.
   #tabs = new BroadcastChannel(`sail/${project}`);
 
-  /** `fetched` is called with what the server said and whether the pair on the screen was lost to others. */
-  constructor(answers, { fetched, answeredElsewhere }) {
-    [this.#answers, this.#fetched] = [answers, fetched];
+  /**
+   * `fetched` is called with what the server said and whether the pair on the screen was lost to others, `failed` where
+   * nobody answered. `isAtWork` says whether pairs are shown: else they are not kept from others.
+   */
+  constructor(answers, { fetched, failed, answeredElsewhere, isAtWork }) {
+    [this.#answers, this.#on] = [answers, { fetched, failed, isAtWork }];
     this.#tabs.addEventListener("message", ({ data }) => {
       // The tab that closes gives back what this one holds as well.
       if (data.closing) return void (this.queue.length && this.fetch());
@@ -47,13 +51,33 @@ export class Pairs {
 
   /** `keep` are the pairs to stay with; the server fills up in the project's order. */
   fetch(keep = () => this.queue) {
-    // After what is on its way, so that the list knows of it.
-    this.#fetching ??= Promise.resolve(this.#answers.sending)
-      .then(() => ask(`${base}/pairs/next`, { holding: keep().map((pair) => pair.id) }))
-      .then((answer) => this.#takeIn(answer))
-      .catch((error) => error instanceof Refused && trouble(error.message, "label"))
-      .finally(() => (this.#fetching = null));
+    this.#fetching ??= this.#ask(keep);
     return this.#fetching;
+  }
+
+  get asking() {
+    return this.#fetching !== null;
+  }
+
+  async #ask(keep) {
+    let answer = null;
+    try {
+      // After what is on its way, so that the list knows of it.
+      await this.#answers.sending;
+      const holding = keep().map((pair) => pair.id);
+      answer = await ask(`${base}/pairs/next`, { holding }, { signal: patience() });
+    } catch (error) {
+      if (error instanceof Refused) trouble(error.message, "label");
+    }
+    this.#fetching = null;
+    this.failed = answer === null;
+    if (answer) this.#takeIn(answer);
+    else this.#on.failed();
+  }
+
+  /** Whether others may have answered meanwhile, as while another tab of the page was open. */
+  get stale() {
+    return Date.now() - this.#fetchedAt > RENEW_MS;
   }
 
   /** Other pairs than those that wait behind the one on the screen: the order was changed. */
@@ -75,7 +99,7 @@ export class Pairs {
     this.withOthers = answer.with_others;
     this.holders = answer.holders;
     this.#fetchedAt = Date.now();
-    this.#fetched(answer, Boolean(first) && first !== this.first);
+    this.#on.fetched(answer, Boolean(first) && first !== this.first);
   }
 
   answer(pair) {
@@ -102,6 +126,7 @@ export class Pairs {
 
   /** Who comes back may have lost pairs to others meanwhile. */
   #used() {
+    if (!this.#on.isAtWork()) return;
     const wasAbsent = this.#absent;
     this.#usedAt = performance.now();
     if (wasAbsent) this.fetch();
@@ -109,10 +134,8 @@ export class Pairs {
 
   /** Who is away does not keep pairs from others; who waits for others' pairs goes on asking. */
   #renew() {
-    if (document.hidden) return;
-    const due = this.first
-      ? Date.now() - this.#fetchedAt > RENEW_MS && !this.#absent
-      : this.withOthers > 0;
+    if (document.hidden || !this.#on.isAtWork()) return;
+    const due = this.first ? this.stale && !this.#absent : this.withOthers > 0 || this.failed;
     if (due) this.fetch();
   }
 

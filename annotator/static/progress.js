@@ -68,6 +68,8 @@ export class Progress {
     const { counts, status } = this;
     const none = !this.#pairs.first;
     this.#message.hidden = !none || !counts || !status;
+    const heading = this.#find("label-heading");
+    if (this.#message.hidden) heading.textContent = "";
     const drawing = status?.runs.find((run) => run.job === "draw" && isActive(run));
     beEager(Boolean(none && drawing));
     if (this.#message.hidden) return;
@@ -76,12 +78,17 @@ export class Progress {
     if (this.#message.dataset.key !== key) {
       this.#message.dataset.key = key;
       this.#message.replaceChildren(...parts);
+      // The heading alone: what is under it counts on.
+      if (heading.textContent !== parts[0].textContent) heading.textContent = parts[0].textContent;
     }
   }
 
   #nothingLeft(drawing) {
     const last = this.status.runs.find((run) => run.job === "draw");
     if (drawing) return this.#drawing(drawing);
+    if (this.#pairs.failed)
+      return [title("The next pairs are not here yet"), text("They come when the app answers. Nothing you answered is lost.")];
+    if (this.#pairs.asking) return [title("Looking for more pairs…")];
     if (this.#pairs.withOthers) return this.#withOthers();
     if (last && ENDED_EARLY.includes(last.state)) return this.#endedEarly(last);
     if (!this.counts.drawn) return [title("No pairs are drawn yet"), drawFirst(true)];

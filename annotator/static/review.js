@@ -1,7 +1,7 @@
 // Review: self pairs as a grid, the audit first. Brings pairs, decisions, keys, bulk and training together.
 
 import { bulk as bulkApproval } from "/ui/bulk.js";
-import { ask, base, h, isActive, isShown, onStatus, openTab, percent, plural, Refused, trouble } from "/ui/core.js";
+import { ask, askAnew, base, h, isActive, isShown, onStatus, openTab, percent, plural, Refused, trouble } from "/ui/core.js";
 import { decisions } from "/ui/decisions.js";
 import { mixup as mixupRatio } from "/ui/mixup.js";
 import { selection } from "/ui/selection.js";
@@ -32,6 +32,10 @@ export function mount(root) {
   const said = decisions({ changed, heard, moved: drawUnsent });
   const bulk = bulkApproval(root, { afterAll: said.afterAll, changed: refresh, look });
   const mixup = mixupRatio(root);
+  const headings = {
+    audit: h("h3", {}, "Audit sample, drawn by lot"),
+    others: h("h3", {}, "The others, least certain first"),
+  };
   let review = { run: null, pairs: [] }; // as the server gave it, with what was decided here since
   let cards = [];
   let status = null;
@@ -39,7 +43,7 @@ export function mount(root) {
   onStatus((now) => {
     status = now;
     if ((now.review?.run ?? null) !== review.run) load();
-    else if (said.idle() && differs(now.review)) refresh().catch(() => {});
+    else if (said.idle() && differs(now.review)) refresh().catch(askAnew);
     draw();
   });
 
@@ -52,10 +56,12 @@ export function mount(root) {
         if ((status.review?.run ?? null) === review.run) return;
         await takeAnew();
         draw();
+        trouble("", "not loaded");
       })
-      .catch((error) =>
-        trouble(error instanceof Refused ? error.message : "The pairs could not be loaded.", "review"),
-      );
+      .catch((error) => {
+        askAnew();
+        trouble(error instanceof Refused ? error.message : "The pairs could not be loaded. They are asked for again.", "not loaded");
+      });
   }
 
   /** The same pairs as they stand now: the audit is over, or many were decided at once. */
@@ -103,15 +109,16 @@ export function mount(root) {
     });
     review = { ...found, pairs };
     const audited = pairs.filter((pair) => pair.in_audit).length;
-    grid.replaceChildren(
-      ...heading(audited, "Audit sample, drawn by lot"),
+    const parts = [
+      ...(audited ? [headings.audit] : []),
       ...cards.slice(0, audited),
-      ...heading(pairs.length - audited, "The others, least certain first"),
+      ...(audited < pairs.length ? [headings.others] : []),
       ...cards.slice(audited),
-    );
+    ];
+    // A card that is taken out and put back loses the focus.
+    if (parts.length !== grid.children.length || parts.some((part, at) => part !== grid.children[at]))
+      grid.replaceChildren(...parts);
   }
-
-  const heading = (count, text) => (count ? [h("h3", {}, text)] : []);
 
   function newCard(pair, index) {
     const card = selfPair(pair, index);
@@ -241,7 +248,10 @@ export function mount(root) {
   /** What the audit came to is what it was made for, and stands above the cards. */
   function showAudited() {
     refresh()
-      .then(() => find("audit-title").scrollIntoView({ block: "center" }))
+      .then(() => {
+        announce(`${find("audit-title").textContent}. ${find("audit-text").textContent}`);
+        find("audit-title").scrollIntoView({ block: "center" });
+      })
       .catch(() => {});
   }
 

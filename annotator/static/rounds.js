@@ -5,7 +5,7 @@ import { ask, base, h, isActive, isShown, onStatus, percent, plural } from "/ui/
 import { doubted } from "/ui/doubted.js";
 import { afterTraining, whileTraining } from "/ui/learning.js";
 import { nextAction } from "/ui/next.js";
-import { runRow } from "/ui/runs.js";
+import { keepUp, runRow } from "/ui/runs.js";
 import { tree } from "/ui/tree.js";
 
 const STEPS = ["seed", "propose", "review", "train", "gate"];
@@ -57,7 +57,9 @@ export function mount(root) {
   function runList(runs) {
     for (const run of runs) {
       if (!rows.has(run.id)) rows.set(run.id, h("div"));
-      put(rows.get(run.id), run, () => runRow(run));
+      // While it goes on only its figures change: a button that is pressed or has the focus stays.
+      const key = [run.id, run.state, run.overdue, !isActive(run) && [run.message, run.at, run.step]];
+      if (!put(rows.get(run.id), key, () => runRow(run))) keepUp(rows.get(run.id), run);
     }
     const [recent, earlier] = [runs.slice(0, RECENT), runs.slice(RECENT)];
     put(find("runs"), [runs.map((run) => run.id)], () =>

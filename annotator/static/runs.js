@@ -13,7 +13,7 @@ export function runRow(run) {
       { class: "sail-row" },
       h("strong", {}, runTitle(run)),
       h("span", { class: "sail-chip", "data-state": run.state }, run.state),
-      h("span", { class: "sail-dim sail-grow" }, figures(run)),
+      h("span", { class: "sail-dim sail-grow", "data-part": "figures" }, figures(run)),
       control(run),
     ),
     bar(run),
@@ -21,6 +21,19 @@ export function runRow(run) {
     reason(run),
     TROUBLED.includes(run.state) && log(run),
   );
+}
+
+/** How far it is by now, in the same row. */
+export function keepUp(row, run) {
+  row.querySelector('[data-part="figures"]').textContent = figures(run);
+  goTo(row.querySelector("progress"), run.total > 1 && run);
+}
+
+/** A bar at `step` of `total`; without them nobody knows how far it is. */
+export function goTo(bar, far) {
+  if (!bar) return;
+  if (far) Object.assign(bar, { max: far.total, value: far.step });
+  else bar.removeAttribute("value");
 }
 
 function figures(run) {

@@ -1,6 +1,6 @@
 // Hands an outbox to the server until the server has all of it. Knows no page and no pair.
 
-import { ask, Refused, trouble } from "/ui/core.js";
+import { ask, patience, Refused, trouble } from "/ui/core.js";
 
 const RETRY_MS = [500, 1000, 2000, 4000, 8000, 15000];
 const AT_ONCE = 100;
@@ -77,7 +77,7 @@ export class Sending {
     const waits = `${name} waits`;
     try {
       while (waiting.length) {
-        const answer = await ask(this.#path, { answers: told(waiting) });
+        const answer = await ask(this.#path, { answers: told(waiting) }, { signal: patience() });
         const refused = Object.values(answer.refused);
         this.#outbox.settle([...answer.acknowledged, ...Object.keys(answer.refused)]);
         if (refused.length) trouble(`${name} was not kept: ${refused[0]}`, name);

@@ -1,7 +1,8 @@
 // Try: a prompt with base and any rounds, side by side on the same noise; what was tried before stays below.
 
-import { act, ask, base, beEager, h, isActive, isShown, onStatus, Refused } from "/ui/core.js";
+import { act, ask, askAnew, base, beEager, h, isActive, isShown, onStatus, Refused } from "/ui/core.js";
 import { mark, unmark } from "/ui/fields.js";
+import { goTo } from "/ui/runs.js";
 import { howFar } from "/ui/waiting.js";
 
 const LARGEST_SEED = 999_999;
@@ -28,7 +29,7 @@ export function mount(root) {
         draw();
         root.dataset.mounted = "yes";
       })
-      .catch(() => {}); // The next look at how things stand asks again.
+      .catch(askAnew);
     return loading;
   }
 
@@ -124,9 +125,10 @@ export function mount(root) {
 
   function put(place, key, make) {
     const text = JSON.stringify(key);
-    if (drawn.get(place) === text) return;
+    if (drawn.get(place) === text) return false;
     drawn.set(place, text);
     place.replaceChildren(...[make()].flat().filter(Boolean));
+    return true;
   }
 
   function draw() {
@@ -138,7 +140,8 @@ export function mount(root) {
       if (!places.has(id))
         places.set(id, h("section", { class: "sail-card sail-try-one", "data-testid": `try-run-${id}` }));
       const run = runs.get(id) ?? one.run;
-      put(places.get(id), [one, run, isActive(run) && howFar(run, status)], () => card(one, run));
+      const key = [one, run.state, !isActive(run) && run.message];
+      if (!put(places.get(id), key, () => card(one, run)) && isActive(run)) keepUp(places.get(id), run);
     }
     put(
       list,
@@ -167,14 +170,21 @@ export function mount(root) {
   }
 
   function waiting(run) {
-    const far = run.stage === "draw" && run.total > 1 ? { max: run.total, value: run.step } : {};
-    return h(
+    const own = h(
       "div",
       { class: "sail-row", "aria-live": "polite" },
-      h("progress", { ...far, "aria-label": "Images drawn", class: "sail-grow" }),
-      h("span", { class: "sail-dim", "data-testid": "try-waiting" }, howFar(run, status)),
+      h("progress", { "aria-label": "Images drawn", class: "sail-grow" }),
+      h("span", { class: "sail-dim", "data-testid": "try-waiting" }),
       runButton(run, run.state === "waiting" ? "Take it back" : "Stop", "stop"),
     );
+    keepUp(own, run);
+    return own;
+  }
+
+  /** In place, so that its button stays while it is pressed. */
+  function keepUp(place, run) {
+    place.querySelector('[data-testid="try-waiting"]').textContent = howFar(run, status);
+    goTo(place.querySelector("progress"), run.stage === "draw" && run.total > 1 && run);
   }
 
   const stopped = (run) =>

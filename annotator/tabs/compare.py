@@ -36,7 +36,7 @@ MARKUP = f"""
 </div>
 <section class="sail-labelling" data-testid="comparing" hidden aria-label="Choose the better image">
   <p class="sail-ask">Which image is better for</p>
-  <h2 class="sail-prompt" data-testid="compare-prompt"></h2>
+  <h2 class="sail-prompt" data-testid="compare-prompt" aria-live="polite"></h2>
   <div class="sail-pair">{_side("left")}{_side("right")}</div>
   <div class="sail-answers" role="group" aria-label="Answers">
     {"".join(_button(*answer) for answer in _ANSWERS)}

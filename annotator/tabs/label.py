@@ -89,7 +89,7 @@ _PRACTICE_ANSWERS = "".join(
 MARKUP = f"""
 <section class="sail-labelling" hidden aria-label="Choose the better image">
   <p class="sail-ask">Which image is better for</p>
-  <h2 class="sail-prompt" data-testid="prompt"></h2>
+  <h2 class="sail-prompt" data-testid="prompt" aria-live="polite"></h2>
   <div class="sail-pair" data-testid="pair">{_side("left")}{_side("right")}</div>
   <div class="sail-answers" role="group" aria-label="Answers">
     {"".join(_button(*answer) for answer in _ANSWERS)}
@@ -98,9 +98,10 @@ MARKUP = f"""
     {"".join(_button(*tool) for tool in _TOOLS)}
     <span class="sail-zoom" data-testid="zoomed"></span>
   </div>
-  <p class="sail-said" aria-live="polite" data-testid="announcement"></p>
 </section>
+<p class="sail-said" aria-live="polite" data-testid="announcement"></p>
 <section class="sail-message" data-testid="label-message" hidden></section>
+<p class="sail-hidden" aria-live="polite" data-testid="label-heading"></p>
 <footer class="sail-progress">
   <progress data-testid="label-bar" max="1" value="0" aria-label="Pairs answered"></progress>
   <p><span data-testid="label-progress"></span>
@@ -149,7 +150,7 @@ MARKUP = f"""
 <dialog class="sail-help sail-practice" data-testid="practice" aria-labelledby="sail-practice-title">
   <div data-part="box" tabindex="-1">
     <h3 id="sail-practice-title" data-part="title"></h3>
-    <p data-part="says" data-testid="practice-says"></p>
+    <p data-part="says" data-testid="practice-says" aria-live="polite"></p>
     <div class="sail-pair" data-part="pair">{_practice_side("left")}{_practice_side("right")}</div>
     <div class="sail-answers" data-part="answers">{_PRACTICE_ANSWERS}
       <button type="button" class="sail-answer" data-part="flip">

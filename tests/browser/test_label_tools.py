@@ -195,7 +195,7 @@ def test_two_browsers_never_hold_the_same_pair_and_a_closed_ones_come_to_the_oth
     opened(page, app)
     with watched(browser) as other:
         other.goto(app.address)
-        other.get_by_text("8 pairs are with other people right now").wait_for()
+        other.get_by_role("heading", name="8 pairs are with other people right now").wait_for()
         expect(other.get_by_test_id("pair")).to_be_hidden()
         page.goto("about:blank")
         # Whoever waits asks again by itself.

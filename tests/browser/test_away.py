@@ -1,0 +1,236 @@
+"""What a page does while the app does not answer, while another tab is open, and where the focus is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from annotating import drawn, label, make_store, proposed, run_now, wait_for
+from labelling import App, answer, open_page, open_tab, shown_pair, start_app, until, wait_for_pair, watched
+from playwright.sync_api import Browser, Page, expect
+
+from annotator import jobs
+from annotator.store import Store
+from sail.runfolder import Progress, RunFolder
+
+pytestmark = pytest.mark.browser
+
+IMPATIENT = "AbortSignal.timeout = ((own) => () => own.call(AbortSignal, 700))(AbortSignal.timeout)"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("away")
+    make_store(folder / "none").close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def app(home: Path, root: Path) -> Iterator[App]:
+    app = start_app(root, home / "none")
+    yield app
+    app.end()
+
+
+@pytest.fixture
+def store(home: Path) -> Iterator[Store]:
+    """A project with eight pairs to label."""
+    store = make_store(home / f"p{len(list(home.iterdir()))}")
+    drawn(store, 8)
+    yield store
+    store.close()
+
+
+def opened(page: Page, app: App, store: Store) -> Page:
+    open_page(page, f"{app.address}/?project={store.name}")
+    wait_for_pair(page)
+    return page
+
+
+def values(store: Store) -> list[str]:
+    return [row["value"] for row in store.label_history()]
+
+
+def test_pairs_that_run_out_while_nobody_answers_are_not_all_there_are(
+    app: App, store: Store, page: Page
+) -> None:
+    opened(page, app, store)
+    page.route("**/api/**", lambda route: route.abort())
+    while answer(page, "1"):
+        pass
+    expect(page.get_by_test_id("label-message")).to_contain_text("The next pairs are not here yet")
+    expect(page.get_by_test_id("train")).to_have_count(0)
+    run_now(store, jobs.draw(store, 2, by="ann"))
+    page.unroute("**/api/**")
+    # By themselves: nobody touches the page.
+    page.wait_for_selector(".sail-label:not([data-pair=''])", timeout=40_000)
+    wait_for(lambda: len(values(store)) == 8)
+
+
+def test_an_app_that_takes_requests_and_never_answers_is_said_and_nothing_is_lost(
+    app: App, store: Store, page: Page
+) -> None:
+    page.add_init_script(IMPATIENT)
+    opened(page, app, store)
+    page.route("**/api/**", lambda route: None)
+    answer(page, "1")
+    page.get_by_test_id("device").click()
+    expect(page.get_by_test_id("trouble")).to_contain_text("The app does not answer", timeout=40_000)
+    assert values(store) == []
+    page.unroute("**/api/**")
+    wait_for(lambda: values(store) == ["left"])
+
+
+def test_who_is_in_another_tab_of_the_page_does_not_keep_pairs_from_others(
+    app: App, store: Store, page: Page
+) -> None:
+    page.clock.install()
+    opened(page, app, store)
+    open_tab(page, "Rounds")
+    page.get_by_test_id("next").wait_for()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "pairs/next" in request.url else None)
+    for _ in range(4):
+        page.mouse.move(300, 300)
+        page.mouse.move(310, 300)
+        page.clock.run_for(50_000)
+    page.wait_for_timeout(200)
+    assert asked == []
+    open_tab(page, "Label")
+    page.clock.run_for(1000)
+    until(page, lambda: len(asked) > 0)
+
+
+def test_what_a_run_came_to_while_another_tab_was_open_is_there_on_the_way_back(
+    home: Path, app: App, page: Page
+) -> None:
+    store = make_store(home / "trained")
+    for pair in drawn(store, 6):
+        label(store, pair, "left")
+    run = jobs.train(store, by="ann")
+    folder = RunFolder(store.run_folder(run))
+    with folder.lock():
+        store.record_run_event(run.id, "started")
+        progress = Progress(folder, min_interval_s=0)
+        progress.stage("train", 40)
+        page.goto(f"{app.address}/?project=trained&tab=rounds")
+        row = page.get_by_test_id(f"run-{run.id}")
+        expect(row).to_have_attribute("data-state", "running")
+        open_tab(page, "Try")
+    run_now(store, run)
+    expect(page.get_by_test_id("device")).to_have_text("Idle")
+    expect(page.get_by_test_id("try-0")).to_be_attached()
+    open_tab(page, "Rounds")
+    expect(page.get_by_test_id("learning")).to_contain_text("it judges 1 of 1")
+    store.close()
+
+
+def test_stop_keeps_the_focus_while_its_run_goes_on(home: Path, app: App, page: Page) -> None:
+    store = make_store(home / "going")
+    run = jobs.draw(store, 2, by="ann")
+    folder = RunFolder(store.run_folder(run))
+    with folder.lock():
+        store.record_run_event(run.id, "started")
+        progress = Progress(folder, min_interval_s=0)
+        progress.stage("draw", 40)
+        page.goto(f"{app.address}/?project=going&tab=rounds")
+        row, stop = page.get_by_test_id(f"run-{run.id}"), page.get_by_test_id(f"stop-{run.id}")
+        expect(row).to_contain_text("0 of 40")
+        stop.focus()
+        progress.reach(7)
+        expect(row).to_contain_text("7 of 40")
+        expect(row.locator("progress")).to_have_attribute("value", "7")
+        expect(stop).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(row).to_have_attribute("data-state", "stopping")
+        progress.end("stopped", "Stopped.")
+    store.close()
+
+
+def test_what_was_refused_is_in_view_further_down_the_page(home: Path, app: App, page: Page) -> None:
+    store, _ = proposed(home / "long", 12)
+    page.set_viewport_size({"width": 700, "height": 500})
+    page.goto(f"{app.address}/?project=long&tab=review")
+    page.get_by_test_id("review-grid").locator("article").last.scroll_into_view_if_needed()
+    page.route(
+        "**/runs", lambda route: route.fulfill(status=409, json={"detail": "Somebody trains already."})
+    )
+    page.evaluate("document.querySelector('[data-testid=train-round]').click()")
+    said = page.get_by_test_id("trouble")
+    expect(said).to_have_text("Somebody trains already.")
+    expect(said).to_be_in_viewport()
+    said.click()
+    expect(said).to_be_hidden()
+    store.close()
+
+
+def test_the_order_is_chosen_by_arrow_keys_without_an_answer(app: App, store: Store, page: Page) -> None:
+    pair = shown_pair(opened(page, app, store))
+    order = page.get_by_test_id("order")
+    order.focus()
+    # As browsers do for a closed list: another choice, and a change at once.
+    for key in ("ArrowDown", "ArrowDown"):
+        order.press(key)
+        page.wait_for_timeout(300)
+    wait_for(lambda: store.order() != "random")
+    page.wait_for_timeout(300)
+    expect(order).to_be_focused()
+    assert shown_pair(page) == pair and values(store) == []
+
+
+def test_arrow_keys_in_a_long_prompt_scroll_it(app: App, store: Store, page: Page) -> None:
+    pair = shown_pair(opened(page, app, store))
+    page.evaluate(
+        """() => {
+            const prompt = document.querySelector('[data-testid=prompt]');
+            prompt.tabIndex = 0;
+            prompt.focus();
+        }"""
+    )
+    page.keyboard.press("ArrowDown")
+    page.wait_for_timeout(300)
+    assert shown_pair(page) == pair and values(store) == []
+    answer(page, "1")
+    wait_for(lambda: values(store) == ["left"])
+
+
+def test_dialogs_that_were_opened_by_mouse_hear_their_keys_and_space_flips_after_them(
+    app: App, store: Store, page: Page
+) -> None:
+    opened(page, app, store)
+    page.get_by_test_id("practise").click()
+    says = page.get_by_test_id("practice-says")
+    expect(says).to_contain_text("Press 1 for left")
+    page.keyboard.press("1")
+    expect(says).to_contain_text("Both alike?")
+    page.keyboard.press("Escape")
+    answer(page, "1")
+    page.get_by_test_id("answer-reasons").click()
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    expect(page.get_by_test_id("announcement")).to_have_text("Reasons kept.")
+    wait_for(lambda: bool(store.reasons([row["uuid"] for row in store.label_history()])))
+    page.keyboard.down(" ")
+    expect(page.get_by_test_id("answer-flip")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.up(" ")
+    expect(page.get_by_test_id("reasons")).to_be_hidden()
+    page.get_by_role("tab", name="Label", exact=True).click()
+    page.keyboard.down(" ")
+    expect(page.get_by_test_id("answer-flip")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.up(" ")
+
+
+def test_a_browser_that_keeps_nothing_is_told_what_to_allow(app: App, store: Store, browser: Browser) -> None:
+    with watched(browser) as page:
+        page.add_init_script(
+            """const get = () => { throw new DOMException('', 'SecurityError'); };
+            Object.defineProperty(window, 'localStorage', { get });
+            Object.defineProperty(document, 'cookie', { get: () => '', set() {} });"""
+        )
+        page.goto(f"{app.address}/?project={store.name}")
+        # Said by the page or by the app, whichever is later.
+        allow = re.compile("Allow (them|cookies) and reload the page")
+        expect(page.get_by_test_id("trouble")).to_contain_text(allow)
+        assert page.evaluate("document.querySelector('.sail-label').inert") is False

@@ -19,7 +19,7 @@ from sail import rounds as loop
 from sail.config import LoopSettings, ProposeRequest, TrainRequest
 from sail.mixup import MixupPlan
 from sail.records import TrainingPair
-from sail.rounds import NextStep
+from sail.rounds import NextStep, Round
 from sail.runfolder import RunFolder
 
 FOLDER_NAME = re.compile(r"(\d{4,})-\w+")
@@ -29,13 +29,26 @@ SIDES_OF = 16
 MAX_DOUBTED = 20
 MAX_UNJUDGED = 64
 """Open pairs that a train run's judge is given where people want the uncertain ones first."""
-_creating = threading.Lock()
+asking = threading.Lock()
+"""Held by whoever asks for a run, so that no two are asked for that would do the same."""
+
+
+def split_prompts(store: Store) -> tuple[list[str], list[str]]:
+    """(prompts to learn from, held-out prompts), after what was drawn to learn from already.
+
+    The split hangs on the list, which people edit: a prompt that was learned from is not held out again,
+    unless all that are held out were.
+    """
+    project = store.project()
+    learn, held_out = loop.split_prompts(project.prompts, project.settings)
+    used = set(store.used_prompts(("draw", "propose")))
+    return learn, [prompt for prompt in held_out if prompt not in used] or held_out
 
 
 def draw(store: Store, count: int, *, by: str) -> Run:
     """Draw `count` more pairs for people to label, on prompts not used so far where there are any."""
     project = store.project()
-    learn, _ = loop.split_prompts(project.prompts, project.settings)
+    learn, _ = split_prompts(store)
     prompts = loop.take_prompts(learn, store.used_prompts(), count)
     earlier = sum(run.job == "draw" for run in store.runs())
     request = loop.seed_request(
@@ -71,12 +84,21 @@ def propose_request(store: Store) -> ProposeRequest:
             "No trained round is current, so there is no judge. Train a round, or make one current in Rounds."
         )
     parent = next((round_ for round_ in trained if round_.round == policy.parent), None)
-    learn, _ = loop.split_prompts(project.prompts, project.settings)
+    learn, _ = split_prompts(store)
     number = next_round(store)
     prompts = loop.take_prompts(learn, store.used_prompts(), project.settings.prompts_in(number))
-    return loop.propose_request(
-        project.settings, project.model, prompts, number=number, policy=policy, parent=parent
-    )
+    # Margins are in nats at the beta of the judge, whatever the next training is to have.
+    settings = project.settings.changed({"loss": {"beta": _beta_of(store, policy)}})
+    return loop.propose_request(settings, project.model, prompts, number=number, policy=policy, parent=parent)
+
+
+def _beta_of(store: Store, policy: Round) -> float:
+    """That it was trained with; where its folder is gone, as is then said elsewhere, that of the settings."""
+    try:
+        beta: float = RunFolder(store.run_folder(store.run_of(policy))).request(extra="ignore").loss.beta
+    except ValueError:
+        return store.project().settings.loss.beta
+    return beta
 
 
 def doubted_pairs(store: Store, person: str) -> list[str]:
@@ -145,7 +167,7 @@ def train_request(
 ) -> TrainRequest:
     """What `train` would ask for now."""
     project = store.project()
-    _, held_out_prompts = loop.split_prompts(project.prompts, project.settings)
+    _, held_out_prompts = split_prompts(store)
     return loop.train_request(
         project.settings,
         project.model,
@@ -155,6 +177,19 @@ def train_request(
         pairs=pairs,
         self_fraction=self_fraction,
     )
+
+
+def require_resumable(store: Store, run: Run) -> None:
+    """ValueError where a train run would learn from what is held out now, or in another LoRA's shape."""
+    folder, settings = RunFolder(store.run_folder(run)), store.project().settings
+    now = {pair.id: pair.held_out for pair in store.human_pairs()}
+    if any(pair.held_out != now.get(pair.id, pair.held_out) for pair in folder.pairs()):
+        raise ValueError("Other pairs are held out now than when it began. Train the round anew.")
+    request = folder.request(extra="ignore")
+    if request.parent_adapter is None and request.lora != settings.lora:
+        raise ValueError(
+            "LoRA settings were changed since it began. Train the round anew, or set them back in Setup."
+        )
 
 
 def require_audit(store: Store) -> None:
@@ -179,24 +214,6 @@ def _reviewed(store: Store) -> dict[str, Any]:
         "audit": {"pairs": audit.pairs, "decided": audit.decided, "done": audit.done, "wrong": wrong},
         "without_audit": not audit.done,
     }
-
-
-def make_current(store: Store, number: int | None, *, by: str) -> None:
-    """Go on from a round, or from the base model: None. What the gate refused a person may take all the same.
-
-    ValueError where there is no such round, or where it has other LoRA settings than the next would have.
-    """
-    refused = next((one for one in store.rounds() if one.round == number and not one.accepted), None)
-    if refused is not None:
-        # Of accepted rounds it is the same: they keep LoRA settings from being changed.
-        own = RunFolder(store.run_folder(store.run_of(refused))).request(extra="ignore").lora
-        lora = store.project().settings.lora
-        if own != lora:
-            raise ValueError(
-                f"Round {number} was trained with other LoRA settings (rank {own.rank}) than Setup has now "
-                f"(rank {lora.rank}). Set them back there first."
-            )
-    store.make_current(number, by=by)
 
 
 def export(store: Store, *, by: str) -> Run:
@@ -375,7 +392,7 @@ def create(
 
     One unfinished run of a job; with `each`, one for each person. `facts` go into the run's first event.
     """
-    with _creating:
+    with asking:
         for run in store.runs():
             if run.unfinished and run.job == job and (not each or run.by == by):
                 raise ValueError(f"Run {run.id} does that already. Wait for it, or stop it in Rounds.")

@@ -45,7 +45,7 @@ def match_between(store: Store, one: int | None, two: int | None) -> Match:
 def compare(store: Store, match: Match, count: int, *, by: str) -> Run:
     """Draw `count` more comparisons on held-out prompts, or one more where they do not divide evenly."""
     project = store.project()
-    _, held_out = loop.split_prompts(project.prompts, project.settings)
+    _, held_out = jobs.split_prompts(store)
     if not held_out:
         raise ValueError("No prompts are held out to compare on. Set Held-out prompts in Setup to 1 or more.")
     per_prompt = -(-count // len(held_out))

@@ -77,6 +77,8 @@ class PairState:
     """People, those who skipped it included."""
     judged: bool = False
     """Somebody said more than skip."""
+    tied: bool = False
+    """Nobody who judged it saw a difference."""
     for_one: int = 0
     for_two: int = 0
     """How many people chose its first candidate, and how many its second."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import sail
-from annotator import looks
+from annotator import jobs, looks
 from annotator.rows import Run
 from annotator.store import DatabaseError, Store
 from sail.rounds import Round
@@ -194,6 +194,7 @@ class Runner:
     def _start(self, store: Store, run: Run) -> None:
         folder = RunFolder(store.run_folder(run))
         folder.clear_stop()
+        folder.forget_end()
         environment = ONLINE if store.project().download else OFFLINE
         command = store.project().launcher.words(folder.request().kind, folder.path)
         # First on record, then at work: where it cannot be recorded it would be started at every turn.
@@ -289,7 +290,7 @@ class Runner:
 
     def resume(self, store: Store, number: int, *, by: str) -> None:
         """Queue a run again that was stopped, interrupted or failed."""
-        with self._lock:
+        with jobs.asking, self._lock:
             run = store.run(number)
             if run.unfinished or run.what == "done":
                 state = "done" if run.what == "done" else "waiting or running already"
@@ -300,6 +301,8 @@ class Runner:
                 raise ValueError(f"Round {run.round} is trained already. Start the next one instead.")
             if run.job == "draw" and _size_of(store, run) != store.project().settings.sampling.size:
                 raise ValueError("It would draw images of another size than is set now. Draw pairs anew.")
+            if run.job == "train":
+                jobs.require_resumable(store, run)
             store.record_run_event(number, "queued", by=by)
         self.wake()
 

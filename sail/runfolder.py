@@ -330,6 +330,13 @@ class RunFolder:
         except FileNotFoundError:
             return None
 
+    def forget_end(self) -> None:
+        """Why a life before ended is not why the next one does. How far it was stays, and when it said so."""
+        said = self.snapshot()
+        if said.state in ("stopped", "failed", "interrupted"):
+            self.clear_failure()
+            self.publish_snapshot(said.model_copy(update={"state": "waiting", "message": ""}))
+
     def snapshot(self) -> Snapshot:
         """State, stage, step and time left, derived from result, progress and lock."""
         try:

@@ -56,6 +56,13 @@ def client(store: Store) -> Iterator[TestClient]:
     projects.close()
 
 
+def hold_out_two(store: Store) -> None:
+    """Two prompts that nothing was learned from."""
+    store.set_prompts([*PROMPTS[:5], "a boat", *PROMPTS[5:], "a ship"], by="ann")
+    store.set_settings(store.project().settings.model_copy(update={"monitor_prompts": 2}), by="ann")
+    assert jobs.split_prompts(store)[1] == ["a boat", "a ship"]
+
+
 def compared(store: Store, count: int = 4, match: Match = ROUND_1_AND_BASE) -> Match:
     run_now(store, looks.compare(store, match, count, by="ann"))
     return match
@@ -119,8 +126,7 @@ def test_taking_in_again_changes_nothing_and_mends_what_a_crash_left_out(store: 
 
 
 def test_one_begins_to_compare_while_the_rest_is_drawn(store: Store) -> None:
-    settings = store.project().settings.model_copy(update={"monitor_prompts": 2})
-    store.set_settings(settings, by="ann")
+    hold_out_two(store)
     run = looks.compare(store, ROUND_1_AND_BASE, 2, by="ann")
     runner = fake_runner(FAKE_DELAY_S="0.7")
     runner.open(store)
@@ -326,8 +332,7 @@ def test_nothing_that_is_sent_tells_which_side_is_which(client: TestClient, stor
 
 
 def test_a_run_that_was_stopped_is_not_the_whole_plan(client: TestClient, store: Store) -> None:
-    settings = store.project().settings.model_copy(update={"monitor_prompts": 2})
-    store.set_settings(settings, by="ann")
+    hold_out_two(store)
     run = looks.compare(store, ROUND_1_AND_BASE, 2, by="ann")
     folder = RunFolder(store.run_folder(run))
     fake_trainer.run(folder)

@@ -23,6 +23,7 @@ from annotator.launcher import Launcher
 from annotator.rows import Run
 from annotator.runs import Runner, why_ended
 from annotator.store import DATABASE, Store
+from sail import rounds as loop
 from sail.config import LoopSettings, ModelRef
 from sail.records import JudgedPair
 from sail.runfolder import ADAPTER_FILE, Progress, RunFolder, Snapshot, publish_json, publish_lines
@@ -571,25 +572,87 @@ def test_where_the_only_accepted_adapter_is_gone_the_loop_starts_again_from_base
 
 
 def test_a_round_that_the_gate_refused_is_a_persons_to_take(store: Store) -> None:
-    before, other_rank = SETTINGS.lora.rank, {"lora": {"rank": SETTINGS.lora.rank + 1}}
     label_all(store)
     jobs.change_settings(store, {"monitoring": {"min_diversity_ratio": 2}}, by="ann")
     run_now(store, jobs.train(store, by="ann"))
     assert [round_.accepted for round_ in store.rounds()] == [False] and store.current_round() is None
-    jobs.change_settings(store, other_rank, by="ann")
-    with pytest.raises(
-        ValueError, match=rf"LoRA settings \(rank {before}\) than Setup has now \(rank {before + 1}\)"
-    ):
-        jobs.make_current(store, 0, by="ann")
-    jobs.change_settings(store, {"lora": {"rank": before}}, by="ann")
-    jobs.make_current(store, 0, by="ann")
+    store.make_current(0, by="ann")
     assert store.current_round() == store.rounds()[0] and jobs.next_step(store).name == "propose"
     with pytest.raises(ValueError, match="LoRA settings stay as they are"):
-        jobs.change_settings(store, other_rank, by="ann")
+        jobs.change_settings(store, {"lora": {"rank": SETTINGS.lora.rank + 1}}, by="ann")
     request = RunFolder(store.run_folder(jobs.export(store, by="ann"))).request()
     assert request.facts["gate"].startswith("not accepted: Images vary 1.00 times")
-    with pytest.raises(ValueError, match="There is no round 7"):
-        jobs.make_current(store, 7, by="ann")
+
+
+def test_two_trainings_of_one_round_leave_one_round_and_the_queue_goes_on(store: Store) -> None:
+    label_all(store)
+    first = jobs.train(store, by="ann")
+    store.record_run_event(first.id, "withdrawn")
+    second = jobs.train(store, by="ann")
+    # As where somebody resumes the one while the other is being asked for.
+    store.record_run_event(first.id, "queued")
+    runner = follow(fake_runner(), store)
+    wait_for(lambda: not any(run.unfinished for run in store.runs()))
+    assert [round_.round for round_ in store.rounds()] == [0]
+    assert store.run(second.id).what == "done"
+    late = runner.view(store, store.run(first.id))
+    assert late.state == "failed" and "Round 0 was trained by another run meanwhile" in late.message
+    assert jobs.next_step(store).name == "propose"
+    runner.close()
+
+
+def test_a_training_is_not_resumed_over_another_split_or_another_lora(store: Store) -> None:
+    label_all(store)
+    run = jobs.train(store, by="ann")
+    store.record_run_event(run.id, "withdrawn")
+    runner = Runner()
+    rank = SETTINGS.lora.rank
+    for changes, back, why in (
+        ({"held_out_every": 3}, {"held_out_every": SETTINGS.held_out_every}, "Other pairs are held out now"),
+        ({"lora": {"rank": rank + 1}}, {"lora": {"rank": rank}}, "LoRA settings were changed"),
+    ):
+        jobs.change_settings(store, changes, by="ann")
+        with pytest.raises(ValueError, match=why):
+            runner.resume(store, run.id, by="ann")
+        jobs.change_settings(store, back, by="ann")
+    runner.resume(store, run.id, by="ann")
+    assert store.run(run.id).what == "queued"
+
+
+def test_a_resumed_run_that_cannot_begin_does_not_say_why_it_ended_before(store: Store) -> None:
+    def broken(kind: str, folder: Path, environment: object) -> subprocess.Popen[bytes]:
+        with open(folder / "log.txt", "ab") as output:
+            return subprocess.Popen([sys.executable, "-c", "import nothing_of_that_name"], stderr=output)
+
+    run = jobs.draw(store, 2, by="ann")
+    RunFolder(store.run_folder(run)).publish_snapshot(
+        Snapshot(state="stopped", message="Stopped on request.")
+    )
+    store.record_run_event(run.id, "ended")
+    runner = follow(Runner(launch=broken), store)
+    assert runner.view(store, store.run(run.id)).message == "Stopped on request."
+    runner.resume(store, run.id, by="ann")
+    wait_for(lambda: state(runner, store, run) == "failed")
+    assert "No module named 'nothing_of_that_name'" in runner.view(store, store.run(run.id)).message
+    runner.close()
+
+
+def test_margins_are_at_the_beta_of_the_judge_whatever_setup_says_since(store: Store) -> None:
+    label_all(store)
+    run_now(store, jobs.train(store, by="ann"))
+    before = jobs.propose_request(store)
+    jobs.change_settings(store, {"loss": {"beta": 10 * before.beta}}, by="ann")
+    assert jobs.propose_request(store) == before
+
+
+def test_a_prompt_that_was_learned_from_is_not_held_out_once_the_split_is_another(store: Store) -> None:
+    run_now(store, jobs.draw(store, 7, by="ann"))
+    drawn_for = set(store.used_prompts())
+    store.set_settings(store.project().settings.model_copy(update={"monitor_prompts": 2}), by="ann")
+    project = store.project()
+    by_place = set(loop.split_prompts(project.prompts, project.settings)[1])
+    assert by_place & drawn_for
+    assert set(jobs.split_prompts(store)[1]) == by_place - drawn_for
 
 
 def test_what_a_trained_round_rests_on_cannot_be_changed(store: Store) -> None:

@@ -160,6 +160,18 @@ def test_a_pair_is_withdrawn_only_where_a_file_is_at_fault(client: TestClient, s
     assert client.post(report, json={"pair": "nobody's"}).status_code == 404
 
 
+def test_no_pair_is_withdrawn_while_a_whole_disk_is_gone(client: TestClient, store: Store) -> None:
+    (pair, *_) = next_pairs(client)
+    runs, away = store.folder / "runs", store.folder / "away"
+    runs.rename(away)
+    report = "/api/projects/p/pairs/broken"
+    assert client.post(report, json={"pair": pair["id"]}).json() == {"withdrawn": None}
+    away.rename(runs)
+    assert pair["id"] in {one["id"] for one in next_pairs(client)}
+    store.image_file(pair["left"].rsplit("/", 1)[1]).unlink()
+    assert "is gone" in client.post(report, json={"pair": pair["id"]}).json()["withdrawn"]
+
+
 def test_a_link_in_place_of_an_image_is_refused(client: TestClient, store: Store, tmp_path: Path) -> None:
     (first, *_) = next_pairs(client)
     file = store.image_file(first["left"].rsplit("/", 1)[1])

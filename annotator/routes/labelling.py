@@ -168,8 +168,12 @@ def _unreadable(file: Path) -> str | None:
         with Image.open(file) as opened:
             opened.load()
     except FileNotFoundError:
-        return f"The image file {file.name} is gone from its run folder."
+        # Where all of the folder is gone, a disk is: its pairs come back with it.
+        return f"The image file {file.name} is gone from its run folder." if file.parent.is_dir() else None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            # The system could not read it now, which says nothing of the file.
+            return None
         # What PIL raises for one broken byte or another.
         return f"The image file {file.name} cannot be read: {error}."
     return None

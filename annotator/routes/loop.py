@@ -172,5 +172,5 @@ def sample(number: int, step: int, index: int, project: InProject) -> FileRespon
 
 @api.post("/projects/{project}/current")
 def make_current(body: CurrentBody, project: InProject, who: Person) -> dict[str, int | None]:
-    jobs.make_current(project.store, body.round, by=who)
+    project.store.make_current(body.round, by=who)
     return {"current": body.round}

@@ -89,7 +89,11 @@ function goesOnFrom(status) {
   const last = status.rounds.at(-1);
   if (last?.accepted && status.current == null) return "The base model is current, so the loop goes on from it. ";
   if (!last || last.accepted) return "";
-  if (status.current === last.round) return `Round ${last.round} was not accepted and is current because somebody chose it. `;
+  if (status.current === last.round)
+    return (
+      `Round ${last.round} was not accepted and is current because somebody chose it. ` +
+      `What is trained from it will hardly be accepted either. ${LIMITS}`
+    );
   if (status.current == null) return `Round ${last.round} was not accepted, so the loop goes on from the base model. If you like what it draws, make it current anyway. ${LIMITS}`;
   return (
     `Round ${last.round} was not accepted, so the loop goes on from round ${status.current}. ` +

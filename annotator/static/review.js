@@ -148,6 +148,11 @@ export function mount(root) {
     drawMessage(any);
     if (!any) return;
     find("review-counts").textContent = counted();
+    const training = status.runs.find((run) => run.job === "train" && isActive(run));
+    const late = training
+      ? `Round ${training.round} is trained on what was decided before. What you flip now counts from the next round on; the rest only where this training is stopped and the round trained anew.`
+      : "";
+    if (find("review-late").textContent !== late) find("review-late").textContent = late;
     drawAudit();
     bulk.show(review);
     mixup.show(audit(), status.runs);

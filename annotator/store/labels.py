@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, get_args
 
-from annotator.rows import Answer, PairState, PastLabel, Reason, Run, ShownPair
+from annotator.rows import Answer, Job, PairState, PastLabel, Reason, Run, ShownPair
 from annotator.store.standing import Standing
 from sail.records import CandidateSet, SelfPair
 
@@ -98,9 +98,14 @@ class Labels(Standing):
             raise KeyError("There is no such image.")
         return self.folder / "runs" / str(rows[0]["folder"]) / str(rows[0]["image"])
 
-    def used_prompts(self) -> list[str]:
-        """Prompts that candidates were drawn for, oldest use first."""
-        rows = self._rows("select prompt from candidates where number = 0 order by run, prompt_index")
+    def used_prompts(self, jobs: Collection[Job] = get_args(Job)) -> list[str]:
+        """Prompts that candidates were drawn for, oldest use first; by all runs, or those of some jobs."""
+        rows = self._rows(
+            "select prompt from candidates where number = 0 "
+            "and run in (select id from runs where job in (select value from json_each(:jobs))) "
+            "order by run, prompt_index",
+            jobs=json.dumps(list(jobs)),
+        )
         return [row["prompt"] for row in rows]
 
     # Labelling

@@ -53,7 +53,7 @@ class Learning(Reviews, Standing):
             winners=len(decided) + flipped,
             trainable=learned + flipped,
             flipped=flipped,
-            ties=len(self._tied_pairs()),
+            ties=sum(pair.tied for pair in pairs),
         )
 
     # Pairs to learn from

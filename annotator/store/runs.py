@@ -74,6 +74,10 @@ class Runs(Base):
         def change() -> None:
             if self._first("rounds", "run = ?", [run.id]) is not None:
                 return
+            if self._first("rounds", "number = ?", [trained.round]) is not None:
+                raise ValueError(
+                    f"Round {trained.round} was trained by another run meanwhile, and that one counts."
+                )
             record = trained.model_dump(mode="json")
             row = {
                 "number": trained.round, "run": run.id, "record": json.dumps(record), "at": time.time(),

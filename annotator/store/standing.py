@@ -78,10 +78,12 @@ def _with_labels(state: PairState, labels: list[dict[str, Any]]) -> PairState:
     ones = [
         (row["value"] == "left") == row["one_left"] for row in labels if row["value"] in ("left", "right")
     ]
+    judgements = [row["value"] for row in labels if row["value"] != "skip"]
     return replace(
         state,
         answered_by=frozenset(row["person"] for row in labels),
-        judged=any(row["value"] != "skip" for row in labels),
+        judged=bool(judgements),
+        tied=bool(judgements) and set(judgements) == {"tie"},
         for_one=sum(ones),
         for_two=len(ones) - sum(ones),
     )

@@ -71,6 +71,7 @@ MARKUP = """
       takes it back. <kbd>J</kbd> <kbd>K</kbd> move, with <kbd>Shift</kbd> they select a range,
       <kbd>Z</kbd> undo.
     </p>
+    <p class="sail-warning" data-testid="review-late" role="status"></p>
     <div class="sail-grid" data-testid="review-grid"></div>
   </div>
   <p class="sail-hidden" aria-live="polite" data-testid="review-announcement"></p>

@@ -233,4 +233,4 @@ def test_a_browser_that_keeps_nothing_is_told_what_to_allow(app: App, store: Sto
         # Said by the page or by the app, whichever is later.
         allow = re.compile("Allow (them|cookies) and reload the page")
         expect(page.get_by_test_id("trouble")).to_contain_text(allow)
-        assert page.evaluate("document.querySelector('.sail-label').inert") is False
+        expect(page.locator(".sail-label:not([inert])")).to_be_attached()

@@ -218,11 +218,11 @@ def loop(
         if pairs is not None and seed_pairs is not None:
             raise ValueError("--pairs are all learned from. Leave out --seed-pairs.")
         from sail.importing import PAIRS, imported
-        from sail.loop import Loop, LoopRequest, held_out_by_ordinal, lead
+        from sail.loop import Loop, LoopRequest, held_out_by_caption, lead
 
         base = ModelRef(source=model, revision=revision, precision=precision).checked()
         asked = _loop_settings(base, preset, settings, prompts_per_round, candidates, steps, noise_seed)
-        given = imported(pairs) if pairs is not None else []
+        given = imported(pairs, base) if pairs is not None else []
         request = LoopRequest(
             model=base,
             prompts=tuple(read_prompts(prompts)),
@@ -241,11 +241,11 @@ def loop(
                         f"Of {request.seed_pairs} seed pairs at most {most} can be learned from, "
                         f"and training needs {asked.min_human_pairs}. Ask for more with --seed-pairs."
                     )
-            started = Loop(out, request)
+            started = Loop(out, request, learned={pair.prompt for pair in given})
             if annotator is not None:
                 started.run(annotator, rounds=rounds)
             else:
-                started.run_on(held_out_by_ordinal(given, asked), rounds=rounds)
+                started.run_on(held_out_by_caption(given, asked), rounds=rounds)
 
         if lead(run):
             typer.echo(out / "result.json")

@@ -49,13 +49,14 @@ class PairData:
     """Self pairs that are learned from on the draws they were judged on."""
 
 
-def load_pairs(folder: RunFolder, policy: Policy) -> PairData:
+def load_pairs(folder: RunFolder, policy: Policy, size: tuple[int, int] | None = None) -> PairData:
+    """The pairs of a run, which draws images of `size`; ValueError where a step could not learn from them."""
     pairs = folder.pairs()
     # Not those of open pairs: an adapter is the same whether or not its judge is asked about more.
     prompts = list(dict.fromkeys(pair.prompt for pair in pairs if pair.source != "open"))
     row_of = {prompt: row for row, prompt in enumerate(prompts)}
     latents = [_both_latents(folder.path, pair) for pair in pairs]
-    _require_one_shape(pairs, latents)
+    _require_one_shape(pairs, latents, policy.backbone.latent_shape(size))
     judged, unjudged = _to_judge(pairs), set(_indices(pairs, "open")[:MAX_OPEN_JUDGED])
     asked = {
         index: HumanPair(pair.id, pair.prompt, both, pair.held_out or pair.source == "open")
@@ -94,16 +95,14 @@ def _both_latents(run: Path, pair: TrainingPair) -> Tensor:
     return torch.stack([load_latents(run, ref.file, ref.row) for ref in (pair.winner, pair.loser)])
 
 
-def _require_one_shape(pairs: list[TrainingPair], latents: list[Tensor]) -> None:
-    """ValueError where no batch could be made of those that are learned from."""
-    learned = [index for index, pair in enumerate(pairs) if pair.source != "open" and not pair.held_out]
-    for index in learned:
-        first, other = pairs[learned[0]].id, pairs[index].id
-        shape, found = (" x ".join(map(str, latents[one].shape[1:])) for one in (learned[0], index))
-        if shape != found:
+def _require_one_shape(pairs: list[TrainingPair], latents: list[Tensor], drawn: tuple[int, ...]) -> None:
+    """ValueError where what is learned from is not of the shape that is drawn."""
+    for pair, both in zip(pairs, latents, strict=True):
+        if pair.source != "open" and not pair.held_out and both.shape[1:] != drawn:
+            found, asked = (" x ".join(map(str, shape)) for shape in (both.shape[1:], drawn))
             raise ValueError(
-                f"Latents of the pair {first} are {shape}, those of {other} {found}, and a step learns from "
-                "images of one size. Import pairs with the --size that sampling.size says."
+                f"Latents of the pair {pair.id} are {found}, those of the images to draw {asked}, and a step "
+                "learns from images of one size. Import pairs with the --size that sampling.size says."
             )
 
 

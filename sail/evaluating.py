@@ -18,9 +18,8 @@ from tqdm import tqdm
 
 from sail import scorers
 from sail.config import CompareRequest, EvaluateRequest, Look, LoopSettings, ModelRef, Sampling, TrainRequest
-from sail.loop import LoopRequest
 from sail.records import Z_95, Interval, Record
-from sail.rounds import Round, current, split_prompts
+from sail.rounds import Round, current
 from sail.runfolder import ADAPTER_FILE, RunFolder, publish_json, publish_lines, publish_text, sha256_file
 from sail.running import execute
 
@@ -86,17 +85,15 @@ def subject_of(target: Path, *, model: ModelRef | None = None, prompts: Sequence
 
 
 def _of_loop(target: Path) -> Subject:
-    request = LoopRequest.model_validate_json((target / "loop.json").read_bytes())
     file = target / "result.json"
     found = json.loads(file.read_bytes())["rounds"] if file.is_file() else []
     rounds = [Round.model_validate(one) for one in found]
     now = current(rounds)
     if now is None:
         raise ValueError(f"The loop in {target} has no accepted round yet, so that there is no adapter.")
-    held_out = split_prompts(request.prompts, request.settings)[1]
     of_round = _of_run(RunFolder(Path(now.adapter).parent))
     trained_on = of_round.trained_on.union(*map(_learned_from, _folders_before(now, rounds)))
-    return replace(of_round, prompts=tuple(held_out), trained_on=trained_on)
+    return replace(of_round, trained_on=trained_on)
 
 
 def _folders_before(now: Round, rounds: Sequence[Round]) -> Iterator[RunFolder]:

@@ -26,12 +26,13 @@ from sail import backbones
 from sail.backbones import Backbone
 from sail.config import MAX_PROMPT_CHARS, Config, ModelRef
 from sail.records import LatentsRef, TrainingPair
+from sail.rounds import NOT_TEXT
 from sail.runfolder import claim, publish, publish_lines, publish_text, read_lines
 
 IMAGES, LABELS = ("jpg_0", "jpg_1"), ("label_0", "label_1")
 PAIRS_A_FILE = 16
 """Kept in one file of latents; what a stop loses."""
-PAIRS, PROMPTS = "pairs.jsonl", "prompts.txt"
+IMPORT, PAIRS, PROMPTS = "import", "pairs.jsonl", "prompts.txt"
 
 
 class ImportRequest(Config):
@@ -83,7 +84,7 @@ def import_pairs(
     backbone = backbones.load(model)
     backbone.latent_shape(size)  # Refuses what the model cannot have, before the folder is this import's.
     request = ImportRequest(model=model, files=sizes, share=share, noise_seed=noise_seed, size=size)
-    claim(out, request, "import")
+    claim(out, request, IMPORT)
     if (out / PAIRS).is_file():
         return len(drawn)
     (out / "latents").mkdir(exist_ok=True)
@@ -96,12 +97,23 @@ def import_pairs(
     return len(drawn)
 
 
-def imported(folder: Path) -> list[TrainingPair]:
-    """The pairs of an import, their latents by absolute path. ValueError where there are none yet."""
+def imported(folder: Path, model: ModelRef | None = None) -> list[TrainingPair]:
+    """The pairs of an import, their latents by absolute path.
+
+    ValueError where there are none yet, and where another model than `model` has encoded them: many have
+    latents of the same shape.
+    """
     lines = read_lines(folder / PAIRS)
     if not lines:
         raise ValueError(
             f"{folder} holds no {PAIRS}. Make it with python -m sail import-pairs, or start that again."
+        )
+    by = ImportRequest.model_validate_json((folder / f"{IMPORT}.json").read_bytes()).model
+    # By name: a model's folder may be moved.
+    if model is not None and Path(by.source).name != Path(model.source).name:
+        raise ValueError(
+            f"The pairs in {folder} were encoded by {by.source}, and their latents say nothing to "
+            f"{model.source}. Import them with this model into another folder."
         )
     root = folder.resolve()
 
@@ -137,7 +149,10 @@ def rows_with_winner(file: Path) -> Iterator[Row]:
     for number, row in enumerate(table.to_pylist()):
         prompt = " ".join((row["caption"] or "").split())
         first, second = (row[label] for label in LABELS)
-        if 0 < len(prompt) <= MAX_PROMPT_CHARS and None not in (first, second) and first != second:
+        if not 0 < len(prompt) <= MAX_PROMPT_CHARS or NOT_TEXT.search(prompt):
+            continue
+        # Arrow keeps what is no number, which is unlike anything.
+        if None not in (first, second) and (first > second or second > first):
             yield Row(file, number, prompt, int(second > first))
 
 

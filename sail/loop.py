@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,17 @@ class LoopRequest(Config):
 class Rounds:
     """Round after round in one folder, from human pairs. Asked again after a stop it finds what is done."""
 
-    def __init__(self, out: Path, model: ModelRef, settings: LoopSettings, prompts: Sequence[str]) -> None:
+    def __init__(
+        self,
+        out: Path,
+        model: ModelRef,
+        settings: LoopSettings,
+        prompts: Sequence[str],
+        learned: Set[str] = frozenset(),
+    ) -> None:
+        """`learned` are prompts of seed pairs that are there already."""
         self._out, self._model, self._settings = out.resolve(), model, settings
-        self._learn, self._held_out_prompts = loop_rounds.split_prompts(prompts, settings)
+        self._learn, self._held_out_prompts = loop_rounds.split_prompts(prompts, settings, learned)
         self._used: list[str] = []
         self.done: list[Round] = []
 
@@ -149,10 +157,11 @@ class Rounds:
 class Loop:
     """One loop in one folder. `run` may be called again after a stop; it goes on where it was."""
 
-    def __init__(self, out: Path, request: LoopRequest) -> None:
+    def __init__(self, out: Path, request: LoopRequest, learned: Set[str] = frozenset()) -> None:
+        """`learned` are prompts of seed pairs that are there already."""
         self._out = out.resolve()
         self._request = request
-        self._rounds = Rounds(self._out / "runs", request.model, request.settings, request.prompts)
+        self._rounds = Rounds(self._out / "runs", request.model, request.settings, request.prompts, learned)
         claim(self._out, request, "loop")
 
     def run(self, annotator: str, *, rounds: int) -> dict[str, Any]:
@@ -254,12 +263,17 @@ def kept_self_pairs(folder: RunFolder, settings: LoopSettings) -> list[SelfPair]
     return ranked[: max(1, round(len(ranked) * settings.keep_self_pairs))]
 
 
-def held_out_by_ordinal(pairs: Sequence[TrainingPair], settings: LoopSettings) -> list[TrainingPair]:
-    """Imported pairs, of which those are held out that would be had they been labelled in this order."""
-    return [
-        pair.model_copy(update={"held_out": loop_rounds.is_held_out(ordinal, settings)})
-        for ordinal, pair in enumerate(pairs)
-    ]
+def held_out_by_caption(pairs: Sequence[TrainingPair], settings: LoopSettings) -> list[TrainingPair]:
+    """Imported pairs, of which those of one caption in `held_out_every` are held out.
+
+    A caption has many pairs there, and what is learned from one tells of the others.
+    """
+
+    def is_held_out(prompt: str) -> bool:
+        digest = hashlib.sha256(f"held out\n{prompt}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") % settings.held_out_every == 0
+
+    return [pair.model_copy(update={"held_out": is_held_out(pair.prompt)}) for pair in pairs]
 
 
 def summary(done: Round) -> str:

@@ -6,7 +6,7 @@ Used by the loop command and by the app. Knows requests and results, never tenso
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -93,17 +93,21 @@ def parse_prompts(text: str) -> list[str]:
     return list(prompts)
 
 
-def split_prompts(prompts: Sequence[str], settings: LoopSettings) -> tuple[list[str], list[str]]:
+def split_prompts(
+    prompts: Sequence[str], settings: LoopSettings, learned: Set[str] = frozenset()
+) -> tuple[list[str], list[str]]:
     """(prompts to learn from, held-out prompts for monitors and comparisons).
 
     At most a fifth is held out, but one where there are fewer than five. One prompt alone is both,
-    since something has to be drawn.
+    since something has to be drawn. Those that are `learned` from already are held out only where there are
+    no others.
     """
-    count = min(settings.monitor_prompts, max(1, len(prompts) // 5))
+    free = [prompt for prompt in prompts if prompt not in learned] or list(prompts)
+    count = min(settings.monitor_prompts, max(1, len(free) // 5))
     if len(prompts) == 1 or count == 0:
         return list(prompts), list(prompts[:count])
-    stride = len(prompts) // count
-    held = set(prompts[stride - 1 :: stride][:count])
+    stride = len(free) // count
+    held = set(free[stride - 1 :: stride][:count])
     learned = [prompt for prompt in prompts if prompt not in held]
     return learned, [prompt for prompt in prompts if prompt in held]
 

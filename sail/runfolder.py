@@ -405,6 +405,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.split("\n")[:-1] if line]
 
 
+LOOKS_SHARE = 20
+"""Counting takes at most one part in so many of the time."""
+
+
 class Progress:
     """The heartbeat of a run: progress.json at most twice a second, and a bar on a terminal.
 
@@ -414,7 +418,7 @@ class Progress:
     def __init__(self, folder: RunFolder, *, min_interval_s: float = 0.5, is_main: bool = True) -> None:
         self._folder, self._is_main = folder, is_main
         self._min_interval_s = min_interval_s
-        self._written = 0.0
+        self._written = self._look_from = 0.0
         self._bar: tqdm[Any] | None = None
         self._snapshot = Snapshot(state="running", time=time.time())
 
@@ -453,6 +457,13 @@ class Progress:
             self._bar.update(step - self._bar.n)
         if time.monotonic() - self._written >= self._min_interval_s or step == self._snapshot.total:
             self._write()
+
+    def look(self, count: Callable[[], int]) -> None:
+        """As `reach`, of what is counted in the folder: now and then, since among many files that is slow."""
+        if self._is_main and time.monotonic() >= self._look_from:
+            began = time.monotonic()
+            self.reach(count())
+            self._look_from = began + max(self._min_interval_s, LOOKS_SHARE * (time.monotonic() - began))
 
     def note(self, line: str) -> None:
         """A line for the log, above the bar."""

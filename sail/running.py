@@ -32,7 +32,7 @@ def evaluate(folder: RunFolder, request: EvaluateRequest, progress: Progress) ->
         policy = Policy(backbones.load(request.model, told=progress.download))
     if request.adapter:
         policy.load("policy", folder.adapter_input(request.adapter))
-    data = load_pairs(folder, policy)
+    data = load_pairs(folder, policy, request.sampling.size)
     measured = measure(
         policy,
         data.human,

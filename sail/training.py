@@ -47,7 +47,9 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         policy = Policy(backbones.load(request.model, told=progress.download))
     reference = _place_adapters(folder, request, policy)
     begun = policy.state()
-    data = with_judged_draws(load_pairs(folder, policy), folder, request, policy.backbone)
+    data = with_judged_draws(
+        load_pairs(folder, policy, request.sampling.size), folder, request, policy.backbone
+    )
     trainer = Trainer(folder, request, policy, reference, data)
     looking = time.monotonic()
     base = _base_looks(folder, request, policy, progress)

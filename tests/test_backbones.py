@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
@@ -114,6 +115,8 @@ def drawn_by_pipeline(
         height=SIZE[0],
         width=SIZE[1],
         output_type=output_type,
+        # That diffusers has one number for both kinds of Flux is no word on schnell.
+        **({} if not packed or pipeline.transformer.config.guidance_embeds else {"max_sequence_length": 256}),
     ).images
     if packed and output_type == "latent":
         return pipeline._unpack_latents(images, *SIZE, pipeline.vae_scale_factor)
@@ -222,6 +225,26 @@ def test_schnell_knows_no_guidance(load):
 def test_flow_matching_has_no_other_solver(load):
     with pytest.raises(ValueError, match=r"no solver ddpm.*Set sampling\.solver to auto"):
         load("sd3").solver("ddpm", 4, (4, 4, 6))
+
+
+@pytest.mark.parametrize(
+    ("name", "noisy"),
+    [("sdxl", {"algorithm_type": "sde-dpmsolver++"}), ("sd3", {"stochastic_sampling": True})],
+)
+def test_a_models_own_noisy_solver_draws_without_noise(load, folder_of, tmp_path, name, noisy):
+    folder = shutil.copytree(folder_of(name), tmp_path / "noisy")
+    file = folder / "scheduler/scheduler_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **noisy}))
+    policy = Policy(backbones.load(ModelRef(source=str(folder))))
+    noise = noise_of(policy.backbone)
+    once, again = (drawn_by_us(one, noise, guidance=2.0) for one in (policy, policy))
+    assert torch.equal(once, again)
+    assert torch.equal(once, drawn_by_us(Policy(load(name)), noise, guidance=2.0))
+
+
+@pytest.mark.parametrize(("name", "tokens"), [("flux", 512), ("schnell", 256)])
+def test_flux_reads_as_many_tokens_as_it_was_published_with(load, name, tokens):
+    assert load(name).encode_prompts(["a fox"])["prompt_embeds"].shape[1] == tokens
 
 
 @pytest.mark.parametrize(("name", "multiple"), [("stable_diffusion", 4), ("sd3", 8), ("flux", 8)])

@@ -2,9 +2,11 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -150,10 +152,40 @@ def test_imported_pairs_take_the_place_of_an_annotator(model, out, tmp_path):
     assert done.exit_code == 0, done.stderr
     pairs = read_lines(tmp_path / "loop/runs/0001-train/pairs.jsonl")
     assert [pair["id"] for pair in pairs] == [pair.id for pair in imported(out)]
-    held_out = [ordinal for ordinal, pair in enumerate(pairs) if pair["held_out"]]
-    assert held_out == [ordinal for ordinal in range(len(pairs)) if ordinal % 5 == 2]
+    held_out = {pair["prompt"] for pair in pairs if pair["held_out"]}
+    assert 0 < len(held_out) < len({pair["prompt"] for pair in pairs}) / 2
+    assert not held_out & {pair["prompt"] for pair in pairs if not pair["held_out"]}
     (round_,) = json.loads((tmp_path / "loop/result.json").read_text())["rounds"]
-    assert round_["human_pairs"] == len(pairs) - len(held_out)
+    assert round_["human_pairs"] == sum(not pair["held_out"] for pair in pairs)
+
+
+def test_pairs_that_another_model_encoded_are_refused_before_the_folder_is_taken(model, out, tmp_path):
+    other = shutil.copytree(model, tmp_path / "other")
+    given = ("loop", "--model", other, "--prompts", out / "prompts.txt", "--out", tmp_path / "loop")
+    done = sail(*given, "--pairs", out)
+    assert done.exit_code == 2 and f"were encoded by {model}" in done.stderr
+    assert not (tmp_path / "loop").exists()
+
+
+def test_pairs_of_another_size_than_is_drawn_are_refused_before_a_step_is_trained(model, out, tmp_path):
+    (tmp_path / "settings.json").write_text(json.dumps({"sampling": {"size": [16, 24]}}))
+    given = ("loop", "--model", model, "--prompts", out / "prompts.txt", "--out", tmp_path / "loop")
+    done = sail(*given, "--settings", tmp_path / "settings.json", "--pairs", out)
+    assert done.exit_code == 2 and "are 4 x 8 x 8, those of the images to draw 4 x 4 x 6" in done.stderr
+    assert not list((tmp_path / "loop/runs").glob("*/metrics.jsonl"))
+
+
+def test_labels_that_are_no_number_and_captions_that_are_no_text_are_left_out(parquet, tmp_path):
+    table = pq.read_table(parquet / "train-00001.parquet").slice(0, 4)
+    columns = {
+        "label_0": pa.array([1.0, float("nan"), 0.0, 1.0]),
+        "label_1": pa.array([0.0, float("nan"), float("nan"), 0.0]),
+        "caption": pa.array(["a fox", "a fox", "a fox", "itâ\x80\x99s a fox"]),
+    }
+    for name, values in columns.items():
+        table = table.set_column(table.column_names.index(name), name, values)
+    pq.write_table(table, tmp_path / "train.parquet")
+    assert [row.number for row in rows_with_winner(tmp_path / "train.parquet")] == [0]
 
 
 @pytest.mark.parametrize(
@@ -237,7 +269,9 @@ def test_pairs_of_two_sizes_are_refused_before_a_step_is_trained(model, parquet,
     small = imported(tmp_path / "out")[0].model_copy(update={"id": "small"})
     request = TrainRequest(model=ModelRef(source=str(model)), lora=Lora(rank=2))
     folder = RunFolder.create(tmp_path / "run", request, pairs=[*imported(out), small])
-    sentence = r"are 4 x 8 x 8, those of small 4 x 4 x 6, .* Import pairs with the --size"
+    sentence = (
+        r"pair small are 4 x 4 x 6, those of the images to draw 4 x 8 x 8, .* Import pairs with the --size"
+    )
     with pytest.raises(ValueError, match=sentence):
         execute(folder)
     assert not folder.metrics()

@@ -111,6 +111,14 @@ def test_held_out_prompts_are_spread_over_the_list():
     assert len(held) == 16 and positions[0] < 100 and positions[-1] > 300
 
 
+def test_prompts_of_pairs_that_are_there_already_are_held_out_only_where_there_are_no_others():
+    prompts = [str(number) for number in range(400)]
+    learned = set(prompts[100:])
+    held = split_prompts(prompts, SETTINGS, learned)[1]
+    assert held == split_prompts(prompts[:100], SETTINGS)[1] and not learned & set(held)
+    assert split_prompts(prompts, SETTINGS, set(prompts)) == split_prompts(prompts, SETTINGS)
+
+
 def test_one_prompt_alone_is_both():
     assert split_prompts(["a fox"], SETTINGS) == (["a fox"], ["a fox"])
 

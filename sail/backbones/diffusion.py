@@ -5,7 +5,9 @@ Knows no text encoder. B batch, C H W latent.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from diffusers import (
@@ -21,9 +23,17 @@ from sail.backbones.pipeline import PipelineBackbone
 
 UNBOUNDED = {"clip_sample": False, "thresholding": False}
 """Latents, unlike pixels, have no bounds; a configuration that says nothing of clipping would get it."""
-SOLVERS = {
-    "auto": DPMSolverMultistepScheduler.from_config,
-    "dpm++": DPMSolverMultistepScheduler.from_config,
+
+
+def _dpm(config: Mapping[str, Any]) -> DPMSolverMultistepScheduler:
+    """Without the noise of its own that some models' configurations ask for, which no seed of ours would reach."""
+    kind = config.get("algorithm_type", "dpmsolver++").removeprefix("sde-")
+    return DPMSolverMultistepScheduler.from_config(config, algorithm_type=kind)
+
+
+SOLVERS: dict[str, Callable[..., Any]] = {
+    "auto": _dpm,
+    "dpm++": _dpm,
     "ddim": partial(DDIMScheduler.from_config, **UNBOUNDED),
     "ddpm": partial(DDPMScheduler.from_config, **UNBOUNDED),
 }

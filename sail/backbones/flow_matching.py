@@ -64,7 +64,8 @@ class FlowMatching(PipelineBackbone):
                 f"{self.pipeline_class.__name__} has no solver {name}: flow matching goes by Euler steps. "
                 "Set sampling.solver to auto."
             )
-        solver = FlowEuler.from_config(self._pipeline.scheduler.config)
+        # Noise of its own would be none of our seeds'.
+        solver = FlowEuler.from_config(self._pipeline.scheduler.config, stochastic_sampling=False)
         dynamic = solver.config.use_dynamic_shifting
         mu = {"mu": self._shift(shape)} if dynamic else {}
         solver.set_timesteps(**self._levels(steps), **mu, device=self.device)

@@ -19,6 +19,8 @@ from sail.backbones.pipeline import ATTENTION
 
 GUIDANCE = 3.5
 """What the denoiser is told when it learns and judges: FluxPipeline's own default."""
+TOKENS_DEV, TOKENS_SCHNELL = 512, 256
+"""Of T5, as the two were published: diffusers' own default is dev's for both."""
 
 
 class Flux(FlowMatching):
@@ -29,10 +31,18 @@ class Flux(FlowMatching):
     lora_targets = (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
     distilled = True
 
+    @property
+    def _is_dev(self) -> bool:
+        return bool(self._config.guidance_embeds)
+
     def _encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        embeds, pooled, _ = self._pipeline.encode_prompt(list(prompts), device=self.device)
+        embeds, pooled, _ = self._pipeline.encode_prompt(
+            list(prompts),
+            device=self.device,
+            max_sequence_length=TOKENS_DEV if self._is_dev else TOKENS_SCHNELL,
+        )
         encoded = {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
-        if self._config.guidance_embeds:
+        if self._is_dev:
             encoded["guidance"] = torch.full((len(prompts),), GUIDANCE, device=self.device)
         return encoded
 

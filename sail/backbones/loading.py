@@ -39,7 +39,8 @@ from sail.config import ModelRef
 CONFIGS = ["*.json", "*.txt", "*.model"]
 WEIGHTS = ["*/*.safetensors"]
 """In the folders of a pipeline's parts; what lies beside them is the same again in one file."""
-NOT_NEEDED = ["*.fp16*", "*.bf16*", "*.non_ema*", "safety_checker/*"]
+NOT_NEEDED = ["*.fp16*", "*.bf16*", "*.non_ema*", "safety_checker/*", "text_encoders/*"]
+"""Other forms of the same weights, those in `text_encoders` for ComfyUI; and what nothing here asks."""
 INDEX = "model_index.json"
 
 Told = Callable[[int, int], None]

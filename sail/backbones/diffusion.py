@@ -26,7 +26,7 @@ UNBOUNDED = {"clip_sample": False, "thresholding": False}
 
 
 def _dpm(config: Mapping[str, Any]) -> DPMSolverMultistepScheduler:
-    """Without the noise of its own that some models' configurations ask for, which no seed of ours would reach."""
+    """Without the noise that some models' configurations ask for, which no seed of ours would reach."""
     kind = config.get("algorithm_type", "dpmsolver++").removeprefix("sde-")
     return DPMSolverMultistepScheduler.from_config(config, algorithm_type=kind)
 

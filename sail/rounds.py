@@ -108,8 +108,8 @@ def split_prompts(
         return list(prompts), list(prompts[:count])
     stride = len(free) // count
     held = set(free[stride - 1 :: stride][:count])
-    learned = [prompt for prompt in prompts if prompt not in held]
-    return learned, [prompt for prompt in prompts if prompt in held]
+    learn = [prompt for prompt in prompts if prompt not in held]
+    return learn, [prompt for prompt in prompts if prompt in held]
 
 
 def take_prompts(prompts: Sequence[str], used: Sequence[str], count: int) -> list[str]:

@@ -36,13 +36,18 @@ asking = threading.Lock()
 def split_prompts(store: Store) -> tuple[list[str], list[str]]:
     """(prompts to learn from, held-out prompts), after what was drawn to learn from already.
 
-    The split hangs on the list, which people edit: a prompt that was learned from is not held out again,
-    unless all that are held out were.
+    The split hangs on the list, which people edit. A prompt that was learned from is not held out again; in
+    its place comes one that would be drawn last. Only where all were learned from, the split stays.
     """
     project = store.project()
     learn, held_out = loop.split_prompts(project.prompts, project.settings)
     used = set(store.used_prompts(("draw", "propose")))
-    return learn, [prompt for prompt in held_out if prompt not in used] or held_out
+    clean = [prompt for prompt in held_out if prompt not in used]
+    missing = len(held_out) - len(clean)
+    clean += [prompt for prompt in reversed(learn) if prompt not in used][:missing]
+    if not clean:
+        return learn, held_out
+    return [prompt for prompt in learn if prompt not in clean], clean
 
 
 def draw(store: Store, count: int, *, by: str) -> Run:

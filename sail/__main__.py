@@ -222,13 +222,14 @@ def loop(
 
         base = ModelRef(source=model, revision=revision, precision=precision).checked()
         asked = _loop_settings(base, preset, settings, prompts_per_round, candidates, steps, noise_seed)
-        given = imported(pairs, base) if pairs is not None else []
+        given = imported(pairs) if pairs is not None else []
         request = LoopRequest(
             model=base,
             prompts=tuple(read_prompts(prompts)),
             seed_pairs=len(given) or seed_pairs or 96,
             settings=asked,
             pairs=sha256_file(pairs / PAIRS) if pairs is not None else None,
+            held_out_by="ordinal" if pairs is None else "caption",
         )
 
         def run() -> None:

@@ -22,7 +22,7 @@ from sail.loss import stratified_timesteps
 from sail.mixup import Mixer
 from sail.monitors import HumanPair
 from sail.policy import Policy
-from sail.proposing import load_latents
+from sail.proposing import load_latents, space_of
 from sail.records import Source, TrainingPair
 from sail.runfolder import RunFolder
 
@@ -57,6 +57,7 @@ def load_pairs(folder: RunFolder, policy: Policy, size: tuple[int, int] | None =
     row_of = {prompt: row for row, prompt in enumerate(prompts)}
     latents = [_both_latents(folder.path, pair) for pair in pairs]
     _require_one_shape(pairs, latents, policy.backbone.latent_shape(size))
+    _require_own_space(folder.path, pairs, policy.backbone.latent_space)
     judged, unjudged = _to_judge(pairs), set(_indices(pairs, "open")[:MAX_OPEN_JUDGED])
     asked = {
         index: HumanPair(pair.id, pair.prompt, both, pair.held_out or pair.source == "open")
@@ -103,6 +104,17 @@ def _require_one_shape(pairs: list[TrainingPair], latents: list[Tensor], drawn: 
             raise ValueError(
                 f"Latents of the pair {pair.id} are {found}, those of the images to draw {asked}, and a step "
                 "learns from images of one size. Import pairs with the --size that sampling.size says."
+            )
+
+
+def _require_own_space(run: Path, pairs: list[TrainingPair], own: str) -> None:
+    """ValueError where another model's autoencoder encoded them: many have latents of the same shape."""
+    for file in {ref.file for pair in pairs for ref in (pair.winner, pair.loser)}:
+        found = space_of(run / file)
+        if found not in (None, own):
+            raise ValueError(
+                f"{run / file} holds latents of another autoencoder ({found}) than the model's ({own}). "
+                "Import the pairs with this model."
             )
 
 

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from sail import backbones
 from sail.backbones import Backbone
 from sail.config import MAX_PROMPT_CHARS, Config, ModelRef
+from sail.proposing import SPACE
 from sail.records import LatentsRef, TrainingPair
 from sail.rounds import NOT_TEXT
 from sail.runfolder import claim, publish, publish_lines, publish_text, read_lines
@@ -32,7 +33,9 @@ from sail.runfolder import claim, publish, publish_lines, publish_text, read_lin
 IMAGES, LABELS = ("jpg_0", "jpg_1"), ("label_0", "label_1")
 PAIRS_A_FILE = 16
 """Kept in one file of latents; what a stop loses."""
-IMPORT, PAIRS, PROMPTS = "import", "pairs.jsonl", "prompts.txt"
+PAIRS, PROMPTS = "pairs.jsonl", "prompts.txt"
+RULE = 1
+"""Another number where other rows are taken: an import cut short would go on with the latents of others."""
 
 
 class ImportRequest(Config):
@@ -46,6 +49,8 @@ class ImportRequest(Config):
     noise_seed: int
     size: tuple[int, int] | None = None
     """Height and width in pixels; None takes the model's own."""
+    rule: int = 0
+    """Which rows are taken; RULE as it was when the import was begun."""
 
 
 class Row(NamedTuple):
@@ -83,8 +88,10 @@ def import_pairs(
     sizes = {file.name: file.stat().st_size for file in files}
     backbone = backbones.load(model)
     backbone.latent_shape(size)  # Refuses what the model cannot have, before the folder is this import's.
-    request = ImportRequest(model=model, files=sizes, share=share, noise_seed=noise_seed, size=size)
-    claim(out, request, IMPORT)
+    request = ImportRequest(
+        model=model, files=sizes, share=share, noise_seed=noise_seed, size=size, rule=RULE
+    )
+    claim(out, request, "import")
     if (out / PAIRS).is_file():
         return len(drawn)
     (out / "latents").mkdir(exist_ok=True)
@@ -97,23 +104,12 @@ def import_pairs(
     return len(drawn)
 
 
-def imported(folder: Path, model: ModelRef | None = None) -> list[TrainingPair]:
-    """The pairs of an import, their latents by absolute path.
-
-    ValueError where there are none yet, and where another model than `model` has encoded them: many have
-    latents of the same shape.
-    """
+def imported(folder: Path) -> list[TrainingPair]:
+    """The pairs of an import, their latents by absolute path. ValueError where there are none yet."""
     lines = read_lines(folder / PAIRS)
     if not lines:
         raise ValueError(
             f"{folder} holds no {PAIRS}. Make it with python -m sail import-pairs, or start that again."
-        )
-    by = ImportRequest.model_validate_json((folder / f"{IMPORT}.json").read_bytes()).model
-    # By name: a model's folder may be moved.
-    if model is not None and Path(by.source).name != Path(model.source).name:
-        raise ValueError(
-            f"The pairs in {folder} were encoded by {by.source}, and their latents say nothing to "
-            f"{model.source}. Import them with this model into another folder."
         )
     root = folder.resolve()
 
@@ -165,7 +161,7 @@ def _lot(row: Row, noise_seed: int) -> float:
 def _encode(backbone: Backbone, drawn: Sequence[Row], out: Path, size: tuple[int, int] | None) -> None:
     """Latents of winner, loser, winner, loser, ... of so many rows a file."""
     reader = _Images()
-    firsts = range(0, len(drawn), PAIRS_A_FILE)
+    firsts, space = range(0, len(drawn), PAIRS_A_FILE), {SPACE: backbone.latent_space}
     for first in tqdm(firsts, desc="encode", disable=None, leave=False):
         file = out / _latents(first)
         if file.exists():
@@ -175,7 +171,7 @@ def _encode(backbone: Backbone, drawn: Sequence[Row], out: Path, size: tuple[int
             both = reader.of(row)
             parts.append(_latents_of(backbone, [both[row.winner], both[1 - row.winner]], size))
         tensors = {"latents": torch.cat(parts).contiguous()}
-        publish(file, lambda beside, own=tensors: save_file(own, beside))  # type: ignore[misc]
+        publish(file, lambda beside, own=tensors: save_file(own, beside, space))  # type: ignore[misc]
 
 
 def _latents_of(backbone: Backbone, images: Sequence[Image.Image], size: tuple[int, int] | None) -> Tensor:

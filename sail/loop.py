@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 from tqdm import tqdm
@@ -37,6 +37,8 @@ class LoopRequest(Config):
     settings: LoopSettings
     pairs: str | None = None
     """sha256 of the imported seed pairs' list; None: an annotator is shown pairs."""
+    held_out_by: Literal["ordinal", "caption"] = "ordinal"
+    """Imported pairs are held out by caption; in loops that were begun before that was so, by ordinal."""
 
 
 class Rounds:
@@ -264,16 +266,15 @@ def kept_self_pairs(folder: RunFolder, settings: LoopSettings) -> list[SelfPair]
 
 
 def held_out_by_caption(pairs: Sequence[TrainingPair], settings: LoopSettings) -> list[TrainingPair]:
-    """Imported pairs, of which those of one caption in `held_out_every` are held out.
+    """Imported pairs, of which those of one caption in `held_out_every`, by lot, are held out.
 
     A caption has many pairs there, and what is learned from one tells of the others.
     """
-
-    def is_held_out(prompt: str) -> bool:
-        digest = hashlib.sha256(f"held out\n{prompt}".encode()).digest()
-        return int.from_bytes(digest[:8], "big") % settings.held_out_every == 0
-
-    return [pair.model_copy(update={"held_out": is_held_out(pair.prompt)}) for pair in pairs]
+    captions = {pair.prompt for pair in pairs}
+    by_lot = sorted(captions, key=lambda prompt: hashlib.sha256(f"held out\n{prompt}".encode()).digest())
+    # By halves: of few captions one is held out as soon as that is nearer to the share than none.
+    held_out = set(by_lot[: (len(captions) + settings.held_out_every // 2) // settings.held_out_every])
+    return [pair.model_copy(update={"held_out": pair.prompt in held_out}) for pair in pairs]
 
 
 def summary(done: Round) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -33,6 +34,10 @@ from sail.sampling import done_or_of_others, draw
 
 PATIENCE_S = 60
 """So long the main process waits to see what processes on other nodes have written."""
+
+
+SPACE = "latent_space"
+"""In the metadata of a file of latents: of which autoencoder they are."""
 
 
 def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> dict[str, object]:
@@ -124,7 +129,7 @@ def publish_candidates(
         raise ValueError(
             f"What was drawn for {prompt!r} has values that are not finite, so there is no picture. "
             "Are the model's files whole? An adapter that went too far does it as well: "
-            "go on from an earlier round."
+            "go on from an earlier round. If it is this prompt alone, take it out."
         )
     name = f"candidates/{prompt_index:05d}"
     candidates = []
@@ -188,6 +193,12 @@ def _all_sets(folder: RunFolder, count: int) -> list[CandidateSet]:
         f"{folder.path} holds candidates of {len(found)} prompts, and {count} were drawn. "
         "Do all processes see the same folder? Resume draws what is missing."
     )
+
+
+def space_of(file: Path) -> str | None:
+    """Of which autoencoder its latents are, where the file says so."""
+    with safe_open(file, "pt") as opened:
+        return (opened.metadata() or {}).get(SPACE)
 
 
 def load_latents(run: Path, file: str, row: int) -> Tensor:

@@ -103,7 +103,7 @@ def split_prompts(
     no others.
     """
     free = [prompt for prompt in prompts if prompt not in learned] or list(prompts)
-    count = min(settings.monitor_prompts, max(1, len(free) // 5))
+    count = min(settings.monitor_prompts, max(1, len(prompts) // 5), len(free))
     if len(prompts) == 1 or count == 0:
         return list(prompts), list(prompts[:count])
     stride = len(free) // count

@@ -159,12 +159,16 @@ def test_imported_pairs_take_the_place_of_an_annotator(model, out, tmp_path):
     assert round_["human_pairs"] == sum(not pair["held_out"] for pair in pairs)
 
 
-def test_pairs_that_another_model_encoded_are_refused_before_the_folder_is_taken(model, out, tmp_path):
+def test_pairs_that_another_autoencoder_encoded_are_refused_before_a_step_is_trained(model, out, tmp_path):
     other = shutil.copytree(model, tmp_path / "other")
+    config = other / "vae/config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "scaling_factor": 0.25}))
     given = ("loop", "--model", other, "--prompts", out / "prompts.txt", "--out", tmp_path / "loop")
     done = sail(*given, "--pairs", out)
-    assert done.exit_code == 2 and f"were encoded by {model}" in done.stderr
-    assert not (tmp_path / "loop").exists()
+    assert (
+        done.exit_code == 2 and "holds latents of another autoencoder (4 channels, scaled by" in done.stderr
+    )
+    assert not list((tmp_path / "loop/runs").glob("*/metrics.jsonl"))
 
 
 def test_pairs_of_another_size_than_is_drawn_are_refused_before_a_step_is_trained(model, out, tmp_path):

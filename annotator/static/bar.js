@@ -46,6 +46,7 @@ function chosen(select, go) {
   select.addEventListener("keydown", ({ key }) => {
     clearTimeout(timer);
     byKey = key !== "Enter";
+    if (key === "Escape") select.value = project;
     if (!byKey) go();
   });
   select.addEventListener("change", () => (byKey ? (timer = setTimeout(go, SETTLED_MS)) : go()));

@@ -50,8 +50,9 @@ export function keeps() {
 const PATIENCE_MS = 20_000;
 export const patience = () => AbortSignal.timeout(PATIENCE_MS);
 
-/** JSON from our own server. Throws Refused with one sentence; another error where nobody answers. */
+/** JSON from our own server; what is only looked at is given up after a while. Throws Refused with one sentence; another error where nobody answers. */
 export async function ask(path, body, { method = body === undefined ? "GET" : "POST", signal } = {}) {
+  signal ??= method === "GET" ? patience() : undefined;
   const response = await fetch(path, {
     method,
     signal,
@@ -125,20 +126,39 @@ export function rememberTab() {
   });
 }
 
-/** One sentence about what went wrong, on top of the page; empty takes it away. Who is further down sees it as well. */
+/** One sentence about what went wrong, on top of the page; empty takes it away. Who is further down sees it as well,
+ * and may close it; it comes back when something else is wrong. */
 export function trouble(text = "", kind = "general") {
   const place = document.querySelector(".sail-trouble");
   if (!place || (!text && place.dataset.kind !== kind)) return;
+  if (text && place.dataset.closed === text) return;
+  delete place.dataset.closed;
   place.dataset.kind = kind;
   place.textContent = text;
   place.hidden = !text;
-  place.classList.remove("sail-afloat");
-  place.classList.toggle("sail-afloat", Boolean(text) && place.getBoundingClientRect().bottom < 0);
-  place.title = place.classList.contains("sail-afloat") ? "Click to close" : "";
+  setAfloat(place);
 }
 
-document.addEventListener("click", ({ target }) => {
-  if (target.classList.contains("sail-afloat")) target.hidden = true;
+function setAfloat(place) {
+  place.classList.remove("sail-afloat");
+  const isAfloat = !place.hidden && place.getBoundingClientRect().bottom < 0;
+  place.classList.toggle("sail-afloat", isAfloat);
+  place.title = isAfloat ? "Click, or Esc, closes it" : "";
+}
+
+function closeAfloat() {
+  const place = document.querySelector(".sail-afloat");
+  if (!place) return;
+  place.dataset.closed = place.textContent;
+  place.hidden = true;
+  setAfloat(place);
+}
+
+document.addEventListener("click", ({ target }) => target.classList.contains("sail-afloat") && closeAfloat());
+document.addEventListener("keydown", ({ key }) => key === "Escape" && closeAfloat());
+// Back on top it stands where it belongs.
+document.addEventListener("scroll", () => scrollY === 0 && document.querySelectorAll(".sail-afloat").forEach(setAfloat), {
+  passive: true,
 });
 
 const keepers = [];

@@ -1,6 +1,6 @@
 // Answers of this person that the current judge contradicts, to be given again without being told what they were.
 
-import { act, ask, askAnew, base, beforeTraining, h, plural, Refused } from "/ui/core.js";
+import { act, ask, askAnew, base, beforeTraining, h, patience, plural, Refused } from "/ui/core.js";
 
 const ANSWERS = { left: "Left", tie: "Tie", right: "Right" };
 const LONGEST_MS = 86_400_000;
@@ -23,7 +23,7 @@ export function doubted(card) {
     if (loading || round === shownOf) return;
     loading = true;
     try {
-      const found = await ask(`${base}/pairs/doubted`, {});
+      const found = await ask(`${base}/pairs/doubted`, {}, { signal: patience() });
       shownOf = round;
       part("pairs").replaceChildren(...found.pairs.map(again));
       count();

@@ -99,6 +99,7 @@ export class Pairs {
     this.withOthers = answer.with_others;
     this.holders = answer.holders;
     this.#fetchedAt = Date.now();
+    trouble("", "label");
     this.#on.fetched(answer, Boolean(first) && first !== this.first);
   }
 

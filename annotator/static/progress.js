@@ -87,7 +87,7 @@ export class Progress {
     const last = this.status.runs.find((run) => run.job === "draw");
     if (drawing) return this.#drawing(drawing);
     if (this.#pairs.failed)
-      return [title("The next pairs are not here yet"), text("They come when the app answers. Nothing you answered is lost.")];
+      return [title("The next pairs are not here yet"), text("They are asked for again by themselves. Nothing you answered is lost.")];
     if (this.#pairs.asking) return [title("Looking for more pairs…")];
     if (this.#pairs.withOthers) return this.#withOthers();
     if (last && ENDED_EARLY.includes(last.state)) return this.#endedEarly(last);

@@ -53,8 +53,7 @@ export function mount(root) {
     return said
       .inOrder(async () => {
         // Another load may have brought them meanwhile.
-        if ((status.review?.run ?? null) === review.run) return;
-        await takeAnew();
+        if ((status.review?.run ?? null) !== review.run) await takeAnew();
         draw();
         trouble("", "not loaded");
       })

@@ -59,10 +59,10 @@ def panel(markup: str, name: str) -> gr.HTML:
     Inert until then: a form that is sent before its script is there would reload the page.
     """
     load = f"""const root = element.querySelector(".sail-{name}");
-        import("/ui/{name}.js").then((script) => script.mount(root)).catch((error) => {{
-          root.append("This part of the page could not be loaded. Reload the page.");
+        import("/ui/{name}.js").then((script) => {{ script.mount(root); root.inert = false; }}, (error) => {{
+          root.before("This part of the page could not be loaded. Reload the page.");
           reportError(error);
-        }}).finally(() => (root.inert = false));"""
+        }});"""
     return gr.HTML(
         f'<div class="sail sail-{name}" data-testid="panel-{name}" inert>{markup}</div>',
         js_on_load=load,

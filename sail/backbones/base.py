@@ -50,6 +50,11 @@ class Backbone(Protocol):
     distilled: bool
     """Guidance is distilled into the denoiser: it is never asked a second time without the prompt."""
 
+    @property
+    def latent_space(self) -> str:
+        """What tells the autoencoder's latents from those of another one, in words."""
+        ...
+
     def latent_shape(self, size: tuple[int, int] | None) -> tuple[int, int, int]:
         """C, H, W of the latents of an image of `size` (height, width in pixels; None: the model's own)."""
         ...

@@ -165,6 +165,12 @@ class PipelineBackbone(ABC):
         else:
             denoiser.disable_gradient_checkpointing()
 
+    @property
+    def latent_space(self) -> str:
+        config = self._pipeline.vae.config
+        shift = config.get("shift_factor") or 0.0
+        return f"{config.latent_channels} channels, scaled by {config.scaling_factor:g}, shifted by {shift:g}"
+
     @torch.no_grad()
     def decode(self, latents_BCHW: Tensor) -> Tensor:
         vae = self._pipeline.vae

@@ -47,7 +47,8 @@ def split_prompts(store: Store) -> tuple[list[str], list[str]]:
     clean += [prompt for prompt in reversed(learn) if prompt not in used][:missing]
     if not clean:
         return learn, held_out
-    return [prompt for prompt in learn if prompt not in clean], clean
+    # One prompt alone is both.
+    return [prompt for prompt in learn if prompt not in clean] or learn, clean
 
 
 def draw(store: Store, count: int, *, by: str) -> Run:

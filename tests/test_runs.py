@@ -659,6 +659,16 @@ def test_a_prompt_that_was_learned_from_is_not_held_out_once_the_split_is_anothe
     assert jobs.split_prompts(store)[1] == held_out
 
 
+def test_one_prompt_alone_is_drawn_for_and_measured_on(store: Store) -> None:
+    store.set_prompts(["a fox"], by="ann")
+    assert jobs.split_prompts(store) == (["a fox"], ["a fox"])
+    run_now(store, jobs.draw(store, 2, by="ann"))
+    assert jobs.split_prompts(store) == (["a fox"], ["a fox"])
+    store.set_prompts(["a fox", "a cat"], by="ann")
+    assert jobs.split_prompts(store) == (["a fox"], ["a cat"])
+    run_now(store, jobs.draw(store, 2, by="ann"))
+
+
 def test_what_a_trained_round_rests_on_cannot_be_changed(store: Store) -> None:
     other_rank = {"lora": {"rank": SETTINGS.lora.rank + 1}}
     jobs.change_settings(store, {"held_out_every": 4}, by="ann")

@@ -26,8 +26,8 @@ QUICK = {
     "steps": 32,
     "pool_pairs": 96,
     "judged_pairs": 24,
-    "held_out_prompts": 80,
-    "prompts_per_round": 32,
+    "held_out_prompts": 64,
+    "prompts_per_round": 24,
 }
 
 

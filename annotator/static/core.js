@@ -50,7 +50,8 @@ export function keeps() {
 const PATIENCE_MS = 20_000;
 export const patience = () => AbortSignal.timeout(PATIENCE_MS);
 
-/** JSON from our own server; what is only looked at is given up after a while. Throws Refused with one sentence; another error where nobody answers. */
+/** JSON from our own server; what is only looked at is given up after a while. Throws Refused with one sentence;
+ * another error where nobody answers. */
 export async function ask(path, body, { method = body === undefined ? "GET" : "POST", signal } = {}) {
   signal ??= method === "GET" ? patience() : undefined;
   const response = await fetch(path, {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import fake_trainer
@@ -12,6 +13,7 @@ from labelling import App, answer, open_page, open_tab, shown_pair, start_app, u
 from playwright.sync_api import Browser, Page, expect
 
 from annotator import jobs
+from annotator.rows import Run
 from annotator.store import Store
 from sail.runfolder import Progress, RunFolder
 
@@ -49,6 +51,17 @@ def opened(page: Page, app: App, store: Store) -> Page:
     open_page(page, f"{app.address}/?project={store.name}")
     wait_for_pair(page)
     return page
+
+
+@contextmanager
+def at_work(store: Store, run: Run, stage: str) -> Iterator[tuple[RunFolder, Progress]]:
+    """A trainer that holds its folder, as another process would, at the beginning of a stage of 40 steps."""
+    folder = RunFolder(store.run_folder(run))
+    with folder.lock():
+        store.record_run_event(run.id, "started")
+        progress = Progress(folder, min_interval_s=0)
+        progress.stage(stage, 40)
+        yield folder, progress
 
 
 def values(store: Store) -> list[str]:
@@ -112,11 +125,7 @@ def test_what_a_run_came_to_while_another_tab_was_open_is_there_on_the_way_back(
     for pair in drawn(store, 6):
         label(store, pair, "left")
     run = jobs.train(store, by="ann")
-    folder = RunFolder(store.run_folder(run))
-    with folder.lock():
-        store.record_run_event(run.id, "started")
-        progress = Progress(folder, min_interval_s=0)
-        progress.stage("train", 40)
+    with at_work(store, run, "train") as (folder, progress):
         page.goto(f"{app.address}/?project=trained&tab=rounds")
         row = page.get_by_test_id(f"run-{run.id}")
         expect(row).to_have_attribute("data-state", "running")
@@ -134,11 +143,7 @@ def test_what_a_run_came_to_while_another_tab_was_open_is_there_on_the_way_back(
 def test_stop_keeps_the_focus_while_its_run_goes_on(home: Path, app: App, page: Page) -> None:
     store = make_store(home / "going")
     run = jobs.draw(store, 2, by="ann")
-    folder = RunFolder(store.run_folder(run))
-    with folder.lock():
-        store.record_run_event(run.id, "started")
-        progress = Progress(folder, min_interval_s=0)
-        progress.stage("draw", 40)
+    with at_work(store, run, "draw") as (_, progress):
         page.goto(f"{app.address}/?project=going&tab=rounds")
         row, stop = page.get_by_test_id(f"run-{run.id}"), page.get_by_test_id(f"stop-{run.id}")
         expect(row).to_contain_text("0 of 40")

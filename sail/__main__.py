@@ -18,7 +18,8 @@ from sail.config import Kind, LoopSettings, ModelRef, Precision, first_fault
 from sail.rounds import is_held_out, parse_prompts
 from sail.runfolder import Lost, RunBusy, RunFolder, Stopped, sha256_file
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
+ABOUT = "Align a text-to-image model with somebody's taste (SAIL). `loop` does all of it, the others parts."
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=ABOUT, pretty_exceptions_enable=False)
 
 RunDir = Annotated[Path, typer.Argument(help="A run folder: request.json and its inputs.")]
 Model = Annotated[str, typer.Option(help="A diffusers folder, a .safetensors file or a hub id.")]
@@ -57,16 +58,18 @@ def evaluate(
     prompts: Annotated[
         Path | None, typer.Option(help="Held-out prompts, one a line.", show_default="the run's own")
     ] = None,
-    per_prompt: Annotated[int, typer.Option(min=1)] = 1,
-    noise_seed: int = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder of it all.", show_default="RUN_DIR/scores")] = None,
+    per_prompt: Annotated[int, typer.Option(min=1, help="Images of a prompt.")] = 1,
+    noise_seed: Annotated[int, typer.Option(help="Of the images.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for images and scores.", show_default="RUN_DIR/scores")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Base model, where RUN_DIR is a LoRA's folder.")] = None,
     revision: Revision = None,
     precision: PrecisionOption = "auto",
 ) -> None:
     """Measure one adapter: judge accuracy, diversity, saturation; or, with --scorers, ask others about it.
 
-    The scorers are shown the adapter's images beside base's, of the same prompts from the same noise.
+    The scorers are shown the adapter's images and base's, of the same prompts from the same noise.
     """
     belonging = (scorer_path, prompts, out, model, revision, per_prompt > 1, noise_seed, precision != "auto")
     if scorers is None and not any(belonging):
@@ -129,8 +132,8 @@ def sample(
     prompts: PromptFile,
     out: Annotated[Path, typer.Option(help="Folder for the images and index.jsonl.")],
     adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA.")] = None,
-    per_prompt: Annotated[int, typer.Option(min=1)] = 4,
-    noise_seed: int = 0,
+    per_prompt: Annotated[int, typer.Option(min=1, help="Images of a prompt.")] = 4,
+    noise_seed: Annotated[int, typer.Option(help="Of the images.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, show_default="the model's")] = None,
     guidance: Annotated[float | None, typer.Option(min=0, show_default="the model's")] = None,
     revision: Revision = None,
@@ -161,8 +164,8 @@ def import_pairs(
     model: Model,
     parquet: Annotated[Path, typer.Option(help="A parquet file with Pick-a-Pic's columns, or a folder.")],
     out: Annotated[Path, typer.Option(help="Folder for the pairs; the same command goes on in it.")],
-    share: Annotated[float, typer.Option(help="Of the rows with a winner, drawn by lot.")] = 1.0,
-    noise_seed: Annotated[int, typer.Option(help="Of the lot.")] = 0,
+    share: Annotated[float, typer.Option(help="Of the rows with a winner, chosen at random.")] = 1.0,
+    noise_seed: Annotated[int, typer.Option(help="Of that choice.")] = 0,
     size: Annotated[
         tuple[int, int] | None,
         typer.Option(
@@ -198,11 +201,17 @@ def loop(
     seed_pairs: Annotated[
         int | None, typer.Option(min=1, help="Pairs that the annotator is shown.", show_default="96")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=0)] = 2,
-    prompts_per_round: Annotated[int | None, typer.Option(min=1, show_default="64")] = None,
-    candidates: Annotated[int | None, typer.Option(min=2, show_default="8")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, show_default="200")] = None,
-    noise_seed: Annotated[int | None, typer.Option(show_default="0")] = None,
+    rounds: Annotated[int, typer.Option(min=0, help="Self-annotated rounds after the first.")] = 2,
+    prompts_per_round: Annotated[
+        int | None, typer.Option(min=1, help="That the model draws for.", show_default="the preset's")
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option(min=2, help="Images of each of them.", show_default="the preset's")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimiser steps of a round.", show_default="the preset's")
+    ] = None,
+    noise_seed: Annotated[int | None, typer.Option(help="Of all noise.", show_default="0")] = None,
     preset: Annotated[str, typer.Option(help="default (what the model brings) or paper.")] = "default",
     settings: Annotated[
         Path | None,

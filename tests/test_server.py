@@ -126,6 +126,39 @@ def test_a_label_for_a_pair_never_shown_is_refused_with_a_reason(client: TestCli
     assert send(client, own).json()["refused"] == {own["uuid"]: "This pair was never shown to you."}
 
 
+def test_what_was_said_of_another_project_of_that_name_is_not_taken(
+    client: TestClient, projects: Projects, store: Store, tmp_path: Path
+) -> None:
+    identity = client.get("/api/projects/p/identity").json()["id"]
+    other = make_store(tmp_path / "elsewhere" / "p")
+    assert other.identity != identity == projects.get("p").store.identity
+    (first, *_) = next_pairs(client)
+    own = answer(first["id"])
+    elsewhere = {"x-sail-project": other.identity}
+    refused = client.post("/api/projects/p/labels", json={"answers": [own]}, headers=elsewhere)
+    assert refused.status_code == 409
+    assert refused.json()["detail"].startswith("Another project that is called p answers here")
+    assert client.get("/api/projects/p/status", headers=elsewhere).status_code == 409
+    assert store.counts().labelled == 0
+    # What outlives a page has no headers.
+    for of, labelled in ((other.identity, 0), (identity, 1)):
+        client.post(f"/api/projects/p/labels?of={of}", json={"answers": [own]})
+        assert store.counts().labelled == labelled
+    other.close()
+
+
+def test_a_copy_of_a_project_is_the_same_one_to_a_page(store: Store, tmp_path: Path) -> None:
+    shutil.copytree(store.folder, tmp_path / "copy" / "p")
+    copy = Store(tmp_path / "copy" / "p")
+    assert copy.identity == store.identity
+    copy.close()
+
+
+def test_each_visit_begins_the_year_in_which_a_browser_is_known_anew(client: TestClient) -> None:
+    said = client.get("/api/projects/p/identity").headers["set-cookie"]
+    assert said.startswith("sail_person=ann;") and "Max-Age=31536000" in said
+
+
 def test_a_browser_without_a_name_is_told_so(client: TestClient) -> None:
     client.cookies.clear()
     response = client.post("/api/projects/p/pairs/next", json={})

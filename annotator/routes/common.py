@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import Cookie, Depends, HTTPException, Request, Response
+from fastapi import Cookie, Depends, Header, HTTPException, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotator.projects import OpenProject, Projects
@@ -34,8 +34,21 @@ def all_projects(request: Request) -> Projects:
     return found
 
 
-def opened(project: str, projects: Annotated[Projects, Depends(all_projects)]) -> OpenProject:
-    return projects.get(project)
+def opened(
+    project: str,
+    projects: Annotated[Projects, Depends(all_projects)],
+    x_sail_project: Annotated[str, Header()] = "",
+    of: str = "",
+) -> OpenProject:
+    """The project of that name, if it is the one that the page is of. It says so in a header, or in `of`."""
+    found = projects.get(project)
+    if (x_sail_project or of or found.store.identity) != found.store.identity:
+        raise HTTPException(
+            409,
+            f"Another project that is called {project} answers here than the one this page is of. What was "
+            "not sent yet waits in this browser for that one. Reload the page to work in this one.",
+        )
+    return found
 
 
 def person(sail_person: Annotated[str | None, Cookie()] = None) -> str:

@@ -27,6 +27,7 @@ from sail.rounds import Round
 from sail.runfolder import RunFolder
 
 MAX_CURVE_POINTS = 300
+A_YEAR_S = 31_536_000
 api = APIRouter()
 
 
@@ -42,6 +43,14 @@ class RunBody(Body):
 class CurrentBody(Body):
     round: Annotated[int, Field(ge=0)] | None
     """None is the base model."""
+
+
+@api.get("/projects/{project}/identity")
+def identity(project: InProject, who: Person, response: Response) -> dict[str, str]:
+    """Which project this is. Begins the year anew in which a browser knows who its person is."""
+    # Some browsers keep what scripts set for days alone.
+    response.set_cookie("sail_person", who, max_age=A_YEAR_S, samesite="strict")
+    return {"id": project.store.identity}
 
 
 @api.get("/projects/{project}/status")

@@ -12,6 +12,7 @@ export class Answers {
   past = []; // labels that stand, oldest first
   #outbox = new Outbox();
   #sending;
+  #takenBack = new Set(); // here; the server may have said what stands before it heard of them
 
   /** `changed` is called when something is said or sent, `heard` with what the server answers. */
   constructor({ changed, heard }) {
@@ -30,6 +31,7 @@ export class Answers {
   /** Takes the last label back and returns it; undefined where there is none. */
   undo() {
     const last = this.past.pop();
+    if (last) this.#takenBack.add(last.uuid);
     if (last) this.#put({ uuid: crypto.randomUUID(), pair: last.pair.id, value: "undo", undoes: last.uuid });
     return last;
   }
@@ -72,7 +74,7 @@ export class Answers {
       .map((one) => ({ uuid: one.uuid, value: one.value, pair: one.shown, reasons: [], text: "" }));
     const known = new Map([...past, ...unheard].map((one) => [one.uuid, one]));
     const undone = this.#undone();
-    this.past = [...known.values()].filter((one) => !undone.has(one.uuid));
+    this.past = [...known.values()].filter(({ uuid }) => !undone.has(uuid) && !this.#takenBack.has(uuid));
   }
 
   #labels = () => this.waiting.filter((one) => !NO_LABEL.includes(one.value));

@@ -1,7 +1,26 @@
 // The bar on top: which project, and what the device does.
 
-import { act, doing, h, isActive, keeps, onProjects, onStatus, openTab, project, Refused, rememberTab, trouble } from "/ui/core.js";
+import {
+  act,
+  base,
+  beforeTraining,
+  doing,
+  h,
+  isActive,
+  keeps,
+  onProjects,
+  onStatus,
+  openTab,
+  poll,
+  project,
+  Refused,
+  rememberTab,
+  trouble,
+  whyNot,
+} from "/ui/core.js";
 import { giveName, isNamed, nameShown, onName } from "/ui/names.js";
+import { Outbox } from "/ui/outbox.js";
+import { Sending } from "/ui/sending.js";
 
 const SETTLED_MS = 1500;
 
@@ -18,6 +37,8 @@ export function mount(root) {
       "The browser keeps no cookies or site data for this address, and without them nobody can answer here. Allow them and reload the page.",
       "storage",
     );
+  sendLeftOver("sail.reviews", `${base}/reviews`, "A decision in Review");
+  sendLeftOver("sail.comparisons", `${base}/comparisons/answers`, "A comparison");
   mountName(root);
   onProjects((names) =>
     select.replaceChildren(
@@ -35,6 +56,20 @@ export function mount(root) {
       : status.elsewhere.length
         ? `Busy with ${status.elsewhere[0]}`
         : "Idle";
+  });
+}
+
+/** What an earlier visit said in a tab that is not opened now is sent as well. That tab may send it once more: by its
+ * uuid the app takes each once. */
+function sendLeftOver(kind, path, name) {
+  const outbox = new Outbox(kind);
+  if (!outbox.answers().length) return;
+  const sending = new Sending(outbox, path, { name, heard() {}, changed() {}, sent: poll });
+  sending.send();
+  beforeTraining(async () => {
+    await sending.send();
+    if (outbox.answers().length)
+      throw new Refused(`${name} of an earlier visit is not with the app yet. It is sent again by itself; train then.`);
   });
 }
 
@@ -78,8 +113,7 @@ function mountName(root) {
         await giveName(input.value);
         dialog.close();
       } catch (refused) {
-        error.textContent =
-          refused instanceof Refused ? refused.message : "The app does not answer. Try again in a moment.";
+        error.textContent = whyNot(refused);
       }
     });
   });

@@ -1,7 +1,7 @@
-// Approving the clear pairs at one stroke: over which margin, which pairs, how often the judge errs there; and
+// Approving the clear pairs in one go: over which margin, which pairs, how often the judge errs there; and
 // taking it back. Knows pairs; decides none by itself.
 
-import { act, ask, base, h, percent, plural } from "/ui/core.js";
+import { act, ask, base, h, patience, percent, plural, put } from "/ui/core.js";
 import { typical, when } from "/ui/selfpair.js";
 
 const FIRST_OVER = 1;
@@ -38,7 +38,7 @@ export function bulk(root, { afterAll, changed, look }) {
     open.disabled = !pairs.length;
     if (!pairs.length) expand(false);
     find("bulk-approve").textContent = `Approve ${pairs.length === 1 ? "this pair" : `these ${pairs.length} pairs`}`;
-    if (!preview.hidden) find("bulk-thumbs").replaceChildren(...pairs.map(thumb));
+    if (!preview.hidden) put(find("bulk-thumbs"), [review.run, pairs.map((pair) => pair.id)], () => pairs.map(thumb));
     drawLast();
   }
 
@@ -52,7 +52,7 @@ export function bulk(root, { afterAll, changed, look }) {
     find("bulk-last").hidden = !last;
     if (!last) return;
     const what = `${plural(last.pairs, "pair")} with margin over ${typical(last.threshold)}`;
-    find("bulk-said").textContent = `Approved by ${last.by} at one stroke: ${what}, ${when(last.at)}.`;
+    find("bulk-said").textContent = `Approved by ${last.by} in one go: ${what}, ${when(last.at)}.`;
   }
 
   function thumb(pair) {
@@ -87,7 +87,7 @@ export function bulk(root, { afterAll, changed, look }) {
         threshold: threshold().over,
         pairs: clear().map((pair) => pair.id),
       };
-      await afterAll(() => ask(`${base}/reviews/bulk`, body));
+      await afterAll(() => ask(`${base}/reviews/bulk`, body, { signal: patience() }));
       expand(false);
       await changed();
     }),
@@ -96,7 +96,7 @@ export function bulk(root, { afterAll, changed, look }) {
   find("bulk-undo").addEventListener("click", (event) =>
     act(event.currentTarget, async () => {
       const body = { uuid: crypto.randomUUID(), bulk: review.bulk.uuid };
-      await afterAll(() => ask(`${base}/reviews/bulk/undo`, body));
+      await afterAll(() => ask(`${base}/reviews/bulk/undo`, body, { signal: patience() }));
       await changed();
     }),
   );

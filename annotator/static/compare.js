@@ -3,10 +3,12 @@
 
 import {
   act,
+  actionButton as button,
   ask,
   askAnew,
   base,
   beEager,
+  endedEarly,
   h,
   isActive,
   isShown,
@@ -16,17 +18,19 @@ import {
   percent,
   plural,
   project,
+  putParts,
   Refused,
   trouble,
 } from "/ui/core.js";
+import { lookCloser } from "/ui/closer.js";
 import { Images } from "/ui/images.js";
-import { ANSWER_KEYS, ANSWER_WORDS, meant } from "/ui/keys.js";
+import { ANSWER_KEYS, ANSWER_WORDS, leaveToKeys, meant, onChoice } from "/ui/keys.js";
+import { Look } from "/ui/look.js";
 import { Outbox } from "/ui/outbox.js";
 import { Screen } from "/ui/screen.js";
 import { Sending } from "/ui/sending.js";
 import { howFar } from "/ui/waiting.js";
 
-const ENDED_EARLY = ["stopped", "failed", "interrupted"];
 const AHEAD = 3;
 const REFILL_BELOW = 6;
 const PLANNED = 20;
@@ -38,7 +42,12 @@ export function mount(root) {
   const selects = { one: find("compare-one"), two: find("compare-two") };
   const sides = { left: find("compare-image-left"), right: find("compare-image-right") };
   const images = new Images();
-  const screen = new Screen(root, { sides, prompt: find("compare-prompt"), images });
+  const look = new Look(find("compare-pair"), {
+    changed: () => closer.draw(),
+    refused: () => say("Zoomed in: choose with a key or a button. Esc or a double click shows the whole.", "hint"),
+  });
+  const screen = new Screen(root, { sides, prompt: find("compare-prompt"), images, fresh: () => look.fresh() });
+  const closer = lookCloser(root, look, screen);
   const outbox = new Outbox("sail.comparisons");
   const sending = new Sending(outbox, `${base}/comparisons/answers`, {
     name: "A comparison",
@@ -57,6 +66,8 @@ export function mount(root) {
   let drawnSeen = ""; // how far drawing was when pairs were last fetched
   // A list of pairs may have been made before the server heard of the last answers.
   const done = new Set();
+  const takenBack = new Set();
+  let chosenHere = false; // else the newest round is compared with base
 
   // Which two
 
@@ -69,7 +80,10 @@ export function mount(root) {
     find("match").hidden = !rounds.length;
     const key = JSON.stringify(rounds);
     if (!rounds.length || selects.one.dataset.key === key) return;
-    match ??= { one: current(), two: null };
+    if (!chosenHere && !queue.length && match?.one !== current()) {
+      match = { one: current(), two: null };
+      forget();
+    }
     for (const [side, select] of Object.entries(selects)) {
       select.dataset.key = key;
       select.replaceChildren(
@@ -85,10 +99,15 @@ export function mount(root) {
     // Who chooses the same twice means to swap them.
     if (selects[side].value === selects[other].value) selects[other].value = match[side] ?? "base";
     match = { one: value(selects.one), two: value(selects.two) };
-    found = null;
-    [queue, past, answered, drawnSeen] = [[], [], 0, ""];
+    chosenHere = true;
+    forget();
     show();
     fetchPairs();
+  }
+
+  function forget() {
+    found = null;
+    [queue, past, answered, drawnSeen] = [[], [], 0, ""];
   }
 
   // Pairs
@@ -121,11 +140,12 @@ export function mount(root) {
     const known = new Set(queue.map((pair) => pair.id));
     const fresh = answer.pairs.filter((pair) => !known.has(pair.id) && !done.has(pair.id));
     queue = [...queue, ...fresh.map((pair) => ({ ...pair, match: own }))];
-    if (!found) {
+    // The page holds some, the server more.
+    if (!found || !past.length) {
       const unheard = given.map((one) => ({ uuid: one.uuid, value: one.value, pair: one.shown }));
       const heard = answer.past.map((one) => ({ ...one, pair: { ...one.pair, match: own } }));
       const labels = new Map([...heard, ...unheard].map((one) => [one.uuid, one]));
-      past = [...labels.values()].filter((one) => !undone.has(one.uuid));
+      past = [...labels.values()].filter(({ uuid }) => !undone.has(uuid) && !takenBack.has(uuid));
     }
     found = answer;
     answered = answer.answered + given.length - undone.size;
@@ -149,7 +169,7 @@ export function mount(root) {
     if (value === "undo") return undo();
     const { pair } = screen;
     if (!pair) return;
-    const why = screen.whyNot(value);
+    const why = look.flipped ? "Let go of Space first, so that left is left." : screen.whyNot(value);
     if (why) return say(why, "hint");
     const uuid = crypto.randomUUID();
     keep({ uuid, pair: pair.id, value, elapsed_ms: screen.elapsedMs, shown: pair });
@@ -174,12 +194,14 @@ export function mount(root) {
       shown: last.pair,
     });
     done.delete(last.pair.id);
+    takenBack.add(last.uuid);
     last.pair.undone = true;
     queue = [last.pair, ...queue.filter((pair) => pair.id !== last.pair.id)];
     answered -= 1;
     found.result = null;
     say(`Took back: ${ANSWER_WORDS[last.value]}.`);
     show();
+    if (!past.length) fetchPairs();
   }
 
   function keep(answer) {
@@ -225,10 +247,11 @@ export function mount(root) {
     const parts = queue.length ? [] : nothingToShow();
     message.hidden = !parts.length;
     beEager(isShown(root) && !queue.length && Boolean(found?.run) && isActive(ownRun() ?? {}), "compare");
-    const key = JSON.stringify(parts.map((part) => part.outerHTML));
-    if (message.dataset.key === key) return;
-    message.dataset.key = key;
-    message.replaceChildren(...parts);
+    putParts(message, parts);
+    // The heading alone is read out: what is under it counts on.
+    const heading = find("compare-heading");
+    const words = parts[0]?.textContent ?? "";
+    if (heading.textContent !== words) heading.textContent = words;
   }
 
   function nothingToShow() {
@@ -242,7 +265,7 @@ export function mount(root) {
     const run = ownRun();
     if (run && isActive(run)) return drawing(run);
     if (found.result) return resultParts();
-    if (run && ENDED_EARLY.includes(run.state)) return endedEarly(run);
+    if (run && endedEarly(run)) return stopped(run);
     if (!found.planned)
       return [
         title(`${nameOf(found.one)} against ${nameOf(found.two).replace("B", "b")}`),
@@ -261,7 +284,7 @@ export function mount(root) {
     ];
   }
 
-  const endedEarly = (run) => [
+  const stopped = (run) => [
     title("Drawing comparisons stopped"),
     text(`${run.message} What was changed in Setup since counts only for what is drawn anew.`.trim()),
     button("Resume", "compare-resume", () => ask(`${base}/runs/${run.id}/resume`, {}), true),
@@ -277,9 +300,20 @@ export function mount(root) {
         "div",
         { class: "sail-row sail-middle" },
         drawMore(count, Boolean(more)),
+        ...whereNext(),
         past.length && button("Undo the last answer", "compare-undo-last", undo),
       ),
     ];
+  }
+
+  /** Once it is settled: to the better one's files, or to where it is made current. */
+  function whereNext() {
+    if (found.result.more) return [];
+    const { wins, losses } = found.result.people.at(-1);
+    const better = wins >= losses ? found.one : found.two;
+    return better === status.current && better !== null
+      ? [button(`Export ${nameOf(better).toLowerCase()}`, "compare-export", () => openTab("export"))]
+      : [button(`Make ${nameOf(better).toLowerCase()} current in Rounds`, "compare-current", () => openTab("rounds"))];
   }
 
   /** In words first; each person's own share where there are several. */
@@ -297,7 +331,7 @@ export function mount(root) {
       const share = `${percent(value)} (${Math.round(100 * low)} to ${Math.round(100 * high)})`;
       return [name, one.wins, one.losses, one.ties, share];
     };
-    const heads = ["", nameOf(found.one), nameOf(found.two), "Ties", "Share, 95 % interval"];
+    const heads = ["Who", nameOf(found.one), nameOf(found.two), "Ties", "Share, 95 % interval"];
     return h(
       "div",
       { class: "sail-scroll" },
@@ -320,7 +354,7 @@ export function mount(root) {
             h(
               "tr",
               {},
-              row(one).map((cell) => h("td", {}, String(cell))),
+              row(one).map((cell, at) => (at ? h("td", {}, String(cell)) : h("th", { scope: "row" }, cell))),
             ),
           ),
         ),
@@ -330,16 +364,6 @@ export function mount(root) {
 
   const title = (words) => h("h2", {}, words);
   const text = (words) => h("p", {}, words);
-
-  function button(words, id, action, primary = false) {
-    const own = h(
-      "button",
-      { type: "button", class: primary ? "sail-primary" : "sail-quiet", "data-testid": id },
-      words,
-    );
-    own.addEventListener("click", () => act(own, async () => action()));
-    return own;
-  }
 
   function drawMore(count, primary) {
     const words = `Draw ${plural(count, found.planned ? "more comparison" : "comparison")}`;
@@ -368,16 +392,16 @@ export function mount(root) {
     }),
   );
   early.addEventListener("close", () => early.querySelector('[data-part="result"]').replaceChildren());
-  for (const [side, select] of Object.entries(selects)) select.addEventListener("change", () => choose(side));
+  for (const [side, select] of Object.entries(selects)) onChoice(select, () => choose(side));
   root.addEventListener("click", (event) => {
     const value = event.target.closest("[data-answer]")?.dataset.answer;
-    if (!value) return;
-    answer(value);
-    // A focus ring that stays on one side looks like a choice already made.
-    if (event.target.closest(".sail-image") && event.detail) document.activeElement?.blur();
+    if (value) answer(value);
   });
+  leaveToKeys(root);
   document.addEventListener("keydown", (event) => {
-    const value = isShown(root) && !early.open ? ANSWER_KEYS[meant(event)] : undefined;
+    const key = isShown(root) && !early.open ? meant(event) : "";
+    if (closer.hears(event, key)) return;
+    const value = ANSWER_KEYS[key];
     if (!value || (!screen.pair && value !== "undo")) return;
     event.preventDefault();
     answer(value);
@@ -389,8 +413,12 @@ export function mount(root) {
   addEventListener("online", () => sending.send());
 
   sending.send();
-  onStatus((now) => {
+  onStatus((now, opened) => {
     status = now;
+    root.dataset.mounted = "yes";
+    // Nobody waits for pairs of a tab that is not open, and others' images would come later for them.
+    if (!isShown(root)) return;
+    if (opened) screen.restart();
     drawChoice();
     const drawn = JSON.stringify(
       now.runs.filter((run) => run.job === "compare").map((run) => [run.id, run.state, run.step]),
@@ -400,6 +428,5 @@ export function mount(root) {
       fetchPairs();
     }
     drawMessage();
-    root.dataset.mounted = "yes";
   });
 }

@@ -12,17 +12,10 @@ if (!query.has("project")) {
 
 export const base = `/api/projects/${encodeURIComponent(project)}`;
 
-// Who this browser is. Accounts come later; until then a name of its own making.
-if (!/(?:^|; )sail_person=/.test(document.cookie)) {
-  const name = `person-${crypto.randomUUID().slice(0, 8)}`;
-  document.cookie = `sail_person=${name}; path=/; max-age=31536000; samesite=strict`;
-}
-
 export class Refused extends Error {
   /** `faults` says what is wrong with which field, where fields are to blame. */
-  constructor(message, status, faults = []) {
+  constructor(message, faults = []) {
     super(message);
-    this.status = status;
     this.faults = faults;
   }
 }
@@ -36,15 +29,33 @@ export function kept(key) {
   }
 }
 
+/** Has the browser keep a value; null forgets it. Where it keeps nothing, the value holds until the page goes. */
+export function keep(key, value) {
+  try {
+    if (value === null) localStorage.removeItem(key);
+    else localStorage.setItem(key, value);
+  } catch {
+    // Nothing depends on it.
+  }
+}
+
+const personInCookie = () => /(?:^|; )sail_person=([^;]+)/.exec(document.cookie)?.[1];
+
 /** Whether it keeps who this is, and what the app has not taken yet. */
 export function keeps() {
   try {
     localStorage.getItem("sail");
-    return /(?:^|; )sail_person=/.test(document.cookie);
+    return Boolean(personInCookie());
   } catch {
     return false;
   }
 }
+
+// Who this browser is. Accounts come later; until then a name of its own making. Cookies end, so each visit begins
+// the year anew, and where only the cookie is gone the same person comes back.
+export const person = personInCookie() ?? kept("sail.person") ?? `person-${crypto.randomUUID().slice(0, 8)}`;
+document.cookie = `sail_person=${person}; path=/; max-age=31536000; samesite=strict`;
+keep("sail.person", person);
 
 /** A tunnel whose other end is gone takes requests and never answers them. */
 const PATIENCE_MS = 20_000;
@@ -52,21 +63,41 @@ export const patience = () => AbortSignal.timeout(PATIENCE_MS);
 
 /** JSON from our own server; what is only looked at is given up after a while. Throws Refused with one sentence;
  * another error where nobody answers. */
-export async function ask(path, body, { method = body === undefined ? "GET" : "POST", signal } = {}) {
-  signal ??= method === "GET" ? patience() : undefined;
+export async function ask(path, body, { signal = body === undefined ? patience() : undefined } = {}) {
   const response = await fetch(path, {
-    method,
+    method: body === undefined ? "GET" : "POST",
     signal,
-    headers: body === undefined ? {} : { "content-type": "application/json" },
+    headers: { ...ofThisProject(), ...(body === undefined ? {} : { "content-type": "application/json" }) },
     body: body === undefined ? undefined : JSON.stringify(body),
   });
   if (!response.ok) {
     const answer = await response.json().catch(() => ({}));
     const why = sentence(answer.detail) ?? `The app answered ${response.status}.`;
-    throw new Refused(why, response.status, answer.faults);
+    throw new Refused(why, answer.faults);
   }
   return response.json();
 }
+
+const IDENTIFY_AGAIN_MS = 2000;
+let identity = null;
+
+/** Which project this page is of; null before the app said so. Another machine or a backup may have another one under
+ * the same name, and what was said of one means nothing to the other. */
+export const projectId = () => identity;
+
+/** A header by which a request is refused where another project of that name answers. */
+const ofThisProject = () => (identity ? { "x-sail-project": identity } : {});
+
+async function identify() {
+  while (!identity)
+    try {
+      identity = (await ask(`${base}/identity`)).id;
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, IDENTIFY_AGAIN_MS));
+    }
+}
+
+export const identified = identify();
 
 function sentence(detail) {
   return typeof detail === "string" ? detail : undefined;
@@ -92,6 +123,37 @@ export const markIfSmall = (image) => image.toggleAttribute("data-small", image.
 
 // Captured: an image's load does not bubble.
 document.addEventListener("load", ({ target }) => target.tagName === "IMG" && markIfSmall(target), true);
+
+const shown = new WeakMap();
+
+/** Puts into `place` what `make` makes where `key` is another one than before, so that nothing is replaced under
+ * someone's finger; a part that has the focus passes it on to what takes its place. */
+export function put(place, key, make) {
+  const text = JSON.stringify(key);
+  if (shown.get(place) === text) return false;
+  shown.set(place, text);
+  const focused = place.contains(document.activeElement) ? document.activeElement.dataset.testid : null;
+  place.replaceChildren(...[make()].flat().filter(Boolean));
+  if (focused) place.querySelector(`[data-testid="${focused}"]`)?.focus({ preventScroll: true });
+  return true;
+}
+
+/** The same for parts that are made already: they are put where they look different. */
+export function putParts(place, parts) {
+  const own = parts.filter(Boolean);
+  return put(
+    place,
+    own.map((part) => part.outerHTML),
+    () => own,
+  );
+}
+
+/** A button that acts, locked meanwhile. */
+export function actionButton(words, id, action, primary = false) {
+  const own = h("button", { type: "button", class: primary ? "sail-primary" : "sail-quiet", "data-testid": id }, words);
+  own.addEventListener("click", () => act(own, async () => action()));
+  return own;
+}
 
 const SVG = "http://www.w3.org/2000/svg";
 export function svg(tag, attributes = {}, ...children) {
@@ -127,9 +189,9 @@ export function rememberTab() {
   });
 }
 
-/** One sentence about what went wrong, on top of the page; empty takes it away. Who is further down sees it as well,
- * and may close it; it comes back when something else is wrong. */
-export function trouble(text = "", kind = "general") {
+/** One sentence about what went wrong, on top of the page; empty takes it away. Who is further down sees it as well.
+ * A click closes it; it comes back when something else is wrong. */
+export function trouble(text, kind) {
   const place = document.querySelector(".sail-trouble");
   if (!place || (!text && place.dataset.kind !== kind)) return;
   if (text && place.dataset.closed === text) return;
@@ -144,19 +206,18 @@ function setAfloat(place) {
   place.classList.remove("sail-afloat");
   const isAfloat = !place.hidden && place.getBoundingClientRect().bottom < 0;
   place.classList.toggle("sail-afloat", isAfloat);
-  place.title = isAfloat ? "Click, or Esc, closes it" : "";
+  place.title = isAfloat ? "Click, or Esc, closes it" : "Click closes it";
 }
 
-function closeAfloat() {
-  const place = document.querySelector(".sail-afloat");
+function close(place) {
   if (!place) return;
   place.dataset.closed = place.textContent;
   place.hidden = true;
   setAfloat(place);
 }
 
-document.addEventListener("click", ({ target }) => target.classList.contains("sail-afloat") && closeAfloat());
-document.addEventListener("keydown", ({ key }) => key === "Escape" && closeAfloat());
+document.addEventListener("click", ({ target }) => target.matches(".sail-trouble") && close(target));
+document.addEventListener("keydown", ({ key }) => key === "Escape" && close(document.querySelector(".sail-afloat")));
 // Back on top it stands where it belongs.
 document.addEventListener("scroll", () => scrollY === 0 && document.querySelectorAll(".sail-afloat").forEach(setAfloat), {
   passive: true,
@@ -175,6 +236,10 @@ export async function train(settings = {}) {
   return run;
 }
 
+/** Why an action failed, in a sentence. */
+export const whyNot = (error) =>
+  error instanceof Refused ? error.message : "The app does not answer. Try again in a moment.";
+
 /** Runs an action of a button: locked meanwhile, and a refusal is shown. */
 export async function act(button, action) {
   button.disabled = true;
@@ -183,10 +248,7 @@ export async function act(button, action) {
     trouble("", "action");
     return result;
   } catch (error) {
-    trouble(
-      error instanceof Refused ? error.message : "The app does not answer. Try again in a moment.",
-      "action",
-    );
+    trouble(whyNot(error), "action");
     return undefined;
   } finally {
     button.disabled = false;
@@ -252,7 +314,7 @@ export function poll() {
 async function look() {
   try {
     const response = await fetch(`${base}/status`, {
-      headers: etag ? { "if-none-match": etag } : {},
+      headers: { ...ofThisProject(), ...(etag ? { "if-none-match": etag } : {}) },
       cache: "no-store",
       signal: patience(),
     });
@@ -275,6 +337,7 @@ async function look() {
 }
 
 export const isActive = (run) => ["running", "stopping", "waiting"].includes(run.state);
+export const endedEarly = (run) => ["stopped", "failed", "interrupted"].includes(run.state);
 
 function schedule(after) {
   clearTimeout(timer);
@@ -290,7 +353,7 @@ document.addEventListener("visibilitychange", () => (document.hidden ? clearTime
 
 export const plural = (count, one, many = `${one}s`) =>
   `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
-export const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
+export const percent = (share) => `${(100 * share).toFixed(0)} %`;
 export const FEW = 20;
 /** A share of n: what was counted where n is small, since "0 % of 1" sounds like a verdict. */
 export const outOf = ({ value, n }) => `${n < FEW ? Math.round(2 * value * n) / 2 : percent(value)} of ${n}`;

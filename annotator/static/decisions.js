@@ -73,6 +73,7 @@ export function decisions({ changed, heard, moved }) {
       set(entries);
       return entries.map(([pair]) => pair);
     },
+    undoable: () => past.length > 0,
     /** Other pairs are on the page: what was said of the old ones cannot be undone here. */
     forget() {
       past = [];

@@ -1,6 +1,7 @@
 // Answers of this person that the current judge contradicts, to be given again without being told what they were.
 
 import { act, ask, askAnew, base, beforeTraining, h, patience, plural, Refused } from "/ui/core.js";
+import { enlargeButton } from "/ui/enlarge.js";
 
 const ANSWERS = { left: "Left", tie: "Tie", right: "Right" };
 const LONGEST_MS = 86_400_000;
@@ -50,7 +51,7 @@ export function doubted(card) {
     const own = h(
       "article",
       { class: "sail-self", "data-testid": "doubted-pair", "data-pair": pair.id },
-      h("p", {}, pair.prompt),
+      h("div", { class: "sail-asked" }, h("p", {}, pair.prompt), enlargeButton(pair)),
       h("div", { class: "sail-two" }, image("left"), image("right")),
       h("div", { class: "sail-decide", role: "group", "aria-label": "Which is better?" }, buttons),
     );
@@ -60,13 +61,18 @@ export function doubted(card) {
     async function give(value) {
       const elapsed_ms = Math.round(Math.min(performance.now() - (began ?? performance.now()), LONGEST_MS));
       const answer = { uuid: crypto.randomUUID(), pair: pair.id, value, elapsed_ms };
+      const focused = document.activeElement;
       for (const button of buttons) button.disabled = true;
       const kept = sent
-        .then(() => ask(`${base}/labels`, { answers: [answer] }))
+        .then(() => ask(`${base}/labels`, { answers: [answer] }, { signal: patience() }))
         .then((said) => {
           if (said.refused[answer.uuid]) throw new Refused(said.refused[answer.uuid]);
+          const next = own.nextElementSibling ?? own.previousElementSibling;
+          const hadFocus = own.contains(focused);
           own.remove();
           count();
+          // Who goes on by key is not sent to the top of the page.
+          if (hadFocus) next?.querySelector(".sail-decide button").focus();
         });
       sent = kept.catch(() => lost++);
       await act(buttons[0], () => kept);

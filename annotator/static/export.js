@@ -1,6 +1,6 @@
 // Export: what it holds, the run that writes it, the files.
 
-import { act, ask, askAnew, base, doing, h, isActive, onStatus, openTab, plural, size } from "/ui/core.js";
+import { act, ask, askAnew, base, doing, h, isActive, isShown, onStatus, openTab, plural, put, size } from "/ui/core.js";
 
 export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
@@ -12,6 +12,8 @@ export function mount(root) {
   onStatus((status) => {
     state = status;
     drawState();
+    root.dataset.mounted = "yes";
+    if (!isShown(root)) return;
     // What it holds changes with labels, rounds and finished exports.
     const key = JSON.stringify([
       status.current,
@@ -26,7 +28,9 @@ export function mount(root) {
   });
 
   async function load() {
+    const asked = seen;
     const found = await ask(`${base}/export`).catch(() => null);
+    if (asked !== seen) return;
     if (!found) {
       seen = "";
       return askAnew();
@@ -37,7 +41,7 @@ export function mount(root) {
     button.className = exported ? "sail-quiet" : "sail-primary";
     button.textContent = found.round ? `Export round ${found.round.round}${exported ? " again" : ""}` : "";
     find("exports").hidden = !found.exports.length;
-    find("export-list").replaceChildren(...found.exports.map((one) => row(one, found.round)));
+    put(find("export-list"), [found.exports, found.round], () => found.exports.map((one) => row(one, found.round)));
     drawState();
     find("export-preferences").replaceChildren(
       ...(found.preferences
@@ -45,7 +49,7 @@ export function mount(root) {
             h(
               "a",
               { href: `${base}/preferences.parquet`, download: true, "data-testid": "download-preferences" },
-              `Download ${plural(found.preferences, "judged pair")} as parquet`,
+              `Download ${plural(found.preferences, "row")} as parquet`,
             ),
             h(
               "p",
@@ -55,7 +59,6 @@ export function mount(root) {
           ]
         : [h("span", { class: "sail-dim" }, "Nothing is judged yet.")]),
     );
-    root.dataset.mounted = "yes";
   }
 
   function nothingYet() {
@@ -85,7 +88,7 @@ export function mount(root) {
         "tbody",
         {},
         Object.entries(found).map(([name, value]) =>
-          h("tr", {}, h("td", { class: "sail-dim" }, name), h("td", {}, shown(value))),
+          h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, shown(value))),
         ),
       ),
     );

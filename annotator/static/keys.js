@@ -15,14 +15,46 @@ export const ANSWER_WORDS = { left: "left", right: "right", tie: "tie", both_bad
 
 const FIELDS = "input, textarea, select, [contenteditable], dialog[open]";
 
+/** What is printed on the key: other alphabets have no S, and where digits need Shift the key is meant without. */
+export function nameOf({ key, code = "", shiftKey }) {
+  const letter = /^Key([A-Z])$/.exec(code)?.[1];
+  const digit = /^(?:Digit|Numpad)(\d)$/.exec(code)?.[1];
+  // Latin keyboards place their letters as they like.
+  if (letter && key.length === 1 && !/^[a-z]$/i.test(key)) return letter.toLowerCase();
+  if (digit && !shiftKey && key.length === 1 && !/^[a-z\d+\-=?]$/i.test(key)) return digit;
+  return key.length === 1 ? key.toLowerCase() : key;
+}
+
 /** The key's name; "" where it repeats, belongs to a field, a dialog, the browser or a hidden tab. */
 export function meant(event) {
-  const { key, ctrlKey, metaKey, altKey, shiftKey } = event;
+  const { ctrlKey, metaKey, altKey, shiftKey } = event;
+  const key = nameOf(event);
   const undoes = key === "z" && (ctrlKey || metaKey) && !shiftKey && !altKey;
   if (event.repeat || event.isComposing || document.hidden) return "";
   if (!undoes && (ctrlKey || metaKey || altKey)) return "";
   if (event.target.closest?.(FIELDS)) return "";
   // A long prompt scrolls by them.
   if (key.startsWith("Arrow") && event.target.closest?.(".sail-prompt")) return "";
-  return key.length === 1 ? key.toLowerCase() : key;
+  return key;
+}
+
+/** A button that was pressed by a pointer does not keep the focus: its ring looks like a choice already made, and
+ * Space, which flips or scrolls, would press it again. */
+export function leaveToKeys(root) {
+  // Captured: what the click does may replace what was clicked, or open a dialog, which gives the focus back.
+  const leave = ({ target, detail }) =>
+    detail > 0 && target.closest("button") && !target.closest("dialog") && document.activeElement?.blur();
+  root.addEventListener("click", leave, true);
+}
+
+/** Calls `choose` when something else is chosen. By a pointer that is all, and keys are the page's again; who chooses
+ * by key is still choosing, and the next arrow would be an answer. */
+export function onChoice(select, choose) {
+  let byKey = false;
+  select.addEventListener("pointerdown", () => (byKey = false));
+  select.addEventListener("keydown", ({ key }) => (byKey = key !== "Enter"));
+  select.addEventListener("change", async () => {
+    await choose();
+    if (!byKey) select.blur();
+  });
 }

@@ -4,8 +4,9 @@
 import { Answers } from "/ui/answers.js";
 import { ask, base, beforeTraining, isShown, onStatus, Refused, trouble } from "/ui/core.js";
 import { Images } from "/ui/images.js";
-import { ANSWER_KEYS, ANSWER_WORDS, meant } from "/ui/keys.js";
+import { ANSWER_KEYS, ANSWER_WORDS, leaveToKeys, meant } from "/ui/keys.js";
 import { Look } from "/ui/look.js";
+import { lookCloser } from "/ui/closer.js";
 import { mountNotes } from "/ui/notes.js";
 import { mountOrder } from "/ui/order.js";
 import { Pairs } from "/ui/pairs.js";
@@ -17,24 +18,18 @@ const KEYS = {
   ...ANSWER_KEYS,
   9: "both_bad",
   t: "reasons",
-  "+": "zoom",
-  "=": "zoom",
-  "-": "zoom_out",
-  Escape: "whole",
   p: "practise",
   "?": "help",
 };
 const AHEAD = 3;
-/** The tab that is open already has nothing to be pressed for. */
-const PRESSED_BY_SPACE = 'button:not([role="tab"][aria-selected="true"]), a, summary';
-
+const ZOOMED_IN = "Zoomed in: choose with a key or a button. Esc or a double click shows the whole.";
+const FLIPPED = "Let go of Space first, so that left is left.";
 export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
   const sides = { left: find("image-left"), right: find("image-right") };
   const images = new Images();
   const dialogs = [...root.querySelectorAll("dialog")];
   let loaded = false;
-  let byPointer = false; // how the last button here was pressed
 
   const answers = new Answers({ changed: () => progress.draw(), heard: (answer) => progress.hear(answer) });
   const pairs = new Pairs(answers, {
@@ -47,11 +42,9 @@ export function mount(root) {
     },
   });
   const progress = new Progress(find, answers, pairs);
-  const look = new Look(find("pair"), {
-    changed: drawTools,
-    refused: () => hint("Zoomed in: choose with a key or a button. Esc or a double click shows the whole."),
-  });
+  const look = new Look(find("pair"), { changed: () => closer.draw(), refused: () => hint(ZOOMED_IN) });
   const screen = new Screen(root, { sides, prompt: find("prompt"), images, fresh: () => look.fresh(), failed: report });
+  const closer = lookCloser(root, look, screen);
   const reasons = new Reasons(find("reasons"), (label, chosen, text) => {
     answers.explain(label, chosen, text);
     say("Reasons kept.");
@@ -62,7 +55,8 @@ export function mount(root) {
   // The pair on the screen
 
   function fetched(answer, lostFirst) {
-    if (!loaded) answers.remember(answer.past);
+    // The page holds some, the server more.
+    if (!loaded || !answers.past.length) answers.remember(answer.past);
     loaded = true;
     if (lostFirst) say("Somebody else took that pair while you were away.");
     progress.hear(answer);
@@ -100,9 +94,6 @@ export function mount(root) {
     reasons: explain,
     help: () => find("help").showModal(),
     practise: notes.practise,
-    zoom: () => screen.open === true && look.closer(),
-    zoom_out: () => look.closer(1 / 1.5),
-    whole: () => look.whole(),
   };
 
   const act = (value) => (DO[value] ?? (() => answer(value)))();
@@ -110,7 +101,7 @@ export function mount(root) {
   function answer(value) {
     const { pair } = screen;
     if (!pair) return;
-    const why = look.flipped ? "Let go of Space first, so that left is left." : screen.whyNot(value);
+    const why = look.flipped ? FLIPPED : screen.whyNot(value);
     if (why) return hint(why);
     answers.label(pair, value, screen.elapsedMs);
     notes.labelled();
@@ -152,62 +143,27 @@ export function mount(root) {
     button?.animate([{ transform: "scale(.96)" }, { transform: "none" }], 120);
   }
 
-  function drawTools() {
-    find("answer-whole").disabled = look.scale === 1;
-    find("answer-flip").ariaPressed = String(look.flipped);
-    find("zoomed").textContent = look.scale > 1 ? `${look.scale.toFixed(1)} ×` : "";
-  }
-
   // Events
 
   root.addEventListener("click", (event) => {
     const button = event.target.closest("[data-answer]");
     if (!button) return;
     act(button.dataset.answer);
-    byPointer = event.detail > 0;
-    // A ring that stays looks like a choice already made, and Space would press the button again. What a dialog that
-    // was just opened has the focus on hears its keys.
-    if (byPointer && !dialogs.some((dialog) => dialog.open)) document.activeElement?.blur();
   });
+  leaveToKeys(root);
 
   document.addEventListener("keydown", (event) => {
     const isBusy = !isShown(root) || dialogs.some((dialog) => dialog.open);
     const key = isBusy ? "" : meant(event);
-    // Held, Space would scroll the page.
-    if (!key && event.key === " " && look.flipped) event.preventDefault();
-    if (key === " ") {
-      // Who goes from button to button with Tab presses them with Space.
-      if (!screen.pair || event.target.closest?.(PRESSED_BY_SPACE)) return;
-      event.preventDefault();
-      return look.flip(screen.open === true);
-    }
+    if (closer.hears(event, key)) return;
     const value = KEYS[key];
     if (!value || (!screen.pair && !["undo", "reasons", "help", "practise"].includes(value))) return;
     event.preventDefault();
-    byPointer = false;
     act(value);
   });
 
-  const flip = find("answer-flip");
-  flip.addEventListener("pointerdown", (event) => {
-    flip.setPointerCapture(event.pointerId);
-    look.flip(screen.open === true);
-  });
-  flip.addEventListener("keydown", (event) => event.key === " " && !event.repeat && look.flip(screen.open === true));
-  flip.addEventListener("contextmenu", (event) => event.preventDefault());
-  for (const end of ["pointerup", "pointercancel", "lostpointercapture", "blur"])
-    flip.addEventListener(end, () => look.flip(false));
-  document.addEventListener("keyup", (event) => event.key === " " && look.flip(false));
-  addEventListener("blur", () => look.flip(false));
-
-  for (const dialog of dialogs)
-    dialog.addEventListener("close", () => {
-      screen.restart();
-      // The browser gives the focus back to what opened it, and Space would open it again.
-      if (byPointer) document.activeElement?.blur();
-    });
+  for (const dialog of dialogs) dialog.addEventListener("close", () => screen.restart());
   document.addEventListener("visibilitychange", () => {
-    look.flip(false);
     if (!document.hidden) {
       pairs.fetch();
       answers.send();
@@ -230,6 +186,8 @@ export function mount(root) {
   answers.send();
   onStatus((status, opened) => {
     progress.follow(status);
+    // Time in another tab of the page is not time spent choosing.
+    if (opened && isShown(root)) screen.restart();
     const isBack = opened && isShown(root) && pairs.stale;
     if (isBack || (status.labels.drawn > pairs.drawn && pairs.few)) pairs.fetch();
   });

@@ -1,7 +1,6 @@
 // Looking closer: both images zoomed at the same point, and the two flipped in place. Knows two frames, no pair.
 
 const MOST = 8;
-const STEP = 1.5;
 const STILL_PX = 6;
 
 export class Look {
@@ -58,7 +57,7 @@ export class Look {
     this.#set(1, 0, 0);
   }
 
-  closer(factor = STEP) {
+  closer(factor) {
     this.#zoom(0.5, 0.5, factor);
   }
 

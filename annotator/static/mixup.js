@@ -1,6 +1,6 @@
 // The mixup ratio, what it means before training, and the way to training. Knows no pair.
 
-import { act, ask, base, h, isActive, kept, openTab, percent, plural, project, Refused, train } from "/ui/core.js";
+import { act, ask, base, h, isActive, keep, kept, openTab, percent, plural, project, Refused, train } from "/ui/core.js";
 
 const DEBOUNCE_MS = 60;
 const OFTEN = 100; // passes over one side from which on the model learns the images rather than a taste
@@ -20,6 +20,7 @@ export function mixup(root) {
   let chosen = false; // whether somebody moved the ratio; else the server takes what suits the pairs
   let none = false; // whether there is no self pair to mix in
   let timer = 0;
+  let asked = 0; // only the newest answer is of the ratio as it stands
 
   const draft = () => `sail.mixup/${encodeURIComponent(project)}/${round}`;
 
@@ -40,32 +41,26 @@ export function mixup(root) {
     plan();
   }
 
-  function keep(value) {
-    try {
-      if (value === null) localStorage.removeItem(draft());
-      else localStorage.setItem(draft(), value);
-    } catch {
-      // It holds until the page is loaded again.
-    }
-  }
-
   slider.addEventListener("input", () => {
     clearTimeout(timer);
     chosen = true;
-    keep(slider.value);
+    keep(draft(), slider.value);
     find("mixup-value").textContent = percent(Number(slider.value));
     timer = setTimeout(plan, DEBOUNCE_MS);
   });
 
   async function plan() {
     if (round === null) return;
+    const own = ++asked;
     try {
       const found = await ask(`${base}/mixup${chosen ? `?self_fraction=${slider.value}` : ""}`);
+      if (own !== asked) return;
       if (!chosen) slider.value = found.self_fraction;
       find("mixup-value").textContent = percent(Number(slider.value));
       find("mixup-meaning").textContent = meaning(found);
       find("mixup-warning").replaceChildren(...warnings(found).map((text) => h("span", {}, text)));
     } catch (error) {
+      if (own !== asked) return;
       find("mixup-meaning").textContent = error instanceof Refused ? error.message : "";
       find("mixup-warning").replaceChildren();
     }
@@ -94,7 +89,7 @@ export function mixup(root) {
   const begin = (button, settings) =>
     act(button, async () => {
       await train({ ...(chosen && !none && { self_fraction: Number(slider.value) }), ...settings });
-      keep(null);
+      keep(draft(), null);
       openTab("rounds");
     });
 

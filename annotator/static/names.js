@@ -1,6 +1,6 @@
 // What this person is called. Who they are is the id in their cookie, which a name never changes.
 
-import { ask, base, kept } from "/ui/core.js";
+import { ask, base, keep, kept, person } from "/ui/core.js";
 
 const KEPT = "sail.name";
 const FIRST = "Amber Brave Calm Clever Gentle Golden Happy Jolly Kind Lucky Merry Quiet Rapid Silver Sunny Witty".split(" ");
@@ -9,12 +9,10 @@ const listeners = new Set();
 let known = null;
 let told = false;
 
-const id = () => /(?:^|; )sail_person=([^;]*)/.exec(document.cookie)?.[1] ?? "";
-
 /** Until somebody says otherwise: always the same one for the same id. */
 export function madeUp() {
   let sum = 0;
-  for (const letter of id()) sum = (sum * 31 + letter.charCodeAt(0)) % 256;
+  for (const letter of person) sum = (sum * 31 + letter.charCodeAt(0)) % 256;
   return `${FIRST[sum >> 4]} ${SECOND[sum & 15]}`;
 }
 
@@ -40,11 +38,7 @@ export async function hearName(name) {
 /** Refused where it cannot be a name or somebody else has it. */
 export async function giveName(name) {
   const given = (await ask(`${base}/name`, { name })).name;
-  try {
-    localStorage.setItem(KEPT, given);
-  } catch {
-    // The project has it, and that is what counts.
-  }
+  keep(KEPT, given);
   set(given);
 }
 

@@ -1,9 +1,8 @@
 // The one thing to do next in the loop, in words and as a button. Knows the status; draws no page.
 
-import { act, ask, base, doingWhat, duration, h, isActive, openTab, plural, runTitle, train } from "/ui/core.js";
+import { act, ask, base, doingWhat, duration, endedEarly, h, isActive, openTab, plural, runTitle, train } from "/ui/core.js";
 import { answered, toLearnFrom } from "/ui/counts.js";
 
-const ENDED_EARLY = ["stopped", "failed", "interrupted"];
 const IN_THE_LOOP = ["draw", "propose", "train"];
 const LIMITS = "What a round has to keep is set in Setup, Advanced, Measuring. ";
 const MEANWHILE = {
@@ -19,7 +18,7 @@ export function nextAction(status) {
   if (active && !canLabel) return during(active);
   const next = STEPS[status.next.name](status);
   const last = status.runs.find((run) => ["propose", "train"].includes(run.job));
-  return last && ENDED_EARLY.includes(last.state) && last.round === status.next.round
+  return last && endedEarly(last) && last.round === status.next.round
     ? resume(last, next[1])
     : next;
 }

@@ -1,6 +1,6 @@
 // Two short notes beside the pair that wait for no answer: practice for who is new, and what to be called.
 
-import { act, kept, Refused } from "/ui/core.js";
+import { act, keep, kept, Refused } from "/ui/core.js";
 import { giveName, hearName, isNamed, madeUp } from "/ui/names.js";
 import { mountPractice } from "/ui/practice.js";
 
@@ -17,11 +17,7 @@ export function mountNotes(root, answers) {
   function dismiss(which) {
     seen.add(which);
     draw();
-    try {
-      localStorage.setItem(KEPT, [...seen].join(" ").trim());
-    } catch {
-      // Then the note comes again with the next visit.
-    }
+    keep(KEPT, [...seen].join(" ").trim());
   }
 
   function draw() {

@@ -1,6 +1,7 @@
 // In which order pairs come, for everybody in the project: chosen here, said in words. Knows a select.
 
 import { ask, base, plural, Refused, trouble } from "/ui/core.js";
+import { onChoice } from "/ui/keys.js";
 
 const WHAT = {
   random: "by lot",
@@ -25,10 +26,7 @@ export function mountOrder(root, { reordered }) {
           : "The model has not looked at open pairs yet: the next training does. Until then, by lot.";
   }
 
-  let byKey = false;
-  select.addEventListener("pointerdown", () => (byKey = false));
-  select.addEventListener("keydown", ({ key }) => (byKey = key !== "Enter"));
-  select.addEventListener("change", async () => {
+  onChoice(select, async () => {
     try {
       hear(await ask(`${base}/order`, { order: select.value }));
       await reordered();
@@ -41,8 +39,6 @@ export function mountOrder(root, { reordered }) {
         "order",
       );
     }
-    // Keys answer again. Who chooses by key is still choosing, and the next arrow would be an answer.
-    if (!byKey) select.blur();
   });
 
   return { hear };

@@ -1,6 +1,6 @@
 // Answers that are not acknowledged yet, in local storage, so that a closed tab or a dead server loses none.
 
-import { project } from "/ui/core.js";
+import { project, projectId } from "/ui/core.js";
 
 export class Outbox {
   #prefix;
@@ -15,7 +15,8 @@ export class Outbox {
   put(...answers) {
     // By number, not by time: clocks are set back.
     let last = parseInt(this.#keys().at(-1)?.slice(this.#prefix.length) ?? "0", 10);
-    for (const answer of answers)
+    for (const given of answers) {
+      const answer = { ...given, project: projectId() };
       try {
         // Once one is kept here, those after it as well: they go in order.
         if (this.#unkept.length) throw new Error("in order");
@@ -24,11 +25,14 @@ export class Outbox {
       } catch {
         this.#unkept.push(answer);
       }
+    }
   }
 
-  /** In the order in which they were given. */
+  /** In the order in which they were given; not those for another project that had this name. */
   answers() {
-    return [...this.#keys().map((key) => JSON.parse(localStorage.getItem(key))), ...this.#unkept];
+    const own = projectId();
+    const all = [...this.#keys().map((key) => JSON.parse(localStorage.getItem(key))), ...this.#unkept];
+    return all.filter((answer) => !own || !answer.project || answer.project === own);
   }
 
   /** Forget what the server has. */

@@ -1,10 +1,22 @@
 // How far labelling is, and what stands where the pair was when there is none. Changes nothing.
 
-import { act, ask, base, beEager, duration, h, isActive, openTab, plural, train as askToTrain } from "/ui/core.js";
+import {
+  act,
+  actionButton as button,
+  ask,
+  base,
+  beEager,
+  duration,
+  endedEarly,
+  h,
+  isActive,
+  openTab,
+  plural,
+  putParts,
+  train as askToTrain,
+} from "/ui/core.js";
 import { answered, toLearnFrom } from "/ui/counts.js";
 import { loading } from "/ui/waiting.js";
-
-const ENDED_EARLY = ["failed", "interrupted", "stopped"];
 
 export class Progress {
   counts = null;
@@ -74,13 +86,11 @@ export class Progress {
     beEager(Boolean(none && drawing));
     if (this.#message.hidden) return;
     const parts = this.#nothingLeft(drawing);
-    const key = JSON.stringify(parts.map((part) => part.outerHTML));
-    if (this.#message.dataset.key !== key) {
-      this.#message.dataset.key = key;
-      this.#message.replaceChildren(...parts);
-      // The heading alone: what is under it counts on.
-      if (heading.textContent !== parts[0].textContent) heading.textContent = parts[0].textContent;
-    }
+    // By touch there is no other way back: the buttons went with the last pair.
+    const undo = this.#answers.past.length && h("button", { type: "button", class: "sail-quiet", "data-answer": "undo", "data-testid": "undo-last" }, "Undo the last answer");
+    if (!putParts(this.#message, [...parts, undo])) return;
+    // The heading alone is read out: what is under it counts on.
+    if (heading.textContent !== parts[0].textContent) heading.textContent = parts[0].textContent;
   }
 
   #nothingLeft(drawing) {
@@ -90,14 +100,14 @@ export class Progress {
       return [title("The next pairs are not here yet"), text("They are asked for again by themselves. Nothing you answered is lost.")];
     if (this.#pairs.asking) return [title("Looking for more pairs…")];
     if (this.#pairs.withOthers) return this.#withOthers();
-    if (last && ENDED_EARLY.includes(last.state)) return this.#endedEarly(last);
+    if (last && endedEarly(last)) return this.#stopped(last);
     if (!this.counts.drawn) return [title("No pairs are drawn yet"), drawFirst(true)];
     return this.#allDone();
   }
 
   /** What it was asked for holds when it is resumed; where a model was moved since, or has no room, only another can
    * help. */
-  #endedEarly(run) {
+  #stopped(run) {
     const { drawn } = this.counts;
     const rest = drawn ? this.#allDone().slice(1) : [];
     const goesOn = rest.some((part) => part.className === "sail-primary");
@@ -127,7 +137,7 @@ export class Progress {
     return [
       title(first),
       !this.counts.labelled && text(purpose),
-      h("progress", run.total > 1 ? { max: run.total, value: run.step } : {}),
+      h("progress", { "aria-label": "Prompts drawn", ...(run.total > 1 ? { max: run.total, value: run.step } : {}) }),
       text(where),
     ].filter(Boolean);
   }
@@ -136,7 +146,7 @@ export class Progress {
     const { withOthers, holders } = this.#pairs;
     return [
       title(`${plural(withOthers, "pair is", "pairs are")} with other people right now`),
-      text(`They were shown to ${listed(holders)}, and come here when nobody answers them within two minutes.`),
+      text(`They were shown to ${listed(holders)}, and come here once those people have been away for some minutes.`),
     ];
   }
 
@@ -145,7 +155,7 @@ export class Progress {
     const { next } = status;
     const broken = `${plural(counts.withdrawn, "pair was", "pairs were")} withdrawn: an image is broken.`;
     const head = [
-      title(`All ${plural(counts.drawn, "pair")} are labelled`),
+      title(`All ${plural(counts.drawn, "pair")} are answered`),
       text(answered(counts)),
       ...(counts.withdrawn ? [text(broken)] : []),
     ];
@@ -185,16 +195,6 @@ const title = (words) => h("h2", {}, words);
 const text = (words) => h("p", {}, words);
 
 const listed = (names) => new Intl.ListFormat("en").format(names);
-
-function button(words, id, action, primary = false) {
-  const own = h(
-    "button",
-    { type: "button", class: primary ? "sail-primary" : "sail-quiet", "data-testid": id },
-    words,
-  );
-  own.addEventListener("click", () => act(own, async () => action()));
-  return own;
-}
 
 async function train() {
   await askToTrain();

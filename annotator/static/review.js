@@ -1,11 +1,14 @@
 // Review: self pairs as a grid, the audit first. Brings pairs, decisions, keys, bulk and training together.
 
 import { bulk as bulkApproval } from "/ui/bulk.js";
-import { ask, askAnew, base, h, isActive, isShown, onStatus, openTab, percent, plural, Refused, trouble } from "/ui/core.js";
+import { actionButton, ask, askAnew, base, h, isActive, isShown, onStatus, openTab, percent, plural, putParts, Refused, trouble } from "/ui/core.js";
 import { decisions } from "/ui/decisions.js";
+import { enlargePair } from "/ui/enlarge.js";
+import { leaveToKeys, nameOf } from "/ui/keys.js";
 import { mixup as mixupRatio } from "/ui/mixup.js";
 import { selection } from "/ui/selection.js";
 import { choiceFor, decisionOf, selfPair, show } from "/ui/selfpair.js";
+import { howFar } from "/ui/waiting.js";
 
 const KEYS = {
   a: "approve",
@@ -15,8 +18,8 @@ const KEYS = {
   9: "drop",
   1: "left",
   2: "right",
-  arrowleft: "left",
-  arrowright: "right",
+  ArrowLeft: "left",
+  ArrowRight: "right",
 };
 const SAID = {
   approve: "Approved.",
@@ -33,7 +36,7 @@ export function mount(root) {
   const bulk = bulkApproval(root, { afterAll: said.afterAll, changed: refresh, look });
   const mixup = mixupRatio(root);
   const headings = {
-    audit: h("h3", {}, "Audit sample, drawn by lot"),
+    audit: h("h3", {}, "Audit sample, chosen at random"),
     others: h("h3", {}, "The others, least certain first"),
   };
   let review = { run: null, pairs: [] }; // as the server gave it, with what was decided here since
@@ -127,7 +130,8 @@ export function mount(root) {
       if (event.shiftKey) return selected.select(index, { extend: true, focus: false });
       selected.select(index, { focus: false });
       const button = event.target.closest("button");
-      if (button) return decide([index], button.dataset.decision, { advance: false });
+      if (button?.dataset.decision) return decide([index], button.dataset.decision, { advance: false });
+      if (button) return;
       const side = event.target.closest("img") && event.target.closest("figure").dataset.side;
       // As on Label, a click on an image chooses it.
       if (side && !review.pairs[index].judge) decide([index], side, { advance: false });
@@ -146,7 +150,8 @@ export function mount(root) {
     find("reviewing").hidden = !any;
     drawMessage(any);
     if (!any) return;
-    find("review-counts").textContent = counted();
+    if (find("review-counts").textContent !== counted()) find("review-counts").textContent = counted();
+    find("review-undo").disabled = !said.undoable();
     const training = status.runs.find((run) => run.job === "train" && isActive(run));
     const late = training
       ? `Round ${training.round} is trained on what was decided before. What you flip now counts from the next round on; the rest only where this training is stopped and the round trained anew.`
@@ -198,7 +203,7 @@ export function mount(root) {
     const wrong = Math.round(error.value * error.n);
     find("audit-title").textContent = `Audit: the model was wrong in ${wrong} of ${error.n}`;
     find("audit-text").textContent =
-      `About ${percent(error.value)} of its pairs are wrong (95 % interval ${Math.round(100 * error.low)} to ${Math.round(100 * error.high)}). What you change now does not change this figure.`;
+      `About ${percent(error.value)} of its pairs are wrong (95 % interval ${Math.round(100 * error.low)} to ${Math.round(100 * error.high)}); “Neither” counts as wrong. What you change now does not change this figure.`;
   }
 
   function drawMessage(any) {
@@ -207,19 +212,15 @@ export function mount(root) {
     if (place.hidden) return;
     const proposing = status.runs.find((run) => run.job === "propose" && isActive(run));
     const text = proposing
-      ? `The model is drawing and judging images: ${proposing.step} of ${proposing.total || "…"} prompts.`
+      ? `The model draws new images and chooses among them. ${howFar(proposing, status)}`
       : status.next.name === "propose"
-        ? `The policy of round ${status.current} has not proposed anything for round ${status.next.round} yet.`
+        ? `The model of round ${status.current} has not drawn anything to choose from for round ${status.next.round} yet.`
         : "After round 0 new images are drawn, and the model picks winners itself. They come here before it learns from them.";
-    if (place.dataset.text === text) return;
-    place.dataset.text = text;
-    const button = h("button", { type: "button", class: "sail-primary" }, "Open Rounds");
-    button.addEventListener("click", () => openTab("rounds"));
-    place.replaceChildren(
+    putParts(place, [
       h("h2", {}, proposing ? "Proposing" : "Nothing to review yet"),
       h("p", {}, text),
-      button,
-    );
+      actionButton("Open Rounds", "review-rounds", () => openTab("rounds"), true),
+    ]);
   }
 
   function announce(text) {
@@ -276,7 +277,7 @@ export function mount(root) {
   function toUndecided(after) {
     const open = review.pairs.flatMap((pair, index) => (pair.said ? [] : [index]));
     const next = open.find((index) => index > after) ?? open[0];
-    selected.select(next ?? after);
+    selected.select(next ?? Math.max(after, 0));
   }
 
   function undo() {
@@ -292,23 +293,27 @@ export function mount(root) {
   }
 
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+    const key = nameOf(event);
+    const undoes = key === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey;
+    if (((event.ctrlKey || event.metaKey) && !undoes) || event.altKey || event.isComposing) return;
     if (!isShown(grid) || !review.pairs.length) return;
     if (event.target.closest?.("input:not([type=range]), textarea, select, [contenteditable], dialog")) return;
-    const key = event.key.toLowerCase();
-    if (key.startsWith("arrow") && event.target.closest?.("input")) return;
+    if (key.startsWith("Arrow") && event.target.closest?.("input")) return;
     const steps = { j: 1, k: -1 };
-    if (!steps[key] && (event.repeat || !(key === "z" || KEYS[key]))) return;
+    if (!steps[key] && (event.repeat || !(key === "z" || key === "e" || KEYS[key]))) return;
     event.preventDefault();
     if (steps[key]) move(steps[key], event.shiftKey);
     else if (key === "z") undo();
     else if (selected.at() === null) toUndecided(-1);
+    else if (key === "e") enlargePair(review.pairs[selected.at()]);
     else press(KEYS[key]);
   });
+  leaveToKeys(root);
+  find("review-undo").addEventListener("click", undo);
 
   function press(name) {
     const indices = selected.indices();
-    // Sides are drawn by lot, so that one side means something else for every pair.
+    // Sides are random, so that one side means something else for every pair.
     if (indices.length > 1 && (name === "left" || name === "right"))
       return announce("Choose a side for one pair at a time.");
     decide(indices, name);
@@ -319,4 +324,4 @@ export function mount(root) {
 }
 
 const which = (pairs, all) =>
-  pairs < all ? `${plural(pairs, "pair")} of ${all}, drawn by lot` : `All ${plural(all, "pair")}, as there are so few`;
+  pairs < all ? `${plural(pairs, "pair")} of ${all}, chosen at random` : `All ${plural(all, "pair")}, as there are so few`;

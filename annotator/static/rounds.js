@@ -1,8 +1,9 @@
 // Rounds: where the loop stands, what was trained, curves and samples of the newest training.
 
 import { chart } from "/ui/chart.js";
-import { ask, base, h, isActive, isShown, onStatus, percent, plural } from "/ui/core.js";
+import { ask, base, h, isActive, isShown, onStatus, percent, plural, put, putParts } from "/ui/core.js";
 import { doubted } from "/ui/doubted.js";
+import { enlarge } from "/ui/enlarge.js";
 import { afterTraining, whileTraining } from "/ui/learning.js";
 import { nextAction } from "/ui/next.js";
 import { keepUp, runRow } from "/ui/runs.js";
@@ -15,35 +16,15 @@ const [BLUE, GREEN, RED, GREY] = ["#6366f1", "#16a34a", "#dc2626", "#64748b"];
 
 export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
-  const drawn = new Map(); // what is on the page, so that nothing is replaced under someone's finger
   const rows = new Map();
   let followed = null;
   let showsHistory = false;
   const showDoubted = doubted(find("doubted"));
   const rounds = tree(find("rounds"), find("rounds-said"));
 
-  function put(place, key, make) {
-    const text = JSON.stringify(key);
-    if (drawn.get(place) === text) return false;
-    drawn.set(place, text);
-    place.replaceChildren(...[make()].flat().filter(Boolean));
-    return true;
-  }
-
   onStatus((status) => {
     steps(status);
-    put(
-      find("next"),
-      [
-        status.next,
-        status.labels,
-        status.review,
-        status.rounds.at(-1)?.round,
-        status.current,
-        status.runs.filter(isActive).map((run) => [run.id, run.state, run.stage]),
-      ],
-      () => nextAction(status),
-    );
+    putParts(find("next"), nextAction(status));
     if (put(find("rounds"), [status.rounds, status.current], () => rounds.draw(status))) rounds.drawn();
     // What was tried stays in Try.
     runList(status.runs.filter((run) => run.job !== "try" || run.state !== "done"));
@@ -113,6 +94,8 @@ export function mount(root) {
     if (key === followed || !isShown(root)) return;
     followed = key;
     const detail = await ask(`${base}/runs/${run.id}`).catch(() => null);
+    // What was asked earlier may come later.
+    if (followed !== key) return;
     if (!detail) return void (followed = null);
     const card = find("curves");
     const part = (name) => card.querySelector(`[data-part="${name}"]`);
@@ -145,7 +128,7 @@ export function mount(root) {
         title: "Training pairs ranked right",
         zero: 0.5,
         series: [series("", "accuracy", GREY)],
-        format: (value) => percent(value),
+        format: percent,
       }),
     ];
   }
@@ -153,14 +136,19 @@ export function mount(root) {
   function sampleSheet(run, samples, kept) {
     const [first, last] = [samples.steps[0], samples.steps.at(-1)];
     if (last == null || !samples.prompts.length) return [];
-    const image = (step, index, words) =>
-      h("img", {
-        // Of a training that is cut the last images are drawn once more: under another address, since images are
-        // kept by the browser.
-        src: `${base}/runs/${run.id}/samples/${step}/${index}${kept < 1 && step === last ? `?kept=${kept}` : ""}`,
-        alt: `${samples.prompts[index]}, ${words}`,
-        loading: "lazy",
-      });
+    const one = (step, index, words) => ({
+      // Of a training that is cut the last images are drawn once more: under another address, since images are
+      // kept by the browser.
+      src: `${base}/runs/${run.id}/samples/${step}/${index}${kept < 1 && step === last ? `?kept=${kept}` : ""}`,
+      alt: `${samples.prompts[index]}, ${words}`,
+      words,
+    });
+    const image = (step, index, words) => {
+      const { src, alt } = one(step, index, words);
+      const both = () => [one(first, index, "before"), ...(last > first ? [one(last, index, after)] : [])];
+      const large = () => enlarge(samples.prompts[index], both());
+      return h("button", { type: "button", class: "sail-plain", title: "Enlarge", onclick: large }, h("img", { src, alt, loading: "lazy" }));
+    };
     const after = kept < 1 ? "what is kept" : `step ${last}`;
     const look = (words, shown) => h("p", {}, h("span", {}, words), shown);
     return [

@@ -11,6 +11,7 @@ export class Screen {
   pair = null;
   open = false; // "to skip" where it cannot be seen
   #since = 0;
+  #tallest = 0; // prompt so far, in pixels
   #takesAt = 0; // from when on it takes an answer
   #root;
   #sides;
@@ -25,6 +26,14 @@ export class Screen {
     [this.#root, this.#sides, this.#prompt] = [root, Object.values(sides), prompt];
     [this.#images, this.#fresh, this.#failed] = [images, fresh, failed];
     document.addEventListener("visibilitychange", () => document.hidden || this.restart());
+    addEventListener("resize", () => this.#keepPlace(0));
+  }
+
+  /** The place for the prompt never shrinks: under a finger that stays where it is, "Left" would become "Tie". */
+  #keepPlace(tallest = this.#tallest) {
+    this.#prompt.style.minHeight = "";
+    this.#tallest = Math.max(tallest, this.#prompt.offsetHeight);
+    this.#prompt.style.minHeight = `${this.#tallest}px`;
   }
 
   /** Shows a pair, or none; done when its images are there or cannot be had. */
@@ -37,6 +46,7 @@ export class Screen {
     for (const side of this.#sides) side.classList.add("sail-waiting");
     if (!pair) return;
     this.#prompt.textContent = pair.prompt;
+    this.#keepPlace();
     await this.#put(pair);
   }
 

@@ -2,12 +2,13 @@
 
 import { figure } from "/ui/chart.js";
 import { h } from "/ui/core.js";
+import { enlargeButton } from "/ui/enlarge.js";
 
 const OPEN = { approve: ["Approve", "A"], flip: ["Flip", "F"], drop: ["Drop", "X"] };
 const BLIND = { left: ["Left", "1"], drop: ["Neither", "X"], right: ["Right", "2"] };
 const DONE = { approve: "Approved", flip: "Flipped", drop: "Dropped", chosen: "Chosen" };
 
-export const otherSide = (side) => (side === "left" ? "right" : "left");
+const otherSide = (side) => (side === "left" ? "right" : "left");
 
 /** approve, flip or drop; chosen where nobody is told what the judge chose; null where nothing is decided. */
 export function decisionOf({ said, judge }) {
@@ -27,7 +28,7 @@ export function selfPair(pair, number) {
   const own = h(
     "article",
     { class: "sail-self", tabindex: "-1", "data-testid": `self-${number}`, "data-pair": pair.id },
-    h("p", {}, pair.prompt),
+    h("div", { class: "sail-asked" }, h("p", {}, pair.prompt), enlargeButton(pair, { title: "Enlarge. Key: E" })),
     h("div", { class: "sail-two" }, side(pair, "left"), side(pair, "right")),
     pair.judge ? opinion(pair.judge) : h("p", { class: "sail-certainty" }, "Which one is better?"),
     h(
@@ -88,7 +89,7 @@ export function show(own, pair) {
       better === pair.judge?.side ? "model’s choice" : pair.said?.by === "you" ? "your choice" : "chosen";
     one.querySelector("[data-role]").textContent = preferred ? role : "";
   }
-  for (const button of own.querySelectorAll("button")) {
+  for (const button of own.querySelectorAll("button[data-decision]")) {
     const pressed = [decision, pair.said?.choice].includes(button.dataset.decision);
     button.setAttribute("aria-pressed", String(pressed));
   }

@@ -1,6 +1,6 @@
 // Hands an outbox to the server until the server has all of it. Knows no page and no pair.
 
-import { ask, patience, Refused, trouble } from "/ui/core.js";
+import { ask, identified, patience, projectId, Refused, trouble } from "/ui/core.js";
 
 const RETRY_MS = [500, 1000, 2000, 4000, 8000, 15000];
 const AT_ONCE = 100;
@@ -71,6 +71,8 @@ export class Sending {
   }
 
   async #all() {
+    // Who does not know which project answers would send it what was said of another one.
+    if (this.#outbox.answers().length) await identified;
     let waiting = this.#unsent();
     if (!waiting.length) return;
     const { name } = this.#on;
@@ -98,14 +100,14 @@ export class Sending {
   /** The page is going: hand over what is unsent. */
   leave() {
     const waiting = this.#outbox.answers().slice(0, AT_ONCE);
-    if (waiting.length) beacon(this.#path, { answers: told(waiting) });
+    if (waiting.length && projectId()) beacon(this.#path, { answers: told(waiting) });
   }
 }
 
-/** What the server is told of answers; `shown` is for this browser alone. */
-const told = (answers) => answers.map(({ shown, ...answer }) => answer);
+/** What the server is told of answers; `shown` and `project` are for this browser alone. */
+const told = (answers) => answers.map(({ shown, project, ...answer }) => answer);
 
-/** A request that outlives the page. */
+/** A request that outlives the page. It has no headers of ours. */
 export function beacon(path, value) {
-  navigator.sendBeacon(path, new Blob([JSON.stringify(value)], { type: "application/json" }));
+  navigator.sendBeacon(`${path}?of=${projectId() ?? ""}`, new Blob([JSON.stringify(value)], { type: "application/json" }));
 }

@@ -15,6 +15,8 @@ export function mount(root) {
   let loaded = {}; // the settings as this page last heard of them
   let defaults = {}; // what the model brought along
   let version = null; // of the prompts that this page shows
+  let promptsSaved = "";
+  let leaving = false; // what was typed is with the app
 
   onProjects((names) =>
     find("projects").replaceChildren(
@@ -28,7 +30,7 @@ export function mount(root) {
     const found = await ask(`${base}/setup`);
     drawFacts(found);
     fillModel(found);
-    prompts.elements.prompts.value = found.prompts;
+    prompts.elements.prompts.value = promptsSaved = found.prompts;
     version = found.prompts_version;
     defaults = found.defaults;
     fill(found);
@@ -76,7 +78,7 @@ export function mount(root) {
             h(
               "tr",
               {},
-              h("td", { class: "sail-dim" }, name),
+              h("th", { scope: "row" }, name),
               h("td", { style: "overflow-wrap:anywhere" }, value),
             ),
           ),
@@ -140,7 +142,7 @@ export function mount(root) {
     const folded = fields().filter((input) => input.closest("details"));
     const count = folded.filter((input) => changed.includes(input)).length;
     part("advanced").textContent =
-      `Advanced: ${folded.length} more, ${count ? `${count} of them changed` : "all as the model brought them"}`;
+      `Advanced: ${folded.length} more, ${count ? `${count} of them changed` : "all at their defaults"}`;
   }
 
   /** Of one of a setting's two numbers: the setting. */
@@ -201,8 +203,9 @@ export function mount(root) {
 
   onSubmit(prompts, "prompts", async () => {
     if (version === null) throw new Refused("The prompts are still being loaded. Try again in a moment.");
-    const saved = await ask(`${base}/prompts`, { prompts: prompts.elements.prompts.value, version });
-    version = saved.version;
+    const typedNow = prompts.elements.prompts.value;
+    const saved = await ask(`${base}/prompts`, { prompts: typedNow, version });
+    [version, promptsSaved] = [saved.version, typedNow];
     said("prompts", `Saved ${plural(saved.prompts, "prompt")}.`);
     drawFacts(await ask(`${base}/setup`));
   });
@@ -229,6 +232,7 @@ export function mount(root) {
         ? { sampling: { size: typed(create.elements["sampling.size"]) } }
         : {},
     });
+    leaving = true;
     location.search = address(made.project);
   });
 
@@ -246,6 +250,12 @@ export function mount(root) {
     if (file) takePrompts(await file.text());
   });
   find("create-copy").addEventListener("click", () => takePrompts(prompts.elements.prompts.value));
+
+  // Before anything is loaded the fields are empty, and so they are unchanged.
+  const isTyped = () =>
+    version !== null &&
+    (prompts.elements.prompts.value !== promptsSaved || changedHere().length > 0 || create.elements.prompts.value.trim() !== "");
+  addEventListener("beforeunload", (event) => isTyped() && !leaving && event.preventDefault());
 
   loadUntilHeard();
 }

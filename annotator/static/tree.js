@@ -145,7 +145,7 @@ function figuresOf(round) {
   return [
     ["Judge, held-out pairs", interval(round.judge_accuracy)],
     ["Judge, learned pairs", interval(round.human_agreement)],
-    ["Variety against base", ratio(round.diversity_ratio)],
+    ["Diversity against base", ratio(round.diversity_ratio)],
     ["Saturation against base", ratio(round.saturation_ratio)],
     ["Kept of the training", percent(round.kept)],
     ["Winners' gain", gain(round.winner_gain)],

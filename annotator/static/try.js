@@ -1,18 +1,17 @@
 // Try: a prompt with base and any rounds, side by side on the same noise; what was tried before stays below.
 
-import { act, ask, askAnew, base, beEager, h, isActive, isShown, onStatus, Refused } from "/ui/core.js";
+import { act, ask, askAnew, base, beEager, endedEarly, h, isActive, isShown, onStatus, put, Refused, whyNot } from "/ui/core.js";
+import { enlarge } from "/ui/enlarge.js";
 import { mark, unmark } from "/ui/fields.js";
 import { goTo } from "/ui/runs.js";
 import { howFar } from "/ui/waiting.js";
 
 const LARGEST_SEED = 999_999;
-const ENDED_EARLY = ["stopped", "failed", "interrupted"];
 
 export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
   const [form, list, choices] = [find("try-form"), find("tries"), find("try-rounds")];
   const field = form.elements;
-  const drawn = new Map(); // what is on the page, so that nothing is replaced under someone's finger
   const places = new Map();
   let status = null;
   let tries = [];
@@ -99,11 +98,8 @@ export function mount(root) {
       });
       await act(button, () => load());
     } catch (error) {
-      find("try-error").textContent = !(error instanceof Refused)
-        ? "The app does not answer. Try again in a moment."
-        : error.faults.length
-          ? mark(form, error.faults, (path) => field[path])
-          : error.message;
+      const faults = error instanceof Refused ? error.faults : [];
+      find("try-error").textContent = faults.length ? mark(form, faults, (path) => field[path]) : whyNot(error);
     } finally {
       find("try-state").textContent = "";
       button.disabled = false;
@@ -122,14 +118,6 @@ export function mount(root) {
   });
 
   // What was tried
-
-  function put(place, key, make) {
-    const text = JSON.stringify(key);
-    if (drawn.get(place) === text) return false;
-    drawn.set(place, text);
-    place.replaceChildren(...[make()].flat().filter(Boolean));
-    return true;
-  }
 
   function draw() {
     const runs = new Map(status.runs.map((run) => [run.id, run]));
@@ -164,7 +152,7 @@ export function mount(root) {
         h("span", { class: "sail-dim" }, `noise seed ${one.noise_seed}`),
         again,
       ),
-      isActive(run) ? waiting(run) : ENDED_EARLY.includes(run.state) && stopped(run),
+      isActive(run) ? waiting(run) : endedEarly(run) && stopped(run),
       columns(one, run),
     ];
   }
@@ -172,7 +160,7 @@ export function mount(root) {
   function waiting(run) {
     const own = h(
       "div",
-      { class: "sail-row", "aria-live": "polite" },
+      { class: "sail-row" },
       h("progress", { "aria-label": "Images drawn", class: "sail-grow" }),
       h("span", { class: "sail-dim", "data-testid": "try-waiting" }),
       runButton(run, run.state === "waiting" ? "Take it back" : "Stop", "stop"),
@@ -213,16 +201,32 @@ export function mount(root) {
           {},
           h("figcaption", {}, look.round == null ? "Base" : lookName(look)),
           Array.from({ length: one.count }, (_, index) =>
-            look.images[index]
-              ? h("img", {
-                  src: look.images[index],
-                  alt: `${one.prompt}, ${nameOf(look.round)}`,
-                  loading: "lazy",
-                })
-              : h("div", { class: "sail-blank" }),
+            look.images[index] ? image(one, look, index) : h("div", { class: "sail-blank" }),
           ),
         ),
       ),
+    );
+  }
+
+  /** A click shows it as large as may be, beside base's of the same noise. */
+  function image(one, look, index) {
+    const { prompt, looks } = one;
+    const shownAs = (other) => ({
+      src: other.images[index],
+      alt: `${prompt}, ${nameOf(other.round)}`,
+      words: other.round == null ? "Base" : lookName(other),
+    });
+    const beside = look === looks[0] ? looks[1] : looks[0];
+    const two = [beside, look].filter((other) => other?.images[index]);
+    return h(
+      "button",
+      {
+        type: "button",
+        class: "sail-plain",
+        title: "Enlarge",
+        onclick: () => enlarge(prompt, looks.filter((other) => two.includes(other)).map(shownAs)),
+      },
+      h("img", { src: look.images[index], alt: `${prompt}, ${nameOf(look.round)}`, loading: "lazy" }),
     );
   }
 

@@ -3,13 +3,14 @@
 import { doing, duration, isActive, plural } from "/ui/core.js";
 
 const DOWNLOAD = "download (MB)";
+const DRAWS = ["draw", "draw and judge"];
 
 /** One sentence: what it waits for and how long about, or how far it is. */
 export function howFar(run, status) {
   if (run.state === "waiting") return run.ahead ? waitsFor(run, status) : "Starting.";
   if (run.state === "stopping") return "Stopping.";
-  if (run.stage !== "draw") return loading(run);
-  return `${run.step} of ${run.total} drawn.${left(run)}`;
+  if (!DRAWS.includes(run.stage)) return loading(run);
+  return `${run.step} of ${run.total} ${run.job === "propose" ? "prompts" : "drawn"}.${left(run)}`;
 }
 
 /** One sentence about a run that does not draw yet. */

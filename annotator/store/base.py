@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -9,6 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -148,6 +150,12 @@ class Base:
         return next(iter(rows), None)
 
     # The project
+
+    @cached_property
+    def identity(self) -> str:
+        """Tells this project from others of its name, elsewhere or later. Its copies have it as well."""
+        first = self._rows("select at, payload from events order by seq limit 1")
+        return hashlib.sha256(json.dumps(first).encode()).hexdigest()[:16]
 
     def project(self) -> Project:
         """Model, prompts and settings as they are now. ValueError where one cannot be understood any more.

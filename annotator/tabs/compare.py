@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from annotator.tabs import pair
+
 TITLE = "Compare"
 NAME = "compare"
 
@@ -13,20 +15,7 @@ _ANSWERS = (
     ("undo", "Z", "Undo", "Z"),
 )
 
-
-def _button(value: str, key: str, title: str, keys: str) -> str:
-    return (
-        f'<button type="button" class="sail-answer" data-answer="{value}" data-testid="compare-{value}" '
-        f'title="Key: {keys}"><kbd aria-hidden="true">{key}</kbd> {title}</button>'
-    )
-
-
-def _side(side: str) -> str:
-    return (
-        f'<button type="button" class="sail-image" data-answer="{side}" data-testid="compare-image-{side}" '
-        f'aria-label="{side.title()} image: choose it"></button>'
-    )
-
+_SIDES = "".join(pair.side(side, prefix="compare-image") for side in ("left", "right"))
 
 MARKUP = f"""
 <div class="sail-row sail-match" data-testid="match" hidden>
@@ -37,13 +26,15 @@ MARKUP = f"""
 <section class="sail-labelling" data-testid="comparing" hidden aria-label="Choose the better image">
   <p class="sail-ask">Which image is better for</p>
   <h2 class="sail-prompt" data-testid="compare-prompt" aria-live="polite"></h2>
-  <div class="sail-pair">{_side("left")}{_side("right")}</div>
+  <div class="sail-pair" data-testid="compare-pair">{_SIDES}</div>
   <div class="sail-answers" role="group" aria-label="Answers">
-    {"".join(_button(*answer) for answer in _ANSWERS)}
+    {pair.answers(_ANSWERS, prefix="compare")}
   </div>
+  {pair.tools(prefix="compare")}
   <p class="sail-said" aria-live="polite" data-testid="compare-announcement"></p>
 </section>
-<section class="sail-message" data-testid="compare-message" aria-live="polite" hidden></section>
+<section class="sail-message" data-testid="compare-message" hidden></section>
+<p class="sail-hidden" aria-live="polite" data-testid="compare-heading"></p>
 <footer class="sail-progress" data-testid="compare-footer" hidden>
   <progress data-testid="compare-bar" max="1" value="0" aria-label="Comparisons answered"></progress>
   <p><span data-testid="compare-progress"></span>

@@ -21,9 +21,11 @@ MARKUP = """
   </section>
   <section class="sail-card sail-stack sail-files">
     <h3>The preferences</h3>
-    <p class="sail-dim">Every judged pair with both images, as one parquet file under the column names of
-      Pick-a-Pic: caption, jpg_0, jpg_1, label_0, label_1, and with them source, annotator, created_at.
-      A pair without its image files is left out; the file's metadata says how many (left_out).</p>
+    <p class="sail-dim">One row for each answer except skips, and one for each of the model's own pairs that
+      was not dropped, with both images (PNG), as one parquet file under the column names of Pick-a-Pic:
+      caption, jpg_0, jpg_1, label_0, label_1, and with them source, annotator (the id of a browser, not a
+      name), created_at. A pair without its image files is left out; the file's metadata says how many
+      (left_out).</p>
     <div data-testid="export-preferences"></div>
   </section>
 </div>

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from annotator.tabs import pair
+
 TITLE = "Label"
 NAME = "label"
 
@@ -13,17 +15,14 @@ _ANSWERS = (
     ("skip", "S", "Skip", "S"),
     ("undo", "Z", "Undo", "Z"),
 )
-_TOOLS = (
-    ("flip", "Space", "Flip", "hold Space"),
-    ("zoom", "+", "Zoom", "+"),
-    ("whole", "Esc", "Whole", "Esc"),
+_MORE_TOOLS = (
     ("reasons", "T", "Reasons", "T"),
     ("help", "?", "Help", "?"),
 )
 _KEYS = (
     ("1 or ←", "The left image is better"),
     ("2 or →", "The right image is better"),
-    ("0 or ↓", "Tie: both are equally good, and nothing there should change"),
+    ("0 or ↓", "Tie: both are equally good"),
     ("9", "Both bad: neither should be learned from"),
     ("S", "Skip: you would rather not say"),
     ("Z", "Undo, as often as you like, also after a reload"),
@@ -43,34 +42,11 @@ _REASONS = (
     ("broken", "Something is broken"),
 )
 _ORDERS = (
-    ("random", "by lot"),
+    ("random", "at random"),
     ("diverse", "diverse prompts"),
     ("uncertain", "model unsure"),
     ("disagreement", "disputed"),
 )
-
-
-def _button(value: str, key: str, title: str, keys: str) -> str:
-    # Flip is held, not clicked.
-    what = "" if value == "flip" else f'data-answer="{value}" '
-    return (
-        f'<button type="button" class="sail-answer" {what}data-testid="answer-{value}" '
-        f'title="Key: {keys}"><kbd aria-hidden="true">{key}</kbd> {title}</button>'
-    )
-
-
-def _side(side: str) -> str:
-    return (
-        f'<button type="button" class="sail-image" data-answer="{side}" data-testid="image-{side}" '
-        f'aria-label="{side.title()} image: choose it"></button>'
-    )
-
-
-def _practice_side(side: str) -> str:
-    return (
-        f'<button type="button" class="sail-image" data-practice="{side}" data-part="{side}" '
-        f'data-testid="practice-{side}" aria-label="{side.title()} image: choose it"></button>'
-    )
 
 
 _HELP = "".join(f"<tr><td><kbd>{keys}</kbd></td><td>{what}</td></tr>" for keys, what in _KEYS)
@@ -80,6 +56,9 @@ _CHIPS = "".join(
     for number, (name, title) in enumerate(_REASONS, start=1)
 )
 _ORDER = "".join(f'<option value="{value}">{title}</option>' for value, title in _ORDERS)
+_PRACTICE_SIDES = "".join(
+    pair.side(side, attribute="practice", prefix="practice", part=side) for side in ("left", "right")
+)
 _PRACTICE_ANSWERS = "".join(
     f'<button type="button" class="sail-answer" data-practice="{value}">'
     f'<kbd aria-hidden="true">{key}</kbd> {title}</button>'
@@ -90,14 +69,11 @@ MARKUP = f"""
 <section class="sail-labelling" hidden aria-label="Choose the better image">
   <p class="sail-ask">Which image is better for</p>
   <h2 class="sail-prompt" data-testid="prompt" aria-live="polite"></h2>
-  <div class="sail-pair" data-testid="pair">{_side("left")}{_side("right")}</div>
+  <div class="sail-pair" data-testid="pair">{pair.side("left")}{pair.side("right")}</div>
   <div class="sail-answers" role="group" aria-label="Answers">
-    {"".join(_button(*answer) for answer in _ANSWERS)}
+    {pair.answers(_ANSWERS, prefix="answer")}
   </div>
-  <div class="sail-answers sail-tools" role="group" aria-label="Tools">
-    {"".join(_button(*tool) for tool in _TOOLS)}
-    <span class="sail-zoom" data-testid="zoomed"></span>
-  </div>
+  {pair.tools(pair.answers(_MORE_TOOLS, prefix="answer"), prefix="answer")}
 </section>
 <p class="sail-said" aria-live="polite" data-testid="announcement"></p>
 <section class="sail-message" data-testid="label-message" hidden></section>
@@ -151,7 +127,7 @@ MARKUP = f"""
   <div data-part="box" tabindex="-1">
     <h3 id="sail-practice-title" data-part="title"></h3>
     <p data-part="says" data-testid="practice-says" aria-live="polite"></p>
-    <div class="sail-pair" data-part="pair">{_practice_side("left")}{_practice_side("right")}</div>
+    <div class="sail-pair" data-part="pair">{_PRACTICE_SIDES}</div>
     <div class="sail-answers" data-part="answers">{_PRACTICE_ANSWERS}
       <button type="button" class="sail-answer" data-part="flip">
         <kbd aria-hidden="true">Space</kbd> Flip</button>

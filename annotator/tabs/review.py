@@ -13,6 +13,7 @@ MARKUP = """
       <div class="sail-row">
         <p class="sail-grow" data-testid="review-counts" aria-live="polite"></p>
         <span class="sail-badge" data-testid="review-unsent" hidden></span>
+        <button type="button" class="sail-quiet" data-testid="review-undo" title="Key: Z">Undo</button>
         <button type="button" class="sail-primary" data-testid="train-round"></button>
       </div>
       <div class="sail-row sail-gate" data-testid="gate" hidden>
@@ -54,7 +55,7 @@ MARKUP = """
     </section>
     <section class="sail-card sail-mixing" data-testid="mixing">
       <label class="sail-slider">
-        <span>Mixup ratio</span>
+        <span>Share of the model's own pairs (mixup ratio)</span>
         <input type="range" min="0" max="1" step="0.01" data-testid="mixup-ratio"
                aria-describedby="sail-mix-meaning">
         <output data-testid="mixup-value"></output>
@@ -64,12 +65,13 @@ MARKUP = """
     </section>
     <p class="sail-dim" data-testid="audit-help">
       <kbd>1</kbd> left is better, <kbd>2</kbd> right is better, <kbd>X</kbd> neither; on a pair that
-      is decided its key takes it back. <kbd>J</kbd> <kbd>K</kbd> move, <kbd>Z</kbd> undo.
+      is decided its key takes it back. <kbd>J</kbd> <kbd>K</kbd> move, <kbd>E</kbd> enlarges,
+      <kbd>Z</kbd> undo.
     </p>
     <p class="sail-dim" data-testid="review-help">
       <kbd>A</kbd> approve, <kbd>F</kbd> flip, <kbd>X</kbd> drop; on a pair that is decided its key
       takes it back. <kbd>J</kbd> <kbd>K</kbd> move, with <kbd>Shift</kbd> they select a range,
-      <kbd>Z</kbd> undo.
+      <kbd>E</kbd> enlarges, <kbd>Z</kbd> undo.
     </p>
     <p class="sail-warning" data-testid="review-late" role="status"></p>
     <div class="sail-grid" data-testid="review-grid"></div>

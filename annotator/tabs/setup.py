@@ -18,20 +18,28 @@ class _Setting(NamedTuple):
 
 
 _FEW = (
-    _Setting("optimisation.steps", "Training steps a round", "1", "1", "More learn more and take longer."),
-    _Setting("prompts_per_round", "Prompts a round", "1", "1", "For these the model judges its own images."),
+    _Setting("optimisation.steps", "Training steps per round", "1", "1", "More learn more and take longer."),
+    _Setting(
+        "prompts_per_round", "Prompts per round", "1", "1", "For these the model judges its own images."
+    ),
     _Setting("candidates_per_pair", "Images drawn for a pair", "2", "1", "You see the two that differ most."),
 )
 _ADVANCED = (
     (
         "Training",
         (
-            _Setting("optimisation.batch_pairs", "Pairs in a step", "1"),
+            _Setting("optimisation.batch_pairs", "Pairs per step", "1"),
             _Setting("optimisation.learning_rate", "Learning rate", "0.000001", "any"),
             _Setting("loss.beta", "Beta", "1", "any", "Higher changes less in a round."),
-            _Setting("loss.hold_ties", "Hold ties", "0", "any", "Higher changes less of what you tied."),
+            _Setting(
+                "loss.hold_ties",
+                "Hold ties",
+                "0",
+                "any",
+                "Higher: training changes less where you answered Tie. 0: ties are not used.",
+            ),
             _Setting("lora.rank", "LoRA rank", "1"),
-            _Setting("min_human_pairs", "Fewest pairs to train", "2"),
+            _Setting("min_human_pairs", "Minimum pairs to train", "2"),
         ),
     ),
     (
@@ -45,7 +53,7 @@ _ADVANCED = (
                 "Image size",
                 "",
                 "",
-                "Height x width, as long as none is drawn.",
+                "Height x width. It can be changed until the first image is drawn.",
                 kind="size",
             ),
         ),
@@ -53,16 +61,17 @@ _ADVANCED = (
     (
         "What the model judges itself",
         (
-            _Setting("num_candidates", "Candidates a prompt", "2"),
-            _Setting("self_pairs_per_prompt", "Self pairs a prompt", "1"),
+            _Setting("num_candidates", "Candidates per prompt", "2"),
+            _Setting("self_pairs_per_prompt", "Self pairs per prompt", "1"),
             _Setting(
                 "min_margin",
-                "Least margin",
+                "Minimum margin",
                 "0",
                 "0.05",
-                "Beside your own pairs', when next proposed.",
+                "How clear a self pair must be to the model: 0.25 is a quarter as clear as pairs you chose "
+                "between, 0 keeps all. From the next proposal on.",
             ),
-            _Setting("scoring.draws", "Draws to judge with", "2"),
+            _Setting("scoring.draws", "Noise samples per judgement", "2"),
         ),
     ),
     (
@@ -72,24 +81,25 @@ _ADVANCED = (
             _Setting("monitor_prompts", "Held-out prompts", "0"),
             _Setting(
                 "monitoring.min_judge_accuracy",
-                "Least judge accuracy",
+                "Minimum judge accuracy",
                 "0",
                 "0.05",
-                "On held-out pairs, at the upper end of its interval.",
+                "A round is refused if the model is clearly worse than this on held-out pairs.",
             ),
             _Setting(
                 "monitoring.min_diversity_ratio",
-                "Least variety",
+                "Minimum diversity",
                 "0",
                 "0.05",
-                "Beside the base model's. What has less is not kept.",
+                "Times that of the base model's images. What has less is not kept.",
             ),
             _Setting(
                 "monitoring.max_saturation_ratio",
-                "Most saturation",
+                "Maximum saturation",
                 "1",
                 "0.1",
-                "Times the base model's; 1 by this is the least. Greys need more.",
+                "Times that of the base model's images, and one divided by it at least. For a taste for greys "
+                "raise it.",
             ),
         ),
     ),
@@ -137,6 +147,9 @@ _GROUPS = "".join(
 )
 
 
+_STARTER = "“starter” is the small model that comes along, to try the app: 40 subjects, 64 x 64 pixels. Or"
+
+
 def _model_fields(form: str, *, value: str = "", hint: str = "") -> str:
     return f"""
         <label><span>Model</span>
@@ -163,7 +176,7 @@ MARKUP = f"""
         <h3>New project</h3>
         <label><span>Name</span>
           <input name="name" maxlength="60" autocomplete="off" data-testid="create-name"></label>
-        {_model_fields("create", value="starter", hint="“starter” is the small model that comes along. Or")}
+        {_model_fields("create", value="starter", hint=_STARTER)}
         <label><span>Prompts, one a line</span>
           <textarea name="prompts" data-testid="create-prompts"
             placeholder="a fox on a blue background"></textarea></label>
@@ -205,7 +218,8 @@ MARKUP = f"""
     <section class="sail-card">
       <form class="sail-form" data-testid="settings" novalidate>
         <h3>Settings of the loop</h3>
-        <p class="sail-dim">They came with the model and hold for whatever is started from now on.</p>
+        <p class="sail-dim">The model's own, or the app's defaults where it brings none. What is changed holds
+          for runs that are started from now on.</p>
         {_fields(_FEW)}
         <details data-testid="settings-advanced">
           <summary data-part="advanced">Advanced</summary>

@@ -20,6 +20,7 @@ from sail.runfolder import read_lines
 RESULTS = Path("benchmarks/results")
 WORK = Path("data/projects/alignment")
 
+TWO_TASTES = ("style and background", "colourfulness")
 FIRST = 1
 """Repeat 0 was seen on tastes of the table while settings were chosen."""
 QUICK = {
@@ -33,7 +34,7 @@ QUICK = {
 
 def wanted(asked: argparse.Namespace) -> Iterator[tuple[str, int, str]]:
     """(taste, repeat, method) in the order in which a stopped table is worth most."""
-    from benchmarks.alignment.methods import CORE, METHODS, ONCE, method_named, settings_of
+    from benchmarks.alignment.methods import CORE, METHODS, ON_ALL_TASTES, ONCE, method_named, settings_of
     from benchmarks.alignment.pool import TABLE, TASTES
     from benchmarks.alignment.study import STARTER
 
@@ -53,11 +54,10 @@ def wanted(asked: argparse.Namespace) -> Iterator[tuple[str, int, str]]:
     repeats = asked.repeats or (1 if asked.quick else 5)
     for repeat, taste in itertools.product(range(asked.first, asked.first + repeats), tastes):
         for method in methods:
-            few = not asked.tastes and method not in CORE
-            most = 1 if method in ONCE else 3
-            if few and (repeat >= FIRST + most or taste not in ("style and background", "colourfulness")):
-                continue
-            yield taste, repeat, method
+            most = 5 if method in CORE else 1 if method in ONCE else 3
+            few = repeat >= FIRST + most or (method not in ON_ALL_TASTES and taste not in TWO_TASTES)
+            if asked.tastes or asked.quick or not few:
+                yield taste, repeat, method
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -87,8 +87,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--report", action="store_true", help="only write the table of the finished units")
     asked = parser.parse_args(arguments)
     from benchmarks.alignment.figures import draw_figures
-    from benchmarks.alignment.methods import METHODS
-    from benchmarks.alignment.pool import TABLE
     from benchmarks.alignment.report import publish
     from benchmarks.alignment.study import Size, Study, still_holds
     from benchmarks.alignment.table import Table
@@ -139,11 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if out == RESULTS:
         # Whichever part of the table was asked for, this is how to have all of it, and this is all of it.
         words = ["--precision", asked.precision]
-        finished = [
-            unit
-            for unit in finished
-            if unit["taste"] in TABLE and unit["method"] in METHODS and unit["repeat"] >= FIRST
-        ]
+        whole = set(wanted(parser.parse_args(words)))
+        finished = [unit for unit in finished if (unit["taste"], unit["repeat"], unit["method"]) in whole]
     if finished:
         table = Table(finished)
         print(publish(table, out, " ".join(["python -m benchmarks.alignment", *words])))

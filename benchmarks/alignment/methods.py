@@ -244,7 +244,9 @@ def _value(text: str) -> Any:
 
 
 CORE = ("base", "dpo_100", "dpo_6", "sail_6", "sail_6_paper")
-"""On all tastes in five repeats; the others on two tastes in three, or once:"""
+"""On all tastes in five repeats; the others in three, or once:"""
+ON_ALL_TASTES = (*CORE, "dpo_100_in_rounds", "sail_6_half_labels", "dpo_6_dpo_loss")
+"""The others on two."""
 ONCE = (
     "sail_6_all_pairs", "sail_6_any_margin", "sail_6_ties_left_out", "dpo_6_ties_left_out",
     "sail_6_dpo_loss", "dpo_6_dpo_loss", "sail_6_new_draws", "sail_6_own_images", "sail_6_base_images",

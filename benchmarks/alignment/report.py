@@ -14,6 +14,7 @@ from benchmarks.alignment.table import (
     Interval,
     Table,
     Unit,
+    equally_liked,
     gain,
     where,
     win_rate,
@@ -57,6 +58,7 @@ def publish(table: Table, out: Path, command: str) -> str:
         f"{one} : {other}": {
             "gain": table.paired(one, other, gain),
             "win_rate": table.paired(one, other, win_rate),
+            "equally_liked": table.paired(one, other, equally_liked),
             "win_rate_as_asked": table.paired(one, other, win_rate_as_asked),
             "win_rate_where_open": table.paired(one, other, where(True, win_rate_as_asked)),
         }
@@ -106,12 +108,13 @@ def markdown(methods: dict[str, Any], against: dict[str, Any]) -> str:
     if against:
         lines += [
             "",
-            "| head to head | difference, SD | wins | wins where the subject comes first "
+            "| head to head | difference, SD | wins | equally liked | wins where the subject comes first "
             "| the same where the prompt leaves it open |",
-            "|---" * 5 + "|",
+            "|---" * 6 + "|",
         ]
     lines += [
         f"| {pair} | {_shown(one['gain'])} | {_shown(one['win_rate'], share=True)} "
+        f"| {_share(one['equally_liked']['mean'])} "
         f"| {_shown(one['win_rate_as_asked'], share=True)} "
         f"| {_shown(one['win_rate_where_open'], share=True)} |"
         for pair, one in against.items()
@@ -126,7 +129,8 @@ def _targets_as_words(found: list[Target]) -> str:
         asked = f"{100 * one.least:g} %" + (f", low end {100 * one.low:g} %" if one.low is not None else "")
         lines.append(
             f"| {one.what} | {asked} | {_shown(one.found, share=True)} "
-            f"| {one.tastes} x {one.repeats} | {words[one.reached]} |"
+            f"| {one.tastes} x {one.repeats} "
+            f"| {words[one.reached]}{' often enough' if one.reached is None and one.repeats else ''} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -135,7 +139,7 @@ def _by_taste(table: Table) -> str:
     """Each taste alone: gains, what SAIL's defaults win, and the most that could be won."""
     others = [name for name in CORE if name not in ("base", "sail_6") and name in table.methods]
     gains = [f"{name}, SD" for name in (*others, "sail_6")]
-    heads = ["taste", *gains, *(f"wins against {name}" for name in others)]
+    heads = ["taste", *gains, *(f"wins against {name} (equally liked)" for name in others)]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for taste in table.tastes:
         own = table.on(taste)
@@ -144,7 +148,8 @@ def _by_taste(table: Table) -> str:
         for name in others:
             won, most = own.paired("sail_6", name, win_rate), own.paired("sail_6", name, at_best)
             of = f" of {_share(most['mean'])}" if most["mean"] is not None else ""
-            cells.append(_shown(won, share=True) + of)
+            alike = _share(own.paired("sail_6", name, equally_liked)["mean"])
+            cells.append(f"{_shown(won, share=True)}{of} ({alike})")
         lines.append(f"| {' | '.join([taste, *cells])} |")
     note = (
         '"of": what would be won if every image whose prompt leaves open what the taste is about were liked '

@@ -160,6 +160,11 @@ def own_accuracy(units: Iterable[Unit], which: str) -> float | None:
     return sum(one["right"] for one in found) / clear if clear else None
 
 
+def equally_liked(own: Unit, other: Unit) -> float:
+    """Share of images that are a draw with the other's."""
+    return float((np.abs(_better_by(own, other)) < ALIKE_SD).mean())
+
+
 def win_rate(own: Unit, other: Unit) -> float:
     """Share of images that are liked better than the other's; a draw counts half."""
     return _wins(_better_by(own, other))

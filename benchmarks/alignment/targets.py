@@ -26,15 +26,13 @@ class Target:
 
     @property
     def reached(self) -> bool | None:
-        """None while it is not measured."""
-        if self.tastes < self.all_tastes:
+        """None while it is not measured, on all tastes and often enough to have an interval."""
+        if self.tastes < self.all_tastes or self.found["low"] is None:
             return None
         told = [(self.found["mean"], self.least)]
         if self.low is not None:
             told.append((self.found["low"], self.low))
-        if any(value is None for value, _ in told):
-            return None
-        return all(value >= least for value, least in told)
+        return all(value is not None and value >= least for value, least in told)
 
 
 def targets(table: Table) -> list[Target]:

@@ -181,7 +181,7 @@ def test_an_answer_that_is_refused_is_said_and_not_sent_for_ever(app: App, store
 
 def test_without_a_round_there_is_nothing_to_compare_and_base_to_try(app: App, page: Page) -> None:
     open_at(page, app, "untrained", "Compare")
-    page.get_by_text("Nothing to compare yet").wait_for()
+    page.get_by_role("heading", name="Nothing to compare yet").wait_for()
     open_tab(page, "Try")
     expect(page.get_by_test_id("try-rounds").locator("label")).to_have_text(["Base"])
     error, submit = page.get_by_test_id("try-error"), page.get_by_test_id("try-submit")

@@ -35,7 +35,7 @@ def test_every_key_and_every_button_answers(pairs_to_label: Labelling, open_labe
         page.get_by_test_id(name).click()
         wait_for_pair(page, other_than=before)
     page.get_by_test_id("image-right").click()
-    page.get_by_role("heading", name="All 8 pairs are labelled").wait_for()
+    page.get_by_role("heading", name="All 8 pairs are answered").wait_for()
     wait_for(lambda: len(values(store)) == 8)
     assert values(store) == ["left", "right", "tie", "both_bad", "skip", "left", "both_bad", "right"]
     expect(page.get_by_test_id("train")).to_have_text("Train round 0")

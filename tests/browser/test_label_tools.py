@@ -88,7 +88,7 @@ def test_zoom_and_drag_move_both_alike_and_choose_nothing(label: Page, store: St
     label.get_by_test_id("image-right").dblclick()
     expect(label.locator(".sail-zoomed")).to_have_count(0)
     label.keyboard.press("+")
-    expect(label.get_by_test_id("zoomed")).to_have_text("1.5 ×")
+    expect(label.get_by_test_id("answer-scale")).to_have_text("1.5 ×")
     label.keyboard.press("Escape")
     expect(label.get_by_test_id("answer-whole")).to_be_disabled()
     assert (shown_pair(label), values(store)) == (pair, [])
@@ -280,7 +280,7 @@ def test_a_pair_whose_image_is_broken_is_withdrawn_and_the_next_one_comes(
     while labelled[-1]:
         labelled.append(answer(page, "1"))
     assert set(labelled) == {*whole, ""}
-    page.get_by_role("heading", name="All 6 pairs are labelled").wait_for()
+    page.get_by_role("heading", name="All 6 pairs are answered").wait_for()
     page.get_by_text("2 pairs were withdrawn").wait_for()
     wait_for(lambda: {row["pair"] for row in store.label_history()} == whole)
     why = {

@@ -76,7 +76,7 @@ def label_twelve(page: Page, store: Store) -> None:
         page.wait_for_selector(".sail-label:not([data-pair=''])", timeout=PATIENCE_MS)
         wait_for_pair(page)
         answer(page, "120"[number % 2 if number < 11 else 2])
-    page.get_by_role("heading", name="All 12 pairs are labelled").wait_for(timeout=PATIENCE_MS)
+    page.get_by_role("heading", name="All 12 pairs are answered").wait_for(timeout=PATIENCE_MS)
     wait_for(lambda: store.counts().labelled == 12)
     values = [row["value"] for row in store.label_history()]
     assert values == ["right", "undo", *["left", "right"] * 5, "left", "tie"]

@@ -252,7 +252,9 @@ def test_what_somebody_else_decided_meanwhile_is_shown_and_stands(review: Page, 
     until(review, lambda: decisions(store) == ["drop", "flip"])
 
 
-def test_a_page_that_hears_of_decisions_before_it_hears_how_things_stand_can_train(review: Page) -> None:
+def test_a_page_that_hears_of_decisions_before_it_hears_how_things_stand_can_train(
+    review: Page, store: Store
+) -> None:
     review.route("**/reviews", lambda route: route.abort())
     review.evaluate("navigator.sendBeacon = () => true")
     press(review, "j", "f")
@@ -260,9 +262,13 @@ def test_a_page_that_hears_of_decisions_before_it_hears_how_things_stand_can_tra
     held: list[Route] = []
     review.route("**/status", lambda route: held.append(route))
     review.unroute("**/reviews")
-    reload(review)
-    assert held
+    review.reload()
+    review.wait_for_selector(".sail-label[data-mounted]", state="attached")
+    open_tab(review, "Review")
+    until(review, lambda: decisions(store) == ["flip"] and bool(held))
     review.unroute("**/status")
+    for route in held:
+        route.continue_()
     expect(review.get_by_test_id("train-round")).to_have_text("Train round 1")
 
 
@@ -459,7 +465,7 @@ def test_a_bulk_approval_is_previewed_and_taken_back_as_a_whole_after_a_reload(
     assert {pair.id for pair in pairs(store) if pair.bulk} == {pair.id for pair in clear}
     reload(review)
     expect(review.get_by_test_id("bulk-said")).to_contain_text(
-        re.compile(rf"Approved by you at one stroke: {len(clear)} pairs? with margin over 1\.25 × typical")
+        re.compile(rf"Approved by you in one go: {len(clear)} pairs? with margin over 1\.25 × typical")
     )
     expect(review.get_by_text("Approved by you in bulk")).to_have_count(len(clear))
     review.get_by_test_id("bulk-undo").click()

@@ -1,0 +1,85 @@
+// One or two images as large as the window allows, to be zoomed and flipped together. Knows addresses, not what is
+// chosen between them.
+
+import { lookCloser } from "/ui/closer.js";
+import { h } from "/ui/core.js";
+import { nameOf } from "/ui/keys.js";
+import { Look } from "/ui/look.js";
+
+let dialog = null;
+
+function made() {
+  const frames = [0, 1].map(() => h("div", { class: "sail-image" }));
+  const captions = [0, 1].map(() => h("figcaption"));
+  const tool = (name, key, words) =>
+    h("button", { type: "button", class: "sail-answer", "data-tool": name }, h("kbd", { "aria-hidden": "true" }, key), ` ${words}`);
+  const title = h("h3", { tabindex: "-1", autofocus: true });
+  const own = h(
+    "dialog",
+    { class: "sail-large", "data-testid": "enlarged", "aria-label": "Enlarged" },
+    title,
+    h("div", { class: "sail-pair" }, frames),
+    h("div", { class: "sail-captions" }, captions),
+    h(
+      "div",
+      { class: "sail-answers sail-tools" },
+      tool("flip", "Space", "Flip"),
+      tool("zoom", "+", "Zoom"),
+      tool("whole", "Esc", "Whole"),
+      h("span", { class: "sail-zoom", "data-tool": "scale" }),
+    ),
+    h("form", { method: "dialog" }, h("button", { class: "sail-quiet" }, "Close")),
+  );
+  const look = new Look(own.querySelector(".sail-pair"), { changed: () => closer.draw(), refused: () => {} });
+  const closer = lookCloser(own, look, { open: true, pair: true });
+  own.addEventListener("keydown", (event) => {
+    const { ctrlKey, metaKey, altKey, repeat } = event;
+    // Esc closes it; while it is zoomed in it shows the whole first.
+    if (event.key === "Escape" && look.scale === 1) return;
+    closer.hears(event, ctrlKey || metaKey || altKey || repeat ? "" : nameOf(event));
+  });
+  own.addEventListener("close", () => look.fresh());
+  // Beside it.
+  own.addEventListener("click", ({ target, detail }) => target === own && detail && own.close());
+  document.querySelector(".sail-bar").append(own);
+  return { own, look, title, frames, captions };
+}
+
+/** `images` are one or two of `{ src, alt, words }`; `words` say under an image what it is. */
+export function enlarge(title, images) {
+  dialog ??= made();
+  dialog.title.textContent = title;
+  dialog.look.fresh();
+  dialog.frames.forEach((frame, index) => {
+    const one = images[index];
+    frame.hidden = dialog.captions[index].hidden = !one;
+    frame.replaceChildren(...(one ? [h("img", { src: one.src, alt: one.alt })] : []));
+    dialog.captions[index].textContent = one?.words ?? "";
+  });
+  dialog.own.querySelector('[data-tool="flip"]').hidden = images.length < 2;
+  // What was pressed by a pointer would have the focus again when it closes, and Space would open it once more.
+  if (!document.activeElement?.matches(":focus-visible")) document.activeElement?.blur();
+  dialog.own.showModal();
+}
+
+/** A small button that enlarges two images of a pair. */
+export const enlargeButton = (pair, attributes = {}) =>
+  h(
+    "button",
+    {
+      type: "button",
+      class: "sail-enlarge",
+      title: "Enlarge",
+      "aria-label": `Enlarge: ${pair.prompt}`,
+      "data-testid": "enlarge",
+      onclick: () => enlargePair(pair),
+      ...attributes,
+    },
+    "⤢",
+  );
+
+export const enlargePair = (pair) =>
+  enlarge(
+    pair.prompt,
+    ["left", "right"].map((side) => ({ src: pair[side], alt: `${pair.prompt}, ${side}` })),
+  );

@@ -1,0 +1,224 @@
+"""Keys on any keyboard, the focus after a click, undo to the first label, and images as large as may be."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from annotating import drawn, label, make_store, proposed, run_now, wait_for
+from labelling import GUARD_MS, App, answer, open_page, open_tab, start_app, until, wait_for_pair
+from playwright.sync_api import Page, expect
+
+from annotator import jobs, looks
+from annotator.rows import Match
+from annotator.store import Store
+
+pytestmark = pytest.mark.browser
+
+Labelling = tuple[App, Store]
+Opens = Callable[[App], Page]
+UNDO_AT_ONCE = 20
+"""So many labels the page is told of when it is loaded."""
+
+
+def values(store: Store) -> list[str]:
+    return [row["value"] for row in store.label_history()]
+
+
+def press(page: Page, key: str, code: str) -> None:
+    """A key of a keyboard with other letters."""
+    page.evaluate(
+        """([key, code]) => document.body.dispatchEvent(
+            new KeyboardEvent('keydown', { key, code, bubbles: true, cancelable: true }))""",
+        [key, code],
+    )
+
+
+def wait_for_comparison(page: Page, *, other_than: str = "") -> str:
+    """Until one other than that can be answered."""
+    page.wait_for_function(
+        """before => {
+            const { pair, ready } = document.querySelector('.sail-compare').dataset;
+            return pair && pair !== before && ready === pair;
+        }""",
+        arg=other_than,
+    )
+    page.wait_for_timeout(GUARD_MS)
+    return str(page.evaluate("document.querySelector('.sail-compare').dataset.pair"))
+
+
+@pytest.fixture
+def compared(tmp_path: Path) -> Store:
+    """A project with five comparisons of round 0 with base."""
+    store = make_store(tmp_path / "p")
+    for pair in drawn(store, 5):
+        label(store, pair, "left")
+    run_now(store, jobs.train(store, by="ann"))
+    run_now(store, looks.compare(store, Match(one=0, two=None), 5, by="ann"))
+    return store
+
+
+def test_keys_answer_where_other_letters_are_printed_on_them(
+    pairs_to_label: Labelling, open_label: Opens
+) -> None:
+    app, store = pairs_to_label
+    page = open_label(app)
+    for key, code in (("ы", "KeyS"), ("&", "Digit1"), ("é", "Digit2"), ("1", "Numpad1")):
+        before = wait_for_pair(page)
+        press(page, key, code)
+        wait_for_pair(page, other_than=before)
+    press(page, "я", "KeyZ")
+    wait_for(lambda: len(values(store)) == 5)
+    assert values(store) == ["skip", "left", "right", "left", "undo"]
+    # Where letters lie elsewhere they count by what they are.
+    press(page, "z", "KeyY")
+    wait_for(lambda: len(values(store)) == 6)
+    assert values(store)[-1] == "undo"
+
+
+def test_undo_goes_back_to_the_first_label_after_a_reload(tmp_path: Path, root: Path, page: Page) -> None:
+    store = make_store(tmp_path / "p")
+    labels = len(drawn(store, UNDO_AT_ONCE + 4))
+    app = start_app(root, store.folder)
+    open_page(page, app.address)
+    wait_for_pair(page)
+    while answer(page, "1"):
+        pass
+    until(page, lambda: len(values(store)) == labels)
+    assert labels > UNDO_AT_ONCE
+    page.reload()
+    # By touch there is no key for it, and the buttons went with the last pair.
+    page.get_by_test_id("undo-last").click()
+    for given in range(1, labels):
+        until(page, lambda given=given: values(store).count("undo") == given)  # type: ignore[misc]
+        page.wait_for_timeout(GUARD_MS)
+        page.keyboard.press("z")
+    wait_for(lambda: values(store).count("undo") == labels)
+    assert store.counts().labelled == 0
+    app.end()
+    store.close()
+
+
+def test_labels_wait_for_their_own_project_while_another_of_its_name_answers(
+    tmp_path: Path, root: Path, page: Page
+) -> None:
+    mine, other = make_store(tmp_path / "mine" / "p"), make_store(tmp_path / "other" / "p")
+    for store in (mine, other):
+        drawn(store, 8)
+    app = start_app(root, mine.folder)
+    open_page(page, app.address)
+    wait_for_pair(page)
+    app.end(signal.SIGKILL)
+    answer(page, "1")
+    answer(page, "2")
+    elsewhere = start_app(root, other.folder, app.port)
+    expect(page.get_by_test_id("trouble")).to_contain_text(
+        "Another project that is called p answers here", timeout=60_000
+    )
+    # Neither the open page gives them away, nor a new one.
+    open_page(page, app.address)
+    wait_for_pair(page)
+    answer(page, "0")
+    wait_for(lambda: values(other) == ["tie"])
+    assert values(mine) == []
+    expect(page.get_by_test_id("unsent")).to_be_hidden()
+    elsewhere.end()
+    back = start_app(root, mine.folder, app.port)
+    open_page(page, app.address)
+    wait_for(lambda: values(mine) == ["left", "right"])
+    assert values(other) == ["tie"]
+    back.end()
+    for store in (mine, other):
+        store.close()
+
+
+def test_space_flips_after_a_click_and_an_arrow_answers_after_a_choice(
+    compared: Store, root: Path, page: Page
+) -> None:
+    app = start_app(root, compared.folder)
+    open_page(page, app.address)
+    open_tab(page, "Compare")
+    first = wait_for_comparison(page)
+    page.get_by_test_id("compare-left").click()
+    wait_for_comparison(page, other_than=first)
+    page.keyboard.down(" ")
+    expect(page.get_by_test_id("compare-flip")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("2")
+    expect(page.get_by_test_id("compare-announcement")).to_contain_text("Let go of Space first")
+    page.keyboard.up(" ")
+    assert [row["value"] for row in compared.comparison_history()] == ["left"]
+    page.keyboard.press("+")
+    expect(page.get_by_test_id("compare-scale")).to_have_text("1.5 ×")
+    page.keyboard.press("Escape")
+    # As by a mouse: pressed on, and another one chosen.
+    two = page.get_by_test_id("compare-two")
+    two.focus()
+    two.dispatch_event("pointerdown")
+    two.select_option("0")
+    two.select_option("base")
+    wait_for_comparison(page)
+    page.keyboard.press("ArrowRight")
+    wait_for(lambda: len(compared.comparison_history()) == 2)
+    assert two.input_value() == "base"
+    app.end()
+    compared.close()
+
+
+def test_decisions_are_sent_by_a_page_on_which_review_was_not_opened(
+    tmp_path: Path, root: Path, page: Page
+) -> None:
+    store, _ = proposed(tmp_path / "p", 6, audited=True)
+    app = start_app(root, store.folder)
+    before = len(store.review_history())
+    open_page(page, app.address)
+    open_tab(page, "Review")
+    expect(page.get_by_test_id("review-grid").locator("article")).to_have_count(6)
+    page.route("**/reviews", lambda route: route.abort())
+    page.evaluate("navigator.sendBeacon = () => true")
+    page.keyboard.press("j")
+    page.keyboard.press("x")
+    expect(page.get_by_test_id("review-counts")).to_contain_text("1 dropped")
+    page.unroute("**/reviews")
+    page.goto(f"{app.address}/?tab=label")
+    wait_for(lambda: len(store.review_history()) == before + 1)
+    assert store.review_history()[-1]["decision"] == "drop"
+    app.end()
+    store.close()
+
+
+def test_a_pair_in_review_is_enlarged_zoomed_and_flipped_without_being_decided(
+    tmp_path: Path, root: Path, page: Page
+) -> None:
+    store, _ = proposed(tmp_path / "p", 6, audited=True)
+    app = start_app(root, store.folder)
+    before = len(store.review_history())
+    open_page(page, app.address)
+    open_tab(page, "Review")
+    expect(page.get_by_test_id("review-grid").locator("article")).to_have_count(6)
+    large = page.get_by_test_id("enlarged")
+    page.keyboard.press("j")
+    page.keyboard.press("e")
+    expect(large.locator("img")).to_have_count(2)
+    left, right = (large.locator("img").nth(at).get_attribute("src") for at in (0, 1))
+    page.keyboard.down(" ")
+    expect(large.locator("img").nth(0)).to_have_attribute("src", str(right))
+    page.keyboard.up(" ")
+    expect(large.locator("img").nth(0)).to_have_attribute("src", str(left))
+    page.keyboard.press("+")
+    expect(large.locator("[data-tool=scale]")).to_have_text("1.5 ×")
+    page.keyboard.press("Escape")
+    expect(large.locator("[data-tool=scale]")).to_have_text("")
+    page.keyboard.press("x")
+    page.keyboard.press("Escape")
+    expect(large).to_be_hidden()
+    page.get_by_test_id("enlarge").nth(1).click()
+    expect(large).to_be_visible()
+    page.keyboard.press("Escape")
+    # Space scrolls, as nothing has the focus that it could press.
+    page.keyboard.press(" ")
+    expect(large).to_be_hidden()
+    assert len(store.review_history()) == before
+    app.end()
+    store.close()

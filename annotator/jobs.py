@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel
 
 from annotator.faults import FieldError
 from annotator.rows import Job, Run
 from annotator.store import Store
 from sail import mixup
 from sail import rounds as loop
-from sail.config import LoopSettings, ProposeRequest, TrainRequest
+from sail.config import LoopSettings, ProposeRequest, Request, TrainRequest
 from sail.mixup import MixupPlan
 from sail.records import TrainingPair
 from sail.rounds import NextStep, Round
@@ -70,7 +68,7 @@ def draw(store: Store, count: int, *, by: str) -> Run:
             ),
         }
     )
-    return create(store, "draw", round_number=0, by=by, build=lambda: (request, (), {}))
+    return create(store, "draw", request, by=by)
 
 
 def propose(store: Store, *, by: str) -> Run:
@@ -78,7 +76,7 @@ def propose(store: Store, *, by: str) -> Run:
     request = propose_request(store)
     named = {request.adapter, request.reference_adapter}
     adapters = {round_.sha256: Path(round_.adapter) for round_ in store.rounds() if round_.sha256 in named}
-    return create(store, "propose", round_number=request.round, by=by, build=lambda: (request, (), adapters))
+    return create(store, "propose", request, adapters=adapters, by=by)
 
 
 def propose_request(store: Store) -> ProposeRequest:
@@ -161,10 +159,11 @@ def train(store: Store, *, self_fraction: float | None = None, by: str) -> Run:
     return create(
         store,
         "train",
-        round_number=request.round,
+        request,
+        pairs=asked,
+        adapters=adapters,
         by=by,
         facts={**_reviewed(store), **({"left_out": left_out} if left_out else {})},
-        build=lambda: (request, asked, adapters),
     )
 
 
@@ -232,15 +231,14 @@ def export(store: Store, *, by: str) -> Run:
         )
     project = store.project()
     request = loop.export_request(project.model, policy, title=f"{store.name}, round {policy.round}")
-    adapters = {policy.sha256: Path(policy.adapter)}
     return create(
         store,
         "export",
-        round_number=policy.round,
+        request,
+        adapters={policy.sha256: Path(policy.adapter)},
         by=by,
         # The adapter alone is written; but of a single file the model card names what reads it.
         needs_model=project.model.source.endswith(".safetensors"),
-        build=lambda: (request, (), adapters),
     )
 
 
@@ -380,16 +378,14 @@ def _relied_on(store: Store) -> bool:
     return store.current_round() is not None or any(round_.accepted for round_ in store.rounds())
 
 
-Parts = tuple[BaseModel, Iterable[TrainingPair], dict[str, Path]]
-
-
 def create(
     store: Store,
     job: Job,
+    request: Request,
     *,
-    round_number: int,
+    pairs: Iterable[TrainingPair] = (),
+    adapters: Mapping[str, Path] | None = None,
     by: str,
-    build: Callable[[], Parts],
     facts: Mapping[str, Any] | None = None,
     each: bool = False,
     needs_model: bool = True,
@@ -404,11 +400,10 @@ def create(
                 raise ValueError(f"Run {run.id} does that already. Wait for it, or stop it in Rounds.")
         if needs_model:
             _require_model(store)
-        request, pairs, adapters = build()
         number = _free_number(store)
-        folder = f"{number:04d}-{getattr(request, 'kind')}"  # noqa: B009
+        folder = f"{number:04d}-{request.kind}"
         RunFolder.create(store.folder / "runs" / folder, request, pairs=pairs, adapters=adapters)
-        return store.record_run(number, job, round_number=round_number, folder=folder, by=by, facts=facts)
+        return store.record_run(number, job, round_number=request.round, folder=folder, by=by, facts=facts)
 
 
 def _require_model(store: Store) -> None:

@@ -60,7 +60,7 @@ def compare(store: Store, match: Match, count: int, *, by: str) -> Run:
         noise_seed=project.settings.noise_seed + COMPARED_FROM + earlier,
         sampling=_few_at_a_time(project.settings),
     )
-    return jobs.create(store, "compare", round_number=match.one, by=by, build=lambda: (request, (), adapters))
+    return jobs.create(store, "compare", request, adapters=adapters, by=by)
 
 
 def take_in_comparisons(store: Store, run: Run, request: CompareRequest) -> None:
@@ -137,7 +137,7 @@ def try_prompt(
     )
     if any(run.job == "try" and run.unfinished and run.by == by for run in store.runs()):
         raise ValueError("Your last prompt is not drawn yet. Wait for it, or stop it first.")
-    return jobs.create(store, "try", round_number=0, by=by, build=lambda: (request, (), adapters), each=True)
+    return jobs.create(store, "try", request, adapters=adapters, by=by, each=True)
 
 
 def checked_prompt(text: str) -> str:

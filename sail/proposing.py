@@ -155,7 +155,7 @@ def save_png(image_HW3: Tensor, path: Path) -> None:
 
 
 def _rank(folder: RunFolder, request: ProposeRequest) -> int:
-    """Rank one pair a prompt over the whole run: draws are weighted by their spread over all prompts."""
+    """Rank self pairs over the whole run: draws are weighted by their spread over all prompts."""
     assert request.scoring is not None
     found = _all_sets(folder, len(request.prompts))
     gains_NK = [load_file(folder.path / one.latents)["gains"] for one in found]

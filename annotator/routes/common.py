@@ -18,6 +18,8 @@ from annotator.rows import Run
 from sail.runfolder import RunFolder
 
 PERSON = r"[\w.@-]{1,64}"
+UNDO_THROUGH = 20
+"""So many of a person's last answers can be taken back."""
 FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
 
 

@@ -9,12 +9,11 @@ from pydantic import Field
 
 from annotator import looks, winrate
 from annotator.projects import OpenProject
-from annotator.routes.common import Body, Id, InProject, Person, Uuid, named
+from annotator.routes.common import UNDO_THROUGH, Body, Id, InProject, Person, Uuid, named
 from annotator.routes.labelling import shown
 from annotator.rows import Answer, Match, Tally
 
 AHEAD = 10
-UNDO_THROUGH = 20
 api = APIRouter()
 
 

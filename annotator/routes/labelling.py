@@ -18,6 +18,7 @@ from annotator import jobs
 from annotator.projects import OpenProject
 from annotator.routes.common import (
     FOR_EVER,
+    UNDO_THROUGH,
     Body,
     Id,
     InProject,
@@ -80,7 +81,7 @@ def next_pairs(body: HoldingBody, project: InProject, who: Person) -> dict[str, 
                 "reasons": past.reasons,
                 "text": past.text,
             }
-            for past in store.last_labels(who, 20)
+            for past in store.last_labels(who, UNDO_THROUGH)
         ],
         "with_others": queue.with_others,
         # Names alone: an id is what a browser is known by.

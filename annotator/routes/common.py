@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -14,7 +14,7 @@ from fastapi import Cookie, Depends, HTTPException, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotator.projects import OpenProject, Projects
-from annotator.rows import Run
+from annotator.rows import Answer, Review, Run
 from sail.runfolder import RunFolder
 
 PERSON = r"[\w.@-]{1,64}"
@@ -53,9 +53,18 @@ Person = Annotated[str, Depends(person)]
 
 def named(person: str | None, names: Mapping[str, str], *, to: str | None = None) -> str | None:
     """What a person is called on the page of `to`: never their id, which is what a browser is known by."""
-    if person is None or person == to:
-        return None if person is None else "you"
-    return names.get(person, "somebody without a name")
+    if person is None:
+        return None
+    return "you" if person == to else names.get(person, "somebody without a name")
+
+
+def receipt(answers: Sequence[Answer | Review], refusals: Sequence[str | None]) -> dict[str, Any]:
+    """What a page need not send again: answers that are on disk, and those that were refused, with why."""
+    outcomes = list(zip(answers, refusals, strict=True))
+    return {
+        "acknowledged": [one.uuid for one, why in outcomes if why is None],
+        "refused": {one.uuid: why for one, why in outcomes if why is not None},
+    }
 
 
 def image_url(project: OpenProject, uid: str) -> str:

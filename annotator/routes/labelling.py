@@ -26,6 +26,7 @@ from annotator.routes.common import (
     Uuid,
     image_url,
     label_counts,
+    receipt,
 )
 from annotator.rows import Answer, Order, Reason, ShownPair
 from sail.records import LabelValue
@@ -145,8 +146,7 @@ def record_labels(body: AnswersBody, project: InProject, who: Person) -> dict[st
     answers = [Answer(**answer.model_dump()) for answer in body.answers]
     refusals = project.store.record_answers(answers, by=who)
     return {
-        "acknowledged": [answer.uuid for answer, why in zip(answers, refusals, strict=True) if why is None],
-        "refused": {answer.uuid: why for answer, why in zip(answers, refusals, strict=True) if why},
+        **receipt(answers, refusals),
         "usual_ms": project.store.usual_label_ms(who),
         "labels": label_counts(project),
     }

@@ -98,11 +98,16 @@ def propose_request(store: Store) -> ProposeRequest:
 
 def _beta_of(store: Store, policy: Round) -> float:
     """That it was trained with; where its folder is gone, as is then said elsewhere, that of the settings."""
+    asked = request_of(store, store.run_of(policy)) or store.project().settings
+    return float(asked.loss.beta)
+
+
+def request_of(store: Store, run: Run) -> Any:
+    """What a run was asked to do; None where its folder is gone or says nothing that is understood."""
     try:
-        beta: float = RunFolder(store.run_folder(store.run_of(policy))).request(extra="ignore").loss.beta
+        return RunFolder(store.run_folder(run)).request(extra="ignore")
     except ValueError:
-        return store.project().settings.loss.beta
-    return beta
+        return None
 
 
 def doubted_pairs(store: Store, person: str) -> list[str]:
@@ -252,17 +257,12 @@ def proposal(store: Store) -> Run | None:
     number, policy = next_round(store), store.current_round()
     ready = [run for run in store.runs() if (run.job, run.round, run.what) == ("propose", number, "done")]
     # A person may have gone back to another round since: nobody learns from a judge that is not current.
-    own = [run for run in ready if policy and _judge(store, run) == policy.sha256]
+    own = [run for run in ready if policy and _is_judged_by(policy, request_of(store, run))]
     return own[-1] if own else None
 
 
-def _judge(store: Store, run: Run) -> str | None:
-    """sha256 of the adapter that drew and judged; None where the run's folder is gone."""
-    try:
-        adapter: str | None = RunFolder(store.run_folder(run)).request(extra="ignore").adapter
-    except ValueError:
-        return None
-    return adapter
+def _is_judged_by(policy: Round, request: ProposeRequest | None) -> bool:
+    return request is not None and request.adapter == policy.sha256
 
 
 def training_pairs(store: Store) -> list[TrainingPair]:

@@ -13,9 +13,9 @@ from urllib.parse import quote
 from fastapi import Cookie, Depends, HTTPException, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from annotator import jobs
 from annotator.projects import OpenProject, Projects
 from annotator.rows import Answer, Review, Run
-from sail.runfolder import RunFolder
 
 PERSON = r"[\w.@-]{1,64}"
 UNDO_THROUGH = 20
@@ -85,10 +85,9 @@ def label_counts(project: OpenProject) -> dict[str, int]:
 
 
 def _pairs_coming(project: OpenProject, run: Run) -> int:
-    try:
-        request = RunFolder(project.store.run_folder(run)).request(extra="ignore")
-    except ValueError:
-        # Its folder is gone: the run ends when its turn comes, and says so.
+    request = jobs.request_of(project.store, run)
+    if request is None:
+        # The run ends when its turn comes, and says so.
         return 0
     left = len(request.prompts) - len(project.store.taken_in(run))
     return int(left * (request.pairs_to_show or request.num_candidates // 2))

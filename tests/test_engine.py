@@ -141,9 +141,10 @@ def test_our_sampler_draws_what_the_plain_pipeline_draws(tmp_path, prediction_ty
     ours = drawn_latents(policy, ("a red fox",), per_prompt=2, sampling=sampling)
     pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
-    from sail.sampling import generator_of
+    from sail.sampling import generator_of_image
 
-    noise = torch.stack([torch.randn(4, 8, 8, generator=generator_of(0, "a red fox", i)) for i in range(2)])
+    generators = [generator_of_image(0, "a red fox", index) for index in range(2)]
+    noise = torch.stack([torch.randn(4, 8, 8, generator=generator) for generator in generators])
     theirs = pipeline(
         ["a red fox"] * 2, num_inference_steps=5, guidance_scale=4.0, latents=noise, output_type="latent"
     ).images

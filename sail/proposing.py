@@ -16,7 +16,7 @@ from tqdm import tqdm
 from sail import backbones, distributed, judged
 from sail.config import Config, ModelRef, ProposeRequest, Sampling
 from sail.pairing import most_different, ranked_self_pairs
-from sail.policy import Part, Policy
+from sail.policy import Part, Policy, policy_of
 from sail.records import Candidate, CandidateSet
 from sail.reward import both_errors, draw_weights, implicit_reward, margin_with_error
 from sail.runfolder import (
@@ -46,8 +46,7 @@ def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> d
     Prompts that were finished before are kept. Returns what result.json says.
     """
     began = time.monotonic()
-    with distributed.together():
-        policy = Policy(backbones.load(request.model, told=progress.download))
+    policy = policy_of(request.model, progress)
     if request.adapter:
         policy.load("policy", folder.adapter_input(request.adapter))
     if request.reference_adapter:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sail import backbones, distributed
+from sail import distributed
 from sail.backbones.base import Conditioning, take
 from sail.batches import Batch, Batches, PairData, load_pairs, with_judged_draws
 from sail.config import TrainRequest
@@ -25,7 +25,7 @@ from sail.cost import ties_in_a_step
 from sail.loss import PairLoss, denoising_error, diffusion_dpo, safe_share
 from sail.memory import Fit, MemoryFit
 from sail.monitors import Looks, base_looks, judged_pairs, measure
-from sail.policy import Part, Policy
+from sail.policy import Part, Policy, policy_of
 from sail.proposing import decoded, save_png
 from sail.records import JudgedPair
 from sail.runfolder import Progress, RunFolder, Stopped, publish, publish_json, publish_lines
@@ -43,8 +43,7 @@ class Diverged(ValueError):
 def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[str, object]:
     """Optimise, save the adapter, measure it and apply the gate. Returns what result.json says."""
     began = time.monotonic()
-    with distributed.together():
-        policy = Policy(backbones.load(request.model, told=progress.download))
+    policy = policy_of(request.model, progress)
     reference = _place_adapters(folder, request, policy)
     begun = policy.state()
     data = with_judged_draws(

@@ -16,7 +16,7 @@ from sail.batches import load_pairs
 from sail.comparing import compare
 from sail.config import CompareRequest, EvaluateRequest, ExportRequest, ProposeRequest, TrainRequest
 from sail.export import export
-from sail.monitors import base_looks, measure
+from sail.monitors import base_appearance, measure
 from sail.policy import policy_of
 from sail.proposing import propose
 from sail.runfolder import Lost, Progress, RunFolder, Stopped
@@ -35,7 +35,7 @@ def evaluate(folder: RunFolder, request: EvaluateRequest, progress: Progress) ->
     measured = measure(
         policy,
         data.human,
-        base=base_looks(policy, request.monitoring, request.sampling, progress),
+        base=base_appearance(policy, request.monitoring, request.sampling, progress),
         beta=request.beta,
         scoring=request.scoring,
         sampling=request.sampling,

@@ -32,7 +32,7 @@ from sail.config import (
     Scoring,
     TrainRequest,
 )
-from sail.monitors import looks
+from sail.monitors import appearance
 from sail.policy import Policy
 from sail.records import LatentsRef, TrainingPair
 from sail.reward import gains
@@ -622,12 +622,12 @@ def test_base_is_drawn_before_it_is_trained_and_no_more_after_a_stop(
 ):
     drawn = []
 
-    def looks_of(policy, part, *rest):
+    def appearance_of(policy, part, *rest):
         drawn.append((part, len(folder.metrics())))
         return plain(policy, part, *rest)
 
-    plain = monitors.looks_of
-    monkeypatch.setattr(monitors, "looks_of", looks_of)
+    plain = monitors.appearance_of
+    monkeypatch.setattr(monitors, "appearance_of", appearance_of)
     folder = RunFolder.create(tmp_path / "run", trained.request(), pairs=human_pairs(proposed))
     with pytest.raises(Stopped):
         stop_at_first_step(folder)
@@ -889,10 +889,10 @@ def test_a_mirrored_round_asks_the_reference_about_every_pair_whatever_the_judge
 
 def test_diversity_is_zero_for_equal_images_and_saturation_zero_for_grey_ones():
     grey = torch.full((2, 8, 8, 3), 128, dtype=torch.uint8)
-    assert looks([grey]).diversity == 0 and looks([grey]).saturation == 0
+    assert appearance([grey]).diversity == 0 and appearance([grey]).saturation == 0
     red, black = torch.zeros(1, 8, 8, 3, dtype=torch.uint8), torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
     red[..., 0] = 255
-    both = looks([torch.cat([red, black])])
+    both = appearance([torch.cat([red, black])])
     assert both.diversity == pytest.approx((1 / 3) ** 0.5) and both.saturation == pytest.approx(0.5)
 
 

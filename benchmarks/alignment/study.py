@@ -267,9 +267,9 @@ class Study:
             noise_seed=7_000_000 + self._repeat,
             sampling=settings.sampling,
         )
-        latents = torch.cat([one.latents_NCHW for one in drawn]).to(policy.backbone.device)
-        decoded = torch.cat([policy.backbone.decode(part) for part in latents.split(settings.sampling.chunk)])
-        return [Image.fromarray(image_HW3.numpy()) for image_HW3 in decoded]
+        latents_NCHW = torch.cat([one.latents_NCHW for one in drawn])
+        images_NHW3 = decoded(policy, latents_NCHW, settings.sampling.chunk)
+        return [Image.fromarray(image_HW3.numpy()) for image_HW3 in images_NHW3]
 
     def _base_images(self, settings: LoopSettings) -> list[Image.Image]:
         """What the base model draws, the same for every method and taste."""

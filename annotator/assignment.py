@@ -39,13 +39,11 @@ class Assignments:
         self,
         store: Store,
         *,
-        lease_s: float = LEASE_S,
         pairs_per_person: int = PAIRS_PER_PERSON,
         clock: Callable[[], float] = time.monotonic,
         chance: Random | None = None,
     ) -> None:
         self._store = store
-        self._lease_s = lease_s
         self._pairs_per_person = pairs_per_person
         self._clock = clock
         self._chance = chance or SystemRandom()
@@ -73,7 +71,7 @@ class Assignments:
                         break
             kept = [*had[: self._pairs_per_person], *chosen]
             self._release(person)
-            self._leases.update(dict.fromkeys(kept, (person, self._clock() + self._lease_s)))
+            self._leases.update(dict.fromkeys(kept, (person, self._clock() + LEASE_S)))
         taken = {pair: holder for pair, holder in others.items() if pair in asked and not asked[pair].judged}
         return Queue(
             pairs=self._store.show_pairs(kept, to=person, chosen=chosen),

@@ -83,7 +83,7 @@ def pace_of(folder: RunFolder) -> float | None:
             self_pairs=result["self_pairs"],
             tie_pairs=result.get("tie_pairs", 0),
             distilled=distilled,
-            looks=result.get("looks", 1),
+            times_drawn=result.get("looks", 1),
         )
     else:
         evaluations = cost.evaluations_to_propose(request, distilled=distilled)

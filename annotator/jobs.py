@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel
 
 from annotator.faults import FieldError
 from annotator.rows import Job, Run
 from annotator.store import Store
 from sail import mixup
 from sail import rounds as loop
-from sail.config import LoopSettings, ProposeRequest, TrainRequest
+from sail.config import LoopSettings, ProposeRequest, Request, TrainRequest
 from sail.mixup import MixupPlan
 from sail.records import TrainingPair
 from sail.rounds import NextStep, Round
@@ -70,7 +68,7 @@ def draw(store: Store, count: int, *, by: str) -> Run:
             ),
         }
     )
-    return create(store, "draw", round_number=0, by=by, build=lambda: (request, (), {}))
+    return create(store, "draw", request, by=by)
 
 
 def propose(store: Store, *, by: str) -> Run:
@@ -78,7 +76,7 @@ def propose(store: Store, *, by: str) -> Run:
     request = propose_request(store)
     named = {request.adapter, request.reference_adapter}
     adapters = {round_.sha256: Path(round_.adapter) for round_ in store.rounds() if round_.sha256 in named}
-    return create(store, "propose", round_number=request.round, by=by, build=lambda: (request, (), adapters))
+    return create(store, "propose", request, adapters=adapters, by=by)
 
 
 def propose_request(store: Store) -> ProposeRequest:
@@ -100,11 +98,16 @@ def propose_request(store: Store) -> ProposeRequest:
 
 def _beta_of(store: Store, policy: Round) -> float:
     """That it was trained with; where its folder is gone, as is then said elsewhere, that of the settings."""
+    asked = request_of(store, store.run_of(policy)) or store.project().settings
+    return float(asked.loss.beta)
+
+
+def request_of(store: Store, run: Run) -> Any:
+    """What a run was asked to do; None where its folder is gone or says nothing that is understood."""
     try:
-        beta: float = RunFolder(store.run_folder(store.run_of(policy))).request(extra="ignore").loss.beta
+        return RunFolder(store.run_folder(run)).request(extra="ignore")
     except ValueError:
-        return store.project().settings.loss.beta
-    return beta
+        return None
 
 
 def doubted_pairs(store: Store, person: str) -> list[str]:
@@ -161,10 +164,11 @@ def train(store: Store, *, self_fraction: float | None = None, by: str) -> Run:
     return create(
         store,
         "train",
-        round_number=request.round,
+        request,
+        pairs=asked,
+        adapters=adapters,
         by=by,
         facts={**_reviewed(store), **({"left_out": left_out} if left_out else {})},
-        build=lambda: (request, asked, adapters),
     )
 
 
@@ -232,15 +236,14 @@ def export(store: Store, *, by: str) -> Run:
         )
     project = store.project()
     request = loop.export_request(project.model, policy, title=f"{store.name}, round {policy.round}")
-    adapters = {policy.sha256: Path(policy.adapter)}
     return create(
         store,
         "export",
-        round_number=policy.round,
+        request,
+        adapters={policy.sha256: Path(policy.adapter)},
         by=by,
         # The adapter alone is written; but of a single file the model card names what reads it.
         needs_model=project.model.source.endswith(".safetensors"),
-        build=lambda: (request, (), adapters),
     )
 
 
@@ -254,17 +257,12 @@ def proposal(store: Store) -> Run | None:
     number, policy = next_round(store), store.current_round()
     ready = [run for run in store.runs() if (run.job, run.round, run.what) == ("propose", number, "done")]
     # A person may have gone back to another round since: nobody learns from a judge that is not current.
-    own = [run for run in ready if policy and _judge(store, run) == policy.sha256]
+    own = [run for run in ready if policy and _is_judged_by(policy, request_of(store, run))]
     return own[-1] if own else None
 
 
-def _judge(store: Store, run: Run) -> str | None:
-    """sha256 of the adapter that drew and judged; None where the run's folder is gone."""
-    try:
-        adapter: str | None = RunFolder(store.run_folder(run)).request(extra="ignore").adapter
-    except ValueError:
-        return None
-    return adapter
+def _is_judged_by(policy: Round, request: ProposeRequest | None) -> bool:
+    return request is not None and request.adapter == policy.sha256
 
 
 def training_pairs(store: Store) -> list[TrainingPair]:
@@ -380,16 +378,14 @@ def _relied_on(store: Store) -> bool:
     return store.current_round() is not None or any(round_.accepted for round_ in store.rounds())
 
 
-Parts = tuple[BaseModel, Iterable[TrainingPair], dict[str, Path]]
-
-
 def create(
     store: Store,
     job: Job,
+    request: Request,
     *,
-    round_number: int,
+    pairs: Iterable[TrainingPair] = (),
+    adapters: Mapping[str, Path] | None = None,
     by: str,
-    build: Callable[[], Parts],
     facts: Mapping[str, Any] | None = None,
     each: bool = False,
     needs_model: bool = True,
@@ -404,11 +400,10 @@ def create(
                 raise ValueError(f"Run {run.id} does that already. Wait for it, or stop it in Rounds.")
         if needs_model:
             _require_model(store)
-        request, pairs, adapters = build()
         number = _free_number(store)
-        folder = f"{number:04d}-{getattr(request, 'kind')}"  # noqa: B009
+        folder = f"{number:04d}-{request.kind}"
         RunFolder.create(store.folder / "runs" / folder, request, pairs=pairs, adapters=adapters)
-        return store.record_run(number, job, round_number=round_number, folder=folder, by=by, facts=facts)
+        return store.record_run(number, job, round_number=request.round, folder=folder, by=by, facts=facts)
 
 
 def _require_model(store: Store) -> None:

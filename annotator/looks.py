@@ -15,7 +15,6 @@ from annotator.store import Store
 from sail import rounds as loop
 from sail.config import MAX_PROMPT_CHARS, CompareRequest, Look, LoopSettings, Sampling
 from sail.rounds import Round
-from sail.runfolder import RunFolder
 
 PLANNED = 20
 """Comparisons that are drawn at once, unless a person says otherwise."""
@@ -60,7 +59,7 @@ def compare(store: Store, match: Match, count: int, *, by: str) -> Run:
         noise_seed=project.settings.noise_seed + COMPARED_FROM + earlier,
         sampling=_few_at_a_time(project.settings),
     )
-    return jobs.create(store, "compare", round_number=match.one, by=by, build=lambda: (request, (), adapters))
+    return jobs.create(store, "compare", request, adapters=adapters, by=by)
 
 
 def take_in_comparisons(store: Store, run: Run, request: CompareRequest) -> None:
@@ -72,7 +71,7 @@ def runs_of(store: Store, match: Match) -> list[Run]:
     """The runs that draw for a match, oldest first; those whose folder is gone are left out."""
     found = []
     for run in store.runs():
-        request = _request(store, run) if run.job == "compare" and run.round == match.one else None
+        request = jobs.request_of(store, run) if run.job == "compare" and run.round == match.one else None
         if request and _match_of(store, request) == match:
             found.append(run)
     return found
@@ -82,7 +81,7 @@ def planned(store: Store, match: Match) -> int:
     """Comparisons that are there, and those that the newest run has still to draw, stopped or not."""
     coming = 0
     for run in runs_of(store, match)[-1:]:
-        request = _request(store, run) if run.what != "done" else None
+        request = jobs.request_of(store, run) if run.what != "done" else None
         if request:
             coming = (len(request.prompts) - len(store.taken_in(run))) * request.per_prompt
     return store.comparisons_drawn(match) + coming
@@ -137,7 +136,7 @@ def try_prompt(
     )
     if any(run.job == "try" and run.unfinished and run.by == by for run in store.runs()):
         raise ValueError("Your last prompt is not drawn yet. Wait for it, or stop it first.")
-    return jobs.create(store, "try", round_number=0, by=by, build=lambda: (request, (), adapters), each=True)
+    return jobs.create(store, "try", request, adapters=adapters, by=by, each=True)
 
 
 def checked_prompt(text: str) -> str:
@@ -158,7 +157,7 @@ def tries(store: Store) -> list[Try]:
     numbers = {trained.sha256: trained.round for trained in store.rounds()}
     found: list[Try] = []
     for run in reversed([run for run in store.runs() if run.job == "try"]):
-        request = _request(store, run)
+        request = jobs.request_of(store, run)
         if request is None:
             continue
         images, per_look = store.images_of(run), request.per_prompt
@@ -199,11 +198,3 @@ def _round(store: Store, number: int | None) -> Round | None:
 def _few_at_a_time(settings: LoopSettings) -> Sampling:
     """A person waits for the first images, so few are drawn at a time."""
     return settings.sampling.model_copy(update={"chunk": min(settings.sampling.chunk, jobs.DRAW_CHUNK)})
-
-
-def _request(store: Store, run: Run) -> CompareRequest | None:
-    try:
-        request = RunFolder(store.run_folder(run)).request(extra="ignore")
-    except ValueError:
-        return None
-    return request if isinstance(request, CompareRequest) else None

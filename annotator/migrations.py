@@ -11,8 +11,6 @@ from sqlite_utils.db import Table
 
 project = Migrations("annotator")
 
-APPEND_ONLY = ("events", "labels", "reviews", "run_events")
-
 
 def is_foreign(db: Database) -> bool:
     """Whether there is something in it, and not of our making. Changes nothing."""
@@ -27,6 +25,14 @@ def is_newer(db: Database) -> bool:
 
 def _table(db: Database, name: str) -> Table:
     return db.table(name, strict=True)
+
+
+def _append_only(db: Database, table: str) -> None:
+    for verb in ("update", "delete"):
+        db.execute(
+            f"create trigger {table}_no_{verb} before {verb} on {table} "
+            f"begin select raise(abort, '{table} is append-only'); end"
+        )
 
 
 @project()
@@ -151,12 +157,8 @@ def m005_views(db: Database) -> None:
         """,
     )
     db.table("labels").create_index(["undoes"])
-    for table in APPEND_ONLY:
-        for verb in ("update", "delete"):
-            db.execute(
-                f"create trigger {table}_no_{verb} before {verb} on {table} "
-                f"begin select raise(abort, '{table} is append-only'); end"
-            )
+    for table in ("events", "labels", "reviews", "run_events"):
+        _append_only(db, table)
 
 
 @project()
@@ -182,11 +184,7 @@ def m006_review_by_exception(db: Database) -> None:
         """,
         replace=True,
     )
-    for verb in ("update", "delete"):
-        db.execute(
-            f"create trigger bulk_reviews_no_{verb} before {verb} on bulk_reviews "
-            f"begin select raise(abort, 'bulk_reviews is append-only'); end"
-        )
+    _append_only(db, "bulk_reviews")
 
 
 @project()
@@ -235,11 +233,7 @@ def m008_comparisons(db: Database) -> None:
         ) where newest = 1
         """,
     )
-    for verb in ("update", "delete"):
-        db.execute(
-            f"create trigger comparison_answers_no_{verb} before {verb} on comparison_answers "
-            "begin select raise(abort, 'comparison_answers is append-only'); end"
-        )
+    _append_only(db, "comparison_answers")
 
 
 @project()
@@ -251,9 +245,5 @@ def m009_label_reasons(db: Database) -> None:
         not_null={"uuid", "label", "person", "reasons", "text", "at"},
         foreign_keys=[("label", "labels", "uuid")],
     ).create_index(["uuid"], unique=True).create_index(["label"])
-    for verb in ("update", "delete"):
-        db.execute(
-            f"create trigger reasons_no_{verb} before {verb} on reasons "
-            "begin select raise(abort, 'reasons is append-only'); end"
-        )
+    _append_only(db, "reasons")
     _table(db, "assignments").add_column("chosen", str)

@@ -60,7 +60,6 @@ class ShownPair:
     """A pair as one person sees it; images by their opaque ids."""
 
     id: str
-    ordinal: int
     prompt: str
     left: str
     right: str
@@ -116,7 +115,6 @@ class PastLabel:
 
     uuid: str
     value: LabelValue
-    elapsed_ms: int
     pair: ShownPair
     reasons: tuple[Reason, ...] = ()
     text: str = ""
@@ -158,7 +156,6 @@ class ReviewPair:
     """A self pair with what the last person to look at it decided."""
 
     id: str
-    round: int
     prompt: str
     winner: str
     loser: str

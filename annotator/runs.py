@@ -295,7 +295,9 @@ class Runner:
             if run.unfinished or run.what == "done":
                 state = "done" if run.what == "done" else "waiting or running already"
                 raise ValueError(f"Run {number} is {state}, so there is nothing to resume.")
-            if any(other.unfinished and other.job == run.job for other in store.runs()):
+            others = [other for other in store.runs() if other.unfinished and other.job == run.job]
+            # As where a run is asked for: of tries everybody has one.
+            if any(run.job != "try" or other.by == run.by for other in others):
                 raise ValueError("Another run does the same. Wait for it, or stop it first.")
             if run.job in ("propose", "train") and any(r.round >= run.round for r in store.rounds()):
                 raise ValueError(f"Round {run.round} is trained already. Start the next one instead.")

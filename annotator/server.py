@@ -29,10 +29,12 @@ GRADIO_ROUTES = (
     "/gradio_api/startup-events", "/gradio_api/heartbeat/",
 )  # fmt: skip
 OWN_ROUTES = ("/api/", "/ui/")
+HOSTS = ("127.0.0.1", "localhost")
+"""The names that it answers to."""
 
 
-def build(projects: Projects, *, hosts: tuple[str, ...] = ("127.0.0.1", "localhost")) -> FastAPI:
-    """The whole app. `hosts` are the names it answers to."""
+def build(projects: Projects) -> FastAPI:
+    """The whole app."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.state.projects = projects
     app.include_router(routes.api)
@@ -41,7 +43,7 @@ def build(projects: Projects, *, hosts: tuple[str, ...] = ("127.0.0.1", "localho
     # With a CORS policy on the parent, Gradio adds none of its own: no origin but ours is let in.
     app.add_middleware(CORSMiddleware, allow_origins=())
     app.add_middleware(Guard, routes=OWN_ROUTES + GRADIO_ROUTES, max_body_bytes=MAX_BODY_BYTES)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False)
     mount_page(app, projects)
     return app
 

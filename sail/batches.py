@@ -17,6 +17,7 @@ from torch import Tensor
 from sail.backbones.base import Backbone, Conditioning, join, take
 from sail.config import Optimisation, TrainRequest
 from sail.cost import MAX_LEARNED_JUDGED, ties_in_a_step
+from sail.distributed import generator_of
 from sail.judged import BothErrors, JudgedDraws, judged_draws
 from sail.loss import stratified_timesteps
 from sail.mixup import Mixer
@@ -303,7 +304,7 @@ class Batches:
 
     def _new(self, what: str, step: int, count: int) -> tuple[Tensor, Tensor, list[bool]]:
         """Timestep, noise and whether to leave out the prompt, new for every step."""
-        generator = self._generator(f"{what}\n{{}}\n{step}")
+        generator = generator_of(f"{what}\n{self._config.noise_seed}\n{step}")
         steps = self._backbone.num_train_timesteps
         drawn_P = stratified_timesteps(count, steps, generator, self._config.timesteps)
         noise_P = torch.randn((count, *self._shape), generator=generator)
@@ -312,11 +313,8 @@ class Batches:
 
     def _order(self, pair: int, count: int) -> list[int]:
         """In which a pair's draws are learned from: they are in the order of their timesteps."""
-        return torch.randperm(count, generator=self._generator(f"order\n{{}}\n{pair}")).tolist()
-
-    def _generator(self, name: str) -> torch.Generator:
-        digest = hashlib.sha256(name.format(self._config.noise_seed).encode()).digest()
-        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        generator = generator_of(f"order\n{self._config.noise_seed}\n{pair}")
+        return torch.randperm(count, generator=generator).tolist()
 
 
 def _passes(pairs: int, noise_seed: int) -> Mixer | None:

@@ -6,9 +6,9 @@ import time
 
 import torch
 
-from sail import backbones, distributed
+from sail import distributed
 from sail.config import CompareRequest
-from sail.policy import Policy
+from sail.policy import policy_of
 from sail.proposing import decoded, publish_candidates
 from sail.runfolder import Progress, RunFolder
 from sail.sampling import done_or_of_others, draw
@@ -20,8 +20,7 @@ def compare(folder: RunFolder, request: CompareRequest, progress: Progress) -> d
     Prompts that were finished before are kept. Returns what result.json says.
     """
     began = time.monotonic()
-    with distributed.together():
-        policy = Policy(backbones.load(request.model, told=progress.download))
+    policy = policy_of(request.model, progress)
     for sha256 in dict.fromkeys(look.adapter for look in request.looks if look.adapter):
         policy.load(sha256, folder.adapter_input(sha256))
 

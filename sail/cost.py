@@ -52,18 +52,18 @@ def evaluations_to_train(
     self_pairs: int,
     tie_pairs: int = 0,
     distilled: bool = False,
-    looks: int = 1,
+    times_drawn: int = 1,
 ) -> int:
     """Learning, then judging `judged_pairs` human pairs, monitor images and previews.
 
-    `looks`: how often the policy's monitor images are drawn; more than once where the gate refuses them.
+    `times_drawn`: how often the policy's monitor images are; more than once where the gate refuses them.
     """
     config, monitoring = request.optimisation, request.monitoring
     judging = judged_pairs * 2 * 2 * request.scoring.draws
     previews = (1 + -(-config.steps // request.checkpoint_every)) * min(
         monitoring.preview_prompts, len(monitoring.prompts)
     )
-    monitored = (1 + looks) * len(monitoring.prompts) * monitoring.per_prompt
+    monitored = (1 + times_drawn) * len(monitoring.prompts) * monitoring.per_prompt
     drawing = (monitored + previews) * evaluations_to_draw(request.sampling, distilled=distilled)
     learning = evaluations_to_learn(
         request, human_pairs=human_pairs, self_pairs=self_pairs, tie_pairs=tie_pairs, distilled=distilled

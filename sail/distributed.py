@@ -1,13 +1,14 @@
-"""The processes of one run: which one this is, its share of the work, sums over all. Knows no model.
+"""The processes of one run: which one this is, its share of the work, sums over all, chance alike in all.
 
-Several are started by torchrun, whose environment accelerate reads; the one with rank 0 is the main process
-and alone writes records. Alone, a process gets back from every function here what it gave. What is marked
-*together* is called by all processes in the same order: each waits there for the others.
+Knows no model. Several are started by torchrun, whose environment accelerate reads; the one with rank 0 is
+the main process and alone writes records. Alone, a process gets back from every function here what it gave.
+What is marked *together* is called by all processes in the same order: each waits there for the others.
 """
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import signal
 import sys
@@ -79,6 +80,12 @@ def share(items: Sequence[T]) -> Sequence[T]:
 def span(count: int) -> tuple[int, int]:
     """First and last + 1 of this process's part of `count`: together the parts are all, in order."""
     return count * rank() // world_size(), count * (rank() + 1) // world_size()
+
+
+def generator_of(name: str) -> torch.Generator:
+    """A generator that hangs on a name alone: whichever process asks, and whenever, draws the same."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def from_main(make: Callable[[], T]) -> T:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from sail import distributed
 from sail import rounds as loop_rounds
-from sail.annotate import Annotator, ShownPair, program
+from sail.annotate import Annotator, ShownPair
 from sail.config import Config, LoopSettings, ModelRef, Prompt
 from sail.records import CandidateSet, LabelValue, LatentsRef, SelfPair, TrainingPair
 from sail.rounds import Round
@@ -168,10 +168,8 @@ class Loop:
 
     def run(self, annotator: str, *, rounds: int) -> dict[str, Any]:
         """Seed round and `rounds` self-annotated ones. Returns what result.json says."""
-        program(annotator)  # Before minutes of drawing, not after.
-        return self.run_on(
-            self._labelled(self._rounds.draw_seed(self._request.seed_pairs), annotator), rounds=rounds
-        )
+        drawn = self._rounds.draw_seed(self._request.seed_pairs)
+        return self.run_on(self._labelled(drawn, annotator), rounds=rounds)
 
     def run_on(self, pairs: list[TrainingPair], *, rounds: int) -> dict[str, Any]:
         """The same from seed pairs that are there already."""

@@ -97,10 +97,6 @@ class Mixer:
         """Passes over its side that were done before the n-th pair: how often that pair was drawn already."""
         return self._place(n)[1]
 
-    def batch(self, step: int, batch_pairs: int) -> list[tuple[Source, int]]:
-        """The pairs of one optimiser step, counted from 0."""
-        return [self.draw(n) for n in range(step * batch_pairs, (step + 1) * batch_pairs)]
-
     def _place(self, n: int) -> tuple[Source, int, int]:
         """Side, pass over it, and position within the pass."""
         before = self_draws_among(n, self._fraction)

@@ -79,7 +79,7 @@ def agreement(judged: Sequence[JudgedPair]) -> Interval:
 
 
 @dataclass(frozen=True)
-class Looks:
+class Appearance:
     """What a set of images looks like, all prompts together."""
 
     diversity: float
@@ -88,12 +88,12 @@ class Looks:
     """Mean of (largest - smallest colour channel), 0 to 1."""
 
 
-def looks(images_of_prompts: Sequence[Tensor]) -> Looks:
+def appearance(images_of_prompts: Sequence[Tensor]) -> Appearance:
     """`images_of_prompts`: for each prompt uint8 N H W 3."""
-    return _mean([look(images_NHW3) for images_NHW3 in images_of_prompts])
+    return _mean([_of_prompt(images_NHW3) for images_NHW3 in images_of_prompts])
 
 
-def look(images_NHW3: Tensor) -> Tensor:
+def _of_prompt(images_NHW3: Tensor) -> Tensor:
     """Diversity and saturation of one prompt's images: (2,)."""
     unit = images_NHW3.float() / 255
     squared_NN = (unit[:, None] - unit[None]).pow(2).mean((2, 3, 4))
@@ -102,14 +102,14 @@ def look(images_NHW3: Tensor) -> Tensor:
     return torch.stack([distance, (unit.amax(-1) - unit.amin(-1)).mean()])
 
 
-def _mean(of_prompts: Sequence[Tensor]) -> Looks:
+def _mean(of_prompts: Sequence[Tensor]) -> Appearance:
     diversity, saturation = torch.stack(list(of_prompts)).mean(0).tolist()
-    return Looks(diversity, saturation)
+    return Appearance(diversity, saturation)
 
 
-def looks_of(
+def appearance_of(
     policy: Policy, part: Part, monitoring: Monitoring, sampling: Sampling, progress: Progress
-) -> Looks:
+) -> Appearance:
     """Of images of the monitored prompts drawn as `part`, on the same noise seeds for every part."""
     prompts, per_prompt = monitoring.prompts, monitoring.per_prompt
     skip = done_or_of_others(len(prompts), per_prompt, sampling)
@@ -125,7 +125,7 @@ def looks_of(
             skip=skip,
         ):
             images_NHW3 = decoded(policy, drawn.latents_NCHW, sampling.chunk)
-            found[drawn.prompt_index] = look(images_NHW3)
+            found[drawn.prompt_index] = _of_prompt(images_NHW3)
             progress.advance()
             progress.stop_if_asked()
     of_prompts = _in_order(found)
@@ -135,7 +135,7 @@ def looks_of(
 
 @dataclass(frozen=True)
 class Beside:
-    """A policy's looks as multiples of the base model's; None where nothing was drawn, or base has none."""
+    """A policy's appearance as multiples of base's; None where nothing was drawn, or base has none."""
 
     diversity_ratio: float | None = None
     saturation_ratio: float | None = None
@@ -151,7 +151,7 @@ class Measured:
     """Share of the way of its training that the policy was left at."""
     cut_because: list[str] = field(default_factory=list)
     """What the gate said of the whole way, where only a part is kept."""
-    looks: int = 0
+    times_drawn: int = 0
     """How often the policy's images were drawn for that."""
     human_margin: float | None = None
     """Of the pairs that it learned from, in nats at a beta of 1."""
@@ -180,18 +180,18 @@ class Measured:
         }
 
 
-def base_looks(
+def base_appearance(
     policy: Policy, monitoring: Monitoring, sampling: Sampling, progress: Progress
-) -> Looks | None:
-    """What a policy's looks are held against; None where none are asked for."""
-    return looks_of(policy, "base", monitoring, sampling, progress) if monitoring.prompts else None
+) -> Appearance | None:
+    """What a policy's is held against; None where no images are asked for."""
+    return appearance_of(policy, "base", monitoring, sampling, progress) if monitoring.prompts else None
 
 
 def measure(
     policy: Policy,
     pairs: Sequence[HumanPair],
     *,
-    base: Looks | None,
+    base: Appearance | None,
     beta: float,
     scoring: Scoring,
     sampling: Sampling,
@@ -199,33 +199,33 @@ def measure(
     progress: Progress,
     begun: Weights | None = None,
 ) -> Measured:
-    """Looks beside those of `base`, on the same noise seeds, then the judge on human pairs.
+    """Appearance beside `base`'s, on the same noise seeds, then the judge on human pairs.
 
     `begun` is what the policy was before the training that is measured. Where the gate refuses the images,
     the policy is put at the largest part of the way from there that it accepts, and is the judge as that.
     """
-    kept, found, cut_because, looks = 1.0, Beside(), list[str](), 0
+    kept, found, cut_because, times_drawn = 1.0, Beside(), list[str](), 0
     if base is not None:
 
-        def look_beside() -> Beside:
-            own = looks_of(policy, "policy", monitoring, sampling, progress)
+        def beside_base() -> Beside:
+            own = appearance_of(policy, "policy", monitoring, sampling, progress)
             ratios = _ratio(own.diversity, base.diversity), _ratio(own.saturation, base.saturation)
             return Beside(*ratios)
 
-        found, looks = look_beside(), 1
+        found, times_drawn = beside_base(), 1
         refused = spoiled_because(found, monitoring)
         if refused and begun is not None:
-            looks += monitoring.halvings
-            part = _largest_accepted_part(policy, begun, monitoring, look_beside)
+            times_drawn += monitoring.halvings
+            part = _largest_accepted_part(policy, begun, monitoring, beside_base)
             if part is not None:
                 (kept, found), cut_because = part, refused
     judged = judged_pairs(policy, pairs, scoring, beta=beta, progress=progress)
     margin = human_margin(judged)
-    return Measured(judged, found, kept, cut_because, looks, None if margin is None else margin / beta)
+    return Measured(judged, found, kept, cut_because, times_drawn, None if margin is None else margin / beta)
 
 
 def _largest_accepted_part(
-    policy: Policy, begun: Weights, limits: Monitoring, look_beside: Callable[[], Beside]
+    policy: Policy, begun: Weights, limits: Monitoring, beside_base: Callable[[], Beside]
 ) -> tuple[float, Beside] | None:
     """By halving: the share of the way from `begun` that the policy is put at, and how that looks.
 
@@ -236,7 +236,7 @@ def _largest_accepted_part(
     for _ in range(limits.halvings):
         share = (most + least) / 2
         policy.put_between(begun, ended, share)
-        found = look_beside()
+        found = beside_base()
         if spoiled_because(found, limits):
             most = share
         else:

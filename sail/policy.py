@@ -20,10 +20,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from sail.backbones import Backbone
-from sail.config import Lora
+from sail import backbones, distributed
+from sail.config import Lora, ModelRef
 from sail.memory import AtOnce
-from sail.runfolder import ADAPTER_FILE, publish, sha256_file
+from sail.runfolder import ADAPTER_FILE, Progress, publish, sha256_file
 
 Part = Literal["base", "parent", "policy"]
 MAX_WHOLE = 512
@@ -35,7 +35,7 @@ Weights = dict[str, Tensor]
 class Policy:
     """A backbone with its adapters. Without any adapter all three parts are the base."""
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: backbones.Backbone) -> None:
         self.backbone = backbone
         self.at_once = AtOnce()
         self._configs: dict[str, LoraConfig] = {}
@@ -183,6 +183,12 @@ class Policy:
             content = canonical(written.read_bytes())
             publish(folder / ADAPTER_FILE, lambda beside: beside.write_bytes(content) and None)
         return sha256_file(folder / ADAPTER_FILE)
+
+
+def policy_of(model: ModelRef, progress: Progress) -> Policy:
+    """Load what a run is to begin with. Together: a stop that one process hears meanwhile ends all."""
+    with distributed.together():
+        return Policy(backbones.load(model, told=progress.download))
 
 
 def _is_cheap_to_learn_whole(layer: nn.Module) -> bool:

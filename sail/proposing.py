@@ -16,7 +16,7 @@ from tqdm import tqdm
 from sail import backbones, distributed, judged
 from sail.config import Config, ModelRef, ProposeRequest, Sampling
 from sail.pairing import most_different, ranked_self_pairs
-from sail.policy import Part, Policy
+from sail.policy import Part, Policy, policy_of
 from sail.records import Candidate, CandidateSet
 from sail.reward import both_errors, draw_weights, implicit_reward, margin_with_error
 from sail.runfolder import (
@@ -46,8 +46,7 @@ def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> d
     Prompts that were finished before are kept. Returns what result.json says.
     """
     began = time.monotonic()
-    with distributed.together():
-        policy = Policy(backbones.load(request.model, told=progress.download))
+    policy = policy_of(request.model, progress)
     if request.adapter:
         policy.load("policy", folder.adapter_input(request.adapter))
     if request.reference_adapter:
@@ -155,7 +154,7 @@ def save_png(image_HW3: Tensor, path: Path) -> None:
 
 
 def _rank(folder: RunFolder, request: ProposeRequest) -> int:
-    """Rank one pair a prompt over the whole run: draws are weighted by their spread over all prompts."""
+    """Rank self pairs over the whole run: draws are weighted by their spread over all prompts."""
     assert request.scoring is not None
     found = _all_sets(folder, len(request.prompts))
     gains_NK = [load_file(folder.path / one.latents)["gains"] for one in found]

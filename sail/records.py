@@ -60,7 +60,7 @@ class SelfPair(Record):
     winner_reward: float
     loser_reward: float
     margin: float
-    """Winner's implicit reward minus loser's, in nats (the logit of `probability`)."""
+    """Winner's implicit reward minus loser's, in nats."""
     margin_error: float
     """Standard error of the margin over the draws, in nats."""
     rank: int = Field(ge=0)

@@ -5,7 +5,6 @@ N candidates of a prompt, K draws, C H W latent.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from sail.backbones.base import Conditioning, take
 from sail.config import Scoring
+from sail.distributed import generator_of
 from sail.loss import denoising_error
 from sail.policy import Part, Policy
 
@@ -40,17 +40,12 @@ def bank_of(
     low, high = (share * num_train_timesteps for share in scoring.timesteps)
     for index in range(sets):
         own = "" if scoring.shared else f"{index}\n"
-        generator = _generator(f"bank\n{scoring.bank_seed}\n{own}{prompt}")
+        generator = generator_of(f"bank\n{scoring.bank_seed}\n{own}{prompt}")
         within_K = torch.rand(scoring.draws, generator=generator)
         position_K = low + (torch.arange(scoring.draws) + within_K) / scoring.draws * (high - low)
         timesteps.append(position_K.long().clamp(0, num_train_timesteps - 1))
         noise.append(torch.randn((scoring.draws, *shape), generator=generator))
     return Bank(torch.stack(timesteps).expand(count, -1), torch.stack(noise).expand(count, -1, -1, -1, -1))
-
-
-def _generator(name: str) -> torch.Generator:
-    digest = hashlib.sha256(name.encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def draw_errors(

@@ -221,7 +221,7 @@ def require_enough_pairs(trainable: int, settings: LoopSettings) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class NextStep:
-    """Where the loop stands, for a stepper and for the loop command."""
+    """Where the loop stands."""
 
     name: StepName
     round: int

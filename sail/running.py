@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from sail import __version__, backbones, distributed
+from sail import __version__, distributed
 from sail.batches import load_pairs
 from sail.comparing import compare
 from sail.config import CompareRequest, EvaluateRequest, ExportRequest, ProposeRequest, TrainRequest
 from sail.export import export
-from sail.monitors import base_looks, measure
-from sail.policy import Policy
+from sail.monitors import base_appearance, measure
+from sail.policy import policy_of
 from sail.proposing import propose
 from sail.runfolder import Lost, Progress, RunFolder, Stopped
 from sail.training import publish_judged, train
@@ -28,15 +28,14 @@ Job = Callable[[RunFolder, Any, Progress], dict[str, object]]
 def evaluate(folder: RunFolder, request: EvaluateRequest, progress: Progress) -> dict[str, object]:
     """Measure an adapter as a train run does after training."""
     began = time.monotonic()
-    with distributed.together():
-        policy = Policy(backbones.load(request.model, told=progress.download))
+    policy = policy_of(request.model, progress)
     if request.adapter:
         policy.load("policy", folder.adapter_input(request.adapter))
     data = load_pairs(folder, policy, request.sampling.size)
     measured = measure(
         policy,
         data.human,
-        base=base_looks(policy, request.monitoring, request.sampling, progress),
+        base=base_appearance(policy, request.monitoring, request.sampling, progress),
         beta=request.beta,
         scoring=request.scoring,
         sampling=request.sampling,

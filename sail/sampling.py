@@ -5,7 +5,6 @@ B images of a chunk, C H W latent.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,10 +25,9 @@ class Drawn:
     latents_NCHW: Tensor
 
 
-def generator_of(noise_seed: int, prompt: str, index: int) -> torch.Generator:
-    """The generator of one image: the same under any adapter, batch size or number of processes."""
-    digest = hashlib.sha256(f"{noise_seed}\n{index}\n{prompt}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+def generator_of_image(noise_seed: int, prompt: str, index: int) -> torch.Generator:
+    """The same under any adapter, batch size or number of processes."""
+    return distributed.generator_of(f"{noise_seed}\n{index}\n{prompt}")
 
 
 def draw(
@@ -97,7 +95,7 @@ class _Together:
     def drawn(self, some: slice) -> Tensor:
         """Final latents of some of them."""
         shape = self._policy.backbone.latent_shape(self._sampling.size)
-        generators = [generator_of(self._noise_seed, *image) for image in self._images[some]]
+        generators = [generator_of_image(self._noise_seed, *image) for image in self._images[some]]
         noise_BCHW = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
         conditioning = take(self._conditioning, self._rows[some])
         return denoise(self._policy, noise_BCHW, conditioning, generators, self._sampling)

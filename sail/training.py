@@ -17,15 +17,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sail import backbones, distributed
+from sail import distributed
 from sail.backbones.base import Conditioning, take
 from sail.batches import Batch, Batches, PairData, load_pairs, with_judged_draws
 from sail.config import TrainRequest
 from sail.cost import ties_in_a_step
 from sail.loss import PairLoss, denoising_error, diffusion_dpo, safe_share
 from sail.memory import Fit, MemoryFit
-from sail.monitors import Looks, base_looks, judged_pairs, measure
-from sail.policy import Part, Policy
+from sail.monitors import Appearance, base_appearance, judged_pairs, measure
+from sail.policy import Part, Policy, policy_of
 from sail.proposing import decoded, save_png
 from sail.records import JudgedPair
 from sail.runfolder import Progress, RunFolder, Stopped, publish, publish_json, publish_lines
@@ -43,8 +43,7 @@ class Diverged(ValueError):
 def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[str, object]:
     """Optimise, save the adapter, measure it and apply the gate. Returns what result.json says."""
     began = time.monotonic()
-    with distributed.together():
-        policy = Policy(backbones.load(request.model, told=progress.download))
+    policy = policy_of(request.model, progress)
     reference = _place_adapters(folder, request, policy)
     begun = policy.state()
     data = with_judged_draws(
@@ -52,7 +51,7 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
     )
     trainer = Trainer(folder, request, policy, reference, data)
     looking = time.monotonic()
-    base = _base_looks(folder, request, policy, progress)
+    base = _base_appearance(folder, request, policy, progress)
     looked_s = time.monotonic() - looking
     trainer.run(progress)
     trained = time.monotonic()
@@ -88,7 +87,7 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         "self_fraction": request.mixup.self_fraction if human and self_made else float(human == 0),
         "kept": measured.kept,
         "cut_because": measured.cut_because,
-        "looks": measured.looks,
+        "looks": measured.times_drawn,
         **measured.told(request.monitoring),
         "winner_gain": winner_gain,
         "loser_gain": loser_gain,
@@ -102,14 +101,16 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
     }
 
 
-def _base_looks(folder: RunFolder, request: TrainRequest, policy: Policy, progress: Progress) -> Looks | None:
+def _base_appearance(
+    folder: RunFolder, request: TrainRequest, policy: Policy, progress: Progress
+) -> Appearance | None:
     """Drawn before anything is learned, so that no training is lost where so many images at once do not fit;
     kept for a resume."""
     kept = folder.path / "checkpoint" / "base_looks.json"
     known = distributed.from_main(lambda: json.loads(kept.read_text()) if kept.exists() else None)
     if known is not None:
-        return Looks(**known)
-    found = base_looks(policy, request.monitoring, request.sampling, progress)
+        return Appearance(**known)
+    found = base_appearance(policy, request.monitoring, request.sampling, progress)
     if found is not None and distributed.is_main():
         kept.parent.mkdir(exist_ok=True)
         publish_json(kept, asdict(found))

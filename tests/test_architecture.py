@@ -42,7 +42,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "annotator.assignment",
         "annotator.ordering",
-        "annotator.quality",
         "annotator.jobs",
         "annotator.estimates",
         "annotator.looks",
@@ -53,7 +52,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("annotator.projects",),
     (
         "annotator.guard",
-        "annotator.accounts",
         "annotator.routes",
         "annotator.routes.*",
         "annotator.tabs",
@@ -232,6 +230,11 @@ def test_a_circle_is_found(sources):
 
 def test_a_module_without_a_place_is_found(sources):
     assert "sail.helpers has no place in LAYERS." in faults({**sources, "sail.helpers": ""})
+
+
+def test_every_place_has_a_module(sources):
+    places = [name for names in LAYERS for name in names]
+    assert [place for place in places if not any(fnmatch(name, place) for name in sources)] == []
 
 
 def test_importing_the_app_leaves_torch_unloaded(root):

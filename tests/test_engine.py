@@ -32,7 +32,7 @@ from sail.config import (
     Scoring,
     TrainRequest,
 )
-from sail.monitors import looks
+from sail.monitors import appearance
 from sail.policy import Policy
 from sail.records import LatentsRef, TrainingPair
 from sail.reward import gains
@@ -141,9 +141,10 @@ def test_our_sampler_draws_what_the_plain_pipeline_draws(tmp_path, prediction_ty
     ours = drawn_latents(policy, ("a red fox",), per_prompt=2, sampling=sampling)
     pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
-    from sail.sampling import generator_of
+    from sail.sampling import generator_of_image
 
-    noise = torch.stack([torch.randn(4, 8, 8, generator=generator_of(0, "a red fox", i)) for i in range(2)])
+    generators = [generator_of_image(0, "a red fox", index) for index in range(2)]
+    noise = torch.stack([torch.randn(4, 8, 8, generator=generator) for generator in generators])
     theirs = pipeline(
         ["a red fox"] * 2, num_inference_steps=5, guidance_scale=4.0, latents=noise, output_type="latent"
     ).images
@@ -621,12 +622,12 @@ def test_base_is_drawn_before_it_is_trained_and_no_more_after_a_stop(
 ):
     drawn = []
 
-    def looks_of(policy, part, *rest):
+    def appearance_of(policy, part, *rest):
         drawn.append((part, len(folder.metrics())))
         return plain(policy, part, *rest)
 
-    plain = monitors.looks_of
-    monkeypatch.setattr(monitors, "looks_of", looks_of)
+    plain = monitors.appearance_of
+    monkeypatch.setattr(monitors, "appearance_of", appearance_of)
     folder = RunFolder.create(tmp_path / "run", trained.request(), pairs=human_pairs(proposed))
     with pytest.raises(Stopped):
         stop_at_first_step(folder)
@@ -888,10 +889,10 @@ def test_a_mirrored_round_asks_the_reference_about_every_pair_whatever_the_judge
 
 def test_diversity_is_zero_for_equal_images_and_saturation_zero_for_grey_ones():
     grey = torch.full((2, 8, 8, 3), 128, dtype=torch.uint8)
-    assert looks([grey]).diversity == 0 and looks([grey]).saturation == 0
+    assert appearance([grey]).diversity == 0 and appearance([grey]).saturation == 0
     red, black = torch.zeros(1, 8, 8, 3, dtype=torch.uint8), torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
     red[..., 0] = 255
-    both = looks([torch.cat([red, black])])
+    both = appearance([torch.cat([red, black])])
     assert both.diversity == pytest.approx((1 / 3) ** 0.5) and both.saturation == pytest.approx(0.5)
 
 

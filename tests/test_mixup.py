@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sail.mixup import Mixer, effective_fraction, plan, self_draws_among, suited_fraction
+from sail.records import Source
 
 fractions = st.one_of(st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.floats(0, 1))
 counts = st.integers(1, 12)
@@ -18,6 +19,11 @@ def mixer(human_pairs=5, self_pairs=3, self_fraction=0.25, noise_seed=0) -> Mixe
     return Mixer(
         human_pairs=human_pairs, self_pairs=self_pairs, self_fraction=self_fraction, noise_seed=noise_seed
     )
+
+
+def first(count: int, drawing: Mixer) -> list[tuple[Source, int]]:
+    """The pairs that are drawn first."""
+    return [drawing.draw(n) for n in range(count)]
 
 
 @given(counts, counts, fractions, seeds)
@@ -32,8 +38,7 @@ def test_of_the_first_n_draws_floor_n_alpha_plus_half_are_self_pairs(human, own,
 
 
 def test_a_batch_smaller_than_one_over_alpha_mixes_as_well():
-    drawing = mixer(self_fraction=0.25)
-    sides = [drawing.batch(step, 1)[0][0] for step in range(8)]
+    sides = [side for side, _ in first(8, mixer(self_fraction=0.25))]
     assert sides == ["human", "self", "human", "human", "human", "self", "human", "human"]
 
 
@@ -65,30 +70,23 @@ def test_the_nth_draw_depends_on_n_alone(human, own, alpha, seed, order):
     assert {n: drawing.draw(n) for n in positions} == dict(enumerate(forward))
 
 
-def test_batches_are_the_stream_cut_into_steps():
-    stream = [mixer().draw(n) for n in range(24)]
-    for batch_pairs in (1, 3, 8):
-        steps = range(24 // batch_pairs)
-        assert [pair for step in steps for pair in mixer().batch(step, batch_pairs)] == stream
-
-
 def test_another_noise_seed_gives_another_order():
-    assert mixer(30, 30, noise_seed=1).batch(0, 20) != mixer(30, 30, noise_seed=2).batch(0, 20)
+    assert first(20, mixer(30, 30, noise_seed=1)) != first(20, mixer(30, 30, noise_seed=2))
 
 
 def test_the_order_does_not_depend_on_the_global_generator():
     random.seed(1)
-    first = mixer().batch(0, 20)
+    drawn = first(20, mixer())
     random.seed(2)
-    assert mixer().batch(0, 20) == first
+    assert first(20, mixer()) == drawn
 
 
 def test_without_self_pairs_all_draws_are_human():
-    assert {side for side, _ in mixer(self_pairs=0, self_fraction=0.9).batch(0, 50)} == {"human"}
+    assert {side for side, _ in first(50, mixer(self_pairs=0, self_fraction=0.9))} == {"human"}
 
 
 def test_without_human_pairs_all_draws_are_self_pairs():
-    assert {side for side, _ in mixer(human_pairs=0, self_fraction=0.1).batch(0, 50)} == {"self"}
+    assert {side for side, _ in first(50, mixer(human_pairs=0, self_fraction=0.1))} == {"self"}
 
 
 def test_without_any_pair_the_error_says_to_label():
@@ -104,8 +102,7 @@ def test_the_plan_is_what_the_mixer_does(human, own, alpha, steps, batch_pairs):
     if human + own == 0:
         return
     planned = plan(alpha, human_pairs=human, self_pairs=own, steps=steps, batch_pairs=batch_pairs)
-    drawing = mixer(human, own, alpha)
-    sides = Counter(side for step in range(steps) for side, _ in drawing.batch(step, batch_pairs))
+    sides = Counter(side for side, _ in first(steps * batch_pairs, mixer(human, own, alpha)))
     assert (sides["human"], sides["self"]) == (planned.human_draws, planned.self_draws)
     assert planned.human_draws == pytest.approx(planned.human_passes * human)
     assert planned.self_draws == pytest.approx(planned.self_passes * own)

@@ -17,7 +17,7 @@ import pytest
 from annotating import SETTINGS, drawn, fake_runner, label, make_store, new_uuid, run_now, wait_for
 from sqlite_utils import Database
 
-from annotator import jobs
+from annotator import jobs, looks
 from annotator.faults import FieldError
 from annotator.launcher import Launcher
 from annotator.rows import Run
@@ -274,8 +274,8 @@ def test_the_same_job_is_not_queued_twice(store: Store) -> None:
 def test_pairs_to_draw_come_on_prompts_not_used_before(store: Store) -> None:
     first = drawn(store, 4)
     second = drawn(store, 4)
-    fresh = [pair for pair in second if pair.ordinal >= 4]
-    assert not {pair.prompt for pair in first} & {pair.prompt for pair in fresh}
+    assert second[:4] == first
+    assert not {pair.prompt for pair in first} & {pair.prompt for pair in second[4:]}
 
 
 def test_the_loop_goes_on_from_label_to_train_to_propose_to_review(store: Store) -> None:
@@ -617,6 +617,40 @@ def test_a_training_is_not_resumed_over_another_split_or_another_lora(store: Sto
         jobs.change_settings(store, back, by="ann")
     runner.resume(store, run.id, by="ann")
     assert store.run(run.id).what == "queued"
+
+
+def a_try(store: Store, by: str) -> Run:
+    return looks.try_prompt(store, "a fox", [None], strength=1.0, count=1, noise_seed=0, by=by)
+
+
+def test_a_run_is_not_resumed_while_another_does_the_same(store: Store) -> None:
+    run, runner = jobs.draw(store, 2, by="ann"), fake_runner()
+    runner.stop(store, run.id, by="ann")
+    jobs.draw(store, 2, by="bob")
+    with pytest.raises(ValueError, match="Another run does the same"):
+        runner.resume(store, run.id, by="ann")
+    assert store.run(run.id).what == "withdrawn"
+
+
+def test_a_try_is_resumed_while_somebody_elses_waits_and_not_while_ones_own_does(store: Store) -> None:
+    run, runner = a_try(store, "ann"), fake_runner()
+    runner.stop(store, run.id, by="ann")
+    a_try(store, "bob")
+    runner.resume(store, run.id, by="ann")
+    assert store.run(run.id).what == "queued"
+    runner.stop(store, run.id, by="ann")
+    a_try(store, "ann")
+    with pytest.raises(ValueError, match="Another run does the same"):
+        runner.resume(store, run.id, by="ann")
+
+
+def test_a_run_of_a_round_that_is_trained_already_is_not_resumed(store: Store) -> None:
+    label_all(store)
+    run, runner = jobs.train(store, by="ann"), fake_runner()
+    runner.stop(store, run.id, by="ann")
+    run_now(store, jobs.train(store, by="ann"))
+    with pytest.raises(ValueError, match="Round 0 is trained already"):
+        runner.resume(store, run.id, by="ann")
 
 
 def test_a_resumed_run_that_cannot_begin_does_not_say_why_it_ended_before(store: Store) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -13,11 +13,13 @@ from urllib.parse import quote
 from fastapi import Cookie, Depends, Header, HTTPException, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from annotator import jobs
 from annotator.projects import OpenProject, Projects
-from annotator.rows import Run
-from sail.runfolder import RunFolder
+from annotator.rows import Answer, Review, Run
 
 PERSON = r"[\w.@-]{1,64}"
+UNDO_THROUGH = 20
+"""So many of a person's last answers can be taken back."""
 FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
 
 
@@ -64,9 +66,18 @@ Person = Annotated[str, Depends(person)]
 
 def named(person: str | None, names: Mapping[str, str], *, to: str | None = None) -> str | None:
     """What a person is called on the page of `to`: never their id, which is what a browser is known by."""
-    if person is None or person == to:
-        return None if person is None else "you"
-    return names.get(person, "somebody without a name")
+    if person is None:
+        return None
+    return "you" if person == to else names.get(person, "somebody without a name")
+
+
+def receipt(answers: Sequence[Answer | Review], refusals: Sequence[str | None]) -> dict[str, Any]:
+    """What a page need not send again: answers that are on disk, and those that were refused, with why."""
+    outcomes = list(zip(answers, refusals, strict=True))
+    return {
+        "acknowledged": [one.uuid for one, why in outcomes if why is None],
+        "refused": {one.uuid: why for one, why in outcomes if why is not None},
+    }
 
 
 def image_url(project: OpenProject, uid: str) -> str:
@@ -87,10 +98,9 @@ def label_counts(project: OpenProject) -> dict[str, int]:
 
 
 def _pairs_coming(project: OpenProject, run: Run) -> int:
-    try:
-        request = RunFolder(project.store.run_folder(run)).request(extra="ignore")
-    except ValueError:
-        # Its folder is gone: the run ends when its turn comes, and says so.
+    request = jobs.request_of(project.store, run)
+    if request is None:
+        # The run ends when its turn comes, and says so.
         return 0
     left = len(request.prompts) - len(project.store.taken_in(run))
     return int(left * (request.pairs_to_show or request.num_candidates // 2))

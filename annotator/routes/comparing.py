@@ -9,12 +9,11 @@ from pydantic import Field
 
 from annotator import looks, winrate
 from annotator.projects import OpenProject
-from annotator.routes.common import Body, Id, InProject, Person, Uuid, named
+from annotator.routes.common import UNDO_THROUGH, Body, Id, InProject, Person, Uuid, named, receipt
 from annotator.routes.labelling import shown
 from annotator.rows import Answer, Match, Tally
 
 AHEAD = 10
-UNDO_THROUGH = 20
 api = APIRouter()
 
 
@@ -103,11 +102,7 @@ def show_result(body: MatchBody, project: InProject, who: Person) -> dict[str, A
 def record_answers(body: ComparisonAnswersBody, project: InProject, who: Person) -> dict[str, Any]:
     """Keep answers, in their order. What is acknowledged is on disk; the same uuid again changes nothing."""
     answers = [Answer(**answer.model_dump()) for answer in body.answers]
-    refusals = project.store.record_comparison_answers(answers, by=who)
-    return {
-        "acknowledged": [answer.uuid for answer, why in zip(answers, refusals, strict=True) if why is None],
-        "refused": {answer.uuid: why for answer, why in zip(answers, refusals, strict=True) if why},
-    }
+    return receipt(answers, project.store.record_comparison_answers(answers, by=who))
 
 
 @api.post("/projects/{project}/comparisons/draw")

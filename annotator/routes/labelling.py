@@ -18,6 +18,7 @@ from annotator import jobs
 from annotator.projects import OpenProject
 from annotator.routes.common import (
     FOR_EVER,
+    UNDO_THROUGH,
     Body,
     Id,
     InProject,
@@ -25,6 +26,7 @@ from annotator.routes.common import (
     Uuid,
     image_url,
     label_counts,
+    receipt,
 )
 from annotator.rows import Answer, Order, Reason, ShownPair
 from sail.records import LabelValue
@@ -80,7 +82,7 @@ def next_pairs(body: HoldingBody, project: InProject, who: Person) -> dict[str, 
                 "reasons": past.reasons,
                 "text": past.text,
             }
-            for past in store.last_labels(who, 20)
+            for past in store.last_labels(who, UNDO_THROUGH)
         ],
         "with_others": queue.with_others,
         # Names alone: an id is what a browser is known by.
@@ -144,8 +146,7 @@ def record_labels(body: AnswersBody, project: InProject, who: Person) -> dict[st
     answers = [Answer(**answer.model_dump()) for answer in body.answers]
     refusals = project.store.record_answers(answers, by=who)
     return {
-        "acknowledged": [answer.uuid for answer, why in zip(answers, refusals, strict=True) if why is None],
-        "refused": {answer.uuid: why for answer, why in zip(answers, refusals, strict=True) if why},
+        **receipt(answers, refusals),
         "usual_ms": project.store.usual_label_ms(who),
         "labels": label_counts(project),
     }

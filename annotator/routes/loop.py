@@ -139,7 +139,6 @@ def run_detail(number: int, project: InProject, request: Request) -> Response:
 def run_detail_of(folder: RunFolder, view: RunView) -> dict[str, Any]:
     troubled = view.state in ("failed", "interrupted")
     return {
-        "run": asdict(view),
         "metrics": thinned(folder.metrics()) if view.job == "train" else [],
         "samples": samples(folder),
         "log": folder.log_tail(30) if troubled else "",

@@ -13,7 +13,7 @@ from pydantic import Field
 from annotator import audit, jobs
 from annotator.audit import Side
 from annotator.projects import OpenProject
-from annotator.routes.common import Body, Id, InProject, Person, Uuid, image_url, named, with_etag
+from annotator.routes.common import Body, Id, InProject, Person, Uuid, image_url, named, receipt, with_etag
 from annotator.rows import Audit, Review, ReviewPair
 from sail.records import Decision
 
@@ -148,8 +148,7 @@ def record_reviews(body: ReviewsBody, project: InProject, who: Person) -> dict[s
     reviews = [Review(**answer.model_dump()) for answer in body.answers]
     refusals = project.store.record_reviews(reviews, by=who)
     return {
-        "acknowledged": [one.uuid for one, why in zip(reviews, refusals, strict=True) if why is None],
-        "refused": {one.uuid: why for one, why in zip(reviews, refusals, strict=True) if why},
+        **receipt(reviews, refusals),
         "review": review_counts(project),
     }
 

@@ -45,8 +45,8 @@ class PromptsBody(Body):
 
 
 @api.get("/projects")
-def list_projects(projects: Annotated[Projects, Depends(all_projects)]) -> dict[str, Any]:
-    return {"projects": projects.names(), "default": projects.default}
+def list_projects(projects: Annotated[Projects, Depends(all_projects)]) -> dict[str, list[str]]:
+    return {"projects": projects.names()}
 
 
 @api.post("/projects")

@@ -75,7 +75,7 @@ class Comparisons(Base):
     def _shown_comparisons(self, ids: Sequence[str], person: str) -> dict[str, ShownPair]:
         rows = self._rows(
             """
-            select c.id, ordinal, prompt, s.left, iif(s.left = one, two, one) as right
+            select c.id, prompt, s.left, iif(s.left = one, two, one) as right
             from comparisons c join comparison_sides s on s.comparison = c.id and s.person = :person
             join candidates on candidates.id = one
             where c.id in (select value from json_each(:ids))
@@ -117,7 +117,7 @@ class Comparisons(Base):
         """The newest answers of this person that stand, oldest first: what undo goes back through."""
         rows = self._rows(
             """
-            select uuid, comparison as pair, value, elapsed_ms
+            select uuid, comparison as pair, value
             from standing_comparison_answers a join comparisons c on c.id = a.comparison
             where person = :person and one_round = :one and two_round is :two
             order by seq desc limit :limit

@@ -145,7 +145,7 @@ class Labels(Standing):
     def _shown(self, ids: Sequence[str], person: str) -> dict[str, ShownPair]:
         rows = self._rows(
             """
-            select pairs.id, ordinal, prompt, a.left, iif(a.left = one, two, one) as right
+            select pairs.id, prompt, a.left, iif(a.left = one, two, one) as right
             from pairs join assignments a on a.pair = pairs.id and a.person = :person
             join candidates on candidates.id = one
             where pairs.id in (select value from json_each(:ids))
@@ -232,7 +232,7 @@ class Labels(Standing):
     def last_labels(self, person: str, limit: int) -> list[PastLabel]:
         """The newest labels of this person that stand, oldest first: what undo goes back through."""
         rows = self._rows(
-            "select uuid, pair, value, elapsed_ms from standing_labels where person = :person "
+            "select uuid, pair, value from standing_labels where person = :person "
             "order by seq desc limit :limit",
             person=person,
             limit=limit,

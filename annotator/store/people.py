@@ -18,10 +18,6 @@ MAX_NAME_CHARS = 40
 class People(Base):
     """Part of Store."""
 
-    def name_of(self, person: str) -> str | None:
-        """The name that this person gave themselves; None before."""
-        return self.names().get(person)
-
     def names(self) -> dict[str, str]:
         """Everybody who gave a name, by id."""
         rows = self._rows("select payload from events where kind = 'person_name' order by seq")

@@ -141,7 +141,7 @@ class Reviews(Runs):
         """The sample in its order, with what stands."""
         rows = query(
             """
-            select s.id as pair, s.margin, s.margin_error, r.decision
+            select s.id as pair, r.decision
             from self_pairs s left join standing_reviews r on r.self_pair = s.id where s.run = :run
             """,
             run=run,

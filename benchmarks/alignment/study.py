@@ -46,7 +46,7 @@ from sail.annotate import ShownPair
 from sail.config import LoopSettings, ModelRef, Precision, ProposeRequest, Scoring, TrainRequest
 from sail.cost import evaluations_to_learn, evaluations_to_propose
 from sail.loop import Rounds, human_pairs, kept_self_pairs
-from sail.monitors import Looks, looks
+from sail.monitors import Appearance, appearance
 from sail.pairing import best_and_worst
 from sail.policy import Policy
 from sail.proposing import decoded
@@ -169,7 +169,7 @@ class Study:
         self._held_out = random.Random(f"held out/{repeat}").sample(held_out, size.held_out_prompts)
         self._pools: dict[str, Pool] = {}
         self._base: list[Image.Image] = []
-        self._base_looks: Looks | None = None
+        self._base_appearance: Appearance | None = None
 
     def unit(self, taste: str, name: str) -> dict[str, Any]:
         """Train and measure one method; what the results file keeps of it."""
@@ -267,9 +267,9 @@ class Study:
             noise_seed=7_000_000 + self._repeat,
             sampling=settings.sampling,
         )
-        latents = torch.cat([one.latents_NCHW for one in drawn]).to(policy.backbone.device)
-        decoded = torch.cat([policy.backbone.decode(part) for part in latents.split(settings.sampling.chunk)])
-        return [Image.fromarray(image_HW3.numpy()) for image_HW3 in decoded]
+        latents_NCHW = torch.cat([one.latents_NCHW for one in drawn])
+        images_NHW3 = decoded(policy, latents_NCHW, settings.sampling.chunk)
+        return [Image.fromarray(image_HW3.numpy()) for image_HW3 in images_NHW3]
 
     def _base_images(self, settings: LoopSettings) -> list[Image.Image]:
         """What the base model draws, the same for every method and taste."""
@@ -278,21 +278,21 @@ class Study:
 
     def _measured(self, taste: str, settings: LoopSettings, current: Round | None) -> dict[str, Any]:
         """What the adapter that was arrived at draws for held-out prompts; None is the base model."""
-        if self._base_looks is None:
-            self._base_looks = self._looks(settings, policy_at(self.model, None))
-        base, sd = self._base_looks, self.pool(taste).sd
+        if self._base_appearance is None:
+            self._base_appearance = self._appearance(settings, policy_at(self.model, None))
+        base, sd = self._base_appearance, self.pool(taste).sd
         if current is None:
             images, own = self._base_images(settings), base
         else:
             policy = policy_at(self.model, current)
-            images, own = self._images(settings, policy), self._looks(settings, policy)
+            images, own = self._images(settings, policy), self._appearance(settings, policy)
         return {
             **self._read(taste, images, sd),
             "diversity_ratio": own.diversity / base.diversity,
             "saturation_ratio": own.saturation / base.saturation,
         }
 
-    def _looks(self, settings: LoopSettings, policy: Policy) -> Looks:
+    def _appearance(self, settings: LoopSettings, policy: Policy) -> Appearance:
         """On other prompts and other noise than the gate, which went as far as its own reading allows."""
         drawn = draw(
             policy,
@@ -301,7 +301,7 @@ class Study:
             noise_seed=8_000_000 + self._repeat,
             sampling=settings.sampling,
         )
-        return looks([decoded(policy, one.latents_NCHW, settings.sampling.chunk) for one in drawn])
+        return appearance([decoded(policy, one.latents_NCHW, settings.sampling.chunk) for one in drawn])
 
     def _read(self, taste: str, images: Sequence[Image.Image], sd: float) -> dict[str, Any]:
         """Image by image: utility in standard deviations of base, whether its prompt leaves open what the

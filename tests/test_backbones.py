@@ -927,6 +927,8 @@ def test_the_model_card_says_which_file_is_for_which_tool(load, folder_of, tmp_p
     is_unet = policy.backbone.part == "unet"
     assert (out / file).is_file() and file == (KOHYA_FILE if is_unet else f"lora/{ADAPTER_FILE}")
     assert ("AUTOMATIC1111" in tools) == (out / KOHYA_FILE).exists() == is_unet
+    # Of SDXL's modules kohya's own tools know Stability's names.
+    assert ("kohya" in tools) == (name == "stable_diffusion")
 
 
 def test_the_families_that_the_app_knows_without_loading_them_are_those_that_can_be_loaded():

@@ -54,6 +54,8 @@ def build_sdxl(folder: Path, **schedule: Any) -> Path:
     torch.manual_seed(0)
     unet = _unet(
         cross_attention_dim=2 * WIDTH,
+        # More than one, as SDXL alone has.
+        transformer_layers_per_block=2,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=6 * 8 + WIDTH,

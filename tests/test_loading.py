@@ -12,7 +12,15 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled
-from tiny_families import build_flux, build_stable_diffusion, write_single_file
+from tiny_families import (
+    DIFFUSERS_FILE,
+    build_flux,
+    build_sd3,
+    build_stable_diffusion,
+    write_sd3_file,
+    write_single_file,
+)
+from transformers import CLIPTextModel
 
 from sail import backbones, runfolder
 from sail.backbones import Backbone, loading
@@ -104,6 +112,32 @@ def test_a_single_file_whose_configuration_cannot_be_had_says_where_to_put_it(si
 def test_a_part_that_a_single_file_lacks_is_asked_for(single_file):
     next((single_file.with_suffix("") / "vae").glob("*.safetensors")).unlink()
     assert f"belong, with their weights, into {single_file.with_suffix('')}" in refusal(single_file)
+
+
+def test_the_text_encoder_that_a_single_file_lacks_is_read_from_the_folder_beside_it(tiny, single_file):
+    write_single_file(tiny, single_file, encoder=False)
+    beside = single_file.with_suffix("") / "text_encoder"
+    assert f"belong, with their weights, into {single_file.with_suffix('')}" in refusal(single_file)
+    CLIPTextModel.from_pretrained(tiny / "text_encoder").save_pretrained(beside, max_shard_size="8KB")
+    assert (beside / "model.safetensors.index.json").is_file()
+    assert_same_model(load(tiny), load(single_file))
+
+
+def test_a_flux_file_of_the_transformer_alone_takes_the_rest_from_the_folder_beside_it(tmp_path):
+    folder = build_flux(tmp_path / "flux")
+    file = Path(shutil.copy(folder / "transformer" / DIFFUSERS_FILE, tmp_path / "flux.safetensors"))
+    flux = load(folder)
+    (folder / "transformer" / DIFFUSERS_FILE).unlink()
+    assert_same_model(flux, load(file))
+
+
+def test_an_sd3_file_with_a_t5_takes_the_clips_from_the_folder_beside_it(tmp_path):
+    folder = build_sd3(tmp_path / "sd3")
+    file = write_sd3_file(folder, tmp_path / "sd3.safetensors")
+    sd3 = load(folder)
+    for part, weights in {"transformer": DIFFUSERS_FILE, "text_encoder_3": "model.safetensors"}.items():
+        (folder / part / weights).unlink()
+    assert_same_model(sd3, load(file))
 
 
 def test_a_single_file_that_is_none_is_refused(tmp_path):

@@ -13,11 +13,15 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline
+import transformers
+from diffusers import DiffusionPipeline
 from diffusers.loaders.single_file_utils import (
     SingleFileComponentError,
     fetch_diffusers_config,
+    is_clip_model_in_single_file,
+    is_t5_in_single_file,
     load_single_file_checkpoint,
 )
 from diffusers.utils import logging as diffusers_logging
@@ -31,7 +35,9 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
 )
 from huggingface_hub.utils._xet import abort_xet_session
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars, tqdm
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from sail.config import ModelRef
@@ -80,9 +86,14 @@ def config_folder(location: Path, revision: str | None) -> Path:
 
 def pipeline_name(folder: Path) -> str:
     """Name of the diffusers pipeline that a model is one of."""
+    return str(_index(folder).get("_class_name"))
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    """What model_index.json says: of each part its library and its class."""
     try:
-        return str(json.loads((folder / INDEX).read_text(encoding="utf-8")).get("_class_name"))
-    except (OSError, ValueError, AttributeError) as error:
+        return dict(json.loads((folder / INDEX).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{folder / INDEX} cannot be read: {first_line(error)}.") from error
 
 
@@ -99,9 +110,15 @@ def read(
         with quietly():
             if location.is_dir():
                 return pipeline_class.from_pretrained(location, use_safetensors=True, **asked)
-            return pipeline_class.from_single_file(
-                str(location), config=str(config), **asked, **_autoencoder(config, dtype)
+            parts = _from_folder(location, config, dtype)
+            pipeline = pipeline_class.from_single_file(
+                str(location), config=str(config), **{**asked, **parts}
             )
+            for part in pipeline.components.values():
+                if isinstance(part, PreTrainedModel):
+                    # A T5's file has its embedding once, and diffusers leaves the other place empty.
+                    part.tie_weights()
+            return pipeline
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, SingleFileComponentError) as error:
         remedy = "All its parts must be there, their weights whole and in safetensors files."
         if location.is_file():
@@ -112,15 +129,38 @@ def read(
 
 def _absent(config: Path) -> dict[str, None]:
     """Parts that a model says it has not, such as the T5 of an SD3: diffusers wants to be told."""
-    index = json.loads((config / INDEX).read_text(encoding="utf-8"))
-    return {name: None for name, kind in index.items() if kind == [None, None]}
+    return {name: None for name, kind in _index(config).items() if kind == [None, None]}
 
 
-def _autoencoder(config: Path, dtype: torch.dtype) -> dict[str, Any]:
-    """That of the folder, where it has one: files of a transformer alone, as Flux's, bring none."""
-    if not any((config / "vae").glob("*.safetensors")):
-        return {}
-    return {"vae": AutoencoderKL.from_pretrained(config / "vae", dtype=dtype, use_safetensors=True)}
+def _classes(config: Path) -> Iterator[tuple[str, type[Any]]]:
+    """Parts that have weights, with their classes in diffusers or transformers."""
+    libraries = {"diffusers": diffusers, "transformers": transformers}
+    for name, kind in _index(config).items():
+        if isinstance(kind, list) and len(kind) == 2 and kind[0] in libraries:
+            found = getattr(libraries[kind[0]], kind[1], None)
+            if isinstance(found, type) and issubclass(found, nn.Module):
+                yield name, found
+
+
+def _from_folder(file: Path, config: Path, dtype: torch.dtype) -> dict[str, Any]:
+    """Parts of a single file that the folder of its configuration has: diffusers looks there for few of them.
+
+    Text encoders that the file lacks, as those of Flux's and SD3's transformers do, and the autoencoder.
+    """
+    with safe_open(file, "pt") as opened:
+        keys = set(opened.keys())
+    return {
+        name: kind.from_pretrained(config / name, dtype=dtype, use_safetensors=True, local_files_only=True)
+        for name, kind in _classes(config)
+        if any((config / name).glob("*.safetensors"))
+        and (not _has(keys, kind) if issubclass(kind, PreTrainedModel) else name == "vae")
+    }
+
+
+def _has(keys: set[str], kind: type[PreTrainedModel]) -> bool:
+    """Whether a single file with these keys has a text encoder of its kind, as diffusers finds one there."""
+    is_t5 = kind.__name__ == "T5EncoderModel" and is_t5_in_single_file(keys)
+    return is_t5 or is_clip_model_in_single_file(kind, keys)
 
 
 def from_hub(repository: str, revision: str | None, wanted: list[str], told: Told | None = None) -> Path:

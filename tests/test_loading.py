@@ -12,6 +12,7 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled
+from safetensors.torch import load_file, save_file
 from tiny_families import (
     DIFFUSERS_FILE,
     build_flux,
@@ -63,6 +64,15 @@ def assert_same_model(one: Backbone, other: Backbone) -> None:
         assert torch.equal(ask(one), ask(other))
 
 
+def without(weights: Path, part: str) -> str:
+    """Take the first weight with `part` in its name out of a file; its name."""
+    tensors = load_file(weights)
+    name = next(name for name in sorted(tensors) if part in name)
+    del tensors[name]
+    save_file(tensors, weights)
+    return name
+
+
 # Folders
 
 
@@ -81,6 +91,15 @@ def test_a_folder_with_a_broken_file_is_refused_in_one_sentence(tiny, tmp_path, 
     folder = shutil.copytree(tiny, tmp_path / "model")
     (folder / broken).write_bytes(b"half a fi")
     assert str(folder) in refusal(folder)
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet"])
+def test_a_folder_with_a_weight_missing_is_refused(tiny, tmp_path, part):
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    gone = without(
+        next((folder / part).glob("*.safetensors")), "layer_norm2" if part != "unet" else "conv_in"
+    )
+    assert f"{part} lacks 1 of its weights, {gone}. All its parts must be there" in refusal(folder)
 
 
 # Single files
@@ -138,6 +157,20 @@ def test_an_sd3_file_with_a_t5_takes_the_clips_from_the_folder_beside_it(tmp_pat
     for part, weights in {"transformer": DIFFUSERS_FILE, "text_encoder_3": "model.safetensors"}.items():
         (folder / part / weights).unlink()
     assert_same_model(sd3, load(file))
+
+
+def test_a_single_file_with_a_weight_missing_is_refused(single_file):
+    without(single_file, "layer_norm2")
+    said = refusal(single_file)
+    assert "text_encoder lacks 1 of its weights, " in said and "layer_norm2" in said
+    assert f"belong, with their weights, into {single_file.with_suffix('')}" in said
+
+
+def test_a_weight_missing_in_the_folder_beside_a_single_file_is_missed(tiny, single_file):
+    write_single_file(tiny, single_file, encoder=False)
+    beside = single_file.with_suffix("") / "text_encoder/model.safetensors"
+    gone = without(Path(shutil.copy(tiny / "text_encoder/model.safetensors", beside)), "layer_norm2")
+    assert f"text_encoder lacks 1 of its weights, {gone}." in refusal(single_file)
 
 
 def test_a_single_file_that_is_none_is_refused(tmp_path):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -108,16 +108,12 @@ def read(
     asked = {"dtype": dtype, "local_files_only": True, **_absent(config), **options}
     try:
         with quietly():
+            asked |= _from_folder(location, config, dtype)
             if location.is_dir():
-                return pipeline_class.from_pretrained(location, use_safetensors=True, **asked)
-            parts = _from_folder(location, config, dtype)
-            pipeline = pipeline_class.from_single_file(
-                str(location), config=str(config), **{**asked, **parts}
-            )
-            for part in pipeline.components.values():
-                if isinstance(part, PreTrainedModel):
-                    # A T5's file has its embedding once, and diffusers leaves the other place empty.
-                    part.tie_weights()
+                pipeline = pipeline_class.from_pretrained(location, use_safetensors=True, **asked)
+            else:
+                pipeline = pipeline_class.from_single_file(str(location), config=str(config), **asked)
+            _require_all_weights(pipeline)
             return pipeline
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, SingleFileComponentError) as error:
         remedy = "All its parts must be there, their weights whole and in safetensors files."
@@ -142,18 +138,26 @@ def _classes(config: Path) -> Iterator[tuple[str, type[Any]]]:
                 yield name, found
 
 
-def _from_folder(file: Path, config: Path, dtype: torch.dtype) -> dict[str, Any]:
-    """Parts of a single file that the folder of its configuration has: diffusers looks there for few of them.
+def _from_folder(location: Path, config: Path, dtype: torch.dtype) -> dict[str, Any]:
+    """Parts that are read from the model's folder here, and not by diffusers.
 
-    Text encoders that the file lacks, as those of Flux's and SD3's transformers do, and the autoencoder.
+    Of a folder its text encoders, since diffusers does not ask whether they are whole. Of a single file the
+    autoencoder and what text encoders it lacks, since diffusers takes few parts from a folder beside it.
     """
-    with safe_open(file, "pt") as opened:
-        keys = set(opened.keys())
+    keys: set[str] = set()
+    if location.is_file():
+        with safe_open(location, "pt") as opened:
+            keys = set(opened.keys())
+
+    def is_read_here(name: str, kind: type[Any]) -> bool:
+        if issubclass(kind, PreTrainedModel):
+            return not _has(keys, kind)
+        return location.is_file() and name == "vae"
+
     return {
-        name: kind.from_pretrained(config / name, dtype=dtype, use_safetensors=True, local_files_only=True)
+        name: _part(kind, config / name, dtype)
         for name, kind in _classes(config)
-        if any((config / name).glob("*.safetensors"))
-        and (not _has(keys, kind) if issubclass(kind, PreTrainedModel) else name == "vae")
+        if any((config / name).glob("*.safetensors")) and is_read_here(name, kind)
     }
 
 
@@ -161,6 +165,32 @@ def _has(keys: set[str], kind: type[PreTrainedModel]) -> bool:
     """Whether a single file with these keys has a text encoder of its kind, as diffusers finds one there."""
     is_t5 = kind.__name__ == "T5EncoderModel" and is_t5_in_single_file(keys)
     return is_t5 or is_clip_model_in_single_file(kind, keys)
+
+
+def _part(kind: type[Any], folder: Path, dtype: torch.dtype) -> nn.Module:
+    asked = {"dtype": dtype, "use_safetensors": True, "local_files_only": True}
+    part, report = kind.from_pretrained(folder, output_loading_info=True, **asked)
+    if issubclass(kind, PreTrainedModel) and report["missing_keys"]:
+        # transformers makes up what is missing, by lot.
+        raise ValueError(_lacking(folder.name, report["missing_keys"]))
+    return part
+
+
+def _require_all_weights(pipeline: DiffusionPipeline) -> None:
+    """ValueError where diffusers left weights empty, as it does with those that it misses."""
+    for name, part in pipeline.components.items():
+        if isinstance(part, PreTrainedModel):
+            # A T5's file has its embedding once, and in two places it is to be.
+            part.tie_weights()
+        if isinstance(part, nn.Module):
+            empty = [key for key, weight in part.named_parameters() if weight.is_meta]
+            if empty:
+                raise ValueError(_lacking(name, empty))
+
+
+def _lacking(name: str, missing: Iterable[str]) -> str:
+    first, *others = sorted(missing)
+    return f"{name} lacks {1 + len(others)} of its weights, {first}{' and others' if others else ''}"
 
 
 def from_hub(repository: str, revision: str | None, wanted: list[str], told: Told | None = None) -> Path:

@@ -173,6 +173,18 @@ def test_a_weight_missing_in_the_folder_beside_a_single_file_is_missed(tiny, sin
     assert f"text_encoder lacks 1 of its weights, {gone}." in refusal(single_file)
 
 
+def test_the_autoencoder_beside_a_single_file_is_read_in_place_of_its_own(tiny, single_file):
+    write_single_file(with_another_autoencoder(tiny, single_file.parent), single_file, vae=True)
+    assert_same_model(load(tiny), load(single_file))
+
+
+def with_another_autoencoder(tiny: Path, root: Path) -> Path:
+    other = shutil.copytree(tiny, root / "other")
+    weights = other / "vae" / DIFFUSERS_FILE
+    save_file({name: 1.25 * tensor for name, tensor in load_file(weights).items()}, weights)
+    return other
+
+
 def test_a_single_file_that_is_none_is_refused(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"no header, no weights")
     assert "x.safetensors cannot be read as safetensors" in refusal(tmp_path / "x.safetensors")
@@ -294,6 +306,25 @@ def test_a_hub_model_is_fetched_once_at_its_revision_and_only_what_it_needs(hub,
     load("org/model", COMMIT)
     assert hub.fetched == []
     assert "not whole on this machine" in refusal("org/model", OTHER_COMMIT)
+
+
+@pytest.fixture
+def hub_knows(hub, monkeypatch) -> None:
+    """The configuration of a single file without a folder beside it is that of the tests' own hub."""
+    known = {"pretrained_model_name_or_path": "org/model"}
+    monkeypatch.setattr(loading, "fetch_diffusers_config", lambda _: known)
+
+
+@pytest.mark.usefixtures("hub_knows")
+def test_a_single_files_own_autoencoder_is_read_whatever_of_the_hubs_was_fetched(tiny, tmp_path):
+    other = with_another_autoencoder(tiny, tmp_path)
+    file = write_single_file(other, tmp_path / "one.safetensors", vae=True)
+    bare = write_single_file(other, tmp_path / "bare.safetensors")
+    assert_same_model(load(other), load(file, COMMIT))
+    load("org/model", COMMIT)
+    assert_same_model(load(other), load(file, COMMIT))
+    # One that has none of its own is still helped out.
+    assert_same_model(load(tiny), load(bare, COMMIT))
 
 
 def test_a_run_says_how_far_its_download_is(hub, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ import torch
 import transformers
 from diffusers import DiffusionPipeline
 from diffusers.loaders.single_file_utils import (
+    LDM_VAE_KEYS,
     SingleFileComponentError,
     fetch_diffusers_config,
     is_clip_model_in_single_file,
@@ -67,7 +68,7 @@ def config_folder(location: Path, revision: str | None) -> Path:
     """
     if location.is_dir():
         return location
-    beside = location.with_suffix("")
+    beside = _beside(location)
     if (beside / INDEX).is_file():
         return beside
     try:
@@ -82,6 +83,11 @@ def config_folder(location: Path, revision: str | None) -> Path:
             f"{location.name} brings no configuration. Put that of its model ({INDEX} and the folders that "
             f"it names, as {repository} has them) into the folder {beside} beside it. {error}"
         ) from error
+
+
+def _beside(file: Path) -> Path:
+    """Where what a single file lacks is looked for first."""
+    return file.with_suffix("")
 
 
 def pipeline_name(folder: Path) -> str:
@@ -118,7 +124,7 @@ def read(
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, SingleFileComponentError) as error:
         remedy = "All its parts must be there, their weights whole and in safetensors files."
         if location.is_file():
-            remedy = f"Parts that it lacks belong, with their weights, into {location.with_suffix('')}."
+            remedy = f"Parts that it lacks belong, with their weights, into {_beside(location)}."
         what = f"{location} cannot be loaded as a {pipeline_class.__name__}"
         raise ValueError(f"{what}: {first_line(error)}. {remedy}") from error
 
@@ -142,7 +148,8 @@ def _from_folder(location: Path, config: Path, dtype: torch.dtype) -> dict[str, 
     """Parts that are read from the model's folder here, and not by diffusers.
 
     Of a folder its text encoders, since diffusers does not ask whether they are whole. Of a single file the
-    autoencoder and what text encoders it lacks, since diffusers takes few parts from a folder beside it.
+    autoencoder and what text encoders it lacks, since diffusers takes few parts from a folder beside it. An
+    autoencoder of the file's own gives way to one beside it alone: what else is in the hub's cache is chance.
     """
     keys: set[str] = set()
     if location.is_file():
@@ -152,7 +159,9 @@ def _from_folder(location: Path, config: Path, dtype: torch.dtype) -> dict[str, 
     def is_read_here(name: str, kind: type[Any]) -> bool:
         if issubclass(kind, PreTrainedModel):
             return not _has(keys, kind)
-        return location.is_file() and name == "vae"
+        if location.is_dir() or name != "vae":
+            return False
+        return config == _beside(location) or not any(key.startswith(tuple(LDM_VAE_KEYS)) for key in keys)
 
     return {
         name: _part(kind, config / name, dtype)

@@ -64,6 +64,10 @@ def assert_same_model(one: Backbone, other: Backbone) -> None:
         assert torch.equal(ask(one), ask(other))
 
 
+def in_half(weights: Path) -> Path:
+    return weights.rename(weights.with_name(weights.name.replace(".", ".fp16.", 1)))
+
+
 def without(weights: Path, part: str) -> str:
     """Take the first weight with `part` in its name out of a file; its name."""
     tensors = load_file(weights)
@@ -100,6 +104,21 @@ def test_a_folder_with_a_weight_missing_is_refused(tiny, tmp_path, part):
         next((folder / part).glob("*.safetensors")), "layer_norm2" if part != "unet" else "conv_in"
     )
     assert f"{part} lacks 1 of its weights, {gone}. All its parts must be there" in refusal(folder)
+
+
+@pytest.mark.parametrize("parts", [["unet"], ["text_encoder"], ["unet", "vae", "text_encoder"]])
+def test_parts_that_a_folder_has_in_half_precision_alone_are_read_so(tiny, tmp_path, parts):
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    for part in ("unet", "vae", "text_encoder"):
+        weights = next((folder / part).glob("*.safetensors"))
+        if part in parts:
+            in_half(weights)
+        else:
+            # Both are there: the better one is read.
+            in_half(Path(shutil.copy(weights, tmp_path / weights.name))).rename(
+                folder / part / weights.name.replace(".", ".fp16.")
+            ).write_bytes(b"half")
+    assert_same_model(load(tiny), load(folder))
 
 
 # Single files
@@ -306,6 +325,24 @@ def test_a_hub_model_is_fetched_once_at_its_revision_and_only_what_it_needs(hub,
     load("org/model", COMMIT)
     assert hub.fetched == []
     assert "not whole on this machine" in refusal("org/model", OTHER_COMMIT)
+
+
+def test_parts_that_the_hub_has_in_half_precision_alone_are_fetched_so(hub, tiny, monkeypatch):
+    (hub.folder / "unet/diffusion_pytorch_model.fp16.safetensors").unlink()
+    halves = {
+        str(in_half(next((hub.folder / part).glob("*.safetensors"))).relative_to(hub.folder))
+        for part in ("unet", "text_encoder")
+    }
+    in_half(Path(shutil.copy(hub.folder / "vae" / DIFFUSERS_FILE, hub.folder / "vae/x.safetensors")))
+    assert_same_model(load(tiny), load("org/model", COMMIT))
+    assert {file for file in hub.fetched if file.endswith(".safetensors")} == {
+        *halves,
+        f"vae/{DIFFUSERS_FILE}",
+    }
+    hub.fetched.clear()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    load("org/model", COMMIT)
+    assert hub.fetched == []
 
 
 @pytest.fixture

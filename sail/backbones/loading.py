@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -46,7 +46,9 @@ from sail.config import ModelRef
 CONFIGS = ["*.json", "*.txt", "*.model"]
 WEIGHTS = ["*/*.safetensors"]
 """In the folders of a pipeline's parts; what lies beside them is the same again in one file."""
-NOT_NEEDED = ["*.fp16*", "*.bf16*", "*.non_ema*", "safety_checker/*", "text_encoders/*"]
+HALF = "fp16"
+"""In the names of weights in half precision, which are read where a part has no others."""
+NOT_NEEDED = [f"*.{HALF}*", "*.bf16*", "*.non_ema*", "safety_checker/*", "text_encoders/*"]
 """Other forms of the same weights, those in `text_encoders` for ComfyUI; and what nothing here asks."""
 INDEX = "model_index.json"
 
@@ -58,7 +60,12 @@ def locate(model: ModelRef, told: Told | None = None) -> Path:
     """The folder or file of a model; one of the hub is looked up in its cache or fetched."""
     if Path(model.source).exists():
         return Path(model.source)
-    return from_hub(model.source, model.revision, CONFIGS + WEIGHTS, told)
+    folder = from_hub(model.source, model.revision, CONFIGS + WEIGHTS, told)
+    bare = [name for name, _ in _classes(folder) if not any((folder / name).glob("*.safetensors"))]
+    if bare:
+        halves = [f"{name}/*.{HALF}*.{kind}" for name in bare for kind in ("safetensors", "json")]
+        from_hub(model.source, model.revision, halves, told, but=[])
+    return folder
 
 
 def config_folder(location: Path, revision: str | None) -> Path:
@@ -147,7 +154,8 @@ def _classes(config: Path) -> Iterator[tuple[str, type[Any]]]:
 def _from_folder(location: Path, config: Path, dtype: torch.dtype) -> dict[str, Any]:
     """Parts that are read from the model's folder here, and not by diffusers.
 
-    Of a folder its text encoders, since diffusers does not ask whether they are whole. Of a single file the
+    Of a folder its text encoders, since diffusers does not ask whether they are whole, and what is there in
+    half precision alone, since it reads all parts so or none. Of a single file the
     autoencoder and what text encoders it lacks, since diffusers takes few parts from a folder beside it. An
     autoencoder of the file's own gives way to one beside it alone: what else is in the hub's cache is chance.
     """
@@ -159,7 +167,9 @@ def _from_folder(location: Path, config: Path, dtype: torch.dtype) -> dict[str, 
     def is_read_here(name: str, kind: type[Any]) -> bool:
         if issubclass(kind, PreTrainedModel):
             return not _has(keys, kind)
-        if location.is_dir() or name != "vae":
+        if location.is_dir():
+            return _is_half(config / name)
+        if name != "vae":
             return False
         return config == _beside(location) or not any(key.startswith(tuple(LDM_VAE_KEYS)) for key in keys)
 
@@ -176,8 +186,16 @@ def _has(keys: set[str], kind: type[PreTrainedModel]) -> bool:
     return is_t5 or is_clip_model_in_single_file(kind, keys)
 
 
+def _is_half(folder: Path) -> bool:
+    """Whether weights lie in the folder of a part, in half precision alone."""
+    names = [file.name for file in folder.glob("*.safetensors")]
+    return bool(names) and all(f".{HALF}" in name for name in names)
+
+
 def _part(kind: type[Any], folder: Path, dtype: torch.dtype) -> nn.Module:
-    asked = {"dtype": dtype, "use_safetensors": True, "local_files_only": True}
+    asked: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "local_files_only": True}
+    if _is_half(folder):
+        asked["variant"] = HALF
     part, report = kind.from_pretrained(folder, output_loading_info=True, **asked)
     if issubclass(kind, PreTrainedModel) and report["missing_keys"]:
         # transformers makes up what is missing, by lot.
@@ -202,7 +220,14 @@ def _lacking(name: str, missing: Iterable[str]) -> str:
     return f"{name} lacks {1 + len(others)} of its weights, {first}{' and others' if others else ''}"
 
 
-def from_hub(repository: str, revision: str | None, wanted: list[str], told: Told | None = None) -> Path:
+def from_hub(
+    repository: str,
+    revision: str | None,
+    wanted: Sequence[str],
+    told: Told | None = None,
+    *,
+    but: Sequence[str] = NOT_NEEDED,
+) -> Path:
     """A snapshot, with bars on a terminal. huggingface_hub finds the token: HF_TOKEN, or a login's."""
     at = f"{repository} at {revision}" if revision else repository
     objections: list[BaseException] = []
@@ -210,8 +235,8 @@ def from_hub(repository: str, revision: str | None, wanted: list[str], told: Tol
         found = snapshot_download(
             repository,
             revision=revision,
-            allow_patterns=wanted,
-            ignore_patterns=NOT_NEEDED,
+            allow_patterns=list(wanted),
+            ignore_patterns=list(but),
             tqdm_class=_bar(told, objections) if told else None,
         )
     except GatedRepoError as error:

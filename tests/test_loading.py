@@ -364,6 +364,68 @@ def test_a_single_files_own_autoencoder_is_read_whatever_of_the_hubs_was_fetched
     assert_same_model(load(tiny), load(bare, COMMIT))
 
 
+OLD_SCHEDULER = {
+    "_class_name": "PNDMScheduler",
+    "_diffusers_version": "0.6.0",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+}
+"""As Stable Diffusion 1.5 has it on the hub: of a prediction it says nothing."""
+EULER = {"_class_name": "EulerDiscreteScheduler", "prediction_type": "epsilon", "timestep_spacing": "leading"}
+"""What SDXL's says beside the betas."""
+
+
+@pytest.mark.usefixtures("hub_knows")
+@pytest.mark.parametrize("scheduler", [OLD_SCHEDULER, {**OLD_SCHEDULER, **EULER}])
+def test_a_single_file_says_itself_that_it_predicts_velocity(hub, tiny, tmp_path, scheduler):
+    (hub.folder / "scheduler/scheduler_config.json").write_text(json.dumps(scheduler))
+    index = json.loads((hub.folder / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", scheduler["_class_name"]]
+    (hub.folder / "model_index.json").write_text(json.dumps(index))
+    latents, noise, timesteps = torch.randn(1, 4, 4, 6), torch.randn(1, 4, 4, 6), torch.tensor([999])
+    found = {}
+    for markers in ((), ("v_pred",), ("v_pred", "ztsnr")):
+        file = write_single_file(tiny, tmp_path / "one.safetensors", vae=True, markers=markers)
+        found[markers] = load(file, COMMIT)
+    plain, velocity, zero = found.values()
+    assert torch.equal(plain.target(latents, noise, timesteps), noise)
+    assert not torch.equal(velocity.target(latents, noise, timesteps), noise)
+    assert torch.equal(velocity.noisy(latents, noise, timesteps), plain.noisy(latents, noise, timesteps))
+    # No signal is left at the end, where drawing begins.
+    assert torch.equal(zero.noisy(latents, noise, timesteps), noise)
+    assert torch.equal(zero.target(latents, noise, timesteps), -latents)
+    first = [model.solver("auto", 4, (4, 4, 6)).timesteps[0] for model in (plain, velocity, zero)]
+    assert first[0] == first[1] and first[2] == 999
+    solver = zero.solver("auto", 4, (4, 4, 6))
+    assert solver.config.prediction_type == "v_prediction"
+    assert torch.isfinite(solver.step(noise, 999, noise).prev_sample).all()
+
+
+def test_the_folder_beside_a_single_file_knows_better_what_it_predicts(tiny, single_file):
+    write_single_file(tiny, single_file, markers=("v_pred",))
+    noise = torch.randn(1, 4, 4, 6)
+    assert torch.equal(load(single_file).target(torch.randn(1, 4, 4, 6), noise, torch.tensor([500])), noise)
+
+
+@pytest.mark.usefixtures("hub_knows")
+def test_a_single_stable_diffusion_2_is_asked_for_its_configuration(tiny, tmp_path):
+    file = write_single_file(tiny, tmp_path / "one.safetensors", vae=True)
+    told = "model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight"
+    save_file({**load_file(file), told: torch.zeros(1, 1024)}, file)
+    said = refusal(file, COMMIT)
+    assert (
+        "noise" in said and "velocity" in said and f"into the folder {file.with_suffix('')} beside it" in said
+    )
+    save_file({**load_file(file), "v_pred": torch.zeros(0)}, file)
+    assert loading.config_folder(file, COMMIT).name == COMMIT
+
+
 def test_a_run_says_how_far_its_download_is(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(runfolder, "MB", 1000)
     run, shown = RunFolder(tmp_path), []

@@ -21,6 +21,7 @@ from diffusers.loaders.single_file_utils import (
     LDM_VAE_KEYS,
     SingleFileComponentError,
     fetch_diffusers_config,
+    infer_diffusers_model_type,
     is_clip_model_in_single_file,
     is_t5_in_single_file,
     load_single_file_checkpoint,
@@ -82,6 +83,12 @@ def config_folder(location: Path, revision: str | None) -> Path:
         weights = load_single_file_checkpoint(str(location))
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{location} cannot be read as safetensors: {first_line(error)}.") from error
+    if infer_diffusers_model_type(weights) == "v2" and not _schedule_told(set(weights)):
+        raise ValueError(
+            f"{location.name} is a Stable Diffusion 2, and nothing in it tells whether it predicts noise, as "
+            "2-base and 2.1-base do, or velocity, as 2 and 2.1 do. Put the configuration of its model "
+            f"({INDEX} and the folders that it names) into the folder {beside} beside it."
+        )
     repository = fetch_diffusers_config(weights)["pretrained_model_name_or_path"]
     try:
         return from_hub(repository, revision, CONFIGS)
@@ -127,6 +134,8 @@ def read(
             else:
                 pipeline = pipeline_class.from_single_file(str(location), config=str(config), **asked)
             _require_all_weights(pipeline)
+            if location.is_file() and config != _beside(location):
+                _tell_schedule(pipeline, _schedule_told(_keys(location)))
             return pipeline
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, SingleFileComponentError) as error:
         remedy = "All its parts must be there, their weights whole and in safetensors files."
@@ -155,14 +164,11 @@ def _from_folder(location: Path, config: Path, dtype: torch.dtype) -> dict[str, 
     """Parts that are read from the model's folder here, and not by diffusers.
 
     Of a folder its text encoders, since diffusers does not ask whether they are whole, and what is there in
-    half precision alone, since it reads all parts so or none. Of a single file the
-    autoencoder and what text encoders it lacks, since diffusers takes few parts from a folder beside it. An
-    autoencoder of the file's own gives way to one beside it alone: what else is in the hub's cache is chance.
+    half precision alone, since it would read so what is there in both. Of a single file the autoencoder and
+    what text encoders it lacks, since diffusers takes few parts from a folder beside it. An autoencoder of
+    the file's own gives way to one beside it alone: what else is in the hub's cache is chance.
     """
-    keys: set[str] = set()
-    if location.is_file():
-        with safe_open(location, "pt") as opened:
-            keys = set(opened.keys())
+    keys = _keys(location) if location.is_file() else set()
 
     def is_read_here(name: str, kind: type[Any]) -> bool:
         if issubclass(kind, PreTrainedModel):
@@ -178,6 +184,33 @@ def _from_folder(location: Path, config: Path, dtype: torch.dtype) -> dict[str, 
         for name, kind in _classes(config)
         if any((config / name).glob("*.safetensors")) and is_read_here(name, kind)
     }
+
+
+def _keys(file: Path) -> set[str]:
+    with safe_open(file, "pt") as opened:
+        return set(opened.keys())
+
+
+def _schedule_told(keys: set[str]) -> dict[str, Any]:
+    """What a single file says of its noise schedule, in keys of no weight that ComfyUI reads too."""
+    if "v_pred" not in keys:
+        return {}
+    told: dict[str, Any] = {"prediction_type": "v_prediction"}
+    if "ztsnr" in keys:
+        told |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return told
+
+
+def _tell_schedule(pipeline: DiffusionPipeline, told: dict[str, Any]) -> None:
+    """Put what a single file says into the scheduler's configuration, which is of the hub.
+
+    diffusers finds that by the shapes of weights, which are the same whatever is predicted.
+    """
+    if told:
+        config = {**pipeline.scheduler.config, **told}
+        # What a configuration leaves to its class is left out where another class reads it.
+        config["_use_default_values"] = set(config.get("_use_default_values", ())) - told.keys()
+        pipeline.scheduler = type(pipeline.scheduler).from_config(config)
 
 
 def _has(keys: set[str], kind: type[PreTrainedModel]) -> bool:

@@ -22,6 +22,8 @@ CONFIG = "lora_adapter_metadata"
 """Where a LoRA's file has its configuration in its metadata, as diffusers reads it: `unet.lora_alpha`, ..."""
 
 KOHYA_FILE = "lora_kohya.safetensors"
+ONLY_IN_SDXL = ".transformer_blocks.1."
+"""In names of a UNet's modules: where Stable Diffusion attends it has one such block, SDXL up to ten."""
 MERGED = """
 `merged` is the whole pipeline with the LoRA in its weights, in float32. Read in bfloat16 it can lose
 most of what the LoRA adds, where the base model's own weights are bfloat16: load the LoRA beside them there.
@@ -43,7 +45,8 @@ def export(folder: RunFolder, request: ExportRequest, progress: Progress) -> dic
     if request.merged:
         _write_merged(request, source, out / "merged", progress)
         progress.advance()
-    publish_text(out / "README.md", model_card(request, is_unet=is_unet))
+    is_sdxl = is_unet and any(ONLY_IN_SDXL in name for name in weights)
+    publish_text(out / "README.md", model_card(request, is_unet=is_unet, is_sdxl=is_sdxl))
     progress.advance()
     files = sorted(path for path in out.rglob("*") if path.is_file())
     return {
@@ -109,12 +112,15 @@ def _write_merged(request: ExportRequest, adapter: Path, target: Path, progress:
     building.replace(target)
 
 
-def model_card(request: ExportRequest, *, is_unet: bool) -> str:
+def model_card(request: ExportRequest, *, is_unet: bool, is_sdxl: bool = False) -> str:
     """What it is, how to use it, and every figure that is known about it."""
     for_diffusers = f"lora/{ADAPTER_FILE}"
     for_ui = KOHYA_FILE if is_unet else for_diffusers
     merged = MERGED if request.merged else ""
-    tools = "ComfyUI, AUTOMATIC1111 and others that read kohya's names" if is_unet else "ComfyUI"
+    tools = "ComfyUI and AUTOMATIC1111" if is_unet else "ComfyUI"
+    if is_unet and not is_sdxl:
+        # Of SDXL's modules kohya's own tools know Stability's names, not diffusers'.
+        tools = "ComfyUI, AUTOMATIC1111 and others that read kohya's names"
     facts = "\n".join(
         f"| {name} | {_shown(value)} |" for name, value in {"round": request.round, **request.facts}.items()
     )

@@ -14,10 +14,13 @@ import pytest
 import torch
 from diffusers import (
     DDIMScheduler,
+    DEISMultistepScheduler,
     DiffusionPipeline,
     EDMEulerScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    SASolverScheduler,
+    UniPCMultistepScheduler,
 )
 from diffusers.utils import convert_state_dict_to_kohya
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -240,6 +243,21 @@ def test_a_models_own_noisy_solver_draws_without_noise(load, folder_of, tmp_path
     once, again = (drawn_by_us(one, noise, guidance=2.0) for one in (policy, policy))
     assert torch.equal(once, again)
     assert torch.equal(once, drawn_by_us(Policy(load(name)), noise, guidance=2.0))
+
+
+@pytest.mark.parametrize("kind", [DEISMultistepScheduler, UniPCMultistepScheduler, SASolverScheduler])
+def test_a_model_with_another_multistep_solver_is_drawn_with_dpm(load, folder_of, tmp_path, kind):
+    folder = shutil.copytree(folder_of("stable_diffusion"), tmp_path / "model")
+    own = json.loads((folder / "scheduler/scheduler_config.json").read_text())
+    names = ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "prediction_type")
+    kind(**{name: own[name] for name in names}).save_pretrained(folder / "scheduler")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "scheduler": ["diffusers", kind.__name__]}))
+    policy = Policy(backbones.load(ModelRef(source=str(folder))))
+    noise = noise_of(policy.backbone)
+    drawn = drawn_by_us(policy, noise, guidance=2.0)
+    expected = drawn_by_us(Policy(load("stable_diffusion")), noise, guidance=2.0)
+    assert torch.allclose(drawn, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "tokens"), [("flux", 512), ("schnell", 256)])
@@ -909,6 +927,8 @@ def test_the_model_card_says_which_file_is_for_which_tool(load, folder_of, tmp_p
     is_unet = policy.backbone.part == "unet"
     assert (out / file).is_file() and file == (KOHYA_FILE if is_unet else f"lora/{ADAPTER_FILE}")
     assert ("AUTOMATIC1111" in tools) == (out / KOHYA_FILE).exists() == is_unet
+    # Of SDXL's modules kohya's own tools know Stability's names.
+    assert ("kohya" in tools) == (name == "stable_diffusion")
 
 
 def test_the_families_that_the_app_knows_without_loading_them_are_those_that_can_be_loaded():

@@ -12,7 +12,16 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled
-from tiny_families import build_flux, build_stable_diffusion, write_single_file
+from safetensors.torch import load_file, save_file
+from tiny_families import (
+    DIFFUSERS_FILE,
+    build_flux,
+    build_sd3,
+    build_stable_diffusion,
+    write_sd3_file,
+    write_single_file,
+)
+from transformers import CLIPTextModel
 
 from sail import backbones, runfolder
 from sail.backbones import Backbone, loading
@@ -55,6 +64,19 @@ def assert_same_model(one: Backbone, other: Backbone) -> None:
         assert torch.equal(ask(one), ask(other))
 
 
+def in_half(weights: Path) -> Path:
+    return weights.rename(weights.with_name(weights.name.replace(".", ".fp16.", 1)))
+
+
+def without(weights: Path, part: str) -> str:
+    """Take the first weight with `part` in its name out of a file; its name."""
+    tensors = load_file(weights)
+    name = next(name for name in sorted(tensors) if part in name)
+    del tensors[name]
+    save_file(tensors, weights)
+    return name
+
+
 # Folders
 
 
@@ -73,6 +95,30 @@ def test_a_folder_with_a_broken_file_is_refused_in_one_sentence(tiny, tmp_path, 
     folder = shutil.copytree(tiny, tmp_path / "model")
     (folder / broken).write_bytes(b"half a fi")
     assert str(folder) in refusal(folder)
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet"])
+def test_a_folder_with_a_weight_missing_is_refused(tiny, tmp_path, part):
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    gone = without(
+        next((folder / part).glob("*.safetensors")), "layer_norm2" if part != "unet" else "conv_in"
+    )
+    assert f"{part} lacks 1 of its weights, {gone}. All its parts must be there" in refusal(folder)
+
+
+@pytest.mark.parametrize("parts", [["unet"], ["text_encoder"], ["unet", "vae", "text_encoder"]])
+def test_parts_that_a_folder_has_in_half_precision_alone_are_read_so(tiny, tmp_path, parts):
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    for part in ("unet", "vae", "text_encoder"):
+        weights = next((folder / part).glob("*.safetensors"))
+        if part in parts:
+            in_half(weights)
+        else:
+            # Both are there: the better one is read.
+            in_half(Path(shutil.copy(weights, tmp_path / weights.name))).rename(
+                folder / part / weights.name.replace(".", ".fp16.")
+            ).write_bytes(b"half")
+    assert_same_model(load(tiny), load(folder))
 
 
 # Single files
@@ -104,6 +150,58 @@ def test_a_single_file_whose_configuration_cannot_be_had_says_where_to_put_it(si
 def test_a_part_that_a_single_file_lacks_is_asked_for(single_file):
     next((single_file.with_suffix("") / "vae").glob("*.safetensors")).unlink()
     assert f"belong, with their weights, into {single_file.with_suffix('')}" in refusal(single_file)
+
+
+def test_the_text_encoder_that_a_single_file_lacks_is_read_from_the_folder_beside_it(tiny, single_file):
+    write_single_file(tiny, single_file, encoder=False)
+    beside = single_file.with_suffix("") / "text_encoder"
+    assert f"belong, with their weights, into {single_file.with_suffix('')}" in refusal(single_file)
+    CLIPTextModel.from_pretrained(tiny / "text_encoder").save_pretrained(beside, max_shard_size="8KB")
+    assert (beside / "model.safetensors.index.json").is_file()
+    assert_same_model(load(tiny), load(single_file))
+
+
+def test_a_flux_file_of_the_transformer_alone_takes_the_rest_from_the_folder_beside_it(tmp_path):
+    folder = build_flux(tmp_path / "flux")
+    file = Path(shutil.copy(folder / "transformer" / DIFFUSERS_FILE, tmp_path / "flux.safetensors"))
+    flux = load(folder)
+    (folder / "transformer" / DIFFUSERS_FILE).unlink()
+    assert_same_model(flux, load(file))
+
+
+def test_an_sd3_file_with_a_t5_takes_the_clips_from_the_folder_beside_it(tmp_path):
+    folder = build_sd3(tmp_path / "sd3")
+    file = write_sd3_file(folder, tmp_path / "sd3.safetensors")
+    sd3 = load(folder)
+    for part, weights in {"transformer": DIFFUSERS_FILE, "text_encoder_3": "model.safetensors"}.items():
+        (folder / part / weights).unlink()
+    assert_same_model(sd3, load(file))
+
+
+def test_a_single_file_with_a_weight_missing_is_refused(single_file):
+    without(single_file, "layer_norm2")
+    said = refusal(single_file)
+    assert "text_encoder lacks 1 of its weights, " in said and "layer_norm2" in said
+    assert f"belong, with their weights, into {single_file.with_suffix('')}" in said
+
+
+def test_a_weight_missing_in_the_folder_beside_a_single_file_is_missed(tiny, single_file):
+    write_single_file(tiny, single_file, encoder=False)
+    beside = single_file.with_suffix("") / "text_encoder/model.safetensors"
+    gone = without(Path(shutil.copy(tiny / "text_encoder/model.safetensors", beside)), "layer_norm2")
+    assert f"text_encoder lacks 1 of its weights, {gone}." in refusal(single_file)
+
+
+def test_the_autoencoder_beside_a_single_file_is_read_in_place_of_its_own(tiny, single_file):
+    write_single_file(with_another_autoencoder(tiny, single_file.parent), single_file, vae=True)
+    assert_same_model(load(tiny), load(single_file))
+
+
+def with_another_autoencoder(tiny: Path, root: Path) -> Path:
+    other = shutil.copytree(tiny, root / "other")
+    weights = other / "vae" / DIFFUSERS_FILE
+    save_file({name: 1.25 * tensor for name, tensor in load_file(weights).items()}, weights)
+    return other
 
 
 def test_a_single_file_that_is_none_is_refused(tmp_path):
@@ -227,6 +325,105 @@ def test_a_hub_model_is_fetched_once_at_its_revision_and_only_what_it_needs(hub,
     load("org/model", COMMIT)
     assert hub.fetched == []
     assert "not whole on this machine" in refusal("org/model", OTHER_COMMIT)
+
+
+def test_parts_that_the_hub_has_in_half_precision_alone_are_fetched_so(hub, tiny, monkeypatch):
+    (hub.folder / "unet/diffusion_pytorch_model.fp16.safetensors").unlink()
+    halves = {
+        str(in_half(next((hub.folder / part).glob("*.safetensors"))).relative_to(hub.folder))
+        for part in ("unet", "text_encoder")
+    }
+    in_half(Path(shutil.copy(hub.folder / "vae" / DIFFUSERS_FILE, hub.folder / "vae/x.safetensors")))
+    assert_same_model(load(tiny), load("org/model", COMMIT))
+    assert {file for file in hub.fetched if file.endswith(".safetensors")} == {
+        *halves,
+        f"vae/{DIFFUSERS_FILE}",
+    }
+    hub.fetched.clear()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    load("org/model", COMMIT)
+    assert hub.fetched == []
+
+
+@pytest.fixture
+def hub_knows(hub, monkeypatch) -> None:
+    """The configuration of a single file without a folder beside it is that of the tests' own hub."""
+    known = {"pretrained_model_name_or_path": "org/model"}
+    monkeypatch.setattr(loading, "fetch_diffusers_config", lambda _: known)
+
+
+@pytest.mark.usefixtures("hub_knows")
+def test_a_single_files_own_autoencoder_is_read_whatever_of_the_hubs_was_fetched(tiny, tmp_path):
+    other = with_another_autoencoder(tiny, tmp_path)
+    file = write_single_file(other, tmp_path / "one.safetensors", vae=True)
+    bare = write_single_file(other, tmp_path / "bare.safetensors")
+    assert_same_model(load(other), load(file, COMMIT))
+    load("org/model", COMMIT)
+    assert_same_model(load(other), load(file, COMMIT))
+    # One that has none of its own is still helped out.
+    assert_same_model(load(tiny), load(bare, COMMIT))
+
+
+OLD_SCHEDULER = {
+    "_class_name": "PNDMScheduler",
+    "_diffusers_version": "0.6.0",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+}
+"""As Stable Diffusion 1.5 has it on the hub: of a prediction it says nothing."""
+EULER = {"_class_name": "EulerDiscreteScheduler", "prediction_type": "epsilon", "timestep_spacing": "leading"}
+"""What SDXL's says beside the betas."""
+
+
+@pytest.mark.usefixtures("hub_knows")
+@pytest.mark.parametrize("scheduler", [OLD_SCHEDULER, {**OLD_SCHEDULER, **EULER}])
+def test_a_single_file_says_itself_that_it_predicts_velocity(hub, tiny, tmp_path, scheduler):
+    (hub.folder / "scheduler/scheduler_config.json").write_text(json.dumps(scheduler))
+    index = json.loads((hub.folder / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", scheduler["_class_name"]]
+    (hub.folder / "model_index.json").write_text(json.dumps(index))
+    latents, noise, timesteps = torch.randn(1, 4, 4, 6), torch.randn(1, 4, 4, 6), torch.tensor([999])
+    found = {}
+    for markers in ((), ("v_pred",), ("v_pred", "ztsnr")):
+        file = write_single_file(tiny, tmp_path / "one.safetensors", vae=True, markers=markers)
+        found[markers] = load(file, COMMIT)
+    plain, velocity, zero = found.values()
+    assert torch.equal(plain.target(latents, noise, timesteps), noise)
+    assert not torch.equal(velocity.target(latents, noise, timesteps), noise)
+    assert torch.equal(velocity.noisy(latents, noise, timesteps), plain.noisy(latents, noise, timesteps))
+    # No signal is left at the end, where drawing begins.
+    assert torch.equal(zero.noisy(latents, noise, timesteps), noise)
+    assert torch.equal(zero.target(latents, noise, timesteps), -latents)
+    first = [model.solver("auto", 4, (4, 4, 6)).timesteps[0] for model in (plain, velocity, zero)]
+    assert first[0] == first[1] and first[2] == 999
+    solver = zero.solver("auto", 4, (4, 4, 6))
+    assert solver.config.prediction_type == "v_prediction"
+    assert torch.isfinite(solver.step(noise, 999, noise).prev_sample).all()
+
+
+def test_the_folder_beside_a_single_file_knows_better_what_it_predicts(tiny, single_file):
+    write_single_file(tiny, single_file, markers=("v_pred",))
+    noise = torch.randn(1, 4, 4, 6)
+    assert torch.equal(load(single_file).target(torch.randn(1, 4, 4, 6), noise, torch.tensor([500])), noise)
+
+
+@pytest.mark.usefixtures("hub_knows")
+def test_a_single_stable_diffusion_2_is_asked_for_its_configuration(tiny, tmp_path):
+    file = write_single_file(tiny, tmp_path / "one.safetensors", vae=True)
+    told = "model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight"
+    save_file({**load_file(file), told: torch.zeros(1, 1024)}, file)
+    said = refusal(file, COMMIT)
+    assert (
+        "noise" in said and "velocity" in said and f"into the folder {file.with_suffix('')} beside it" in said
+    )
+    save_file({**load_file(file), "v_pred": torch.zeros(0)}, file)
+    assert loading.config_folder(file, COMMIT).name == COMMIT
 
 
 def test_a_run_says_how_far_its_download_is(hub, tmp_path, monkeypatch):

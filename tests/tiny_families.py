@@ -5,6 +5,7 @@ Images are 4 pixels a latent; sizes are not square where a test can choose, so t
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ WIDTH = 16
 """Of a text encoder."""
 SIZE = (16, 24)
 """Height and width in pixels."""
+DIFFUSERS_FILE = "diffusion_pytorch_model.safetensors"
 
 
 def build_stable_diffusion(folder: Path, **schedule: Any) -> Path:
@@ -54,6 +56,8 @@ def build_sdxl(folder: Path, **schedule: Any) -> Path:
     torch.manual_seed(0)
     unet = _unet(
         cross_attention_dim=2 * WIDTH,
+        # More than one, as SDXL alone has.
+        transformer_layers_per_block=2,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=6 * 8 + WIDTH,
@@ -238,17 +242,108 @@ _IN_A_RESNET = {
 }
 
 
-def write_single_file(folder: Path, file: Path) -> Path:
-    """The UNet and the text encoder of a tiny Stable Diffusion in one file; the VAE is not in it."""
-    weights = {}
-    for name, tensor in load_file(folder / "unet/diffusion_pytorch_model.safetensors").items():
+_IN_A_VAE = {
+    r"down_blocks\.(\d)\.resnets": "down.{}.block",
+    r"down_blocks\.(\d)\.downsamplers\.0": "down.{}.downsample",
+    r"up_blocks\.(\d)\.resnets": "up.{}.block",
+    r"up_blocks\.(\d)\.upsamplers\.0": "up.{}.upsample",
+    r"mid_block\.resnets\.0": "mid.block_1",
+    r"mid_block\.resnets\.1": "mid.block_2",
+    r"mid_block\.attentions\.0": "mid.attn_1",
+    r"group_norm": "norm",
+    r"to_([qkv])\.": "{}.",
+    r"to_out\.0": "proj_out",
+    r"conv_norm_out": "norm_out",
+    r"conv_shortcut": "nin_shortcut",
+}
+
+
+def write_single_file(
+    folder: Path, file: Path, *, encoder: bool = True, vae: bool = False, markers: tuple[str, ...] = ()
+) -> Path:
+    """The UNet of a tiny Stable Diffusion in one file, with its text encoder and its VAE where asked for.
+
+    `markers` are keys that say something without a weight, as `v_pred` does.
+    """
+    weights = {marker: torch.zeros(0) for marker in markers}
+    for name, tensor in load_file(folder / f"unet/{DIFFUSERS_FILE}").items():
         part = next(part for part in _IN_A_FILE if name.startswith(f"{part}."))
         rest = name.removeprefix(f"{part}.")
         if "resnets" in part:
             inner, kind = rest.rsplit(".", 1)
             rest = f"{_IN_A_RESNET[inner]}.{kind}"
         weights[f"model.diffusion_model.{_IN_A_FILE[part]}.{rest}"] = tensor
-    for name, tensor in load_file(folder / "text_encoder/model.safetensors").items():
+    for name, tensor in load_file(folder / "text_encoder/model.safetensors").items() if encoder else ():
         weights[f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"] = tensor
+    for name, tensor in load_file(folder / f"vae/{DIFFUSERS_FILE}").items() if vae else ():
+        weights[f"first_stage_model.{_in_a_vae(name)}"] = tensor
+    save_file(weights, file)
+    return file
+
+
+def _in_a_vae(name: str) -> str:
+    """Its blocks that scale up are numbered from the last."""
+    upwards = "up_blocks" in name
+    for pattern, other in _IN_A_VAE.items():
+        name = re.sub(
+            pattern,
+            lambda found, other=other: other.format(
+                *(str(2 - int(one)) if upwards and one.isdigit() else one for one in found.groups())
+            ),
+            name,
+        )
+    return name
+
+
+_IN_AN_SD3_FILE = {
+    "pos_embed.pos_embed": "pos_embed",
+    "pos_embed.proj": "x_embedder.proj",
+    "time_text_embed.timestep_embedder.linear_1": "t_embedder.mlp.0",
+    "time_text_embed.timestep_embedder.linear_2": "t_embedder.mlp.2",
+    "time_text_embed.text_embedder.linear_1": "y_embedder.mlp.0",
+    "time_text_embed.text_embedder.linear_2": "y_embedder.mlp.2",
+    "norm_out.linear": "final_layer.adaLN_modulation.1",
+    "proj_out": "final_layer.linear",
+}
+_IN_AN_SD3_BLOCK = {
+    "attn.to_out.0": "x_block.attn.proj",
+    "attn.to_add_out": "context_block.attn.proj",
+    "norm1.linear": "x_block.adaLN_modulation.1",
+    "norm1_context.linear": "context_block.adaLN_modulation.1",
+    "ff.net.0.proj": "x_block.mlp.fc1",
+    "ff.net.2": "x_block.mlp.fc2",
+    "ff_context.net.0.proj": "context_block.mlp.fc1",
+    "ff_context.net.2": "context_block.mlp.fc2",
+}
+_ASKED_TOGETHER = {
+    "x_block": ("to_q", "to_k", "to_v"),
+    "context_block": ("add_q_proj", "add_k_proj", "add_v_proj"),
+}
+
+
+def write_sd3_file(folder: Path, file: Path) -> Path:
+    """The transformer and the T5 of a tiny SD3 in one file, named as Stability and ComfyUI name them."""
+    own = load_file(folder / f"transformer/{DIFFUSERS_FILE}")
+    last = max(int(name.split(".")[1]) for name in own if name.startswith("transformer_blocks."))
+    weights = {}
+    for name, tensor in own.items():
+        block, inner = re.fullmatch(r"(?:transformer_blocks\.(\d+)\.)?(.*)", name).groups()
+        module = inner.removesuffix(".weight").removesuffix(".bias")
+        kind = inner.removeprefix(module)
+        if module == "norm_out.linear" or (module == "norm1_context.linear" and int(block) == last):
+            # Scale and shift have changed places.
+            tensor = torch.cat(tensor.chunk(2)[::-1])
+        if block is None:
+            weights[_IN_AN_SD3_FILE.get(module, module) + kind] = tensor
+        elif module in _IN_AN_SD3_BLOCK:
+            weights[f"joint_blocks.{block}.{_IN_AN_SD3_BLOCK[module]}{kind}"] = tensor
+    for block in range(last + 1):
+        for side, asked in _ASKED_TOGETHER.items():
+            for kind in ("weight", "bias"):
+                parts = [own[f"transformer_blocks.{block}.attn.{name}.{kind}"] for name in asked]
+                weights[f"joint_blocks.{block}.{side}.attn.qkv.{kind}"] = torch.cat(parts)
+    weights = {f"model.diffusion_model.{name}": tensor for name, tensor in weights.items()}
+    for name, tensor in load_file(folder / "text_encoder_3/model.safetensors").items():
+        weights[f"text_encoders.t5xxl.transformer.{name}"] = tensor
     save_file(weights, file)
     return file

@@ -28,6 +28,9 @@ UNBOUNDED = {"clip_sample": False, "thresholding": False}
 def _dpm(config: Mapping[str, Any]) -> DPMSolverMultistepScheduler:
     """Without the noise that some models' configurations ask for, which no seed of ours would reach."""
     kind = config.get("algorithm_type", "dpmsolver++").removeprefix("sde-")
+    if kind not in ("dpmsolver", "dpmsolver++"):
+        # Of another solver, such as DEIS.
+        kind = "dpmsolver++"
     return DPMSolverMultistepScheduler.from_config(config, algorithm_type=kind)
 
 

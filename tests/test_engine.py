@@ -14,11 +14,14 @@ from diffusers import StableDiffusionPipeline
 from pairs import human_pairs, self_pairs, tied_pairs
 from safetensors.torch import load_file, save_file
 from tiny_model import build_tiny_model
+from typer.testing import CliRunner
 
 from sail import backbones, cost, monitors
+from sail.__main__ import app
 from sail.backbones.stable_diffusion import StableDiffusion
 from sail.config import (
     CompareRequest,
+    EvaluateRequest,
     ExportRequest,
     Look,
     Lora,
@@ -32,6 +35,7 @@ from sail.config import (
     Scoring,
     TrainRequest,
 )
+from sail.evaluating import subject_of
 from sail.monitors import looks
 from sail.policy import Policy
 from sail.records import LatentsRef, TrainingPair
@@ -893,6 +897,36 @@ def test_diversity_is_zero_for_equal_images_and_saturation_zero_for_grey_ones():
     red[..., 0] = 255
     both = looks([torch.cat([red, black])])
     assert both.diversity == pytest.approx((1 / 3) ** 0.5) and both.saturation == pytest.approx(0.5)
+
+
+def test_an_evaluate_run_measures_what_the_train_run_of_its_adapter_measured(trained, proposed, tmp_path):
+    asked, told = trained.request(), trained.result()
+    request = EvaluateRequest(
+        model=asked.model,
+        adapter=told["sha256"],
+        beta=asked.loss.beta,
+        scoring=asked.scoring,
+        sampling=asked.sampling,
+        monitoring=asked.monitoring,
+    )
+    folder = RunFolder.create(
+        tmp_path / "evaluate",
+        request,
+        pairs=human_pairs(proposed),
+        adapters={told["sha256"]: trained.path / "adapter"},
+    )
+    assert CliRunner().invoke(app, ["evaluate", str(folder.path)]).exit_code == 0
+    measured = folder.result()
+    for name in ("judge_accuracy", "human_agreement", "accepted", "reasons"):
+        assert measured[name] == told[name]
+    for name in ("human_margin", "diversity_ratio", "saturation_ratio"):
+        assert measured[name] == pytest.approx(told[name])
+    assert measured["judge_accuracy"]["n"] == 1 and measured["diversity_ratio"] != 1
+    before, again = ([pair.margin for pair in run.judged_pairs()] for run in (trained, folder))
+    assert again == pytest.approx(before)
+    subject = subject_of(folder.path)
+    assert sha256_file(subject.adapter / ADAPTER_FILE) == told["sha256"]
+    assert subject.prompts == asked.monitoring.prompts
 
 
 # Export

@@ -162,14 +162,17 @@ def test_a_run_that_cannot_even_begin_says_so(store: Store) -> None:
 
 
 def test_a_run_whose_launcher_ended_before_it_is_at_work_still(store: Store) -> None:
+    launcher = subprocess.Popen(["true"])
+    launcher.wait()
     run = jobs.draw(store, 2, by="ann")
+    runner = Runner(launch=lambda *_: launcher)
+    runner.open(store)
     with RunFolder(store.run_folder(run)).lock():
-        runner = follow(Runner(launch=lambda *_: subprocess.Popen(["true"])), store)
-        wait_for(lambda: "pid" in store.run(run.id).payload)
-        time.sleep(1)
-        assert state(runner, store, run) == "running"
-    wait_for(lambda: not store.run(run.id).unfinished)
-    runner.close()
+        for _ in range(2):  # started, then followed
+            runner.turn()
+            assert state(runner, store, run) == "running"
+    runner.turn()
+    assert not store.run(run.id).unfinished
 
 
 def test_a_run_that_a_full_disk_ended_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

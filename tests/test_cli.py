@@ -179,6 +179,8 @@ def test_sample_writes_an_index_in_the_order_of_prompts_then_images(model, loope
     lines = read_lines(tmp_path / "base/index.jsonl")
     assert [line["prompt"] for line in lines] == ["a big fox", "a big fox", "a pizza", "a pizza"]
     assert all(line["noise_seed"] == 3 and Path(line["path"]).is_file() for line in lines)
+    base, aligned = (tmp_path / out / "00000-0.png" for out in ("base", "aligned"))
+    assert base.read_bytes() != aligned.read_bytes()
 
 
 def test_a_sample_goes_on_in_its_folder_and_no_other_is_mixed_into_it(model, tmp_path):

@@ -258,6 +258,19 @@ def test_an_annotator_that_never_flushes_is_heard(model, prompts, settings, tmp_
     assert loop(model, prompts, settings, lazy, tmp_path / "out", "--rounds", 0).exit_code == 0
 
 
+def test_a_loop_whose_first_round_is_refused_ends_without_a_current_one(model, prompts, settings, tmp_path):
+    strict = tmp_path / "strict.json"
+    refuses = {"monitoring": {"min_diversity_ratio": 9, "halvings": 0}}
+    strict.write_text(json.dumps({**json.loads(settings.read_text()), **refuses}))
+    command = annotator(tmp_path, BRIGHTER)
+    done = loop(model, prompts, strict, command, tmp_path / "out", "--rounds", 2)
+    assert done.exit_code == 0
+    assert done.stderr.count("Round 0 was not accepted, so there is no judge to go on with.") == 1
+    result = json.loads((tmp_path / "out/result.json").read_text())
+    assert [(one["round"], one["accepted"]) for one in result["rounds"]] == [(0, False)]
+    assert result["current"] is None and result["export"] is None
+
+
 def test_the_noise_seed_of_a_settings_file_holds_unless_another_is_given(model, prompts, settings, tmp_path):
     own = tmp_path / "settings.json"
     own.write_text(json.dumps({**json.loads(settings.read_text()), "noise_seed": 7}))

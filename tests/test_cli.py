@@ -108,9 +108,10 @@ def test_the_winners_trained_on_are_the_ones_the_annotator_chose(looped):
 
 
 def test_no_prompt_is_used_in_two_rounds_while_fresh_ones_are_left(looped):
-    seed, first = (RunFolder(looped / f"runs/000{number}-propose").request().prompts for number in (0, 2))
-    fresh = set(PROMPTS) - set(seed)
-    assert len(set(seed)) == 6 and fresh & set(first)
+    runs = [RunFolder(looped / "runs" / name) for name in ("0000-propose", "0001-train", "0002-propose")]
+    seed, held_out, first = runs[0].request(), runs[1].request().monitoring, runs[2].request()
+    fresh = set(PROMPTS) - {*seed.prompts, *held_out.prompts}
+    assert len(set(seed.prompts)) == 6 and len(fresh) == 1 and fresh <= set(first.prompts)
 
 
 def test_the_same_command_again_changes_nothing(looped, model, prompts, settings):

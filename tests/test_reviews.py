@@ -348,7 +348,8 @@ def test_decisions_from_before_bulk_approval_still_stand(tmp_path: Path) -> None
     database.close()
     store = Store(folder)
     (row,) = store.review_history()
-    assert {**old, "seq": 1, "bulk": None} == row
+    (standing,) = Database(folder / DATABASE).query("select * from standing_reviews")
+    assert {**old, "seq": 1, "bulk": None} == row == {name: standing[name] for name in row}
     store.close()
 
 

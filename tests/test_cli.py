@@ -339,14 +339,6 @@ def test_a_loop_ends_with_its_current_rounds_files_for_other_tools(looped):
     assert f"| human pairs | {current['human_pairs']} |" in (exported / "README.md").read_text()
 
 
-def test_so_many_prompts_a_round_hold_for_all_rounds_unless_later_ones_are_said():
-    paper = LoopSettings.paper()
-    few, both = {"prompts_per_round": 64}, {"prompts_per_round": 64, "later_prompts_per_round": 128}
-    assert [paper.changed({}).prompts_in(number) for number in (1, 2)] == [10_000, 20_000]
-    assert [paper.changed(few).prompts_in(number) for number in (1, 2)] == [64, 64]
-    assert [paper.changed(both).prompts_in(number) for number in (1, 2)] == [64, 128]
-
-
 def test_a_settings_file_that_cannot_be_used_is_named(tmp_path):
     (tmp_path / "prompts.txt").write_text("a fox\na cow\n")
     (tmp_path / "bad.json").write_text("{steps: 3}")

@@ -137,42 +137,6 @@ def drawn_latents(policy: Policy, prompts=PROMPTS, **changes) -> torch.Tensor:
 # Backbone
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-def test_our_sampler_draws_what_the_plain_pipeline_draws(tmp_path, prediction_type):
-    folder = build_tiny_model(tmp_path / "model", prediction_type=prediction_type)
-    policy = policy_of(ModelRef(source=str(folder)))
-    sampling = Sampling(steps=5, guidance=4.0)
-    ours = drawn_latents(policy, ("a red fox",), per_prompt=2, sampling=sampling)
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
-    pipeline.set_progress_bar_config(disable=True)
-    from sail.sampling import generator_of
-
-    noise = torch.stack([torch.randn(4, 8, 8, generator=generator_of(0, "a red fox", i)) for i in range(2)])
-    theirs = pipeline(
-        ["a red fox"] * 2, num_inference_steps=5, guidance_scale=4.0, latents=noise, output_type="latent"
-    ).images
-    assert torch.allclose(ours, theirs, atol=1e-5)
-
-
-def test_the_target_follows_the_prediction_type(tmp_path):
-    latents, noise, timesteps = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8), torch.tensor([10, 900])
-    for kind in ("epsilon", "v_prediction"):
-        backbone = backbones.load(
-            ModelRef(source=str(build_tiny_model(tmp_path / kind, prediction_type=kind)))
-        )
-        target = backbone.target(latents, noise, timesteps)
-        noisy = backbone.noisy(latents, noise, timesteps)
-        if kind == "epsilon":
-            assert torch.equal(target, noise)
-        else:
-            # x_t = a x + s e and v = a e - s x give back x = a x_t - s v for every t.
-            scale = (backbone.noisy(torch.ones(2, 1, 1, 1), torch.zeros(2, 1, 1, 1), timesteps)).view(
-                2, 1, 1, 1
-            )
-            sigma = (1 - scale**2).sqrt()
-            assert torch.allclose(scale * noisy - sigma * target, latents, atol=1e-5)
-
-
 def test_a_model_of_an_unknown_family_is_refused_by_name(tmp_path):
     (tmp_path / "model_index.json").write_text('{"_class_name": "PixArtAlphaPipeline"}')
     with pytest.raises(ValueError, match="PixArtAlphaPipeline"):

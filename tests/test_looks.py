@@ -218,16 +218,6 @@ def tally(wins: int, losses: int, ties: int = 0) -> Tally:
     return Tally(person="ann", wins=wins, losses=losses, ties=ties)
 
 
-@pytest.mark.parametrize(("wins", "n"), [(31, 44), (0, 7), (12, 12), (50, 100)])
-def test_the_interval_is_wilsons(wins: int, n: int) -> None:
-    from scipy.stats import binomtest
-
-    rate = winrate.win_rate(tally(wins, n - wins))
-    low, high = binomtest(wins, n).proportion_ci(method="wilson")
-    assert rate.value == pytest.approx(wins / n)
-    assert (rate.low, rate.high) == (pytest.approx(low), pytest.approx(high))
-
-
 @pytest.mark.parametrize(("wins", "n"), [(6, 10), (11, 20), (4, 10), (13, 20), (30, 50)])
 def test_so_many_more_answers_of_the_same_share_settle_it_and_one_fewer_does_not(wins: int, n: int) -> None:
     share, more = wins / n, winrate.answers_to_settle(winrate.win_rate(tally(wins, n - wins)))

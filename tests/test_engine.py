@@ -5,15 +5,16 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from engine import PROMPTS, QUICK, drawn_latents, holding_ties, on_judged_draws, policy_of, train_request
 from pairs import human_pairs, self_pairs, tied_pairs
 from safetensors.torch import load_file, save_file
-from tiny_model import build_tiny_model
 from typer.testing import CliRunner
 
 from sail import backbones, cost, monitors
@@ -26,14 +27,9 @@ from sail.config import (
     Look,
     Lora,
     Loss,
-    Mixup,
     ModelRef,
-    Monitoring,
-    Optimisation,
     ProposeRequest,
-    Sampling,
     Scoring,
-    TrainRequest,
 )
 from sail.evaluating import subject_of
 from sail.monitors import looks
@@ -42,96 +38,8 @@ from sail.records import LatentsRef, TrainingPair
 from sail.reward import gains
 from sail.runfolder import ADAPTER_FILE, RunFolder, Stopped, sha256_file
 from sail.running import execute
-from sail.sampling import draw
-
-PROMPTS = ("a red fox", "a blue fox", "a small pizza", "a big pizza")
-QUICK = Sampling(steps=3, chunk=6)
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
-
-
-@pytest.fixture(scope="session")
-def model(tiny_model) -> ModelRef:
-    return ModelRef(source=str(tiny_model))
-
-
-@pytest.fixture(scope="session")
-def proposed(model, tmp_path_factory) -> RunFolder:
-    """Four prompts of two candidates from the base model."""
-    request = ProposeRequest(model=model, prompts=PROMPTS, num_candidates=2, sampling=QUICK)
-    folder = RunFolder.create(tmp_path_factory.mktemp("runs") / "0000-propose", request)
-    execute(folder)
-    return folder
-
-
-def train_request(model: ModelRef, **changes) -> TrainRequest:
-    steps = changes.pop("steps", 6)
-    rate = changes.pop("learning_rate", 1e-2)
-    return TrainRequest(
-        model=model,
-        lora=Lora(rank=2),
-        optimisation=Optimisation(steps=steps, batch_pairs=4, micro_batch_pairs=3, learning_rate=rate),
-        scoring=Scoring(draws=3),
-        sampling=QUICK,
-        monitoring=Monitoring(prompts=("a fox", "a pizza"), per_prompt=2, preview_prompts=1),
-        checkpoint_every=2,
-        **changes,
-    )
-
 
 MIRRORED = Loss(objective="mirrored")
-
-
-def holding_ties(request: TrainRequest, strength: float) -> TrainRequest:
-    return request.model_copy(update={"loss": request.loss.model_copy(update={"hold_ties": strength})})
-
-
-@pytest.fixture(scope="session")
-def trained(model, proposed, tmp_path_factory) -> RunFolder:
-    folder = RunFolder.create(
-        tmp_path_factory.mktemp("trained") / "0001-train", train_request(model), pairs=human_pairs(proposed)
-    )
-    execute(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def judged(model, trained, tmp_path_factory) -> RunFolder:
-    """Three candidates of each prompt, judged by `trained` against base on four draws."""
-    sha256 = trained.result()["sha256"]
-    request = ProposeRequest(
-        model=model,
-        adapter=sha256,
-        prompts=PROMPTS,
-        num_candidates=3,
-        sampling=QUICK,
-        scoring=Scoring(draws=4),
-    )
-    path = tmp_path_factory.mktemp("judged") / "0002-propose"
-    folder = RunFolder.create(path, request, adapters={sha256: trained.path / "adapter"})
-    execute(folder)
-    return folder
-
-
-def on_judged_draws(request: TrainRequest, **changes) -> TrainRequest:
-    """Half of the pairs are self pairs, learned from on the draws that they were judged on."""
-    optimisation = request.optimisation.model_copy(update={"self_pair_draws": "judged", **changes})
-    return request.model_copy(update={"optimisation": optimisation, "mixup": Mixup(self_fraction=0.5)})
-
-
-def policy_of(model: ModelRef, adapter: Path | None = None) -> Policy:
-    policy = Policy(backbones.load(model))
-    if adapter:
-        policy.load("policy", adapter)
-    return policy
-
-
-def drawn_latents(policy: Policy, prompts=PROMPTS, **changes) -> torch.Tensor:
-    options = {"per_prompt": 2, "noise_seed": 0, "sampling": QUICK, **changes}
-    return torch.cat([drawn.latents_NCHW for drawn in draw(policy, prompts, **options)])
 
 
 # Backbone
@@ -681,20 +589,21 @@ def test_a_run_folder_and_its_model_are_all_that_another_machine_needs(model, pr
 
 @pytest.mark.slow
 def test_a_trainer_killed_in_the_middle_ends_with_the_same_adapter_bytes(model, proposed, tmp_path):
-    request = train_request(model, steps=60)
+    request = train_request(model, steps=80)
     whole = RunFolder.create(tmp_path / "whole", request, pairs=human_pairs(proposed))
     killed = RunFolder.create(tmp_path / "killed", request, pairs=human_pairs(proposed))
     command = [sys.executable, "-m", "sail", "train"]
     process = subprocess.Popen([*command, str(killed.path)])
     while len(killed.metrics()) < 5:
         assert process.poll() is None
+        time.sleep(0.02)
     process.kill()
     process.wait()
     assert killed.snapshot().state == "interrupted" and killed.result() is None
     for folder in (whole, killed):
         subprocess.run([*command, str(folder.path)], check=True)
     assert killed.result()["sha256"] == whole.result()["sha256"]
-    assert [line["step"] for line in killed.metrics()] == list(range(1, 61))
+    assert [line["step"] for line in killed.metrics()] == list(range(1, 81))
 
 
 def test_a_second_round_starts_from_its_parent_and_measures_gain_against_it(

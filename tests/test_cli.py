@@ -144,10 +144,7 @@ def test_an_annotator_that_dies_loses_nothing_it_said(model, prompts, settings, 
 @pytest.mark.parametrize(
     "answer", ["nonsense", '{"pair": "00000", "label": "middle"}', '{"pair": "9", "label": "tie"}', "[]"]
 )
-def test_an_answer_that_is_no_label_is_shown_with_what_was_expected(
-    looped, model, prompts, settings, tmp_path, answer
-):
-    # The drawn pairs of another loop: the answer is what is tested, not the drawing.
+def test_an_answer_that_is_no_label_is_shown_with_what_was_expected(tmp_path, answer):
     from sail.annotate import Annotator, ShownPair
     from sail.records import LatentsRef
 

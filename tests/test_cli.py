@@ -157,6 +157,32 @@ def test_an_answer_that_is_no_label_is_shown_with_what_was_expected(tmp_path, an
         program.label(pair)
 
 
+def test_an_annotator_that_is_silent_for_long_is_waited_for_and_that_is_said(tmp_path, monkeypatch):
+    from sail.annotate import Annotator, ShownPair
+    from sail.records import LatentsRef
+
+    # It answers once that is said.
+    waits = """
+        import pathlib, time
+        input()
+        for _ in range(600):
+            if pathlib.Path(SAID).exists():
+                print('{"pair": "00004", "label": "tie"}')
+                break
+            time.sleep(0.05)
+    """.replace("SAID", repr(str(tmp_path / "said")))
+    monkeypatch.setattr("sail.annotate.SILENCE_S", 0.01)
+    monkeypatch.setattr(
+        "sail.annotate.tqdm.write", lambda remark, file: (tmp_path / "said").write_text(remark)
+    )
+    ref = LatentsRef(file="x", row=0)
+    with Annotator(annotator(tmp_path, waits)) as program:
+        pair = ShownPair(4, "a fox", tmp_path / "l.png", tmp_path / "r.png", ref, ref)
+        assert program.label(pair) == "tie"
+    remark = (tmp_path / "said").read_text()
+    assert remark.startswith("Still waiting for the annotator's answer to pair 00004.")
+
+
 def test_ties_only_are_too_few_pairs_to_train(model, prompts, settings, tmp_path):
     ties = BRIGHTER.replace('"left" if left > right else "right"', '"tie"')
     done = loop(model, prompts, settings, annotator(tmp_path, ties), tmp_path / "out")

@@ -36,7 +36,7 @@ from sail.monitors import looks
 from sail.policy import Policy
 from sail.records import LatentsRef, TrainingPair
 from sail.reward import gains
-from sail.runfolder import ADAPTER_FILE, RunFolder, Stopped, sha256_file
+from sail.runfolder import ADAPTER_FILE, Lost, RunFolder, Stopped, sha256_file
 from sail.running import execute
 
 MIRRORED = Loss(objective="mirrored")
@@ -682,6 +682,25 @@ def test_candidates_are_drawn_with_as_much_of_the_policy_as_asked(model, trained
     assert torch.equal(own, drawn_latents(drawn_with, per_prompt=3))
     # Whatever draws, it is the policy at full strength that judges.
     assert all(tensors["gains"].abs().min() > 0 for tensors in found)
+
+
+def test_a_run_is_interrupted_where_what_other_processes_drew_does_not_appear(judged, tmp_path, monkeypatch):
+    folder = RunFolder(shutil.copytree(judged.path, tmp_path / "run"))
+    (folder.path / "result.json").unlink()
+    every, waited = RunFolder.candidate_sets, []
+    monkeypatch.setattr("sail.proposing.PATIENCE_S", 3)
+    monkeypatch.setattr("sail.proposing.time.sleep", waited.append)
+    monkeypatch.setattr(RunFolder, "candidate_sets", lambda self, **which: every(self, **which)[:-1])
+    with pytest.raises(Lost, match="holds candidates of 3 prompts, and 4 were drawn"):
+        execute(folder)
+    assert len(waited) == 3 and folder.snapshot().state == "interrupted" and folder.result() is None
+    # Seen a little later, they are waited for.
+    monkeypatch.setattr(
+        RunFolder,
+        "candidate_sets",
+        lambda self, **which: every(self, **which)[: 4 if len(waited) == 5 else 3],
+    )
+    assert execute(folder)["self_pairs"] == judged.result()["self_pairs"] and len(waited) == 5
 
 
 def test_a_policy_without_an_adapter_cannot_judge(model):

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import fake_trainer
 
@@ -95,5 +96,12 @@ def wait_for(condition: Callable[[], bool], *, timeout_s: float = 30) -> None:
         time.sleep(0.05)
 
 
-def fake_runner(**settings: str) -> Runner:
-    return Runner(launch=lambda kind, folder, env: fake_trainer.launch(kind, folder, env, **settings))
+def fake_runner() -> Runner:
+    return Runner(launch=fake_trainer.launch)
+
+
+def hold(store: Store, run: Run, where: Literal["start", "step"] = "step") -> Path:
+    """Let a run wait before it holds its folder, or in its first step, until this file is removed."""
+    held = store.run_folder(run) / f"hold-{where}"
+    held.touch()
+    return held

@@ -1,4 +1,4 @@
-"""What all tests share: no network, a fixed number of threads, a model folder's outline, a few pairs."""
+"""What all tests share: no network, a fixed number of threads, a few pairs, a tiny model that has learned."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pairs import human_pairs
 
-from sail.config import ModelRef, ProposeRequest
+from sail.config import ModelRef, ProposeRequest, Scoring
 from sail.records import LatentsRef, TrainingPair
+from sail.runfolder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,3 +53,66 @@ def training_pair(tmp_path: Path) -> Callable[..., TrainingPair]:
         return TrainingPair(id=name, prompt="a fox", winner=files[0], loser=files[1], source="human")
 
     return make
+
+
+# The engine. What it is made of takes seconds to import, which only its own tests are to wait for.
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tiny_model import build_tiny_model
+
+    return build_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def model(tiny_model: Path) -> ModelRef:
+    return ModelRef(source=str(tiny_model))
+
+
+@pytest.fixture(scope="session")
+def proposed(model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """Four prompts of two candidates from the base model."""
+    from engine import PROMPTS, QUICK
+
+    from sail.running import execute
+
+    request = ProposeRequest(model=model, prompts=PROMPTS, num_candidates=2, sampling=QUICK)
+    folder = RunFolder.create(tmp_path_factory.mktemp("runs") / "0000-propose", request)
+    execute(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(model: ModelRef, proposed: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    from engine import train_request
+
+    from sail.running import execute
+
+    folder = RunFolder.create(
+        tmp_path_factory.mktemp("trained") / "0001-train", train_request(model), pairs=human_pairs(proposed)
+    )
+    execute(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def judged(model: ModelRef, trained: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """Three candidates of each prompt, judged by `trained` against base on four draws."""
+    from engine import PROMPTS, QUICK
+
+    from sail.running import execute
+
+    sha256 = trained.result()["sha256"]
+    request = ProposeRequest(
+        model=model,
+        adapter=sha256,
+        prompts=PROMPTS,
+        num_candidates=3,
+        sampling=QUICK,
+        scoring=Scoring(draws=4),
+    )
+    path = tmp_path_factory.mktemp("judged") / "0002-propose"
+    folder = RunFolder.create(path, request, adapters={sha256: trained.path / "adapter"})
+    execute(folder)
+    return folder

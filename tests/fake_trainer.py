@@ -1,7 +1,8 @@
 """Does what `python -m sail KIND FOLDER` does as seen from outside, in milliseconds and without torch.
 
-What it draws is a picture of one colour; what it trains is a file of bytes. FAKE_START_S is the time until it
-holds its folder, FAKE_DELAY_S the time a step takes, FAKE_FAIL_AT the step at which it fails.
+What it draws is a picture of one colour; what it trains is a file of bytes. It waits before it holds its
+folder while that has a file `hold-start`, and at the end of a step while it has `hold-step`; where it has
+`fail`, that is where it fails.
 """
 
 from __future__ import annotations
@@ -31,14 +32,11 @@ from sail.runfolder import (
     sha256_file,
 )
 
-START_S = float(os.environ.get("FAKE_START_S", "0"))
-DELAY_S = float(os.environ.get("FAKE_DELAY_S", "0"))
-FAIL_AT = int(os.environ.get("FAKE_FAIL_AT", "-1"))
+LONGEST_WAIT_S = 120
+"""Nobody is left behind by a test that failed."""
 
 
-def launch(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str], **settings: str
-) -> subprocess.Popen[bytes]:
+def launch(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """A runner's launch that starts this file instead of what `command` starts."""
     home = str(Path(__file__).resolve().parents[1])
     with open(folder / "log.txt", "ab") as output:
@@ -47,14 +45,14 @@ def launch(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **environment, **settings, "PYTHONPATH": home},
+            env={**os.environ, **environment, "PYTHONPATH": home},
             start_new_session=True,
         )
 
 
 def run(folder: RunFolder) -> None:
     request, progress = folder.request(), Progress(folder, min_interval_s=0)
-    time.sleep(START_S)
+    wait_while(folder.path / "hold-start")
     with folder.lock():
         try:
             jobs = {"propose": propose, "train": train, "export": export, "compare": compare}
@@ -70,10 +68,17 @@ def run(folder: RunFolder) -> None:
         progress.end("done")
 
 
-def step(folder: RunFolder, progress: Progress, number: int) -> None:
-    time.sleep(DELAY_S)
+def wait_while(held: Path) -> None:
+    end = time.monotonic() + LONGEST_WAIT_S
+    while held.exists():
+        assert time.monotonic() < end, f"{held} is still there"
+        time.sleep(0.01)
+
+
+def step(folder: RunFolder, progress: Progress) -> None:
+    wait_while(folder.path / "hold-step")
     progress.advance()
-    if number == FAIL_AT:
+    if (folder.path / "fail").exists():
         raise RuntimeError("The model folder is gone. Put it back, then resume.")
     folder.stop_if_asked()
 
@@ -121,7 +126,7 @@ def publish_candidates(
             to_show=tuple((2 * turn + 1, 2 * turn) for turn in range(to_show)),
         )
         publish_json(root / f"{index:05d}.json", published.model_dump())
-        step(folder, progress, index)
+        step(folder, progress)
 
 
 def self_pairs(request: ProposeRequest) -> list[SelfPair]:
@@ -160,7 +165,7 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         folder.append_metric(
             step=number + 1, loss=0.69, margin=0.1, winner_gain=1e-4, loser_gain=-1e-4, accuracy=0.6
         )
-        step(folder, progress, number)
+        step(folder, progress)
     samples = folder.path / "samples"
     for at in (0, steps):
         (samples / f"step-{at:05d}").mkdir(parents=True, exist_ok=True)
@@ -223,7 +228,7 @@ def export(folder: RunFolder, request: ExportRequest, progress: Progress) -> dic
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
         files.append({"path": f"export/{name}", "bytes": len(content), "sha256": sha256_file(file)})
-    step(folder, progress, 0)
+    step(folder, progress)
     return {"files": files, "seconds": 0.1}
 
 

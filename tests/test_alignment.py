@@ -19,7 +19,6 @@ from benchmarks.alignment.pool import TABLE, TASTES, TUNING, temperature_for
 from benchmarks.alignment.study import STARTER
 from benchmarks.alignment.table import Table, gain, interval, where, win_rate, win_rate_as_asked
 from benchmarks.alignment.targets import Target, targets
-from benchmarks.alignment.working import prepare, work
 from benchmarks.taste import (
     Person,
     Taste,
@@ -267,11 +266,6 @@ def test_a_round_that_half_of_the_units_had_refused_is_marked():
     for one, accepted in zip(units, ((True, True, False), (True, False)), strict=True):
         one["rounds"] = [{**first, "accepted": said} for said in accepted]
     assert figures.mostly_refused(units) == [1, 2]
-
-
-def test_a_worker_can_be_spawned():
-    """spawn cannot import a package's __main__ again."""
-    assert not work.__module__.endswith("__main__") and not prepare.__module__.endswith("__main__")
 
 
 def test_workers_leave_when_whoever_asked_them_is_killed():

@@ -108,9 +108,10 @@ def test_the_winners_trained_on_are_the_ones_the_annotator_chose(looped):
 
 
 def test_no_prompt_is_used_in_two_rounds_while_fresh_ones_are_left(looped):
-    seed, first = (RunFolder(looped / f"runs/000{number}-propose").request().prompts for number in (0, 2))
-    fresh = set(PROMPTS) - set(seed)
-    assert len(set(seed)) == 6 and fresh & set(first)
+    runs = [RunFolder(looped / "runs" / name) for name in ("0000-propose", "0001-train", "0002-propose")]
+    seed, held_out, first = runs[0].request(), runs[1].request().monitoring, runs[2].request()
+    fresh = set(PROMPTS) - {*seed.prompts, *held_out.prompts}
+    assert len(set(seed.prompts)) == 6 and len(fresh) == 1 and fresh <= set(first.prompts)
 
 
 def test_the_same_command_again_changes_nothing(looped, model, prompts, settings):
@@ -156,6 +157,32 @@ def test_an_answer_that_is_no_label_is_shown_with_what_was_expected(tmp_path, an
         program.label(pair)
 
 
+def test_an_annotator_that_is_silent_for_long_is_waited_for_and_that_is_said(tmp_path, monkeypatch):
+    from sail.annotate import Annotator, ShownPair
+    from sail.records import LatentsRef
+
+    # It answers once that is said.
+    waits = """
+        import pathlib, time
+        input()
+        for _ in range(600):
+            if pathlib.Path(SAID).exists():
+                print('{"pair": "00004", "label": "tie"}')
+                break
+            time.sleep(0.05)
+    """.replace("SAID", repr(str(tmp_path / "said")))
+    monkeypatch.setattr("sail.annotate.SILENCE_S", 0.01)
+    monkeypatch.setattr(
+        "sail.annotate.tqdm.write", lambda remark, file: (tmp_path / "said").write_text(remark)
+    )
+    ref = LatentsRef(file="x", row=0)
+    with Annotator(annotator(tmp_path, waits)) as program:
+        pair = ShownPair(4, "a fox", tmp_path / "l.png", tmp_path / "r.png", ref, ref)
+        assert program.label(pair) == "tie"
+    remark = (tmp_path / "said").read_text()
+    assert remark.startswith("Still waiting for the annotator's answer to pair 00004.")
+
+
 def test_ties_only_are_too_few_pairs_to_train(model, prompts, settings, tmp_path):
     ties = BRIGHTER.replace('"left" if left > right else "right"', '"tie"')
     done = loop(model, prompts, settings, annotator(tmp_path, ties), tmp_path / "out")
@@ -176,6 +203,8 @@ def test_sample_writes_an_index_in_the_order_of_prompts_then_images(model, loope
     lines = read_lines(tmp_path / "base/index.jsonl")
     assert [line["prompt"] for line in lines] == ["a big fox", "a big fox", "a pizza", "a pizza"]
     assert all(line["noise_seed"] == 3 and Path(line["path"]).is_file() for line in lines)
+    base, aligned = (tmp_path / out / "00000-0.png" for out in ("base", "aligned"))
+    assert base.read_bytes() != aligned.read_bytes()
 
 
 def test_a_sample_goes_on_in_its_folder_and_no_other_is_mixed_into_it(model, tmp_path):
@@ -253,6 +282,19 @@ def test_an_annotator_that_never_flushes_is_heard(model, prompts, settings, tmp_
     assert loop(model, prompts, settings, lazy, tmp_path / "out", "--rounds", 0).exit_code == 0
 
 
+def test_a_loop_whose_first_round_is_refused_ends_without_a_current_one(model, prompts, settings, tmp_path):
+    strict = tmp_path / "strict.json"
+    refuses = {"monitoring": {"min_diversity_ratio": 9, "halvings": 0}}
+    strict.write_text(json.dumps({**json.loads(settings.read_text()), **refuses}))
+    command = annotator(tmp_path, BRIGHTER)
+    done = loop(model, prompts, strict, command, tmp_path / "out", "--rounds", 2)
+    assert done.exit_code == 0
+    assert done.stderr.count("Round 0 was not accepted, so there is no judge to go on with.") == 1
+    result = json.loads((tmp_path / "out/result.json").read_text())
+    assert [(one["round"], one["accepted"]) for one in result["rounds"]] == [(0, False)]
+    assert result["current"] is None and result["export"] is None
+
+
 def test_the_noise_seed_of_a_settings_file_holds_unless_another_is_given(model, prompts, settings, tmp_path):
     own = tmp_path / "settings.json"
     own.write_text(json.dumps({**json.loads(settings.read_text()), "noise_seed": 7}))
@@ -318,14 +360,6 @@ def test_a_loop_ends_with_its_current_rounds_files_for_other_tools(looped):
     assert sha256_file(exported / "lora" / ADAPTER_FILE) == sha256_file(lora)
     assert (exported / "lora_kohya.safetensors").is_file()
     assert f"| human pairs | {current['human_pairs']} |" in (exported / "README.md").read_text()
-
-
-def test_so_many_prompts_a_round_hold_for_all_rounds_unless_later_ones_are_said():
-    paper = LoopSettings.paper()
-    few, both = {"prompts_per_round": 64}, {"prompts_per_round": 64, "later_prompts_per_round": 128}
-    assert [paper.changed({}).prompts_in(number) for number in (1, 2)] == [10_000, 20_000]
-    assert [paper.changed(few).prompts_in(number) for number in (1, 2)] == [64, 64]
-    assert [paper.changed(both).prompts_in(number) for number in (1, 2)] == [64, 128]
 
 
 def test_a_settings_file_that_cannot_be_used_is_named(tmp_path):

@@ -46,11 +46,18 @@ def test_the_paper_preset_has_the_papers_values():
     assert (paper.loss.beta, paper.mixup.self_fraction, paper.num_candidates) == (5000, 0.25, 8)
     assert (paper.scoring.draws, paper.scoring.average, paper.optimisation.batch_pairs) == (10, "mean", 128)
     assert (paper.sampling.solver, paper.sampling.steps, paper.sampling.guidance) == ("ddpm", 50, 7.5)
-    assert [paper.prompts_in(number) for number in (1, 2, 3)] == [10_000, 20_000, 20_000]
 
 
-def test_every_round_has_as_many_prompts_unless_later_ones_are_given_their_own():
-    assert [LoopSettings(prompts_per_round=5).prompts_in(number) for number in (1, 2, 3)] == [5, 5, 5]
+def test_so_many_prompts_a_round_hold_for_all_rounds_unless_later_ones_are_said():
+    paper = LoopSettings.paper()
+    few, both = {"prompts_per_round": 64}, {"prompts_per_round": 64, "later_prompts_per_round": 128}
+    for settings, prompts in (
+        (LoopSettings(prompts_per_round=5), [5, 5, 5]),
+        (paper.changed({}), [10_000, 20_000, 20_000]),
+        (paper.changed(few), [64, 64, 64]),
+        (paper.changed(both), [64, 128, 128]),
+    ):
+        assert [settings.prompts_in(number) for number in (1, 2, 3)] == prompts
 
 
 def test_a_model_brings_its_own_settings_and_leaves_the_rest_at_its_default(tmp_path):
@@ -111,8 +118,6 @@ def test_a_config_does_not_change_after_its_birth():
         lambda: Loss(beta=0),
         lambda: Loss(label_smoothing=0.5),
         lambda: Optimisation(learning_rate=float("inf")),
-        lambda: Scoring(timesteps=(0.5, 0.5)),
-        lambda: Scoring(timesteps=(0.5, 1.5)),
         lambda: ProposeRequest(model=MODEL, prompts=()),
         lambda: ProposeRequest(model=MODEL, prompts=("",)),
         lambda: ProposeRequest(model=MODEL, prompts=("x" * (MAX_PROMPT_CHARS + 1),)),

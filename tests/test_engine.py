@@ -5,169 +5,44 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from engine import PROMPTS, QUICK, drawn_latents, holding_ties, on_judged_draws, policy_of, train_request
 from pairs import human_pairs, self_pairs, tied_pairs
 from safetensors.torch import load_file, save_file
-from tiny_model import build_tiny_model
+from typer.testing import CliRunner
 
 from sail import backbones, cost, monitors
+from sail.__main__ import app
 from sail.backbones.stable_diffusion import StableDiffusion
 from sail.config import (
     CompareRequest,
+    EvaluateRequest,
     ExportRequest,
     Look,
     Lora,
     Loss,
-    Mixup,
     ModelRef,
-    Monitoring,
-    Optimisation,
     ProposeRequest,
-    Sampling,
     Scoring,
-    TrainRequest,
 )
+from sail.evaluating import subject_of
 from sail.monitors import appearance
 from sail.policy import Policy
 from sail.records import LatentsRef, TrainingPair
 from sail.reward import gains
-from sail.runfolder import ADAPTER_FILE, RunFolder, Stopped, sha256_file
+from sail.runfolder import ADAPTER_FILE, Lost, RunFolder, Stopped, sha256_file
 from sail.running import execute
-from sail.sampling import draw
-
-PROMPTS = ("a red fox", "a blue fox", "a small pizza", "a big pizza")
-QUICK = Sampling(steps=3, chunk=6)
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
-
-
-@pytest.fixture(scope="session")
-def model(tiny_model) -> ModelRef:
-    return ModelRef(source=str(tiny_model))
-
-
-@pytest.fixture(scope="session")
-def proposed(model, tmp_path_factory) -> RunFolder:
-    """Four prompts of two candidates from the base model."""
-    request = ProposeRequest(model=model, prompts=PROMPTS, num_candidates=2, sampling=QUICK)
-    folder = RunFolder.create(tmp_path_factory.mktemp("runs") / "0000-propose", request)
-    execute(folder)
-    return folder
-
-
-def train_request(model: ModelRef, **changes) -> TrainRequest:
-    steps = changes.pop("steps", 6)
-    rate = changes.pop("learning_rate", 1e-2)
-    return TrainRequest(
-        model=model,
-        lora=Lora(rank=2),
-        optimisation=Optimisation(steps=steps, batch_pairs=4, micro_batch_pairs=3, learning_rate=rate),
-        scoring=Scoring(draws=3),
-        sampling=QUICK,
-        monitoring=Monitoring(prompts=("a fox", "a pizza"), per_prompt=2, preview_prompts=1),
-        checkpoint_every=2,
-        **changes,
-    )
-
 
 MIRRORED = Loss(objective="mirrored")
 
 
-def holding_ties(request: TrainRequest, strength: float) -> TrainRequest:
-    return request.model_copy(update={"loss": request.loss.model_copy(update={"hold_ties": strength})})
-
-
-@pytest.fixture(scope="session")
-def trained(model, proposed, tmp_path_factory) -> RunFolder:
-    folder = RunFolder.create(
-        tmp_path_factory.mktemp("trained") / "0001-train", train_request(model), pairs=human_pairs(proposed)
-    )
-    execute(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def judged(model, trained, tmp_path_factory) -> RunFolder:
-    """Three candidates of each prompt, judged by `trained` against base on four draws."""
-    sha256 = trained.result()["sha256"]
-    request = ProposeRequest(
-        model=model,
-        adapter=sha256,
-        prompts=PROMPTS,
-        num_candidates=3,
-        sampling=QUICK,
-        scoring=Scoring(draws=4),
-    )
-    path = tmp_path_factory.mktemp("judged") / "0002-propose"
-    folder = RunFolder.create(path, request, adapters={sha256: trained.path / "adapter"})
-    execute(folder)
-    return folder
-
-
-def on_judged_draws(request: TrainRequest, **changes) -> TrainRequest:
-    """Half of the pairs are self pairs, learned from on the draws that they were judged on."""
-    optimisation = request.optimisation.model_copy(update={"self_pair_draws": "judged", **changes})
-    return request.model_copy(update={"optimisation": optimisation, "mixup": Mixup(self_fraction=0.5)})
-
-
-def policy_of(model: ModelRef, adapter: Path | None = None) -> Policy:
-    policy = Policy(backbones.load(model))
-    if adapter:
-        policy.load("policy", adapter)
-    return policy
-
-
-def drawn_latents(policy: Policy, prompts=PROMPTS, **changes) -> torch.Tensor:
-    options = {"per_prompt": 2, "noise_seed": 0, "sampling": QUICK, **changes}
-    return torch.cat([drawn.latents_NCHW for drawn in draw(policy, prompts, **options)])
-
-
 # Backbone
-
-
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-def test_our_sampler_draws_what_the_plain_pipeline_draws(tmp_path, prediction_type):
-    folder = build_tiny_model(tmp_path / "model", prediction_type=prediction_type)
-    policy = policy_of(ModelRef(source=str(folder)))
-    sampling = Sampling(steps=5, guidance=4.0)
-    ours = drawn_latents(policy, ("a red fox",), per_prompt=2, sampling=sampling)
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
-    pipeline.set_progress_bar_config(disable=True)
-    from sail.sampling import generator_of_image
-
-    generators = [generator_of_image(0, "a red fox", index) for index in range(2)]
-    noise = torch.stack([torch.randn(4, 8, 8, generator=generator) for generator in generators])
-    theirs = pipeline(
-        ["a red fox"] * 2, num_inference_steps=5, guidance_scale=4.0, latents=noise, output_type="latent"
-    ).images
-    assert torch.allclose(ours, theirs, atol=1e-5)
-
-
-def test_the_target_follows_the_prediction_type(tmp_path):
-    latents, noise, timesteps = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8), torch.tensor([10, 900])
-    for kind in ("epsilon", "v_prediction"):
-        backbone = backbones.load(
-            ModelRef(source=str(build_tiny_model(tmp_path / kind, prediction_type=kind)))
-        )
-        target = backbone.target(latents, noise, timesteps)
-        noisy = backbone.noisy(latents, noise, timesteps)
-        if kind == "epsilon":
-            assert torch.equal(target, noise)
-        else:
-            # x_t = a x + s e and v = a e - s x give back x = a x_t - s v for every t.
-            scale = (backbone.noisy(torch.ones(2, 1, 1, 1), torch.zeros(2, 1, 1, 1), timesteps)).view(
-                2, 1, 1, 1
-            )
-            sigma = (1 - scale**2).sqrt()
-            assert torch.allclose(scale * noisy - sigma * target, latents, atol=1e-5)
 
 
 def test_a_model_of_an_unknown_family_is_refused_by_name(tmp_path):
@@ -714,20 +589,21 @@ def test_a_run_folder_and_its_model_are_all_that_another_machine_needs(model, pr
 
 @pytest.mark.slow
 def test_a_trainer_killed_in_the_middle_ends_with_the_same_adapter_bytes(model, proposed, tmp_path):
-    request = train_request(model, steps=60)
+    request = train_request(model, steps=80)
     whole = RunFolder.create(tmp_path / "whole", request, pairs=human_pairs(proposed))
     killed = RunFolder.create(tmp_path / "killed", request, pairs=human_pairs(proposed))
     command = [sys.executable, "-m", "sail", "train"]
     process = subprocess.Popen([*command, str(killed.path)])
     while len(killed.metrics()) < 5:
         assert process.poll() is None
+        time.sleep(0.02)
     process.kill()
     process.wait()
     assert killed.snapshot().state == "interrupted" and killed.result() is None
     for folder in (whole, killed):
         subprocess.run([*command, str(folder.path)], check=True)
     assert killed.result()["sha256"] == whole.result()["sha256"]
-    assert [line["step"] for line in killed.metrics()] == list(range(1, 61))
+    assert [line["step"] for line in killed.metrics()] == list(range(1, 81))
 
 
 def test_a_second_round_starts_from_its_parent_and_measures_gain_against_it(
@@ -806,6 +682,25 @@ def test_candidates_are_drawn_with_as_much_of_the_policy_as_asked(model, trained
     assert torch.equal(own, drawn_latents(drawn_with, per_prompt=3))
     # Whatever draws, it is the policy at full strength that judges.
     assert all(tensors["gains"].abs().min() > 0 for tensors in found)
+
+
+def test_a_run_is_interrupted_where_what_other_processes_drew_does_not_appear(judged, tmp_path, monkeypatch):
+    folder = RunFolder(shutil.copytree(judged.path, tmp_path / "run"))
+    (folder.path / "result.json").unlink()
+    every, waited = RunFolder.candidate_sets, []
+    monkeypatch.setattr("sail.proposing.PATIENCE_S", 3)
+    monkeypatch.setattr("sail.proposing.time.sleep", waited.append)
+    monkeypatch.setattr(RunFolder, "candidate_sets", lambda self, **which: every(self, **which)[:-1])
+    with pytest.raises(Lost, match="holds candidates of 3 prompts, and 4 were drawn"):
+        execute(folder)
+    assert len(waited) == 3 and folder.snapshot().state == "interrupted" and folder.result() is None
+    # Seen a little later, they are waited for.
+    monkeypatch.setattr(
+        RunFolder,
+        "candidate_sets",
+        lambda self, **which: every(self, **which)[: 4 if len(waited) == 5 else 3],
+    )
+    assert execute(folder)["self_pairs"] == judged.result()["self_pairs"] and len(waited) == 5
 
 
 def test_a_policy_without_an_adapter_cannot_judge(model):
@@ -894,6 +789,36 @@ def test_diversity_is_zero_for_equal_images_and_saturation_zero_for_grey_ones():
     red[..., 0] = 255
     both = appearance([torch.cat([red, black])])
     assert both.diversity == pytest.approx((1 / 3) ** 0.5) and both.saturation == pytest.approx(0.5)
+
+
+def test_an_evaluate_run_measures_what_the_train_run_of_its_adapter_measured(trained, proposed, tmp_path):
+    asked, told = trained.request(), trained.result()
+    request = EvaluateRequest(
+        model=asked.model,
+        adapter=told["sha256"],
+        beta=asked.loss.beta,
+        scoring=asked.scoring,
+        sampling=asked.sampling,
+        monitoring=asked.monitoring,
+    )
+    folder = RunFolder.create(
+        tmp_path / "evaluate",
+        request,
+        pairs=human_pairs(proposed),
+        adapters={told["sha256"]: trained.path / "adapter"},
+    )
+    assert CliRunner().invoke(app, ["evaluate", str(folder.path)]).exit_code == 0
+    measured = folder.result()
+    for name in ("judge_accuracy", "human_agreement", "accepted", "reasons"):
+        assert measured[name] == told[name]
+    for name in ("human_margin", "diversity_ratio", "saturation_ratio"):
+        assert measured[name] == pytest.approx(told[name])
+    assert measured["judge_accuracy"]["n"] == 1 and measured["diversity_ratio"] != 1
+    before, again = ([pair.margin for pair in run.judged_pairs()] for run in (trained, folder))
+    assert again == pytest.approx(before)
+    subject = subject_of(folder.path)
+    assert sha256_file(subject.adapter / ADAPTER_FILE) == told["sha256"]
+    assert subject.prompts == asked.monitoring.prompts
 
 
 # Export

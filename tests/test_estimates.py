@@ -53,8 +53,10 @@ def test_the_next_run_is_reckoned_by_its_cost_and_the_pace_of_those_before(tmp_p
     assert estimates.seconds_of(store, TRAIN) == round(seconds_per_evaluation * expected)
 
     run_now(store, jobs.train(store, by="ann"))
-    proposed = estimates.seconds_of(store, NextStep(name="propose", round=1))
-    assert proposed is not None and proposed >= 0
+    pace = estimates.seconds_per_evaluation(store, "propose")
+    expected = cost.evaluations_to_propose(jobs.propose_request(store))
+    seconds = estimates.seconds_of(store, NextStep(name="propose", round=1))
+    assert pace and seconds == round(pace * expected) > 0
 
 
 @pytest.mark.parametrize("name", ["request.json", "result.json"])

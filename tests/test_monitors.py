@@ -3,7 +3,8 @@
 import pytest
 
 from sail.config import Monitoring
-from sail.monitors import Beside, spoiled_because
+from sail.monitors import Beside, Measured, closed_because, spoiled_because
+from sail.records import JudgedPair
 
 LIMITS = Monitoring(min_diversity_ratio=0.6, max_saturation_ratio=2)
 
@@ -25,3 +26,19 @@ def test_images_within_the_bounds_are_accepted():
 def test_a_figure_that_is_refused_is_seen_to_be_beyond_its_bound(diversity, saturation, said):
     (reason,) = spoiled_because(Beside(diversity, saturation), LIMITS)
     assert reason.endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reasons"),
+    [
+        (12, ["The judge is right on 0% of 12 held-out pairs, at best 24%; the gate asks for 50%."]),
+        (6, []),
+    ],
+)
+def test_a_judge_that_cannot_be_as_right_as_is_asked_for_closes_the_gate(wrong, reasons):
+    # What it learned from does not count for it.
+    judged = [
+        JudgedPair(id=str(number), margin=margin, margin_error=0.1, held_out=number < 12)
+        for number, margin in enumerate([-1.0] * wrong + [1.0] * (40 - wrong))
+    ]
+    assert closed_because(Measured(judged, Beside()), LIMITS) == reasons

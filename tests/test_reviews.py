@@ -223,6 +223,26 @@ def _choose(pair: str, side: str) -> dict[str, str]:
     return {"uuid": new_uuid(), "self_pair": pair, "decision": side}
 
 
+def test_preferences_name_who_decided_a_self_pair_and_leave_out_what_was_dropped(
+    store: Store, run: Run
+) -> None:
+    flipped, dropped, approved, _ = pairs = store.review_pairs(run)[:4]
+    for pair, decision, person in (
+        (flipped, "flip", "ann"),
+        (dropped, "drop", "bob"),
+        (approved, "approve", "bob"),
+    ):
+        store.record_review(pair.id, decision, uuid=new_uuid(), by=person)
+    found = {
+        (one.left, one.right): (one.left_wins, one.source, one.annotator, one.round)
+        for one in store.preferences()
+        if one.round == run.round
+    }
+    assert len(found) == len(store.review_pairs(run)) - 1
+    of_run = [found.get((pair.winner, pair.loser)) for pair in pairs]
+    assert of_run == [(0, "human", "ann", 1), None, (1, "self", "bob", 1), (1, "self", "judge", 1)]
+
+
 def test_both_sides_show_winners(client: TestClient, store: Store, run: Run) -> None:
     found = {pair["id"]: pair for pair in client.get(f"{BASE}/review").json()["pairs"]}
     on_left = [found[pair.id]["left"].endswith(pair.winner) for pair in store.review_pairs(run)]
@@ -328,7 +348,8 @@ def test_decisions_from_before_bulk_approval_still_stand(tmp_path: Path) -> None
     database.close()
     store = Store(folder)
     (row,) = store.review_history()
-    assert {**old, "seq": 1, "bulk": None} == row
+    (standing,) = Database(folder / DATABASE).query("select * from standing_reviews")
+    assert {**old, "seq": 1, "bulk": None} == row == {name: standing[name] for name in row}
     store.close()
 
 

@@ -9,7 +9,6 @@ from sail.config import MAX_PROMPT_CHARS, LoopSettings, Loss, Mixup, ModelRef, S
 from sail.loop import human_pairs, summary
 from sail.records import Interval, LatentsRef, TrainingPair
 from sail.rounds import (
-    NextStep,
     Round,
     current,
     is_held_out,
@@ -180,10 +179,6 @@ def test_the_loop_walks_draw_label_train_propose_review_train():
     assert step_after([a_round(0)]) == ("propose", 1)
     assert step_after([a_round(0)], proposed=1) == ("review", 1)
     assert step_after([a_round(0), a_round(1)], proposed=1) == ("propose", 2)
-
-
-def test_a_step_is_a_value():
-    assert NextStep(name="draw", round=0) == NextStep(name="draw", round=0)
 
 
 def test_current_is_the_last_accepted_round():

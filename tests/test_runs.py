@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import fake_trainer
 import pytest
-from annotating import SETTINGS, drawn, fake_runner, label, make_store, new_uuid, run_now, wait_for
+from annotating import SETTINGS, drawn, fake_runner, hold, label, make_store, new_uuid, run_now, wait_for
 from sqlite_utils import Database
 
 from annotator import jobs, looks
@@ -53,10 +53,12 @@ def label_all(store: Store, count: int = 6) -> None:
 
 
 def test_pairs_are_there_to_label_while_the_rest_is_being_drawn(store: Store) -> None:
-    runner = follow(fake_runner(FAKE_DELAY_S="0.4"), store)
     run = jobs.draw(store, 6, by="ann")
-    wait_for(lambda: len(store.open_pairs("ann", 10)) > 0)
+    held = hold(store, run)
+    runner = follow(fake_runner(), store)
+    wait_for(lambda: len(store.open_pairs("ann", 10)) == 1)
     assert state(runner, store, run) == "running"
+    held.unlink()
     wait_for(lambda: store.run(run.id).what == "done")
     assert len(store.open_pairs("ann", 10)) == 6
     runner.close()
@@ -65,26 +67,32 @@ def test_pairs_are_there_to_label_while_the_rest_is_being_drawn(store: Store) ->
 def test_one_run_at_a_time_over_all_projects(tmp_path: Path, store: Store) -> None:
     other = make_store(tmp_path / "q")
     first, second = jobs.draw(store, 3, by="ann"), jobs.draw(other, 3, by="ann")
-    runner = follow(fake_runner(FAKE_DELAY_S="0.3"), store, other)
+    held = hold(store, first)
+    runner = follow(fake_runner(), store, other)
     wait_for(lambda: state(runner, store, first) == "running")
-    view = runner.view(other, second)
+    runner.turn()
+    view = runner.view(other, other.run(second.id))
     assert (view.state, view.ahead) == ("waiting", 1)
+    held.unlink()
     wait_for(lambda: other.run(second.id).what == "done")
     runner.close()
     other.close()
 
 
 def test_a_run_is_stopped_and_goes_on_where_it_was(store: Store) -> None:
-    runner = follow(fake_runner(FAKE_DELAY_S="0.2"), store)
     run = jobs.draw(store, 8, by="ann")
-    wait_for(lambda: len(store.open_pairs("ann", 10)) > 1)
+    held = hold(store, run)
+    runner = follow(fake_runner(), store)
+    wait_for(lambda: len(store.open_pairs("ann", 10)) == 1)
     runner.stop(store, run.id, by="ann")
+    assert state(runner, store, run) == "stopping"
+    held.unlink()
     wait_for(lambda: state(runner, store, run) == "stopped")
     before = store.open_pairs("ann", 10)
     runner.resume(store, run.id, by="ann")
     wait_for(lambda: store.run(run.id).what == "done")
-    assert len(before) < 8
-    assert store.open_pairs("ann", 10)[: len(before)] == before
+    assert len(before) == 1 and len(store.open_pairs("ann", 10)) == 8
+    assert store.open_pairs("ann", 10)[:1] == before
     runner.close()
 
 
@@ -116,12 +124,14 @@ def test_a_waiting_run_leaves_the_queue_when_it_is_stopped(store: Store) -> None
 
 
 def test_a_killed_trainer_is_shown_as_interrupted_and_can_be_resumed(store: Store) -> None:
-    runner = follow(fake_runner(FAKE_DELAY_S="0.3"), store)
     run = jobs.draw(store, 4, by="ann")
-    wait_for(lambda: len(store.open_pairs("ann", 10)) > 0)
+    held = hold(store, run)
+    runner = follow(fake_runner(), store)
+    wait_for(lambda: len(store.open_pairs("ann", 10)) == 1)
     os.kill(store.run(run.id).payload["pid"], signal.SIGKILL)
     wait_for(lambda: state(runner, store, run) == "interrupted")
     assert "signal 9" in runner.view(store, store.run(run.id)).message
+    held.unlink()
     runner.resume(store, run.id, by="ann")
     wait_for(lambda: store.run(run.id).what == "done")
     assert len(store.open_pairs("ann", 10)) == 4
@@ -129,8 +139,9 @@ def test_a_killed_trainer_is_shown_as_interrupted_and_can_be_resumed(store: Stor
 
 
 def test_a_run_that_fails_says_why_and_keeps_the_end_of_its_log(store: Store) -> None:
-    runner = follow(fake_runner(FAKE_FAIL_AT="1"), store)
     run = jobs.draw(store, 4, by="ann")
+    (store.run_folder(run) / "fail").touch()
+    runner = follow(fake_runner(), store)
     wait_for(lambda: state(runner, store, run) == "failed")
     view = runner.view(store, store.run(run.id))
     assert view.message == "The model folder is gone. Put it back, then resume."
@@ -151,14 +162,17 @@ def test_a_run_that_cannot_even_begin_says_so(store: Store) -> None:
 
 
 def test_a_run_whose_launcher_ended_before_it_is_at_work_still(store: Store) -> None:
+    launcher = subprocess.Popen(["true"])
+    launcher.wait()
     run = jobs.draw(store, 2, by="ann")
+    runner = Runner(launch=lambda *_: launcher)
+    runner.open(store)
     with RunFolder(store.run_folder(run)).lock():
-        runner = follow(Runner(launch=lambda *_: subprocess.Popen(["true"])), store)
-        wait_for(lambda: "pid" in store.run(run.id).payload)
-        time.sleep(1)
-        assert state(runner, store, run) == "running"
-    wait_for(lambda: not store.run(run.id).unfinished)
-    runner.close()
+        for _ in range(2):  # started, then followed
+            runner.turn()
+            assert state(runner, store, run) == "running"
+    runner.turn()
+    assert not store.run(run.id).unfinished
 
 
 def test_a_run_that_a_full_disk_ended_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,26 +232,36 @@ def test_a_launcher_that_waits_for_a_machine_is_found_by_a_new_server(
 
 
 def test_a_new_server_finds_the_running_trainer_and_starts_no_second_one(store: Store) -> None:
-    first = follow(fake_runner(FAKE_DELAY_S="0.3"), store)
+    def starts() -> int:
+        return [event["what"] for event in store.run_history(run)].count("started")
+
     run = jobs.draw(store, 6, by="ann")
-    wait_for(lambda: len(store.open_pairs("ann", 10)) > 0)
+    held = hold(store, run)
+    first = follow(fake_runner(), store)
+    wait_for(lambda: len(store.open_pairs("ann", 10)) == 1)
     first.close()
-    second = follow(fake_runner(), store)
-    assert state(second, store, run) == "running"
+    before, second = starts(), fake_runner()
+    second.open(store)
+    second.turn()
+    assert state(second, store, run) == "running" and starts() == before
+    held.unlink()
+    second.start()
     wait_for(lambda: store.run(run.id).what == "done")
-    log = RunFolder(store.run_folder(run)).log_tail()
-    assert "being worked on" not in log
+    assert starts() == before
     assert len(store.open_pairs("ann", 10)) == 6
     second.close()
 
 
 def test_a_run_that_ended_while_no_server_was_there_is_taken_in(store: Store) -> None:
-    first = follow(fake_runner(FAKE_DELAY_S="0.1"), store)
     run = jobs.draw(store, 4, by="ann")
+    held = hold(store, run)
+    first = follow(fake_runner(), store)
     wait_for(lambda: store.run(run.id).what == "started")
     first.close()
+    held.unlink()
     folder = RunFolder(store.run_folder(run))
     wait_for(lambda: folder.result() is not None and not folder.is_held())
+    assert store.run(run.id).what == "started"
     second = follow(fake_runner(), store)
     wait_for(lambda: store.run(run.id).what == "done")
     assert len(store.open_pairs("ann", 10)) == 4
@@ -378,10 +402,12 @@ def test_a_lora_is_exported_although_its_model_is_not_there(store: Store) -> Non
 
 
 def test_a_stop_while_a_run_starts_is_obeyed(store: Store) -> None:
-    runner = follow(fake_runner(FAKE_START_S="0.5", FAKE_DELAY_S="0.1"), store)
     run = jobs.draw(store, 8, by="ann")
+    held = hold(store, run, "start")
+    runner = follow(fake_runner(), store)
     wait_for(lambda: store.run(run.id).what == "started")
     runner.stop(store, run.id, by="ann")
+    held.unlink()
     wait_for(lambda: not store.run(run.id).unfinished)
     assert state(runner, store, run) == "stopped"
     runner.resume(store, run.id, by="ann")
@@ -394,9 +420,8 @@ def test_a_run_that_does_not_answer_a_stop_is_ended_and_can_be_resumed(
 ) -> None:
     other = make_store(tmp_path / "q")
     run, second = jobs.draw(store, 4, by="ann"), jobs.draw(other, 2, by="ann")
-    settings = {"FAKE_START_S": "60"}
-    launch = lambda command, folder, env: fake_trainer.launch(command, folder, env, **settings)  # noqa: E731
-    runner = follow(Runner(launch=launch), store, other)
+    held = hold(store, run, "start")
+    runner = follow(fake_runner(), store, other)
     wait_for(lambda: "pid" in store.run(run.id).payload)
     runner.stop(store, run.id, by="ann")
     assert not runner.view(store, store.run(run.id)).overdue
@@ -404,12 +429,12 @@ def test_a_run_that_does_not_answer_a_stop_is_ended_and_can_be_resumed(
         runner.end(store, run.id, by="ann")
     monkeypatch.setattr("annotator.runs.STOP_PATIENCE_S", 0.0)
     assert runner.view(store, store.run(run.id)).overdue and other.run(second.id).what == "queued"
-    settings.clear()
     runner.end(store, run.id, by="bob")
     wait_for(lambda: other.run(second.id).what == "done")
     assert "ended by force" in runner.view(store, store.run(run.id)).message
     forced = [event for event in store.run_history(run) if event["payload"].get("by_force")]
     assert [event["by"] for event in forced] == ["bob"]
+    held.unlink()
     runner.resume(store, run.id, by="ann")
     wait_for(lambda: store.run(run.id).what == "done")
     runner.close()

@@ -25,6 +25,7 @@ import pytest
 from annotating import PROMPTS, drawn, fake_runner, make_model, make_store, new_uuid, run_now, wait_for
 from fastapi.testclient import TestClient
 from safetensors.numpy import save_file
+from starlette.websockets import WebSocketDisconnect
 
 from annotator import jobs, preferences
 from annotator.projects import Projects, open_projects
@@ -715,6 +716,21 @@ def test_a_foreign_origin_is_refused_even_with_the_cookie(
         assert response.status_code == 403
         assert "access-control-allow-origin" not in response.headers
     assert store.label_history() == []
+
+
+def test_a_websocket_of_a_foreign_origin_is_refused(client: TestClient) -> None:
+    codes = []
+    for origin in ("https://evil.example", "null", ORIGIN):
+        with (
+            pytest.raises(WebSocketDisconnect) as closed,
+            client.websocket_connect(
+                f"{ORIGIN.replace('http', 'ws')}/api/projects", headers={"origin": origin}
+            ),
+        ):
+            pass
+        codes.append(closed.value.code)
+    # Ours gets past the guard, and finds nobody to talk to.
+    assert codes == [1008, 1008, 1000]
 
 
 def test_a_write_without_any_origin_needs_our_header(projects: Projects) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -121,6 +122,8 @@ def test_candidates_of_one_prompt_make_as_many_pairs_as_were_asked_for(tmp_path:
     store = make_store(tmp_path / "p")
     pairs = drawn(store, 2 * len(PROMPTS))
     assert len({pair.left for pair in pairs} | {pair.right for pair in pairs}) == 2 * len(pairs)
+    # One prompt of the ten is held out.
+    assert set(Counter(pair.prompt for pair in pairs).values()) == {3} and len(pairs) == 27
 
 
 def test_sides_are_drawn_once_for_a_person_and_kept(tmp_path: Path) -> None:

@@ -7,34 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+import engine
 import pytest
-import test_engine
 import torch
-from pairs import tied_pairs
+from engine import PROMPTS, QUICK, drawn_latents, holding_ties, on_judged_draws, policy_of
+from pairs import human_pairs, self_pairs, tied_pairs
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from test_engine import (
-    PROMPTS,
-    QUICK,
-    drawn_latents,
-    human_pairs,
-    judged,
-    model,
-    on_judged_draws,
-    policy_of,
-    proposed,
-    self_pairs,
-    tiny_model,
-    trained,
-)
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sail.backbones.pipeline import PipelineBackbone
 from sail.batches import Batch, Batches, PairData, load_pairs, with_judged_draws
 from sail.config import (
-    CompareRequest,
-    Look,
     Loss,
     ModelRef,
     Monitoring,
@@ -50,14 +35,14 @@ from sail.policy import Policy
 from sail.proposing import decoded
 from sail.records import TrainingPair
 from sail.reward import bank_of, draw_errors, gains
-from sail.runfolder import Progress, RunFolder, Stopped
+from sail.runfolder import ADAPTER_FILE, Progress, RunFolder, Stopped
 from sail.running import execute, one_sentence
 from sail.training import Trainer, _place_adapters
 
 
 def train_request(model: ModelRef, **changes) -> TrainRequest:
     """As the engine's, with nothing drawn and no more checkpoints than one in the middle."""
-    request = test_engine.train_request(model, **changes)
+    request = engine.train_request(model, **changes)
     return request.model_copy(update={"monitoring": Monitoring(), "checkpoint_every": 4})
 
 
@@ -518,7 +503,7 @@ def test_where_memory_runs_out_while_judging_fewer_images_at_once_are_judged(mod
 def test_a_round_on_little_memory_learns_and_measures_what_it_does_on_much(
     model, proposed, only_so_many, tmp_path
 ):
-    request = test_engine.train_request(model)
+    request = engine.train_request(model)
     free, short = (
         RunFolder.create(tmp_path / name, request, pairs=human_pairs(proposed)) for name in ("free", "short")
     )
@@ -536,7 +521,7 @@ def test_a_round_on_little_memory_learns_and_measures_what_it_does_on_much(
 def test_where_not_one_image_fits_it_is_said_before_anything_is_learned(
     model, proposed, only_so_many, tmp_path
 ):
-    request = test_engine.train_request(model)
+    request = engine.train_request(model)
     folder = RunFolder.create(tmp_path / "run", request, pairs=human_pairs(proposed))
     only_so_many(0, while_training=False)
     with pytest.raises(MemoryError, match=r"with one image to draw\. Take smaller images"):
@@ -664,7 +649,7 @@ def test_where_winners_do_not_lose_the_safeguard_changes_nothing(new_run, model)
 
 def test_ties_that_are_held_are_nothing_that_winners_teach(new_run, model, proposed):
     def gradients(safeguard, hold):
-        request = safeguarded(test_engine.holding_ties(train_request(model), hold), safeguard)
+        request = safeguarded(holding_ties(train_request(model), hold), safeguard)
         trainer = trainer_of(new_run(request, tied_pairs(proposed)))
         _moved_a_little(trainer)
         for both in trainer._batches._data.latents[:-1]:
@@ -683,7 +668,7 @@ def test_ties_that_are_held_are_nothing_that_winners_teach(new_run, model, propo
 @pytest.mark.parametrize("reference", ["base", "parent"])
 def test_a_round_holds_ties_where_it_began(new_run, model, proposed, trained, reference):
     began = {"parent_adapter": sha_of(trained), "reference": reference}
-    request = test_engine.holding_ties(train_request(model), 5.0).model_copy(update=began)
+    request = holding_ties(train_request(model), 5.0).model_copy(update=began)
     folder, policy = new_run(request, tied_pairs(proposed)), policy_of(model)
     compared_with = _place_adapters(folder, request, policy)
     trainer = Trainer(folder, request, policy, compared_with, data_of(folder, policy))
@@ -698,10 +683,11 @@ def test_a_round_holds_ties_where_it_began(new_run, model, proposed, trained, re
     assert compared_with == reference and at_first < 1e-4 * pull()
 
 
-def test_a_safeguarded_run_goes_to_its_end(new_run, model):
-    run = new_run(safeguarded(train_request(model), True))
-    execute(run)
-    assert run.result()["steps"] == train_request(model).optimisation.steps
+def test_a_safeguarded_run_ends_with_another_adapter_than_one_that_is_not(new_run, model):
+    plain, safe = (new_run(safeguarded(train_request(model), safeguard)) for safeguard in (False, True))
+    own, other = (load_file(Path(run.path, execute(run)["adapter"], ADAPTER_FILE)) for run in (plain, safe))
+    assert all(torch.isfinite(tensor).all() for tensor in other.values())
+    assert not all(torch.allclose(own[name], other[name], rtol=1e-3) for name in own)
 
 
 def test_how_many_pairs_fit_at_a_step_is_the_least_that_ever_did_by_then(tmp_path, model):

@@ -98,8 +98,8 @@ _ADVANCED = (
                 "Maximum saturation",
                 "1",
                 "0.1",
-                "Times that of the base model's images, and one divided by it at least. For a taste for greys "
-                "raise it.",
+                "Times that of the base model's images, and at least one divided by it. Raise it for a taste "
+                "for greys.",
             ),
         ),
     ),

@@ -110,29 +110,6 @@ def test_a_double_press_is_one_answer(pairs_to_label: Labelling, open_label: Ope
     assert values(store) == ["left"]
 
 
-def test_the_next_pair_can_be_painted_within_100_ms(pairs_to_label: Labelling, open_label: Opens) -> None:
-    app, _ = pairs_to_label
-    page = open_label(app)
-    wait_for_pair(page)
-    times = []
-    for _ in range(6):
-        times.append(
-            page.evaluate(
-                """() => new Promise((done) => {
-                    const label = document.querySelector('.sail-label');
-                    const [before, start] = [label.dataset.ready, performance.now()];
-                    document.dispatchEvent(new KeyboardEvent('keydown', {key: '1'}));
-                    const look = () => label.dataset.ready === before
-                        ? requestAnimationFrame(look)
-                        : requestAnimationFrame(() => done(performance.now() - start));
-                    look();
-                })"""
-            )
-        )
-        page.wait_for_timeout(260)
-    assert sorted(times)[1] < 100, times  # the others may have been held up by the machine
-
-
 def test_labels_wait_in_the_browser_while_the_server_is_gone(
     pairs_to_label: Labelling, open_label: Opens, root: Path
 ) -> None:
@@ -231,8 +208,6 @@ def test_training_waits_for_labels_that_are_on_their_way(
     answer(page, "2")
     page.get_by_test_id("train-early").click()
     until(page, lambda: len(held) == 1)
-    page.wait_for_timeout(300)
-    assert labels_when_asked == []
     held[0].continue_()
     until(page, lambda: bool(labels_when_asked))
     assert labels_when_asked == [5]

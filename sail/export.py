@@ -168,8 +168,8 @@ def _how(request: ExportRequest) -> str:
     if request.round == 0:
         return "it learned from human choices"
     return (
-        "a round that learns from human choices, then rounds in which the model\n"
-        "annotates its own images and learns from them mixed with the human ones"
+        "a round that learns from human choices, then rounds that may also learn\n"
+        "from pairs of the model's own images (the self pairs below are those of the last one)"
     )
 
 

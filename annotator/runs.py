@@ -359,7 +359,7 @@ def take_in(store: Store, run: Run, folder: RunFolder) -> None:
     if run.job == "propose":
         store.take_in_self_pairs(run, folder.self_pairs())
     if run.job == "train":
-        result, request = folder.result(), folder.request()
+        result, request = folder.result(), folder.request(extra="ignore")
         assert result is not None
         parents = [round_.round for round_ in store.rounds() if round_.sha256 == request.parent_adapter]
         trained = Round.from_result(
@@ -374,7 +374,7 @@ def take_in_candidates(store: Store, run: Run, folder: RunFolder) -> int:
     found = folder.candidate_sets(skip=known)
     new = store.take_in_candidates(run, found) if found else 0
     if run.job == "compare":
-        looks.take_in_comparisons(store, run, folder.request())
+        looks.take_in_comparisons(store, run, folder.request(extra="ignore"))
     return new
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -21,7 +22,7 @@ from annotator import jobs
 from annotator.faults import FieldError
 from annotator.launcher import Launcher
 from annotator.rows import Run
-from annotator.runs import Runner, why_ended
+from annotator.runs import Runner, take_in, why_ended
 from annotator.store import DATABASE, Store
 from sail import rounds as loop
 from sail.config import LoopSettings, ModelRef
@@ -257,6 +258,17 @@ def test_a_result_that_cannot_be_taken_in_fails_the_run_and_not_the_queue(store:
     again = jobs.draw(store, 1, by="ann")
     wait_for(lambda: store.run(again.id).what == "done")
     runner.close()
+
+
+def test_a_training_that_was_asked_for_with_a_setting_that_is_gone_is_taken_in(store: Store) -> None:
+    label_all(store)
+    run = jobs.train(store, by="ann")
+    folder = RunFolder(store.run_folder(run))
+    fake_trainer.run(folder)
+    asked = json.loads((folder.path / "request.json").read_bytes())
+    publish_json(folder.path / "request.json", {**asked, "compiled": True})
+    take_in(store, run, folder)
+    assert [round_.round for round_ in store.rounds()] == [0]
 
 
 def test_too_few_pairs_to_train_is_one_sentence_and_makes_no_run(store: Store) -> None:

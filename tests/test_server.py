@@ -826,6 +826,18 @@ def test_a_project_is_open_in_one_app_only(projects: Projects, tmp_path: Path) -
         other.get("p")
 
 
+def test_a_project_behind_a_link_is_called_by_the_links_name(projects: Projects, tmp_path: Path) -> None:
+    make_store(tmp_path / "elsewhere" / "sail-demo").close()
+    (tmp_path / "all" / "demo").symlink_to(tmp_path / "elsewhere" / "sail-demo")
+    project = projects.get("demo")
+    drawn(project.store, 1)
+    client = TestClient(build(projects), base_url=ORIGIN, headers={"origin": ORIGIN})
+    client.cookies.set("sail_person", "ann")
+    (pair,) = client.post("/api/projects/demo/pairs/next", json={}).json()["pairs"]
+    assert client.get(pair["left"]).status_code == 200
+    assert client.get("/api/projects/demo/status").json()["project"] == "demo"
+
+
 @pytest.mark.slow
 def test_a_killed_server_loses_no_acknowledged_label(root: Path, tmp_path: Path) -> None:
     store = make_store(tmp_path / "p")

@@ -39,6 +39,8 @@ class Base:
 
     def __init__(self, folder: Path | str, *, starter: Path | None = None) -> None:
         self.folder = Path(folder).resolve()
+        # A project may be behind a link, and it is asked for by the link's name.
+        self.name = Path(os.path.abspath(folder)).name
         self._starter = starter
         if not (self.folder / DATABASE).is_file():
             raise ValueError(
@@ -49,10 +51,6 @@ class Base:
         # A reader goes with its thread: servers make new threads for as long as they run.
         self._readers: weakref.WeakSet[Database] = weakref.WeakSet()
         self._writer = Writer(self._open_writer)
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
 
     def close(self) -> None:
         self._writer.close()

@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any, get_args
 
 from annotator.rows import Answer, Job, PairState, PastLabel, Reason, Run, ShownPair
+from annotator.store.files import file_of
 from annotator.store.standing import Standing
 from sail.records import CandidateSet, SelfPair
 
@@ -89,14 +90,15 @@ class Labels(Standing):
         return rows[0]["one"], rows[0]["two"]
 
     def image_file(self, uid: str) -> Path:
-        """Where the image of a candidate lies. KeyError for an id that nobody was given."""
+        """Where the image of a candidate lies. KeyError for an id that nobody was given; Outside where it is
+        no file of its run."""
         rows = self._rows(
             "select runs.folder, image from candidates join runs on runs.id = run where candidates.id = :uid",
             uid=uid,
         )
         if not rows:
             raise KeyError("There is no such image.")
-        return self.folder / "runs" / str(rows[0]["folder"]) / str(rows[0]["image"])
+        return file_of(self.folder, str(rows[0]["folder"]), str(rows[0]["image"]))
 
     def used_prompts(self, jobs: Collection[Job] = get_args(Job)) -> list[str]:
         """Prompts that candidates were drawn for, oldest use first; by all runs, or those of some jobs."""

@@ -217,6 +217,18 @@ def test_a_resumed_propose_run_draws_only_what_is_missing_and_the_same_bits(prop
     assert (folder.path / "candidates/00000.json").stat().st_mtime_ns == kept
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_candidates_that_cannot_be_read_are_drawn_again_by_a_resume(proposed, tmp_path, ended):
+    folder = RunFolder(shutil.copytree(proposed.path, tmp_path / "again"))
+    broken = folder.path / "candidates/00001.json"
+    before = broken.read_bytes()
+    broken.write_bytes(before[:40])
+    if not ended:
+        (folder.path / "result.json").unlink()
+    execute(folder)
+    assert broken.read_bytes() == before and len(folder.candidate_sets()) == len(PROMPTS)
+
+
 # Policy
 
 

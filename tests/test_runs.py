@@ -260,6 +260,28 @@ def test_a_result_that_cannot_be_taken_in_fails_the_run_and_not_the_queue(store:
     runner.close()
 
 
+def test_a_broken_file_of_candidates_withholds_no_others_and_a_resume_draws_it_again(store: Store) -> None:
+    run = jobs.draw(store, 4, by="ann")
+    folder = RunFolder(store.run_folder(run))
+    runner = fake_runner()
+    runner.open(store)
+    fake_trainer.run(folder)
+    (folder.path / "candidates" / "00001.json").write_text('{"cut')
+    (folder.path / "result.json").rename(folder.path / "later.json")
+    store.record_run_event(run.id, "started", pid=os.getpid())
+    with folder.lock():
+        runner.turn()
+    assert len(store.open_pairs("ann", 10)) == 3
+    (folder.path / "later.json").rename(folder.path / "result.json")
+    follow(runner)
+    wait_for(lambda: state(runner, store, run) == "failed")
+    assert "candidates/00001.json cannot be read" in runner.view(store, store.run(run.id)).message
+    runner.resume(store, run.id, by="ann")
+    wait_for(lambda: store.run(run.id).what == "done")
+    assert len(store.open_pairs("ann", 10)) == 4
+    runner.close()
+
+
 def test_a_training_that_was_asked_for_with_a_setting_that_is_gone_is_taken_in(store: Store) -> None:
     label_all(store)
     run = jobs.train(store, by="ann")

@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -275,6 +275,11 @@ class RunFolder:
     def append_metric(self, **values: float | int | str | None) -> None:
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
+
+    def keep_metrics(self) -> None:
+        """Wait until they are on disk: what is published then is not there without them after a power cut."""
+        with suppress(FileNotFoundError), open(self.path / "metrics.jsonl", "rb+") as file:
+            os.fsync(file.fileno())
 
     def metrics(self) -> list[dict[str, Any]]:
         """Lines of metrics.jsonl; a last line still being written is left out."""

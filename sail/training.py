@@ -134,9 +134,11 @@ def _place_adapters(folder: RunFolder, request: TrainRequest, policy: Policy) ->
     return request.reference
 
 
-def _last_gains(folder: RunFolder) -> tuple[float, float]:
-    """Mean winner and loser gain over the last quarter of the steps."""
+def _last_gains(folder: RunFolder) -> tuple[float | None, float | None]:
+    """Mean winner and loser gain over the last quarter of the steps; None where metrics.jsonl was lost."""
     lines = folder.metrics()
+    if not lines:
+        return None, None
     last = lines[-max(1, len(lines) // 4) :]
     return tuple(sum(line[key] for line in last) / len(last) for key in ("winner_gain", "loser_gain"))
 
@@ -444,6 +446,7 @@ class Trainer:
             "optimiser": self._optimiser.state_dict(),
         }
         self._checkpoint.parent.mkdir(exist_ok=True)
+        self._folder.keep_metrics()
         publish(self._checkpoint, lambda beside: torch.save(state, beside))
 
     def _resume(self) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,7 @@ from sail.monitors import looks
 from sail.policy import Policy
 from sail.records import LatentsRef, TrainingPair
 from sail.reward import gains
+from sail.rounds import Round
 from sail.runfolder import ADAPTER_FILE, RunFolder, Stopped, sha256_file
 from sail.running import execute
 from sail.sampling import draw
@@ -626,6 +628,37 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_adapter_bytes(model, propo
     assert [line["step"] for line in folder.metrics()] == [1, 2, 3, 4, 5, 6]
     execute(folder)
     assert folder.result()["sha256"] == trained.result()["sha256"]
+
+
+def test_metrics_are_on_disk_before_the_checkpoint_after_them_is(model, proposed, tmp_path, monkeypatch):
+    folder = RunFolder.create(tmp_path / "run", train_request(model), pairs=human_pairs(proposed))
+    metrics, synced, at_checkpoints = folder.path / "metrics.jsonl", {}, []
+
+    def fsync(descriptor):
+        there = os.fstat(descriptor)
+        synced[there.st_ino] = there.st_size
+
+    def replace(source, target):
+        if Path(target).name == "state.pt":
+            there = metrics.stat()
+            at_checkpoints.append(synced.get(there.st_ino) == there.st_size > 0)
+        plain(source, target)
+
+    plain = os.replace
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    execute(folder)
+    assert at_checkpoints == [True, True, True]
+
+
+def test_a_run_whose_metrics_are_gone_after_its_last_step_ends_without_gains(trained, tmp_path):
+    folder = RunFolder(shutil.copytree(trained.path, tmp_path / "run"))
+    for name in ("result.json", "metrics.jsonl"):
+        (folder.path / name).unlink()
+    result = execute(folder)
+    assert result["sha256"] == trained.result()["sha256"]
+    read = Round.from_result(result, number=0, parent=None, adapter="adapter")
+    assert (read.winner_gain, read.loser_gain) == (None, None)
 
 
 def test_base_is_drawn_before_it_is_trained_and_no_more_after_a_stop(

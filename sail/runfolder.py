@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -278,7 +278,7 @@ class RunFolder:
 
     def keep_metrics(self) -> None:
         """Wait until they are on disk: what is published then is not there without them after a power cut."""
-        with suppress(FileNotFoundError), open(self.path / "metrics.jsonl", "rb+") as file:
+        with open(self.path / "metrics.jsonl", "rb+") as file:
             os.fsync(file.fileno())
 
     def metrics(self) -> list[dict[str, Any]]:

@@ -614,6 +614,16 @@ def test_previews_show_before_and_after_on_one_noise_seed(trained):
     assert json.loads((trained.path / "samples/prompts.json").read_text()) == ["a fox"]
 
 
+def test_a_preview_that_a_kill_came_before_is_drawn_by_a_resume(trained, tmp_path):
+    folder = RunFolder(shutil.copytree(trained.path, tmp_path / "run"))
+    (folder.path / "result.json").unlink()
+    preview = folder.path / "samples/step-00006/0.png"
+    before = preview.read_bytes()
+    preview.unlink()
+    execute(folder)
+    assert preview.read_bytes() == before
+
+
 def test_a_run_stopped_and_resumed_ends_with_the_same_adapter_bytes(model, proposed, trained, tmp_path):
     folder = RunFolder.create(tmp_path / "run", train_request(model), pairs=human_pairs(proposed))
     progress_seen = []
@@ -628,6 +638,11 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_adapter_bytes(model, propo
     assert [line["step"] for line in folder.metrics()] == [1, 2, 3, 4, 5, 6]
     execute(folder)
     assert folder.result()["sha256"] == trained.result()["sha256"]
+    assert names_below(folder, "samples") == names_below(trained, "samples")
+
+
+def names_below(folder: RunFolder, name: str) -> list[str]:
+    return sorted(str(path.relative_to(folder.path)) for path in (folder.path / name).rglob("*"))
 
 
 def test_metrics_are_on_disk_before_the_checkpoint_after_them_is(model, proposed, tmp_path, monkeypatch):

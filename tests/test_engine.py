@@ -33,6 +33,7 @@ from sail.config import (
     Scoring,
     TrainRequest,
 )
+from sail.export import KOHYA_FILE
 from sail.monitors import looks
 from sail.policy import Policy
 from sail.records import LatentsRef, TrainingPair
@@ -956,6 +957,20 @@ def test_diversity_is_zero_for_equal_images_and_saturation_zero_for_grey_ones():
 
 
 # Export
+
+
+def test_what_a_killed_export_left_is_not_shipped(model, trained, tmp_path):
+    sha256 = trained.result()["sha256"]
+    folder = RunFolder.create(
+        tmp_path / "run",
+        ExportRequest(model=model, adapter=sha256),
+        adapters={sha256: trained.path / "adapter"},
+    )
+    for left in (".lora_kohya.safetensors.7.new", "lora/.half.7.new", ".merged.new/unet/half.safetensors"):
+        (folder.path / "export" / left).parent.mkdir(parents=True, exist_ok=True)
+        (folder.path / "export" / left).write_bytes(b"half")
+    listed = {file["path"] for file in execute(folder)["files"]}
+    assert listed == {f"export/{name}" for name in ("README.md", KOHYA_FILE, f"lora/{ADAPTER_FILE}")}
 
 
 def test_an_exported_lora_changes_a_plain_pipelines_picture_and_merging_it_does_the_same(

@@ -7,6 +7,7 @@ does is read from its folder and its lock, so the next server finds it again.
 
 from __future__ import annotations
 
+import heapq
 import logging
 import os
 import shutil
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,8 +144,7 @@ class Runner:
                 if run.what != "queued":
                     with self._alone(store, run):
                         self._follow(store, run)
-            waiting = [(store, run) for store, run in unfinished if run.what == "queued"]
-            for store, run in sorted(waiting, key=lambda item: (item[1].since, item[1].id)):
+            for store, run in _in_turn(unfinished):
                 if self._device_busy():
                     return
                 with self._alone(store, run):
@@ -338,18 +339,33 @@ class Runner:
             per_second=snapshot.per_second,
             seconds_left=snapshot.seconds_left if state in ("running", "stopping") else None,
             message=message,
-            ahead=self._ahead(run) if state == "waiting" else 0,
+            ahead=self._ahead(store, run) if state == "waiting" else 0,
             overdue=_overdue(run),
             at=run.at,
         )
 
-    def _ahead(self, run: Run) -> int:
-        others = (other for _, other in self._runs() if other.unfinished)
-        return sum(other.what != "queued" or other.since < run.since for other in others)
+    def _ahead(self, store: Store, run: Run) -> int:
+        unfinished = [(of, other) for of, other in self._runs() if other.unfinished]
+        waiting = [(of.folder, other.id) for of, other in _in_turn(unfinished)]
+        before = takewhile(lambda other: other != (store.folder, run.id), waiting)
+        return len(unfinished) - len(waiting) + len(list(before))
 
     def running(self) -> list[tuple[Store, Run]]:
         """What the device works on."""
         return [(store, run) for store, run in self._runs() if run.what in ("started", "stop_asked")]
+
+
+def _in_turn(runs: Sequence[tuple[Store, Run]]) -> list[tuple[Store, Run]]:
+    """Those of `runs` that wait, the next one first.
+
+    In a project as they were asked for, whatever its clock said; of several projects the one that has waited
+    longest.
+    """
+    queues: dict[Path, list[tuple[Store, Run]]] = {}
+    for store, run in sorted(runs, key=lambda item: item[1].event_seq):
+        if run.what == "queued":
+            queues.setdefault(store.folder, []).append((store, run))
+    return list(heapq.merge(*queues.values(), key=lambda item: item[1].since))
 
 
 def take_in(store: Store, run: Run, folder: RunFolder) -> None:

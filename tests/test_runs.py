@@ -75,6 +75,38 @@ def test_one_run_at_a_time_over_all_projects(tmp_path: Path, store: Store) -> No
     other.close()
 
 
+def test_a_clock_that_is_set_back_lets_no_run_overtake_another(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = make_store(tmp_path / "q")
+    first, plain = jobs.draw(store, 2, by="ann"), time.time
+    request = RunFolder(store.run_folder(first)).request()
+    monkeypatch.setattr(time, "time", lambda: plain() - 3600)
+    second = jobs.create(store, "try", round_number=0, by="ann", build=lambda: (request, (), {}))
+    third = jobs.draw(other, 2, by="ann")
+    monkeypatch.undo()
+    runner = fake_runner()
+    runner.open(store)
+    runner.open(other)
+    ahead = [runner.view(*run).ahead for run in ((store, first), (store, second), (other, third))]
+    assert sorted(ahead) == [0, 1, 2] and ahead[0] < ahead[1]
+    follow(runner)
+    wait_for(lambda: not any(run.unfinished for run in (*store.runs(), *other.runs())))
+    started = [
+        next(event["seq"] for event in store.run_history(run) if event["what"] == "started")
+        for run in (first, second)
+    ]
+    assert started == sorted(started)
+    runner.close()
+    other.close()
+
+
+def test_runs_can_be_asked_for_although_the_folder_of_runs_is_gone(store: Store) -> None:
+    shutil.rmtree(store.folder / "runs")
+    run = run_now(store, jobs.draw(store, 2, by="ann"))
+    assert run.what == "done" and len(store.open_pairs("ann", 10)) == 2
+
+
 def test_a_run_is_stopped_and_goes_on_where_it_was(store: Store) -> None:
     runner = follow(fake_runner(FAKE_DELAY_S="0.2"), store)
     run = jobs.draw(store, 8, by="ann")

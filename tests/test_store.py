@@ -218,6 +218,40 @@ def test_undo_finds_the_last_labels_after_a_restart(tmp_path: Path) -> None:
     assert past[1].pair == pairs[2]
 
 
+def test_the_last_labels_are_those_that_stand(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    pairs, chance = drawn(store, 8), Random(3)
+    said: list[str] = []
+    for _ in range(60):
+        if said and chance.random() < 0.3:
+            store.undo_label(chance.choice(said), uuid=new_uuid(), by="ann")
+        else:
+            said.append(label(store, chance.choice(pairs), chance.choice(("left", "right", "skip"))))
+    rows = store._rows("select uuid from standing_labels where person = 'ann' order by seq")
+    assert [one.uuid for one in store.last_labels("ann", 100)] == [row["uuid"] for row in rows]
+    assert [one.uuid for one in store.last_labels("ann", 3)] == [row["uuid"] for row in rows[-3:]]
+
+
+def test_what_an_answer_usually_takes_costs_the_same_however_many_came_before(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p", settings=SETTINGS)
+    pairs = drawn(store, 10)
+
+    def instructions() -> int:
+        taken = [0]
+        reader = store._local.reader.conn
+        reader.set_progress_handler(lambda: taken.__setitem__(0, taken[0] + 1), 1)
+        store.usual_label_ms("ann")
+        reader.set_progress_handler(None, 1)
+        return taken[0]
+
+    for pair in pairs:
+        label(store, pair, "left")
+    few = instructions()
+    for pair in drawn(store, 200):
+        label(store, pair, "left")
+    assert instructions() < 4 * few
+
+
 def test_winner_and_loser_follow_the_side_that_was_shown(tmp_path: Path) -> None:
     store = make_store(tmp_path / "p")
     pairs = drawn(store, 6)

@@ -233,12 +233,7 @@ class Labels(Standing):
 
     def last_labels(self, person: str, limit: int) -> list[PastLabel]:
         """The newest labels of this person that stand, oldest first: what undo goes back through."""
-        rows = self._rows(
-            "select uuid, pair, value, elapsed_ms from standing_labels where person = :person "
-            "order by seq desc limit :limit",
-            person=person,
-            limit=limit,
-        )
+        rows = self._newest(person, limit)
         shown = self._shown([row["pair"] for row in rows], person)
         why = self.reasons([row["uuid"] for row in rows])
         return [
@@ -249,6 +244,25 @@ class Labels(Standing):
             )
             for row in reversed(rows)
         ]
+
+    def _newest(self, person: str, limit: int) -> list[dict[str, Any]]:
+        """The newest of this person's standing_labels, the newest first, without looking through all others:
+        it is asked for at every answer."""
+        return self._rows(
+            """
+            select uuid, pair, value, elapsed_ms from labels l
+            where person = :person and value != 'undo'
+              and not exists (select 1 from labels u where u.undoes = l.uuid)
+              and not exists (
+                select 1 from labels n
+                where n.pair = l.pair and n.person = l.person and n.seq > l.seq and n.value != 'undo'
+                  and not exists (select 1 from labels u where u.undoes = n.uuid)
+              )
+            order by seq desc limit :limit
+            """,
+            person=person,
+            limit=limit,
+        )
 
     def reasons(self, labels: Sequence[str]) -> dict[str, tuple[list[Reason], str]]:
         """What people chose and wrote as their reasons for these labels, by uuid; the last event holds."""
@@ -265,9 +279,5 @@ class Labels(Standing):
 
     def usual_label_ms(self, person: str, last: int = 20) -> float | None:
         """What this person's last answers usually took, pauses left out; None before the first few."""
-        rows = self._rows(
-            "select elapsed_ms from standing_labels where person = :person order by seq desc limit :last",
-            person=person,
-            last=last,
-        )
+        rows = self._newest(person, last)
         return float(median(row["elapsed_ms"] for row in rows)) if len(rows) >= FEW_LABELS else None

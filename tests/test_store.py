@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from annotating import PROMPTS, SETTINGS, drawn, label, make_store, new_uuid, run_now
@@ -98,6 +100,49 @@ def test_a_project_keeps_model_prompts_and_settings_over_a_restart(tmp_path: Pat
     project = Store(tmp_path / "p").project()
     assert project.prompts == tuple(PROMPTS)
     assert project.settings.prompts_per_round == 4
+
+
+def test_what_a_poll_asks_for_is_read_again_only_when_it_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(tmp_path / "p")
+    read: list[str] = []
+
+    def loads(text: str) -> Any:
+        read.append(text)
+        return plain(text)
+
+    plain = json.loads
+    monkeypatch.setattr(json, "loads", loads)
+    run = jobs.draw(store, 2, by="ann")
+    before = store.project(), store.runs()
+    read.clear()
+    assert (store.project(), store.runs()) == before and read == []
+    store.set_prompts(["a fox"], by="ann")
+    store.record_run_event(run.id, "started", pid=7)
+    assert store.project().prompts == ("a fox",) and store.runs()[0].payload == {"pid": 7}
+    assert len(read) == 2
+
+
+def test_prompts_that_were_drawn_for_are_read_again_only_when_more_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(tmp_path / "p")
+    asked: list[str] = []
+
+    def rows(own: Store, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+        asked.append(sql)
+        return plain(own, sql, **parameters)
+
+    plain = Store._rows
+    monkeypatch.setattr(Store, "_rows", rows)
+    for expected in (0, 2, 3):
+        assert len(store.used_prompts()) == expected
+        store.used_prompts().clear()
+        asked.clear()
+        assert len(store.used_prompts()) == expected and "prompt_index" not in str(asked)
+        drawn(store, max(1, 2 - expected))
+    assert store.used_prompts(("propose",)) == []
 
 
 def test_a_changed_setting_is_an_event_with_its_author(tmp_path: Path) -> None:

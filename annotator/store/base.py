@@ -47,6 +47,7 @@ class Base:
                 f"{self.folder} is not a project: it has no {DATABASE}. "
                 "Create a project in Setup, or give a project's folder."
             )
+        self._said: dict[str, tuple[int, Any]] = {}
         self._local = threading.local()
         # A reader goes with its thread: servers make new threads for as long as they run.
         self._readers: weakref.WeakSet[Database] = weakref.WeakSet()
@@ -133,10 +134,15 @@ class Base:
         self._append("events", row)
 
     def _last_event(self, kind: str) -> Any | None:
-        rows = self._rows(
-            "select payload from events where kind = :kind order by seq desc limit 1", kind=kind
-        )
-        return json.loads(rows[0]["payload"]) if rows else None
+        """What it says, not to be changed. Asked for at every poll: read again only when another came."""
+        rows = self._rows("select seq from events where kind = :kind order by seq desc limit 1", kind=kind)
+        if not rows:
+            return None
+        seq, known = rows[0]["seq"], self._said.get(kind)
+        if known is None or known[0] != seq:
+            (row,) = self._rows("select payload from events where seq = :seq", seq=seq)
+            known = self._said[kind] = (seq, json.loads(row["payload"]))
+        return known[1]
 
     def _first(
         self, table: str, where: str, values: Sequence[Any], *, order_by: str | None = None

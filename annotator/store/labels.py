@@ -22,6 +22,10 @@ FEW_LABELS = 5
 class Labels(Standing):
     """Part of Store."""
 
+    def __init__(self, folder: Path | str, *, starter: Path | None = None) -> None:
+        self._used: dict[tuple[Job, ...], tuple[int, list[str]]] = {}
+        super().__init__(folder, starter=starter)
+
     # Candidates and pairs
 
     def taken_in(self, run: Run) -> set[int]:
@@ -102,13 +106,18 @@ class Labels(Standing):
 
     def used_prompts(self, jobs: Collection[Job] = get_args(Job)) -> list[str]:
         """Prompts that candidates were drawn for, oldest use first; by all runs, or those of some jobs."""
-        rows = self._rows(
-            "select prompt from candidates where number = 0 "
-            "and run in (select id from runs where job in (select value from json_each(:jobs))) "
-            "order by run, prompt_index",
-            jobs=json.dumps(list(jobs)),
-        )
-        return [row["prompt"] for row in rows]
+        # Estimates ask at every poll, and candidates are only ever added.
+        (seen,) = self._rows("select coalesce(max(rowid), 0) as newest from candidates")
+        known = self._used.get(tuple(jobs))
+        if known is None or known[0] != seen["newest"]:
+            rows = self._rows(
+                "select prompt from candidates where number = 0 "
+                "and run in (select id from runs where job in (select value from json_each(:jobs))) "
+                "order by run, prompt_index",
+                jobs=json.dumps(list(jobs)),
+            )
+            known = self._used[tuple(jobs)] = (seen["newest"], [row["prompt"] for row in rows])
+        return list(known[1])
 
     # Labelling
 

@@ -100,6 +100,7 @@ class Runner:
         self._stores: list[Store] = []
         self._children: dict[tuple[Path, int], subprocess.Popen[bytes]] = {}
         self._said: dict[Path, str] = {}
+        self._done: dict[tuple[Path, int], RunView] = {}
         self._lock = threading.RLock()
         self._wake = threading.Event()
         self._stopping = False
@@ -314,6 +315,15 @@ class Runner:
         return [self.view(store, run) for run in reversed(store.runs())]
 
     def view(self, store: Store, run: Run) -> RunView:
+        if run.what != "done":
+            return self._view(store, run)
+        # Nothing of it changes any more, and a page asks for all runs at every poll.
+        key = store.folder, run.id
+        if key not in self._done:
+            self._done[key] = self._view(store, run)
+        return self._done[key]
+
+    def _view(self, store: Store, run: Run) -> RunView:
         snapshot = RunFolder(store.run_folder(run)).snapshot()
         state: State
         message = snapshot.message

@@ -139,6 +139,24 @@ def test_a_draw_is_not_resumed_where_its_images_would_have_another_size_than_is_
     runner.close()
 
 
+def test_the_folder_of_a_run_that_is_done_is_looked_into_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, waiting = run_now(store, jobs.draw(store, 2, by="ann")), jobs.draw(store, 2, by="ann")
+    looked: list[str] = []
+
+    def snapshot(folder: RunFolder) -> Snapshot:
+        looked.append(folder.path.name)
+        return plain(folder)
+
+    plain = RunFolder.snapshot
+    monkeypatch.setattr(RunFolder, "snapshot", snapshot)
+    runner = fake_runner()
+    first, second = runner.views(store), runner.views(store)
+    assert first == second and first[-1].state == "done" and first[-1].step == first[-1].total == 2
+    assert sorted(looked) == sorted([done.folder, waiting.folder, waiting.folder])
+
+
 def test_a_waiting_run_leaves_the_queue_when_it_is_stopped(store: Store) -> None:
     run = jobs.draw(store, 3, by="ann")
     runner = fake_runner()

@@ -414,5 +414,8 @@ def _require_model(store: Store) -> None:
 
 
 def _free_number(store: Store) -> int:
-    found = (FOLDER_NAME.fullmatch(path.name) for path in (store.folder / "runs").iterdir())
+    runs = store.folder / "runs"
+    if not runs.exists():
+        runs.mkdir()
+    found = (FOLDER_NAME.fullmatch(path.name) for path in runs.iterdir())
     return max([store.next_run_id() - 1, *(int(match[1]) for match in found if match)]) + 1

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from annotator.rows import Preference
-from annotator.store import Store
+from annotator.store import Outside, Store
 
 COLUMNS = (
     "caption", "jpg_0", "jpg_1", "label_0", "label_1", "has_label", "both_bad",
@@ -23,7 +23,7 @@ Group = dict[int, tuple[bytes, bytes]]
 
 
 def write_parquet(store: Store, file: Path) -> None:
-    """Write one row a judged pair, without those an image of which is gone.
+    """Write one row a judged pair, without those an image of which is gone or none of the project's.
 
     How many these are is in the file's metadata, as `left_out`.
     """
@@ -52,7 +52,7 @@ def _groups(store: Store, preferred: Sequence[Preference]) -> Iterator[Group]:
     for number, one in enumerate(preferred):
         try:
             left, right = (store.image_file(uid).read_bytes() for uid in (one.left, one.right))
-        except FileNotFoundError:
+        except (FileNotFoundError, Outside):
             continue
         group[number] = (left, right)
         size += len(left) + len(right)

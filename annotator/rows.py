@@ -48,6 +48,8 @@ class Run:
     what: RunEvent
     """The last thing that happened to it."""
     since: float
+    event_seq: int
+    """Of all that happened to runs of its project, which number that was: unlike times it only grows."""
     payload: dict[str, Any]
 
     @property

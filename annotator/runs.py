@@ -7,6 +7,7 @@ does is read from its folder and its lock, so the next server finds it again.
 
 from __future__ import annotations
 
+import heapq
 import logging
 import os
 import shutil
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,6 +100,7 @@ class Runner:
         self._stores: list[Store] = []
         self._children: dict[tuple[Path, int], subprocess.Popen[bytes]] = {}
         self._said: dict[Path, str] = {}
+        self._done: dict[tuple[Path, int], RunView] = {}
         self._lock = threading.RLock()
         self._wake = threading.Event()
         self._stopping = False
@@ -142,8 +145,7 @@ class Runner:
                 if run.what != "queued":
                     with self._alone(store, run):
                         self._follow(store, run)
-            waiting = [(store, run) for store, run in unfinished if run.what == "queued"]
-            for store, run in sorted(waiting, key=lambda item: (item[1].since, item[1].id)):
+            for store, run in _in_turn(unfinished):
                 if self._device_busy():
                     return
                 with self._alone(store, run):
@@ -315,6 +317,15 @@ class Runner:
         return [self.view(store, run) for run in reversed(store.runs())]
 
     def view(self, store: Store, run: Run) -> RunView:
+        if run.what != "done":
+            return self._view(store, run)
+        # Nothing of it changes any more, and a page asks for all runs at every poll.
+        key = store.folder, run.id
+        if key not in self._done:
+            self._done[key] = self._view(store, run)
+        return self._done[key]
+
+    def _view(self, store: Store, run: Run) -> RunView:
         snapshot = RunFolder(store.run_folder(run)).snapshot()
         state: State
         message = snapshot.message
@@ -340,18 +351,33 @@ class Runner:
             per_second=snapshot.per_second,
             seconds_left=snapshot.seconds_left if state in ("running", "stopping") else None,
             message=message,
-            ahead=self._ahead(run) if state == "waiting" else 0,
+            ahead=self._ahead(store, run) if state == "waiting" else 0,
             overdue=_overdue(run),
             at=run.at,
         )
 
-    def _ahead(self, run: Run) -> int:
-        others = (other for _, other in self._runs() if other.unfinished)
-        return sum(other.what != "queued" or other.since < run.since for other in others)
+    def _ahead(self, store: Store, run: Run) -> int:
+        unfinished = [(of, other) for of, other in self._runs() if other.unfinished]
+        waiting = [(of.folder, other.id) for of, other in _in_turn(unfinished)]
+        before = takewhile(lambda other: other != (store.folder, run.id), waiting)
+        return len(unfinished) - len(waiting) + len(list(before))
 
     def running(self) -> list[tuple[Store, Run]]:
         """What the device works on."""
         return [(store, run) for store, run in self._runs() if run.what in ("started", "stop_asked")]
+
+
+def _in_turn(runs: Sequence[tuple[Store, Run]]) -> list[tuple[Store, Run]]:
+    """Those of `runs` that wait, the next one first.
+
+    In a project as they were asked for, whatever its clock said; of several projects the one that has waited
+    longest.
+    """
+    queues: dict[Path, list[tuple[Store, Run]]] = {}
+    for store, run in sorted(runs, key=lambda item: item[1].event_seq):
+        if run.what == "queued":
+            queues.setdefault(store.folder, []).append((store, run))
+    return list(heapq.merge(*queues.values(), key=lambda item: item[1].since))
 
 
 def take_in(store: Store, run: Run, folder: RunFolder) -> None:
@@ -361,7 +387,7 @@ def take_in(store: Store, run: Run, folder: RunFolder) -> None:
     if run.job == "propose":
         store.take_in_self_pairs(run, folder.self_pairs())
     if run.job == "train":
-        result, request = folder.result(), folder.request()
+        result, request = folder.result(), folder.request(extra="ignore")
         assert result is not None
         parents = [round_.round for round_ in store.rounds() if round_.sha256 == request.parent_adapter]
         trained = Round.from_result(
@@ -376,7 +402,7 @@ def take_in_candidates(store: Store, run: Run, folder: RunFolder) -> int:
     found = folder.candidate_sets(skip=known)
     new = store.take_in_candidates(run, found) if found else 0
     if run.job == "compare":
-        looks.take_in_comparisons(store, run, folder.request())
+        looks.take_in_comparisons(store, run, folder.request(extra="ignore"))
     return new
 
 

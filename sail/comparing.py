@@ -53,9 +53,9 @@ def compare(folder: RunFolder, request: CompareRequest, progress: Progress) -> d
             latents_NCHW = torch.cat(latents)
             images = decoded(policy, latents_NCHW, request.sampling.chunk)
             publish_candidates(folder.path, index, prompts[index], {"latents": latents_NCHW}, images)
-            progress.look(lambda: len(folder.finished_prompts()) * len(looks))
+            progress.look(lambda: folder.count_finished() * len(looks))
             folder.stop_if_asked()
-    progress.reach(len(folder.finished_prompts()) * len(looks))
+    progress.reach(folder.count_finished() * len(looks))
     return {
         "prompts": len(prompts),
         "candidates": len(prompts) * len(looks) * request.per_prompt,

@@ -36,7 +36,9 @@ def export(folder: RunFolder, request: ExportRequest, progress: Progress) -> dic
     progress.stage("export", 3 if request.merged else 2)
     out = folder.path / "export"
     source = folder.adapter_input(request.adapter)
-    (out / "lora").mkdir(parents=True, exist_ok=True)
+    # Everything is written anew, and of what a killed export left nothing is to be listed.
+    shutil.rmtree(out, ignore_errors=True)
+    (out / "lora").mkdir(parents=True)
     weights = _publish_lora(source / ADAPTER_FILE, out / "lora" / ADAPTER_FILE)
     is_unet = all(name.startswith("unet.") for name in weights)
     if is_unet:
@@ -104,11 +106,9 @@ def in_kohya_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _write_merged(request: ExportRequest, adapter: Path, target: Path, progress: Progress) -> None:
     building = target.with_name(f".{target.name}.new")
-    shutil.rmtree(building, ignore_errors=True)
     # Whatever it was trained in: in bfloat16 most of what an adapter adds is less than a weight's last bit.
     model = request.model.model_copy(update={"precision": "float32"})
     backbones.load(model, torch.device("cpu"), told=progress.download).save_merged(adapter, building)
-    shutil.rmtree(target, ignore_errors=True)
     building.replace(target)
 
 

@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -168,11 +169,20 @@ class Loop:
 
     def run(self, annotator: str, *, rounds: int) -> dict[str, Any]:
         """Seed round and `rounds` self-annotated ones. Returns what result.json says."""
-        drawn = self._rounds.draw_seed(self._request.seed_pairs)
-        return self.run_on(self._labelled(drawn, annotator), rounds=rounds)
+        with self._alone():
+            pairs = self._labelled(self._rounds.draw_seed(self._request.seed_pairs), annotator)
+            return self._go_on(pairs, rounds)
 
     def run_on(self, pairs: list[TrainingPair], *, rounds: int) -> dict[str, Any]:
         """The same from seed pairs that are there already."""
+        with self._alone():
+            return self._go_on(pairs, rounds)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """RunBusy where another process goes through this loop: labels of two would be mixed."""
+        return RunFolder(self._out).lock()
+
+    def _go_on(self, pairs: list[TrainingPair], rounds: int) -> dict[str, Any]:
         loop_rounds.require_enough_pairs(loop_rounds.trainable(pairs), self._request.settings)
         self._train(pairs, parent=None)
         for _ in range(rounds):

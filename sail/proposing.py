@@ -85,9 +85,9 @@ def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> d
             to_show = most_different(torch.cdist(flat_ND, flat_ND).tolist(), request.pairs_to_show)
             said = judged.told(request, policy.backbone)
             publish_candidates(folder.path, drawn.prompt_index, prompt, tensors, images, to_show, said)
-            progress.look(lambda: len(folder.finished_prompts()))
+            progress.look(folder.count_finished)
             folder.stop_if_asked()
-    progress.reach(len(folder.finished_prompts()))
+    progress.reach(folder.count_finished())
 
     self_pairs = distributed.from_main(lambda: _rank(folder, request)) if request.scoring else 0
     return {

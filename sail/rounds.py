@@ -42,8 +42,9 @@ class Round(Record):
     before this was measured."""
     diversity_ratio: float | None
     saturation_ratio: float | None
-    winner_gain: float
-    loser_gain: float
+    winner_gain: float | None
+    loser_gain: float | None
+    """At the end of the training; None where what was written down of its steps was lost."""
     kept: float = 1.0
     """Share of the way from its parent that the training went; the rest went too far for the gate."""
     cut_because: tuple[str, ...] = ()

@@ -276,6 +276,11 @@ class RunFolder:
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
+    def keep_metrics(self) -> None:
+        """Wait until they are on disk: what is published then is not there without them after a power cut."""
+        with open(self.path / "metrics.jsonl", "rb+") as file:
+            os.fsync(file.fileno())
+
     def metrics(self) -> list[dict[str, Any]]:
         """Lines of metrics.jsonl; a last line still being written is left out."""
         return read_lines(self.path / "metrics.jsonl")
@@ -374,14 +379,32 @@ class RunFolder:
         return "\n".join(text.splitlines()[-lines:])
 
     def candidate_sets(self, *, skip: Container[int] = ()) -> list[CandidateSet]:
-        """The prompts a propose run has finished so far, in order, without those of the indices in `skip`."""
-        found = sorted((self.path / "candidates").glob("[0-9]*.json"))
-        files = [file for file in found if int(file.stem) not in skip]
-        return [CandidateSet.model_validate_json(file.read_bytes()) for file in files]
+        """The prompts a propose run has finished so far, in order, without those of the indices in `skip`.
+
+        What cannot be read is left out, and drawn again when the run is started again; ValueError names it
+        where the run is done.
+        """
+        files = [file for file in self._set_files() if int(file.stem) not in skip]
+        read = {file: _candidate_set(file) for file in files}
+        broken = [file for file, found in read.items() if found is None]
+        if broken and (self.path / "result.json").exists():
+            raise ValueError(f"{broken[0]} cannot be read. Resume draws it again.")
+        return [found for found in read.values() if found is not None]
 
     def finished_prompts(self) -> frozenset[int]:
-        """Indices of those prompts."""
-        return frozenset(int(file.stem) for file in (self.path / "candidates").glob("[0-9]*.json"))
+        """Indices of the prompts whose candidates are there and can be read."""
+        return frozenset(int(file.stem) for file in self._set_files() if _candidate_set(file))
+
+    def count_finished(self) -> int:
+        """How many there are by name, which among many files is quicker."""
+        return len(self._set_files())
+
+    def is_whole(self) -> bool:
+        """Whether all that a run which is done has drawn can be read."""
+        return len(self.finished_prompts()) == self.count_finished()
+
+    def _set_files(self) -> list[Path]:
+        return sorted((self.path / "candidates").glob("[0-9]*.json"))
 
     def self_pairs(self) -> list[SelfPair]:
         """Ranked self pairs, the clearest first; empty until the run is done."""
@@ -394,6 +417,14 @@ class RunFolder:
     def judged_open(self) -> list[JudgedPair]:
         """What it says of pairs that nobody had judged: the margin of the first image over the second."""
         return [JudgedPair.model_validate(line) for line in read_lines(self.path / "judged_open.jsonl")]
+
+
+def _candidate_set(file: Path) -> CandidateSet | None:
+    """None where it cannot be read."""
+    try:
+        return CandidateSet.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -60,7 +60,7 @@ JOBS: dict[type, Job] = {
 
 
 def execute(folder: RunFolder) -> dict[str, Any]:
-    """Run to the end and publish result.json; a run that is done is left as it is.
+    """Run to the end and publish result.json; a run that is done is left as it is, unless a file of it broke.
 
     Of several processes each calls this, and each gets the result.
     Raises Stopped after a stop that was asked for, and what went wrong otherwise; progress.json says so.
@@ -69,7 +69,7 @@ def execute(folder: RunFolder) -> dict[str, Any]:
     distributed.join()
     with folder.lock() if distributed.is_main() else nullcontext():
         # The others hear this once the main process holds the folder.
-        done = distributed.from_main(folder.result)
+        done = distributed.from_main(lambda: folder.result() if folder.is_whole() else None)
         if done is not None:
             return done
         progress = Progress(folder, is_main=distributed.is_main())

@@ -135,9 +135,11 @@ def _place_adapters(folder: RunFolder, request: TrainRequest, policy: Policy) ->
     return request.reference
 
 
-def _last_gains(folder: RunFolder) -> tuple[float, float]:
-    """Mean winner and loser gain over the last quarter of the steps."""
+def _last_gains(folder: RunFolder) -> tuple[float | None, float | None]:
+    """Mean winner and loser gain over the last quarter of the steps; None where metrics.jsonl was lost."""
     lines = folder.metrics()
+    if not lines:
+        return None, None
     last = lines[-max(1, len(lines) // 4) :]
     return tuple(sum(line[key] for line in last) / len(last) for key in ("winner_gain", "loser_gain"))
 
@@ -203,16 +205,16 @@ class Trainer:
         self._resume()
         distributed.from_main(lambda: self._folder.cut_metrics(self._step))
         progress.stage("train", total, done=self._step)
-        if self._step == 0:
+        # A kill may have come between a checkpoint and its preview.
+        if self._at_checkpoint() and not all(file.exists() for file in self._previews()):
             self.preview()
         self._since = time.monotonic()
         while self._step < total:
             self.advance(progress)
             progress.advance()
-            is_checkpoint = self._step % self._request.checkpoint_every == 0 or self._step == total
-            if is_checkpoint or len(self._unread) >= self._read_every:
+            if self._at_checkpoint() or len(self._unread) >= self._read_every:
                 self._read()
-            if is_checkpoint:
+            if self._at_checkpoint():
                 self._save()
                 self.preview()
                 self._since = time.monotonic()
@@ -222,6 +224,11 @@ class Trainer:
                 self._read()
                 self._save()
                 raise
+
+    def _at_checkpoint(self) -> bool:
+        """Whether this step has one, and a preview, whoever asks for a stop."""
+        steps, every = self._request.optimisation.steps, self._request.checkpoint_every
+        return self._step % every == 0 or self._step == steps
 
     def advance(self, progress: Progress) -> None:
         """One step. What it came to stays on the device until it is read."""
@@ -413,11 +420,11 @@ class Trainer:
 
     def preview(self) -> None:
         """Images of the first held-out prompts on fixed noise seeds, as they are at this step."""
-        monitoring = self._request.monitoring
-        prompts = monitoring.prompts[: monitoring.preview_prompts]
-        folder = self._folder.path / "samples" / f"step-{self._step:05d}"
-        if not prompts or not distributed.is_main():
+        monitoring, files = self._request.monitoring, self._previews()
+        prompts = monitoring.prompts[: len(files)]
+        if not files or not distributed.is_main():
             return
+        folder = files[0].parent
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder.parent / "prompts.json").exists():
             publish_json(folder.parent / "prompts.json", prompts)
@@ -433,8 +440,17 @@ class Trainer:
                 )
             ]
         images = decoded(self._policy, torch.stack(latents), self._request.sampling.chunk)
-        for index, image_HW3 in enumerate(images):
-            publish(folder / f"{index}.png", lambda beside, own=image_HW3: save_png(own, beside))  # type: ignore[misc]
+        for file, image_HW3 in zip(files, images, strict=True):
+            publish(file, lambda beside, own=image_HW3: save_png(own, beside))  # type: ignore[misc]
+
+    def _previews(self) -> list[Path]:
+        """The files of this step's images."""
+        monitoring = self._request.monitoring
+        folder = self._folder.path / "samples" / f"step-{self._step:05d}"
+        return [
+            folder / f"{index}.png"
+            for index in range(min(len(monitoring.prompts), monitoring.preview_prompts))
+        ]
 
     def _save(self) -> None:
         if not distributed.is_main():
@@ -445,6 +461,7 @@ class Trainer:
             "optimiser": self._optimiser.state_dict(),
         }
         self._checkpoint.parent.mkdir(exist_ok=True)
+        self._folder.keep_metrics()
         publish(self._checkpoint, lambda beside: torch.save(state, beside))
 
     def _resume(self) -> None:

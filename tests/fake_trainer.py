@@ -105,7 +105,7 @@ def publish_candidates(
 ) -> None:
     root = folder.path / "candidates"
     root.mkdir(exist_ok=True)
-    done = {found.prompt_index for found in folder.candidate_sets()}
+    done = folder.finished_prompts()
     progress.stage("draw", len(request.prompts), done=len(done))
     for index, prompt in enumerate(request.prompts):
         if index in done:

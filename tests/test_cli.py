@@ -1,6 +1,7 @@
 """The command line as a user types it, on a Stable Diffusion of random weights."""
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -120,6 +121,13 @@ def test_the_same_command_again_changes_nothing(looped, model, prompts, settings
     done = loop(model, prompts, settings, command, looped)
     assert done.exit_code == 0 and (looped / "result.json").read_text() == before
     assert len(read_lines(looped / "labels.jsonl")) == 6
+
+
+def test_a_loop_that_another_process_goes_through_is_refused(looped, model, prompts, settings):
+    command = f"{sys.executable} {looped.parent / 'annotator.py'}"
+    with RunFolder(looped).lock():
+        second = loop(model, prompts, settings, command, looped)
+    assert second.exit_code == 2 and f"{looped} is being worked on by process {os.getpid()}" in second.stderr
 
 
 def test_another_command_in_the_same_folder_is_refused(looped, model, prompts, settings):

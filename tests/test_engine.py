@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -32,10 +33,12 @@ from sail.config import (
     Scoring,
 )
 from sail.evaluating import subject_of
+from sail.export import KOHYA_FILE
 from sail.monitors import appearance
 from sail.policy import Policy
 from sail.records import LatentsRef, TrainingPair
 from sail.reward import gains
+from sail.rounds import Round
 from sail.runfolder import ADAPTER_FILE, Lost, RunFolder, Stopped, sha256_file
 from sail.running import execute
 
@@ -91,6 +94,18 @@ def test_a_resumed_propose_run_draws_only_what_is_missing_and_the_same_bits(prop
     execute(folder)
     assert (folder.path / "candidates/00002-1.png").read_bytes() == before
     assert (folder.path / "candidates/00000.json").stat().st_mtime_ns == kept
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_candidates_that_cannot_be_read_are_drawn_again_by_a_resume(proposed, tmp_path, ended):
+    folder = RunFolder(shutil.copytree(proposed.path, tmp_path / "again"))
+    broken = folder.path / "candidates/00001.json"
+    before = broken.read_bytes()
+    broken.write_bytes(before[:40])
+    if not ended:
+        (folder.path / "result.json").unlink()
+    execute(folder)
+    assert broken.read_bytes() == before and len(folder.candidate_sets()) == len(PROMPTS)
 
 
 # Policy
@@ -476,6 +491,16 @@ def test_previews_show_before_and_after_on_one_noise_seed(trained):
     assert json.loads((trained.path / "samples/prompts.json").read_text()) == ["a fox"]
 
 
+def test_a_preview_that_a_kill_came_before_is_drawn_by_a_resume(trained, tmp_path):
+    folder = RunFolder(shutil.copytree(trained.path, tmp_path / "run"))
+    (folder.path / "result.json").unlink()
+    preview = folder.path / "samples/step-00006/0.png"
+    before = preview.read_bytes()
+    preview.unlink()
+    execute(folder)
+    assert preview.read_bytes() == before
+
+
 def test_a_run_stopped_and_resumed_ends_with_the_same_adapter_bytes(model, proposed, trained, tmp_path):
     folder = RunFolder.create(tmp_path / "run", train_request(model), pairs=human_pairs(proposed))
     progress_seen = []
@@ -490,6 +515,42 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_adapter_bytes(model, propo
     assert [line["step"] for line in folder.metrics()] == [1, 2, 3, 4, 5, 6]
     execute(folder)
     assert folder.result()["sha256"] == trained.result()["sha256"]
+    assert names_below(folder, "samples") == names_below(trained, "samples")
+
+
+def names_below(folder: RunFolder, name: str) -> list[str]:
+    return sorted(str(path.relative_to(folder.path)) for path in (folder.path / name).rglob("*"))
+
+
+def test_metrics_are_on_disk_before_the_checkpoint_after_them_is(model, proposed, tmp_path, monkeypatch):
+    folder = RunFolder.create(tmp_path / "run", train_request(model), pairs=human_pairs(proposed))
+    metrics, synced, at_checkpoints = folder.path / "metrics.jsonl", {}, []
+
+    def fsync(descriptor):
+        there = os.fstat(descriptor)
+        synced[there.st_ino] = there.st_size
+
+    def replace(source, target):
+        if Path(target).name == "state.pt":
+            there = metrics.stat()
+            at_checkpoints.append(synced.get(there.st_ino) == there.st_size > 0)
+        plain(source, target)
+
+    plain = os.replace
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    execute(folder)
+    assert at_checkpoints == [True, True, True]
+
+
+def test_a_run_whose_metrics_are_gone_after_its_last_step_ends_without_gains(trained, tmp_path):
+    folder = RunFolder(shutil.copytree(trained.path, tmp_path / "run"))
+    for name in ("result.json", "metrics.jsonl"):
+        (folder.path / name).unlink()
+    result = execute(folder)
+    assert result["sha256"] == trained.result()["sha256"]
+    read = Round.from_result(result, number=0, parent=None, adapter="adapter")
+    assert (read.winner_gain, read.loser_gain) == (None, None)
 
 
 def test_base_is_drawn_before_it_is_trained_and_no_more_after_a_stop(
@@ -822,6 +883,20 @@ def test_an_evaluate_run_measures_what_the_train_run_of_its_adapter_measured(tra
 
 
 # Export
+
+
+def test_what_a_killed_export_left_is_not_shipped(model, trained, tmp_path):
+    sha256 = trained.result()["sha256"]
+    folder = RunFolder.create(
+        tmp_path / "run",
+        ExportRequest(model=model, adapter=sha256),
+        adapters={sha256: trained.path / "adapter"},
+    )
+    for left in (".lora_kohya.safetensors.7.new", "lora/.half.7.new", ".merged.new/unet/half.safetensors"):
+        (folder.path / "export" / left).parent.mkdir(parents=True, exist_ok=True)
+        (folder.path / "export" / left).write_bytes(b"half")
+    listed = {file["path"] for file in execute(folder)["files"]}
+    assert listed == {f"export/{name}" for name in ("README.md", KOHYA_FILE, f"lora/{ADAPTER_FILE}")}
 
 
 def test_an_exported_lora_changes_a_plain_pipelines_picture_and_merging_it_does_the_same(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from annotator.server import build
 from annotator.store import DATABASE, DatabaseError, Store
 from sail import rounds as loop
 from sail.records import LabelValue
-from sail.runfolder import RunFolder
+from sail.runfolder import RunFolder, publish_json
 
 ORIGIN = "http://127.0.0.1:7860"
 BASE = "/api/projects/p"
@@ -123,6 +124,16 @@ def test_taking_in_again_changes_nothing_and_mends_what_a_crash_left_out(store: 
     before = opened(store, ROUND_1_AND_BASE)
     take_in(store, run, folder)
     assert len(before) == 4 and opened(store, ROUND_1_AND_BASE) == before
+
+
+def test_comparisons_that_were_asked_for_with_a_setting_that_is_gone_are_taken_in(store: Store) -> None:
+    run = looks.compare(store, ROUND_1_AND_BASE, 4, by="ann")
+    folder = RunFolder(store.run_folder(run))
+    fake_trainer.run(folder)
+    asked = json.loads((folder.path / "request.json").read_bytes())
+    publish_json(folder.path / "request.json", {**asked, "compiled": True})
+    take_in(store, run, folder)
+    assert store.comparisons_drawn(ROUND_1_AND_BASE) == 4
 
 
 def test_one_begins_to_compare_while_the_rest_is_drawn(store: Store) -> None:

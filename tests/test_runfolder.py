@@ -63,6 +63,18 @@ def an_adapter(folder: Path, content: bytes = b"weights") -> tuple[str, Path]:
     return sha256_file(folder / ADAPTER_FILE), folder
 
 
+def publish_sets(folder: RunFolder, *indices: int) -> None:
+    (folder.path / "candidates").mkdir()
+    for index in indices:
+        found = CandidateSet(
+            prompt_index=index,
+            prompt=f"prompt {index}",
+            latents=f"candidates/{index:05d}.safetensors",
+            candidates=(Candidate(index=0, image=f"candidates/{index:05d}-0.png"),),
+        )
+        publish_json(folder.path / "candidates" / f"{index:05d}.json", found.model_dump())
+
+
 def names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
@@ -332,17 +344,25 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint(run):
 
 
 def test_candidates_come_in_the_order_of_their_prompts_and_scraps_are_ignored(run):
-    (run.path / "candidates").mkdir()
-    for index in (2, 0, 1):
-        found = CandidateSet(
-            prompt_index=index,
-            prompt=f"prompt {index}",
-            latents=f"candidates/{index:05d}.safetensors",
-            candidates=(Candidate(index=0, image=f"candidates/{index:05d}-0.png"),),
-        )
-        publish_json(run.path / "candidates" / f"{index:05d}.json", found.model_dump())
+    publish_sets(run, 2, 0, 1)
     (run.path / "candidates" / ".00003.json.1.new").write_text("{")
     assert [found.prompt_index for found in run.candidate_sets()] == [0, 1, 2]
+
+
+def test_candidates_that_cannot_be_read_are_not_finished_and_withhold_no_others(run):
+    publish_sets(run, 0, 1, 2)
+    (run.path / "candidates" / "00001.json").write_text('{"prompt_index": 1, "pro')
+    assert [found.prompt_index for found in run.candidate_sets()] == [0, 2]
+    assert run.finished_prompts() == {0, 2}
+
+
+def test_once_a_run_is_done_candidates_that_cannot_be_read_are_named(run):
+    publish_sets(run, 0, 1)
+    (run.path / "candidates" / "00001.json").write_bytes(b"")
+    run.publish_result({})
+    with pytest.raises(ValueError, match=r"candidates/00001\.json cannot be read.*Resume"):
+        run.candidate_sets()
+    assert len(run.candidate_sets(skip=(1,))) == 1
 
 
 def test_the_log_is_read_from_its_end(run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -21,7 +22,7 @@ from annotator import jobs, looks
 from annotator.faults import FieldError
 from annotator.launcher import Launcher
 from annotator.rows import Run
-from annotator.runs import Runner, why_ended
+from annotator.runs import Runner, take_in, why_ended
 from annotator.store import DATABASE, Store
 from sail import rounds as loop
 from sail.config import LoopSettings, ModelRef
@@ -79,6 +80,38 @@ def test_one_run_at_a_time_over_all_projects(tmp_path: Path, store: Store) -> No
     other.close()
 
 
+def test_a_clock_that_is_set_back_lets_no_run_overtake_another(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = make_store(tmp_path / "q")
+    first, plain = jobs.draw(store, 2, by="ann"), time.time
+    request = RunFolder(store.run_folder(first)).request()
+    monkeypatch.setattr(time, "time", lambda: plain() - 3600)
+    second = jobs.create(store, "try", request, by="ann")
+    third = jobs.draw(other, 2, by="ann")
+    monkeypatch.undo()
+    runner = fake_runner()
+    runner.open(store)
+    runner.open(other)
+    ahead = [runner.view(*run).ahead for run in ((store, first), (store, second), (other, third))]
+    assert sorted(ahead) == [0, 1, 2] and ahead[0] < ahead[1]
+    follow(runner)
+    wait_for(lambda: not any(run.unfinished for run in (*store.runs(), *other.runs())))
+    started = [
+        next(event["seq"] for event in store.run_history(run) if event["what"] == "started")
+        for run in (first, second)
+    ]
+    assert started == sorted(started)
+    runner.close()
+    other.close()
+
+
+def test_runs_can_be_asked_for_although_the_folder_of_runs_is_gone(store: Store) -> None:
+    shutil.rmtree(store.folder / "runs")
+    run = run_now(store, jobs.draw(store, 2, by="ann"))
+    assert run.what == "done" and len(store.open_pairs("ann", 10)) == 2
+
+
 def test_a_run_is_stopped_and_goes_on_where_it_was(store: Store) -> None:
     run = jobs.draw(store, 8, by="ann")
     held = hold(store, run)
@@ -112,6 +145,24 @@ def test_a_draw_is_not_resumed_where_its_images_would_have_another_size_than_is_
     with pytest.raises(FieldError, match="pairs of two sizes cannot be learned from"):
         jobs.change_settings(store, {"sampling": {"size": None}}, by="ann")
     runner.close()
+
+
+def test_the_folder_of_a_run_that_is_done_is_looked_into_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, waiting = run_now(store, jobs.draw(store, 2, by="ann")), jobs.draw(store, 2, by="ann")
+    looked: list[str] = []
+
+    def snapshot(folder: RunFolder) -> Snapshot:
+        looked.append(folder.path.name)
+        return plain(folder)
+
+    plain = RunFolder.snapshot
+    monkeypatch.setattr(RunFolder, "snapshot", snapshot)
+    runner = fake_runner()
+    first, second = runner.views(store), runner.views(store)
+    assert first == second and first[-1].state == "done" and first[-1].step == first[-1].total == 2
+    assert sorted(looked) == sorted([done.folder, waiting.folder, waiting.folder])
 
 
 def test_a_waiting_run_leaves_the_queue_when_it_is_stopped(store: Store) -> None:
@@ -281,6 +332,39 @@ def test_a_result_that_cannot_be_taken_in_fails_the_run_and_not_the_queue(store:
     again = jobs.draw(store, 1, by="ann")
     wait_for(lambda: store.run(again.id).what == "done")
     runner.close()
+
+
+def test_a_broken_file_of_candidates_withholds_no_others_and_a_resume_draws_it_again(store: Store) -> None:
+    run = jobs.draw(store, 4, by="ann")
+    folder = RunFolder(store.run_folder(run))
+    runner = fake_runner()
+    runner.open(store)
+    fake_trainer.run(folder)
+    (folder.path / "candidates" / "00001.json").write_text('{"cut')
+    (folder.path / "result.json").rename(folder.path / "later.json")
+    store.record_run_event(run.id, "started", pid=os.getpid())
+    with folder.lock():
+        runner.turn()
+    assert len(store.open_pairs("ann", 10)) == 3
+    (folder.path / "later.json").rename(folder.path / "result.json")
+    follow(runner)
+    wait_for(lambda: state(runner, store, run) == "failed")
+    assert "candidates/00001.json cannot be read" in runner.view(store, store.run(run.id)).message
+    runner.resume(store, run.id, by="ann")
+    wait_for(lambda: store.run(run.id).what == "done")
+    assert len(store.open_pairs("ann", 10)) == 4
+    runner.close()
+
+
+def test_a_training_that_was_asked_for_with_a_setting_that_is_gone_is_taken_in(store: Store) -> None:
+    label_all(store)
+    run = jobs.train(store, by="ann")
+    folder = RunFolder(store.run_folder(run))
+    fake_trainer.run(folder)
+    asked = json.loads((folder.path / "request.json").read_bytes())
+    publish_json(folder.path / "request.json", {**asked, "compiled": True})
+    take_in(store, run, folder)
+    assert [round_.round for round_ in store.rounds()] == [0]
 
 
 def test_too_few_pairs_to_train_is_one_sentence_and_makes_no_run(store: Store) -> None:

@@ -25,6 +25,7 @@ import pytest
 from annotating import PROMPTS, drawn, fake_runner, make_model, make_store, new_uuid, run_now, wait_for
 from fastapi.testclient import TestClient
 from safetensors.numpy import save_file
+from sqlite_utils import Database
 from starlette.websockets import WebSocketDisconnect
 
 from annotator import jobs, preferences
@@ -32,7 +33,7 @@ from annotator.projects import Projects, open_projects
 from annotator.routes import export, file_of
 from annotator.routes.labelling import called
 from annotator.server import build, mount_page
-from annotator.store import Store
+from annotator.store import DATABASE, Store
 from sail.config import ModelRef
 from sail.runfolder import ADAPTER_FILE, RunFolder
 
@@ -213,6 +214,56 @@ def test_a_link_in_place_of_an_image_is_refused(client: TestClient, store: Store
     file.rename(secret)
     file.symlink_to(secret)
     assert client.get(first["left"]).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("image", "../../elsewhere"),
+        ("image", "../../project.db"),
+        ("folder", "../elsewhere"),
+        ("folder", "{}"),
+    ],
+)
+def test_a_database_names_no_file_outside_its_run_folders(
+    client: TestClient, store: Store, column: str, value: str
+) -> None:
+    import pyarrow.parquet as pq
+
+    (first, *_) = next_pairs(client)
+    send(client, answer(first["id"]))
+    elsewhere = shutil.copytree(store.run_folder(store.runs()[0]), store.folder / "elsewhere")
+    if value == "../../elsewhere":
+        value += f"/candidates/{store.image_file(first['left'].rsplit('/', 1)[1]).name}"
+    table = "candidates" if column == "image" else "runs"
+    database = Database(store.folder / DATABASE)
+    with database.conn:
+        database.execute(f"update {table} set {column} = ?", [value.format(elsewhere)])
+    refused = client.get(first["left"])
+    assert refused.status_code == 403 and "lies outside its run folder" in refused.json()["detail"]
+    file = pq.ParquetFile(io.BytesIO(client.get("/api/projects/p/preferences.parquet").content))
+    assert file.metadata.metadata[b"left_out"] == b"1" and file.metadata.num_rows == 0
+
+
+@pytest.mark.parametrize(
+    "path", ["export/../../secret", "../secret", "{}", "export/link", "export/../request.json"]
+)
+def test_an_export_ships_no_file_that_is_not_in_it(client: TestClient, store: Store, path: str) -> None:
+    run = jobs.draw(store, 1, by="ann")
+    number = run.id + 1
+    folder = store.folder / "runs" / f"{number:04d}-export"
+    (folder / "export").mkdir(parents=True)
+    secret = folder.parent / "secret"
+    for file in (secret, folder / "secret", folder / "request.json"):
+        file.write_bytes(b"a secret")
+    (folder / "export" / "link").symlink_to(secret)
+    store.record_run(number, "export", round_number=0, folder=folder.name, by="ann")
+    files = [{"path": path.format(secret), "bytes": 8, "sha256": "0"}]
+    RunFolder(folder).publish_result({"files": files})
+    for address in (f"{number}.zip", f"{number}/0"):
+        refused = client.get(f"/api/projects/p/export/{address}")
+        assert refused.status_code == 403 and "lies outside" in refused.json()["detail"]
+    assert not list(store.folder.glob(".export-*"))
 
 
 @pytest.mark.parametrize(
@@ -873,6 +924,18 @@ def test_a_project_is_open_in_one_app_only(projects: Projects, tmp_path: Path) -
     other = Projects(tmp_path / "all", default="p", starter=tmp_path)
     with pytest.raises(ValueError, match="open in another app already"):
         other.get("p")
+
+
+def test_a_project_behind_a_link_is_called_by_the_links_name(projects: Projects, tmp_path: Path) -> None:
+    make_store(tmp_path / "elsewhere" / "sail-demo").close()
+    (tmp_path / "all" / "demo").symlink_to(tmp_path / "elsewhere" / "sail-demo")
+    project = projects.get("demo")
+    drawn(project.store, 1)
+    client = TestClient(build(projects), base_url=ORIGIN, headers={"origin": ORIGIN})
+    client.cookies.set("sail_person", "ann")
+    (pair,) = client.post("/api/projects/demo/pairs/next", json={}).json()["pairs"]
+    assert client.get(pair["left"]).status_code == 200
+    assert client.get("/api/projects/demo/status").json()["project"] == "demo"
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from annotating import PROMPTS, SETTINGS, drawn, label, make_store, new_uuid, run_now
@@ -99,6 +101,49 @@ def test_a_project_keeps_model_prompts_and_settings_over_a_restart(tmp_path: Pat
     project = Store(tmp_path / "p").project()
     assert project.prompts == tuple(PROMPTS)
     assert project.settings.prompts_per_round == 4
+
+
+def test_what_a_poll_asks_for_is_read_again_only_when_it_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(tmp_path / "p")
+    read: list[str] = []
+
+    def loads(text: str) -> Any:
+        read.append(text)
+        return plain(text)
+
+    plain = json.loads
+    monkeypatch.setattr(json, "loads", loads)
+    run = jobs.draw(store, 2, by="ann")
+    before = store.project(), store.runs()
+    read.clear()
+    assert (store.project(), store.runs()) == before and read == []
+    store.set_prompts(["a fox"], by="ann")
+    store.record_run_event(run.id, "started", pid=7)
+    assert store.project().prompts == ("a fox",) and store.runs()[0].payload == {"pid": 7}
+    assert len(read) == 2
+
+
+def test_prompts_that_were_drawn_for_are_read_again_only_when_more_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(tmp_path / "p")
+    asked: list[str] = []
+
+    def rows(own: Store, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+        asked.append(sql)
+        return plain(own, sql, **parameters)
+
+    plain = Store._rows
+    monkeypatch.setattr(Store, "_rows", rows)
+    for expected in (0, 2, 3):
+        assert len(store.used_prompts()) == expected
+        store.used_prompts().clear()
+        asked.clear()
+        assert len(store.used_prompts()) == expected and "prompt_index" not in str(asked)
+        drawn(store, max(1, 2 - expected))
+    assert store.used_prompts(("propose",)) == []
 
 
 def test_a_changed_setting_is_an_event_with_its_author(tmp_path: Path) -> None:
@@ -219,6 +264,40 @@ def test_undo_finds_the_last_labels_after_a_restart(tmp_path: Path) -> None:
     past = Store(tmp_path / "p").last_labels("ann", 2)
     assert [one.uuid for one in past] == uids[1:]
     assert past[1].pair == pairs[2]
+
+
+def test_the_last_labels_are_those_that_stand(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    pairs, chance = drawn(store, 8), Random(3)
+    said: list[str] = []
+    for _ in range(60):
+        if said and chance.random() < 0.3:
+            store.undo_label(chance.choice(said), uuid=new_uuid(), by="ann")
+        else:
+            said.append(label(store, chance.choice(pairs), chance.choice(("left", "right", "skip"))))
+    rows = store._rows("select uuid from standing_labels where person = 'ann' order by seq")
+    assert [one.uuid for one in store.last_labels("ann", 100)] == [row["uuid"] for row in rows]
+    assert [one.uuid for one in store.last_labels("ann", 3)] == [row["uuid"] for row in rows[-3:]]
+
+
+def test_what_an_answer_usually_takes_costs_the_same_however_many_came_before(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p", settings=SETTINGS)
+    pairs = drawn(store, 10)
+
+    def instructions() -> int:
+        taken = [0]
+        reader = store._local.reader.conn
+        reader.set_progress_handler(lambda: taken.__setitem__(0, taken[0] + 1), 1)
+        store.usual_label_ms("ann")
+        reader.set_progress_handler(None, 1)
+        return taken[0]
+
+    for pair in pairs:
+        label(store, pair, "left")
+    few = instructions()
+    for pair in drawn(store, 200):
+        label(store, pair, "left")
+    assert instructions() < 4 * few
 
 
 def test_winner_and_loser_follow_the_side_that_was_shown(tmp_path: Path) -> None:

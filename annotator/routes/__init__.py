@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from annotator.faults import Fault, FieldError, faults_of, sentence
 from annotator.routes import comparing, export, labelling, loop, review, setup, trying
 from annotator.routes.common import all_projects
-from annotator.store import DatabaseError, Displaced
+from annotator.store import DatabaseError, Displaced, Outside
 
 api = APIRouter(prefix="/api")
 for _part in (labelling, loop, review, setup, comparing, trying, export):
@@ -37,6 +37,10 @@ def add_error_answers(app: FastAPI) -> None:
     @app.exception_handler(ValueError)
     def mistake(_: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 422)
+
+    @app.exception_handler(Outside)
+    def outside(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 403)
 
     @app.exception_handler(KeyError)
     def missing(_: Request, error: Exception) -> JSONResponse:

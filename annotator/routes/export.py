@@ -18,6 +18,7 @@ from annotator.projects import PASSING, OpenProject
 from annotator.routes.common import InProject
 from annotator.routes.loop import round_view
 from annotator.rows import Run
+from annotator.store import file_of, inside
 from sail.rounds import export_facts
 from sail.runfolder import RunFolder
 
@@ -85,6 +86,11 @@ def files_of(project: OpenProject, run: Run) -> list[dict[str, Any]]:
     return list(result.get("files", [])) if run.job == "export" else []
 
 
+def exported(project: OpenProject, run: Run, path: str) -> Path:
+    """Where a file of an export lies. Outside where its result names another one."""
+    return inside(file_of(project.store.folder, run.folder, "export"), Path("..", path))
+
+
 def name_of(project: OpenProject, run: Run) -> str:
     """What every file of an export is called by, so that two of them are never mixed up."""
     return f"{project.store.name}-round-{run.round}"
@@ -97,20 +103,20 @@ def export_archive(number: int, project: InProject) -> FileResponse:
     files, name = files_of(project, run), name_of(project, run)
     if not files:
         raise HTTPException(404, "There is no such export.")
-    folder, paths = project.store.run_folder(run), [file["path"] for file in files]
+    found, below = [exported(project, run, file["path"]) for file in files], exported(project, run, "export")
     return passing(
         project,
-        lambda file: pack(file, folder, paths, name=name),
+        lambda file: pack(file, found, below=below, name=name),
         name=f"{name}.zip",
         media_type="application/zip",
     )
 
 
-def pack(file: Path, folder: Path, paths: Sequence[str], *, name: str) -> None:
-    """A zip with one folder called `name`. Stored: weights do not get smaller."""
+def pack(file: Path, files: Sequence[Path], *, below: Path, name: str) -> None:
+    """A zip with one folder called `name`, as it lies `below`. Stored: weights do not get smaller."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for path in paths:
-            archive.write(folder / path, f"{name}/{Path(path).relative_to('export')}")
+        for found in files:
+            archive.write(found, f"{name}/{found.relative_to(below)}")
 
 
 @api.get("/projects/{project}/export/{number}/{index}")
@@ -120,7 +126,7 @@ def export_file(number: int, index: int, project: InProject) -> FileResponse:
     files = files_of(project, run)
     if not 0 <= index < len(files):
         raise HTTPException(404, "There is no such file in this export.")
-    file = project.store.run_folder(run) / files[index]["path"]
+    file = exported(project, run, files[index]["path"])
     name = f"{name_of(project, run)}-{file.name}"
     return FileResponse(file, filename=name, media_type="application/octet-stream")
 

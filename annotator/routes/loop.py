@@ -68,7 +68,8 @@ def status_of(project: OpenProject, projects: Projects) -> dict[str, Any]:
         "projects": projects.names(),
         "labels": label_counts(project),
         "next": {"name": step.name, "round": step.round, "seconds": estimates.seconds_of(store, step)},
-        "runs": [asdict(view) for view in runner.views(store)],
+        # Not asdict, which copies each value: of many runs that took longer than all the rest.
+        "runs": [vars(view) for view in runner.views(store)],
         "rounds": [
             {**round_view(round_), **fact, "by": names.get(fact.get("by", ""))}
             for round_ in store.rounds()

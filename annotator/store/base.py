@@ -41,20 +41,19 @@ class Base:
 
     def __init__(self, folder: Path | str, *, starter: Path | None = None) -> None:
         self.folder = Path(folder).resolve()
+        # A project may be behind a link, and it is asked for by the link's name.
+        self.name = Path(os.path.abspath(folder)).name
         self._starter = starter
         if not (self.folder / DATABASE).is_file():
             raise ValueError(
                 f"{self.folder} is not a project: it has no {DATABASE}. "
                 "Create a project in Setup, or give a project's folder."
             )
+        self._said: dict[str, tuple[int, Any]] = {}
         self._local = threading.local()
         # A reader goes with its thread: servers make new threads for as long as they run.
         self._readers: weakref.WeakSet[Database] = weakref.WeakSet()
         self._writer = Writer(self._open_writer)
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
 
     def close(self) -> None:
         self._writer.close()
@@ -137,10 +136,15 @@ class Base:
         self._append("events", row)
 
     def _last_event(self, kind: str) -> Any | None:
-        rows = self._rows(
-            "select payload from events where kind = :kind order by seq desc limit 1", kind=kind
-        )
-        return json.loads(rows[0]["payload"]) if rows else None
+        """What it says, not to be changed. Asked for at every poll: read again only when another came."""
+        rows = self._rows("select seq from events where kind = :kind order by seq desc limit 1", kind=kind)
+        if not rows:
+            return None
+        seq, known = rows[0]["seq"], self._said.get(kind)
+        if known is None or known[0] != seq:
+            (row,) = self._rows("select payload from events where seq = :seq", seq=seq)
+            known = self._said[kind] = (seq, json.loads(row["payload"]))
+        return known[1]
 
     def _first(
         self, table: str, where: str, values: Sequence[Any], *, order_by: str | None = None

@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any, get_args
 
 from annotator.rows import Answer, Job, PairState, PastLabel, Reason, Run, ShownPair
+from annotator.store.files import file_of
 from annotator.store.standing import Standing
 from sail.records import CandidateSet, SelfPair
 
@@ -20,6 +21,10 @@ FEW_LABELS = 5
 
 class Labels(Standing):
     """Part of Store."""
+
+    def __init__(self, folder: Path | str, *, starter: Path | None = None) -> None:
+        self._used: dict[tuple[Job, ...], tuple[int, list[str]]] = {}
+        super().__init__(folder, starter=starter)
 
     # Candidates and pairs
 
@@ -89,24 +94,30 @@ class Labels(Standing):
         return rows[0]["one"], rows[0]["two"]
 
     def image_file(self, uid: str) -> Path:
-        """Where the image of a candidate lies. KeyError for an id that nobody was given."""
+        """Where the image of a candidate lies. KeyError for an id that nobody was given; Outside where it is
+        no file of its run."""
         rows = self._rows(
             "select runs.folder, image from candidates join runs on runs.id = run where candidates.id = :uid",
             uid=uid,
         )
         if not rows:
             raise KeyError("There is no such image.")
-        return self.folder / "runs" / str(rows[0]["folder"]) / str(rows[0]["image"])
+        return file_of(self.folder, str(rows[0]["folder"]), str(rows[0]["image"]))
 
     def used_prompts(self, jobs: Collection[Job] = get_args(Job)) -> list[str]:
         """Prompts that candidates were drawn for, oldest use first; by all runs, or those of some jobs."""
-        rows = self._rows(
-            "select prompt from candidates where number = 0 "
-            "and run in (select id from runs where job in (select value from json_each(:jobs))) "
-            "order by run, prompt_index",
-            jobs=json.dumps(list(jobs)),
-        )
-        return [row["prompt"] for row in rows]
+        # Estimates ask at every poll, and candidates are only ever added.
+        (seen,) = self._rows("select coalesce(max(rowid), 0) as newest from candidates")
+        known = self._used.get(tuple(jobs))
+        if known is None or known[0] != seen["newest"]:
+            rows = self._rows(
+                "select prompt from candidates where number = 0 "
+                "and run in (select id from runs where job in (select value from json_each(:jobs))) "
+                "order by run, prompt_index",
+                jobs=json.dumps(list(jobs)),
+            )
+            known = self._used[tuple(jobs)] = (seen["newest"], [row["prompt"] for row in rows])
+        return list(known[1])
 
     # Labelling
 
@@ -231,22 +242,38 @@ class Labels(Standing):
 
     def last_labels(self, person: str, limit: int) -> list[PastLabel]:
         """The newest labels of this person that stand, oldest first: what undo goes back through."""
-        rows = self._rows(
-            "select uuid, pair, value from standing_labels where person = :person "
-            "order by seq desc limit :limit",
-            person=person,
-            limit=limit,
-        )
+        rows = self._newest(person, limit)
         shown = self._shown([row["pair"] for row in rows], person)
         why = self.reasons([row["uuid"] for row in rows])
         return [
             PastLabel(
-                **{**row, "pair": shown[row["pair"]]},
+                uuid=row["uuid"],
+                pair=shown[row["pair"]],
+                value=row["value"],
                 reasons=tuple(why[row["uuid"]][0]) if row["uuid"] in why else (),
                 text=why[row["uuid"]][1] if row["uuid"] in why else "",
             )
             for row in reversed(rows)
         ]
+
+    def _newest(self, person: str, limit: int) -> list[dict[str, Any]]:
+        """The newest of this person's standing_labels, the newest first, without looking through all others:
+        it is asked for at every answer."""
+        return self._rows(
+            """
+            select uuid, pair, value, elapsed_ms from labels l
+            where person = :person and value != 'undo'
+              and not exists (select 1 from labels u where u.undoes = l.uuid)
+              and not exists (
+                select 1 from labels n
+                where n.pair = l.pair and n.person = l.person and n.seq > l.seq and n.value != 'undo'
+                  and not exists (select 1 from labels u where u.undoes = n.uuid)
+              )
+            order by seq desc limit :limit
+            """,
+            person=person,
+            limit=limit,
+        )
 
     def reasons(self, labels: Sequence[str]) -> dict[str, tuple[list[Reason], str]]:
         """What people chose and wrote as their reasons for these labels, by uuid; the last event holds."""
@@ -263,9 +290,5 @@ class Labels(Standing):
 
     def usual_label_ms(self, person: str, last: int = 20) -> float | None:
         """What this person's last answers usually took, pauses left out; None before the first few."""
-        rows = self._rows(
-            "select elapsed_ms from standing_labels where person = :person order by seq desc limit :last",
-            person=person,
-            last=last,
-        )
+        rows = self._newest(person, last)
         return float(median(row["elapsed_ms"] for row in rows)) if len(rows) >= FEW_LABELS else None

@@ -156,7 +156,7 @@ function figuresOf(round) {
   ];
 }
 
-const gain = (value) => `${value > 0 ? "+" : ""}${figure(value)}`;
+const gain = (value) => (value == null ? "not measured" : `${value > 0 ? "+" : ""}${figure(value)}`);
 
 /** How the review stood when a person asked for this round. */
 function reviewed({ audit, without_audit, by }) {

@@ -72,7 +72,7 @@ def runs_of(store: Store, match: Match) -> list[Run]:
     found = []
     for run in store.runs():
         request = jobs.request_of(store, run) if run.job == "compare" and run.round == match.one else None
-        if request and _match_of(store, request) == match:
+        if isinstance(request, CompareRequest) and _match_of(store, request) == match:
             found.append(run)
     return found
 
@@ -158,7 +158,7 @@ def tries(store: Store) -> list[Try]:
     found: list[Try] = []
     for run in reversed([run for run in store.runs() if run.job == "try"]):
         request = jobs.request_of(store, run)
-        if request is None:
+        if not isinstance(request, CompareRequest):
             continue
         images, per_look = store.images_of(run), request.per_prompt
         found.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Request, Response
@@ -23,6 +24,7 @@ from annotator.routes.common import (
 )
 from annotator.routes.review import review_counts
 from annotator.runs import RunView
+from annotator.store.files import inside
 from sail.rounds import Round
 from sail.runfolder import RunFolder
 
@@ -166,8 +168,8 @@ def samples(folder: RunFolder) -> dict[str, Any]:
     return {"steps": complete, "prompts": prompts}
 
 
-def _sample(folder: RunFolder, step: int, index: int) -> Any:
-    return folder.path / "samples" / f"step-{step:05d}" / f"{index}.png"
+def _sample(folder: RunFolder, step: int, index: int) -> Path:
+    return inside(folder.path, f"samples/step-{step:05d}/{index}.png")
 
 
 @api.get("/projects/{project}/runs/{number}/samples/{step}/{index}")

@@ -105,10 +105,10 @@ def change_settings(body: SettingsBody, project: InProject, who: Person) -> dict
 
 @api.post("/projects/{project}/model")
 def move_model(
-    project: str, body: ModelBody, projects: Annotated[Projects, Depends(all_projects)], who: Person
+    project: InProject, body: ModelBody, projects: Annotated[Projects, Depends(all_projects)], who: Person
 ) -> dict[str, Any]:
-    projects.move_model(project, body.model, download=body.download, by=who)
-    return {"model": projects.get(project).store.project().model.model_dump()}
+    projects.move_model(project.store.name, body.model, download=body.download, by=who)
+    return {"model": project.store.project().model.model_dump()}
 
 
 @api.post("/projects/{project}/prompts")

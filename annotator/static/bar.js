@@ -30,7 +30,10 @@ export function mount(root) {
   const device = root.querySelector(".sail-device");
   device.addEventListener("click", () => openTab("rounds"));
   chosen(select, () => {
-    if (select.value && select.value !== project) location.search = new URLSearchParams({ project: select.value });
+    if (!select.value || select.value === project) return;
+    location.search = new URLSearchParams({ project: select.value });
+    // Who stays for what they typed is still in this one.
+    select.value = project;
   });
   if (!keeps())
     trouble(
@@ -64,12 +67,16 @@ export function mount(root) {
 function sendLeftOver(kind, path, name) {
   const outbox = new Outbox(kind);
   if (!outbox.answers().length) return;
-  const sending = new Sending(outbox, path, { name, heard() {}, changed() {}, sent: poll });
+  let refused = 0;
+  const heard = (answer) => (refused += Object.keys(answer.refused).length);
+  const sending = new Sending(outbox, path, { name, heard, changed() {}, sent: poll });
   sending.send();
   beforeTraining(async () => {
+    const before = refused;
     await sending.send();
     if (outbox.answers().length)
-      throw new Refused(`${name} of an earlier visit is not with the app yet. It is sent again by itself; train then.`);
+      throw new Refused(`${name} is not with the app yet. It is sent again by itself; train then.`);
+    if (refused > before) throw new Refused(`${name} was not kept. Look at it again, then train.`);
   });
 }
 

@@ -417,7 +417,7 @@ export function mount(root) {
     status = now;
     root.dataset.mounted = "yes";
     // Nobody waits for pairs of a tab that is not open, and others' images would come later for them.
-    if (!isShown(root)) return;
+    if (!isShown(root)) return beEager(false, "compare");
     if (opened) screen.restart();
     drawChoice();
     const drawn = JSON.stringify(

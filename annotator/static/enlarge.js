@@ -16,7 +16,8 @@ function made() {
   const title = h("h3", { tabindex: "-1", autofocus: true });
   const own = h(
     "dialog",
-    { class: "sail-large", "data-testid": "enlarged", "aria-label": "Enlarged" },
+    // What is clicked in it leaves the focus in it, and keys with it.
+    { class: "sail-large", "data-testid": "enlarged", "aria-label": "Enlarged", tabindex: "-1" },
     title,
     h("div", { class: "sail-pair" }, frames),
     h("div", { class: "sail-captions" }, captions),
@@ -53,7 +54,7 @@ export function enlarge(title, images) {
   dialog.frames.forEach((frame, index) => {
     const one = images[index];
     frame.hidden = dialog.captions[index].hidden = !one;
-    frame.replaceChildren(...(one ? [h("img", { src: one.src, alt: one.alt })] : []));
+    frame.replaceChildren(...(one ? [h("img", { src: one.src, alt: one.alt, draggable: "false" })] : []));
     dialog.captions[index].textContent = one?.words ?? "";
   });
   dialog.own.querySelector('[data-tool="flip"]').hidden = images.length < 2;

@@ -19,8 +19,8 @@ const FIELDS = "input, textarea, select, [contenteditable], dialog[open]";
 export function nameOf({ key, code = "", shiftKey }) {
   const letter = /^Key([A-Z])$/.exec(code)?.[1];
   const digit = /^(?:Digit|Numpad)(\d)$/.exec(code)?.[1];
-  // Latin keyboards place their letters as they like.
-  if (letter && key.length === 1 && !/^[a-z]$/i.test(key)) return letter.toLowerCase();
+  // Latin keyboards place their letters as they like, and signs where others have letters.
+  if (letter && key.length === 1 && !/^[\x20-\x7e]$/.test(key)) return letter.toLowerCase();
   if (digit && !shiftKey && key.length === 1 && !/^[a-z\d+\-=?]$/i.test(key)) return digit;
   return key.length === 1 ? key.toLowerCase() : key;
 }

@@ -4,10 +4,10 @@ import { ask, base, plural, Refused, trouble } from "/ui/core.js";
 import { onChoice } from "/ui/keys.js";
 
 const WHAT = {
-  random: "by lot",
-  diverse: "prompts unlike those answered so far come first; a fifth comes by lot",
-  uncertain: "pairs the model is least sure of come first; a fifth comes by lot",
-  disagreement: "pairs that others answered and that are disputed come first; a fifth comes by lot",
+  random: "at random",
+  diverse: "prompts unlike those answered so far come first; a fifth comes at random",
+  uncertain: "pairs the model is least sure of come first; a fifth comes at random",
+  disagreement: "pairs that others answered and that are disputed come first; a fifth comes at random",
 };
 
 /** `reordered` is called when another order was chosen here. */
@@ -22,8 +22,8 @@ export function mountOrder(root, { reordered }) {
       order !== "uncertain"
         ? ""
         : judged
-          ? `The model has looked at ${plural(judged, "open pair")}; the rest come by lot.`
-          : "The model has not looked at open pairs yet: the next training does. Until then, by lot.";
+          ? `The model has looked at ${plural(judged, "open pair")}; the rest come at random.`
+          : "The model has not looked at open pairs yet: the next training does. Until then, at random.";
   }
 
   onChoice(select, async () => {

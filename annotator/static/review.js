@@ -296,7 +296,7 @@ export function mount(root) {
     const key = nameOf(event);
     const undoes = key === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey;
     if (((event.ctrlKey || event.metaKey) && !undoes) || event.altKey || event.isComposing) return;
-    if (!isShown(grid) || !review.pairs.length) return;
+    if (!isShown(grid) || !review.pairs.length || document.querySelector("dialog[open]")) return;
     if (event.target.closest?.("input:not([type=range]), textarea, select, [contenteditable], dialog")) return;
     if (key.startsWith("Arrow") && event.target.closest?.("input")) return;
     const steps = { j: 1, k: -1 };

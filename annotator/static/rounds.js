@@ -1,7 +1,7 @@
 // Rounds: where the loop stands, what was trained, curves and samples of the newest training.
 
 import { chart } from "/ui/chart.js";
-import { ask, base, h, isActive, isShown, onStatus, percent, plural, put, putParts } from "/ui/core.js";
+import { ask, base, h, isActive, isShown, onStatus, percent, plural, projectId, put, putParts } from "/ui/core.js";
 import { doubted } from "/ui/doubted.js";
 import { enlarge } from "/ui/enlarge.js";
 import { afterTraining, whileTraining } from "/ui/learning.js";
@@ -138,8 +138,8 @@ export function mount(root) {
     if (last == null || !samples.prompts.length) return [];
     const one = (step, index, words) => ({
       // Of a training that is cut the last images are drawn once more: under another address, since images are
-      // kept by the browser.
-      src: `${base}/runs/${run.id}/samples/${step}/${index}${kept < 1 && step === last ? `?kept=${kept}` : ""}`,
+      // kept by the browser; so are those of another project of this name.
+      src: `${base}/runs/${run.id}/samples/${step}/${index}?of=${projectId() ?? ""}${kept < 1 && step === last ? `&kept=${kept}` : ""}`,
       alt: `${samples.prompts[index]}, ${words}`,
       words,
     });

@@ -18,5 +18,8 @@ def inside(folder: Path, path: str | Path) -> Path:
 
 
 def file_of(project: Path, run: str, path: str) -> Path:
-    """A file of the run whose folder has that name. Outside where it is none of it."""
+    """A file of the run whose folder has that name. Outside where it is none of it.
+
+    `runs` itself may be a link: people keep it on a larger disk.
+    """
     return inside(inside(project / "runs", run), path)

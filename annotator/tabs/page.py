@@ -48,9 +48,7 @@ def build() -> Any:
         panel(BAR, "bar")
         with gr.Tabs(selected="label", elem_id="sail-tabs"):
             for tab in TABS:
-                # What waits unsent in a browser is sent whichever tab is open.
-                at_once = tab in (review, compare)
-                with gr.Tab(tab.TITLE, id=tab.NAME, elem_id=f"sail-tab-{tab.NAME}", render_children=at_once):
+                with gr.Tab(tab.TITLE, id=tab.NAME, elem_id=f"sail-tab-{tab.NAME}"):
                     panel(tab.MARKUP, tab.NAME)
     return blocks
 

@@ -76,6 +76,9 @@ def test_keys_answer_where_other_letters_are_printed_on_them(
     press(page, "z", "KeyY")
     wait_for(lambda: len(values(store)) == 6)
     assert values(store)[-1] == "undo"
+    # And signs that stand where others have a letter.
+    press(page, "?", "KeyM")
+    expect(page.get_by_test_id("help")).to_be_visible()
 
 
 def test_undo_goes_back_to_the_first_label_after_a_reload(tmp_path: Path, root: Path, page: Page) -> None:
@@ -208,6 +211,18 @@ def test_a_pair_in_review_is_enlarged_zoomed_and_flipped_without_being_decided(
     expect(large.locator("img").nth(0)).to_have_attribute("src", str(left))
     page.keyboard.press("+")
     expect(large.locator("[data-tool=scale]")).to_have_text("1.5 ×")
+    place = "() => document.querySelector('.sail-large .sail-pair').style.getPropertyValue('--x')"
+    middle = page.evaluate(place)
+    box = large.locator(".sail-image").nth(0).bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 200, box["y"] + 200)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 150, box["y"] + 200, steps=5)
+    page.mouse.move(box["x"] + 100, box["y"] + 200, steps=5)
+    page.mouse.up()
+    assert float(page.evaluate(place)[:-1]) < float(middle[:-1]) - 5
+    # What was clicked on has no keys of the page behind it.
+    page.keyboard.press("x")
     page.keyboard.press("Escape")
     expect(large.locator("[data-tool=scale]")).to_have_text("")
     page.keyboard.press("x")

@@ -269,9 +269,9 @@ def test_a_page_that_hears_of_decisions_before_it_hears_how_things_stand_can_tra
     review.wait_for_selector(".sail-label[data-mounted]", state="attached")
     open_tab(review, "Review")
     until(review, lambda: decisions(store) == ["flip"] and bool(held))
-    review.unroute("**/status")
     for route in held:
         route.continue_()
+    review.unroute("**/status")
     expect(review.get_by_test_id("train-round")).to_have_text("Train round 1")
 
 

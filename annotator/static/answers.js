@@ -6,6 +6,7 @@ import { Outbox } from "/ui/outbox.js";
 import { Sending } from "/ui/sending.js";
 
 const REMEMBERED = 50;
+const FEW = 10;
 const NO_LABEL = ["undo", "reasons"];
 
 export class Answers {
@@ -67,12 +68,17 @@ export class Answers {
       .map((one) => one.pair);
   }
 
-  /** What the server knows of earlier visits, and what it has not heard of. */
+  /** Whether undo will soon come to what the page does not hold. */
+  get fewToUndo() {
+    return this.past.length < FEW;
+  }
+
+  /** What the server knows, also of earlier visits, what was said here since, and what it has not heard of. */
   remember(past) {
     const unheard = this.#labels()
       .filter((one) => one.shown)
       .map((one) => ({ uuid: one.uuid, value: one.value, pair: one.shown, reasons: [], text: "" }));
-    const known = new Map([...past, ...unheard].map((one) => [one.uuid, one]));
+    const known = new Map([...past, ...this.past, ...unheard].map((one) => [one.uuid, one]));
     const undone = this.#undone();
     this.past = [...known.values()].filter(({ uuid }) => !undone.has(uuid) && !this.#takenBack.has(uuid));
   }

@@ -35,6 +35,7 @@ const AHEAD = 3;
 const REFILL_BELOW = 6;
 const PLANNED = 20;
 const MOST_AT_ONCE = 100;
+const FEW_TO_UNDO = 10;
 
 export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
@@ -140,11 +141,11 @@ export function mount(root) {
     const known = new Set(queue.map((pair) => pair.id));
     const fresh = answer.pairs.filter((pair) => !known.has(pair.id) && !done.has(pair.id));
     queue = [...queue, ...fresh.map((pair) => ({ ...pair, match: own }))];
-    // The page holds some, the server more.
-    if (!found || !past.length) {
+    // Undo will soon come to what the page does not hold.
+    if (!found || past.length < FEW_TO_UNDO) {
       const unheard = given.map((one) => ({ uuid: one.uuid, value: one.value, pair: one.shown }));
       const heard = answer.past.map((one) => ({ ...one, pair: { ...one.pair, match: own } }));
-      const labels = new Map([...heard, ...unheard].map((one) => [one.uuid, one]));
+      const labels = new Map([...heard, ...past, ...unheard].map((one) => [one.uuid, one]));
       past = [...labels.values()].filter(({ uuid }) => !undone.has(uuid) && !takenBack.has(uuid));
     }
     found = answer;
@@ -201,7 +202,7 @@ export function mount(root) {
     found.result = null;
     say(`Took back: ${ANSWER_WORDS[last.value]}.`);
     show();
-    if (!past.length) fetchPairs();
+    if (past.length < FEW_TO_UNDO) fetchPairs();
   }
 
   function keep(answer) {

@@ -55,8 +55,7 @@ export function mount(root) {
   // The pair on the screen
 
   function fetched(answer, lostFirst) {
-    // The page holds some, the server more.
-    if (!loaded || !answers.past.length) answers.remember(answer.past);
+    if (!loaded || answers.fewToUndo) answers.remember(answer.past);
     loaded = true;
     if (lostFirst) say("Somebody else took that pair while you were away.");
     progress.hear(answer);

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,8 +17,6 @@ from annotator.store import Store
 
 pytestmark = pytest.mark.browser
 
-Labelling = tuple[App, Store]
-Opens = Callable[[App], Page]
 UNDO_AT_ONCE = 20
 """So many labels the page is told of when it is loaded."""
 
@@ -49,22 +47,51 @@ def wait_for_comparison(page: Page, *, other_than: str = "") -> str:
     return str(page.evaluate("document.querySelector('.sail-compare').dataset.pair"))
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("keys")
+    make_store(folder / "none").close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def app(home: Path, root: Path) -> Iterator[App]:
+    """One app for all tests: it finds each test's own project by its name."""
+    app = start_app(root, home / "none")
+    yield app
+    app.end()
+
+
 @pytest.fixture
-def compared(tmp_path: Path) -> Store:
+def compared(home: Path) -> Iterator[Store]:
     """A project with five comparisons of round 0 with base."""
-    store = make_store(tmp_path / "p")
+    store = make_store(home / "compared")
     for pair in drawn(store, 5):
         label(store, pair, "left")
     run_now(store, jobs.train(store, by="ann"))
     run_now(store, looks.compare(store, Match(one=0, two=None), 5, by="ann"))
-    return store
+    yield store
+    store.close()
 
 
-def test_keys_answer_where_other_letters_are_printed_on_them(
-    pairs_to_label: Labelling, open_label: Opens
-) -> None:
-    app, store = pairs_to_label
-    page = open_label(app)
+@pytest.fixture
+def reviewed(home: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
+    """A project with six self pairs for round 1, all decided."""
+    store, _ = proposed(home / request.node.name[:60], 6, audited=True)
+    yield store
+    store.close()
+
+
+def open_review(page: Page, app: App, store: Store) -> None:
+    open_page(page, f"{app.address}/?project={store.name}")
+    open_tab(page, "Review")
+    expect(page.get_by_test_id("review-grid").locator("article")).to_have_count(6)
+
+
+def test_keys_answer_where_other_letters_are_printed_on_them(home: Path, app: App, page: Page) -> None:
+    store = make_store(home / "letters")
+    drawn(store, 8)
+    open_page(page, f"{app.address}/?project=letters")
     for key, code in (("ы", "KeyS"), ("&", "Digit1"), ("é", "Digit2"), ("1", "Numpad1")):
         before = wait_for_pair(page)
         press(page, key, code)
@@ -79,28 +106,25 @@ def test_keys_answer_where_other_letters_are_printed_on_them(
     # And signs that stand where others have a letter.
     press(page, "?", "KeyM")
     expect(page.get_by_test_id("help")).to_be_visible()
+    store.close()
 
 
-def test_undo_goes_back_to_the_first_label_after_a_reload(tmp_path: Path, root: Path, page: Page) -> None:
-    store = make_store(tmp_path / "p")
-    labels = len(drawn(store, UNDO_AT_ONCE + 4))
-    app = start_app(root, store.folder)
-    open_page(page, app.address)
+def test_undo_goes_back_to_the_first_label_after_a_reload(home: Path, app: App, page: Page) -> None:
+    store = make_store(home / "undo")
+    pairs = drawn(store, UNDO_AT_ONCE + 4)
+    open_page(page, f"{app.address}/?project=undo")
     wait_for_pair(page)
-    while answer(page, "1"):
-        pass
-    until(page, lambda: len(values(store)) == labels)
-    assert labels > UNDO_AT_ONCE
+    person = str(page.evaluate("document.cookie.match(/sail_person=([^;]+)/)[1]"))
+    for pair in store.show_pairs([pair.id for pair in pairs], to=person):
+        label(store, pair, "left", by=person)
     page.reload()
     # By touch there is no key for it, and the buttons went with the last pair.
     page.get_by_test_id("undo-last").click()
-    for given in range(1, labels):
+    for given in range(1, len(pairs)):
         until(page, lambda given=given: values(store).count("undo") == given)  # type: ignore[misc]
-        page.wait_for_timeout(GUARD_MS)
         page.keyboard.press("z")
-    wait_for(lambda: values(store).count("undo") == labels)
+    until(page, lambda: values(store).count("undo") == len(pairs))
     assert store.counts().labelled == 0
-    app.end()
     store.close()
 
 
@@ -138,10 +162,9 @@ def test_labels_wait_for_their_own_project_while_another_of_its_name_answers(
 
 
 def test_space_flips_after_a_click_and_an_arrow_answers_after_a_choice(
-    compared: Store, root: Path, page: Page
+    compared: Store, app: App, page: Page
 ) -> None:
-    app = start_app(root, compared.folder)
-    open_page(page, app.address)
+    open_page(page, f"{app.address}/?project=compared")
     open_tab(page, "Compare")
     first = wait_for_comparison(page)
     page.get_by_test_id("compare-left").click()
@@ -165,41 +188,29 @@ def test_space_flips_after_a_click_and_an_arrow_answers_after_a_choice(
     page.keyboard.press("ArrowRight")
     wait_for(lambda: len(compared.comparison_history()) == 2)
     assert two.input_value() == "base"
-    app.end()
-    compared.close()
 
 
 def test_decisions_are_sent_by_a_page_on_which_review_was_not_opened(
-    tmp_path: Path, root: Path, page: Page
+    reviewed: Store, app: App, page: Page
 ) -> None:
-    store, _ = proposed(tmp_path / "p", 6, audited=True)
-    app = start_app(root, store.folder)
-    before = len(store.review_history())
-    open_page(page, app.address)
-    open_tab(page, "Review")
-    expect(page.get_by_test_id("review-grid").locator("article")).to_have_count(6)
+    before = len(reviewed.review_history())
+    open_review(page, app, reviewed)
     page.route("**/reviews", lambda route: route.abort())
     page.evaluate("navigator.sendBeacon = () => true")
     page.keyboard.press("j")
     page.keyboard.press("x")
     expect(page.get_by_test_id("review-counts")).to_contain_text("1 dropped")
     page.unroute("**/reviews")
-    page.goto(f"{app.address}/?tab=label")
-    wait_for(lambda: len(store.review_history()) == before + 1)
-    assert store.review_history()[-1]["decision"] == "drop"
-    app.end()
-    store.close()
+    page.goto(f"{app.address}/?project={reviewed.name}&tab=label")
+    wait_for(lambda: len(reviewed.review_history()) == before + 1)
+    assert reviewed.review_history()[-1]["decision"] == "drop"
 
 
 def test_a_pair_in_review_is_enlarged_zoomed_and_flipped_without_being_decided(
-    tmp_path: Path, root: Path, page: Page
+    reviewed: Store, app: App, page: Page
 ) -> None:
-    store, _ = proposed(tmp_path / "p", 6, audited=True)
-    app = start_app(root, store.folder)
-    before = len(store.review_history())
-    open_page(page, app.address)
-    open_tab(page, "Review")
-    expect(page.get_by_test_id("review-grid").locator("article")).to_have_count(6)
+    before = len(reviewed.review_history())
+    open_review(page, app, reviewed)
     large = page.get_by_test_id("enlarged")
     page.keyboard.press("j")
     page.keyboard.press("e")
@@ -234,6 +245,4 @@ def test_a_pair_in_review_is_enlarged_zoomed_and_flipped_without_being_decided(
     # Space scrolls, as nothing has the focus that it could press.
     page.keyboard.press(" ")
     expect(large).to_be_hidden()
-    assert len(store.review_history()) == before
-    app.end()
-    store.close()
+    assert len(reviewed.review_history()) == before

@@ -132,8 +132,8 @@ def test_of_a_training_that_was_cut_the_samples_show_what_is_kept(rounds: Page) 
     samples = rounds.get_by_test_id("samples")
     expect(samples).to_contain_text("what is kept")
     # Another address than that of the whole training's, which the browser keeps for ever.
-    expect(samples.get_by_role("img").nth(1)).to_have_attribute("src", re.compile(r"/6/0\?kept=0\.5$"))
-    expect(samples.get_by_role("img").first).to_have_attribute("src", re.compile(r"/0/0$"))
+    expect(samples.get_by_role("img").nth(1)).to_have_attribute("src", re.compile(r"/6/0\?of=\w+&kept=0\.5$"))
+    expect(samples.get_by_role("img").first).to_have_attribute("src", re.compile(r"/0/0\?of=\w+$"))
 
 
 def test_an_earlier_round_is_made_current_by_keyboard_and_focus_stays_there(

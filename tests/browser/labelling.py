@@ -89,6 +89,19 @@ def wait_for_pair(page: Page, *, other_than: str = "") -> str:
     return shown_pair(page)
 
 
+def wait_for_comparison(page: Page, *, other_than: str = "") -> str:
+    """Until one other than that can be answered; '' when there are none left."""
+    page.wait_for_function(
+        """before => {
+            const { pair, ready } = document.querySelector('.sail-compare').dataset;
+            return pair === '' || (pair && pair !== before && ready === pair);
+        }""",
+        arg=other_than,
+    )
+    page.wait_for_timeout(GUARD_MS)
+    return str(page.evaluate("document.querySelector('.sail-compare').dataset.pair"))
+
+
 def answer(page: Page, key: str) -> str:
     """Answer the pair on the screen and wait for the next; '' when that was the last."""
     before = shown_pair(page)

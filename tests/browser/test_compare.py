@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from annotating import drawn, label, make_store, run_now, wait_for
-from labelling import GUARD_MS, App, open_page, open_tab, start_app, watched
+from labelling import GUARD_MS, App, open_page, open_tab, start_app, wait_for_comparison, watched
 from playwright.sync_api import Browser, Page, Route, expect
 
 from annotator import jobs, looks
@@ -61,19 +61,6 @@ def open_at(page: Page, app: App, project: str, tab: str) -> None:
 def open_compare(page: Page, app: App, store: Store) -> None:
     open_at(page, app, store.name, "Compare")
     assert wait_for_comparison(page)
-
-
-def wait_for_comparison(page: Page, *, other_than: str = "") -> str:
-    """Until one other than that can be answered; '' when there are none left."""
-    page.wait_for_function(
-        """before => {
-            const { pair, ready } = document.querySelector('.sail-compare').dataset;
-            return pair === '' || (pair && pair !== before && ready === pair);
-        }""",
-        arg=other_than,
-    )
-    page.wait_for_timeout(GUARD_MS)
-    return str(page.evaluate("document.querySelector('.sail-compare').dataset.pair"))
 
 
 def choose(page: Page, key: str) -> str:

@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 from annotating import drawn, label, make_store, proposed, run_now, wait_for
-from labelling import GUARD_MS, App, answer, open_page, open_tab, start_app, until, wait_for_pair
+from labelling import (
+    App,
+    answer,
+    open_page,
+    open_tab,
+    start_app,
+    until,
+    wait_for_comparison,
+    wait_for_pair,
+)
 from playwright.sync_api import Page, expect
 
 from annotator import jobs, looks
@@ -32,19 +41,6 @@ def press(page: Page, key: str, code: str) -> None:
             new KeyboardEvent('keydown', { key, code, bubbles: true, cancelable: true }))""",
         [key, code],
     )
-
-
-def wait_for_comparison(page: Page, *, other_than: str = "") -> str:
-    """Until one other than that can be answered."""
-    page.wait_for_function(
-        """before => {
-            const { pair, ready } = document.querySelector('.sail-compare').dataset;
-            return pair && pair !== before && ready === pair;
-        }""",
-        arg=other_than,
-    )
-    page.wait_for_timeout(GUARD_MS)
-    return str(page.evaluate("document.querySelector('.sail-compare').dataset.pair"))
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +180,7 @@ def test_space_flips_after_a_click_and_an_arrow_answers_after_a_choice(
     two.dispatch_event("pointerdown")
     two.select_option("0")
     two.select_option("base")
+    page.wait_for_selector(".sail-compare:not([data-pair=''])")
     wait_for_comparison(page)
     page.keyboard.press("ArrowRight")
     wait_for(lambda: len(compared.comparison_history()) == 2)

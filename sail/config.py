@@ -189,7 +189,7 @@ class Loss(Config):
     """Take what losers teach only so far that a small step along the gradient does not raise the winners'
     error (after Diffusion-SDPO, arXiv 2511.03317)."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-    """Share of labels taken to be wrong (conservative DPO)."""
+    """Share of people's labels taken to be wrong (conservative DPO)."""
 
     @model_validator(mode="after")
     def _used(self) -> Loss:

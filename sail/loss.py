@@ -34,14 +34,15 @@ def diffusion_dpo(
     reference_error_2P: Tensor,
     config: Loss,
     *,
-    pulled_P: Tensor | None = None,
+    human_P: Tensor | None = None,
     moved_2P: Tensor | None = None,
 ) -> PairLoss:
     """Loss of each pair, for `dpo` -log sigmoid of its margin; the mean over pairs is outside, the caller's.
 
     margin = beta/2 * (gain(winner) - gain(loser)) with gain = reference error - policy error
     (Diffusion-DPO eq. 14, errors as means). `winner_penalty` takes from the margin what the winner lost;
-    `winner_pull` is for the pairs in `pulled_P` (bool), or for all.
+    `winner_pull` and `label_smoothing`, which is of what people say, are for the pairs in `human_P` (bool),
+    or for all.
 
     `mirrored` needs `moved_2P`, the squared distance of the policy's predictions from the reference's. With
     s = `mirrored_step` it is -log sigmoid of beta/2s * (gain_s(winner) + gain_s(loser)), where gain_s is by
@@ -49,6 +50,7 @@ def diffusion_dpo(
     prediction (DiffusionNFT's implicit positive and negative policy, arXiv 2509.16117, whose beta is s).
     """
     assert policy_error_2P.ndim == 1 and policy_error_2P.shape == reference_error_2P.shape
+    human_P = torch.ones_like(policy_error_2P.chunk(2)[0]) if human_P is None else human_P.float()
     winner_gain_P, loser_gain_P = (reference_error_2P - policy_error_2P).chunk(2)
     margin_P = 0.5 * config.beta * (winner_gain_P - loser_gain_P)
     guarded_P = margin_P - config.winner_penalty * 0.5 * config.beta * F.relu(-winner_gain_P)
@@ -72,11 +74,10 @@ def diffusion_dpo(
             wrong_P = -margin_P + 0.5 * config.beta * (
                 (1 - step) * loser_moved_P - (1 + step) * winner_moved_P
             )
-        smoothing = config.label_smoothing
-        loss_P = -(1 - smoothing) * F.logsigmoid(right_P) - smoothing * F.logsigmoid(wrong_P)
+        smoothing_P = config.label_smoothing * human_P
+        loss_P = -(1 - smoothing_P) * F.logsigmoid(right_P) - smoothing_P * F.logsigmoid(wrong_P)
     if config.winner_pull:
-        pull_P = config.winner_pull * 0.5 * config.beta * winner_gain_P
-        loss_P = loss_P - (pull_P if pulled_P is None else pull_P * pulled_P)
+        loss_P = loss_P - config.winner_pull * 0.5 * config.beta * winner_gain_P * human_P
     return PairLoss(loss_P, margin_P, winner_gain_P, loser_gain_P)
 
 

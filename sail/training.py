@@ -331,7 +331,7 @@ class Trainer:
         else:
             reference_error_2P = self._reference_error(micro, asked)
             with self._policy.folded(learning=True):
-                pair = diffusion_dpo(self._error(asked), reference_error_2P, loss, pulled_P=humans)
+                pair = diffusion_dpo(self._error(asked), reference_error_2P, loss, human_P=humans)
                 (pair.loss_P.mean() * weight).backward()
         means = {
             "loss": pair.loss_P.mean(),
@@ -369,7 +369,7 @@ class Trainer:
         row_2P = torch.arange(len(reference_error_2P), device=reference_error_2P.device)
         errors = [self._error(asked.rows(row_P)) for row_P in row_2P.chunk(2)]
         error_2P = torch.cat(errors).detach().requires_grad_()
-        pair = diffusion_dpo(error_2P, reference_error_2P, self._request.loss, pulled_P=human_P)
+        pair = diffusion_dpo(error_2P, reference_error_2P, self._request.loss, human_P=human_P)
         (slope_2P,) = torch.autograd.grad(pair.loss_P.mean() * weight, error_2P)
         of_winners, of_losers = (
             torch.autograd.grad((slope_P * error_P).sum(), list(self._parameters.values()))
@@ -391,7 +391,7 @@ class Trainer:
                 denoising_error(policy_2P, asked.target_2P),
                 denoising_error(reference_2P, asked.target_2P),
                 self._request.loss,
-                pulled_P=human_P,
+                human_P=human_P,
                 moved_2P=denoising_error(policy_2P, reference_2P),
             )
             (pair.loss_P.mean() * weight).backward()

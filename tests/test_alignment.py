@@ -12,6 +12,7 @@ from PIL import Image
 
 from benchmarks import judge
 from benchmarks.alignment import figures, pool, report, study
+from benchmarks.alignment.__main__ import RESULTS
 from benchmarks.alignment.__main__ import main as command_line
 from benchmarks.alignment.figures import draw_figures
 from benchmarks.alignment.methods import METHODS, changed, method_named, settings_of
@@ -31,6 +32,7 @@ from benchmarks.taste import (
 from sail.annotate import ShownPair
 from sail.config import LoopSettings
 from sail.records import LatentsRef
+from sail.rounds import is_held_out
 
 
 def unit(method, repeat, utility, taste="light"):
@@ -95,6 +97,21 @@ def test_a_row_that_cannot_be_run_is_refused_before_anything_is_drawn(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_the_table_of_the_repository_is_not_begun_anew_by_leaving_its_precision_out():
+    before = [(file, file.read_bytes()) for file in sorted(RESULTS.glob("alignment*"))]
+    with pytest.raises(SystemExit, match="go on with --precision bfloat16"):
+        command_line(["--precision", "float32"])
+    assert all(file.read_bytes() == content for file, content in before)
+
+
+def test_a_trial_is_kept_apart_from_the_table(tmp_path, monkeypatch):
+    for folder in ("TRIALS", "RESULTS"):
+        monkeypatch.setattr(f"benchmarks.alignment.__main__.{folder}", tmp_path / folder)
+    with pytest.raises(SystemExit, match="TRIALS"):
+        command_line(["--report", "--methods", "base", "sail_6 draw_strength=0"])
+    assert not (tmp_path / "RESULTS").exists()
+
+
 def test_every_setting_that_a_method_changes_is_there():
     for method in METHODS.values():
         assert isinstance(settings_of(method, STARTER, {}), LoopSettings)
@@ -146,6 +163,14 @@ def test_what_the_prompt_names_is_told_apart_from_what_it_leaves_open(tmp_path):
 def test_two_methods_are_compared_only_where_both_were_measured():
     table = Table([unit("sail_6", 0, [1.0]), unit("sail_6", 1, [5.0]), unit("dpo_6", 1, [2.0])])
     assert table.paired("sail_6", "dpo_6", gain) == {"mean": 3.0, "low": None, "high": None}
+
+
+def test_a_row_stands_beside_the_gain_of_sail_on_its_own_tastes_and_repeats(tmp_path):
+    units = [unit(name, repeat, [value], taste)
+             for repeat, taste, more in ((1, "light", 1.0), (2, "light", 3.0), (1, "size", 5.0))
+             for name, value in (("base", 0.0), ("sail_6", more))]  # fmt: skip
+    text = report.publish(Table([*units, unit("sail_192_labels", 2, [2.0], "light")]), tmp_path, "")
+    assert "| sail_192_labels | 192 | 1 x 1 | 2.00 | 3.00 |" in text
 
 
 def test_tastes_of_one_repeat_are_one_observation():
@@ -294,7 +319,10 @@ def test_a_person_who_is_asked_again_agrees_as_often_as_was_asked_for():
     assert np.mean(same) == pytest.approx(0.85, abs=0.02)
 
 
-def test_what_is_said_of_a_pair_hangs_on_no_other_pair(monkeypatch):
+@pytest.fixture
+def pool_of(monkeypatch):
+    """A pool of pairs whose images somebody likes as much as is said, whatever their taste."""
+
     def named_by_file(taste, files, reader):
         return np.array([float(file.name) for file in files])
 
@@ -305,6 +333,10 @@ def test_what_is_said_of_a_pair_hangs_on_no_other_pair(monkeypatch):
         return pool.Pool("light", pairs, to_label=len(pairs))
 
     monkeypatch.setattr(pool, "utilities", named_by_file)
+    return pool_of
+
+
+def test_what_is_said_of_a_pair_hangs_on_no_other_pair(pool_of):
     utilities_P2 = np.random.default_rng(0).normal(size=(200, 2)).round(6)
     # What another machine makes of it: the first pair falls below what is a tie.
     utilities_P2[0], other_P2 = (0.0, 0.4), utilities_P2.copy()
@@ -315,6 +347,40 @@ def test_what_is_said_of_a_pair_hangs_on_no_other_pair(monkeypatch):
     assert here.told(1) == pool_of(utilities_P2).told(1) != there.told(1)
     # Another repeat asks a person with another hand.
     assert said != here.labels(METHODS["sail_6"], 2)[1]
+
+
+def test_so_many_labels_are_wrong_as_the_row_says(pool_of):
+    people = pool_of(np.random.default_rng(0).normal(size=(96, 2)).round(6))
+    others = pool_of(np.random.default_rng(1).normal(size=(96, 2)).round(6))
+    _, said = people.labels(METHODS["sail_6"], 1)
+    with_a_winner = {pair for pair in said if said[pair] != "tie"}
+    assert 0 < len(with_a_winner) < len(said)
+
+    def differs(method, told=said):
+        _, now = people.labels(METHODS[method], 1, beside=others if METHODS[method].second_taste else None)
+        return {pair for pair in told if now[pair] != told[pair]}
+
+    few, more, most = (differs(f"sail_6_flipped_{share}") for share in (10, 20, 30))
+    assert few < more < most <= with_a_winner
+    shares = [round(share * len(with_a_winner)) for share in (0.1, 0.2, 0.3)]
+    assert [len(few), len(more), len(most)] == shares
+    assert differs("sail_6_flipped_20_smoothed") == more
+
+    _, leaning = people.labels(METHODS["sail_6_left_bias"], 1)
+    # Three in ten say left; some of them would have, and of the others all that differ do now.
+    turned = differs("sail_6_left_bias")
+    assert 0 < len(turned) <= round(0.3 * 96) and {leaning[pair] for pair in turned} == {"left"}
+    assert {said[pair] for pair in turned} == {"right", "tie"}
+
+    # Half of the answers are the other's, among those that are held out as among the rest.
+    _, of_others = others.labels(METHODS["sail_6"], 1)
+    _, of_both = people.labels(METHODS["sail_6_two_annotators"], 1, beside=others)
+    held_out = {pair for number, pair in enumerate(said) if is_held_out(number, LoopSettings())}
+    for pairs in (held_out, set(said) - held_out):
+        telling = [pair for pair in pairs if said[pair] != of_others[pair]]
+        own = sum(of_both[pair] == said[pair] for pair in telling)
+        assert 0.3 < own / len(telling) < 0.7
+    assert all(of_both[pair] in (said[pair], of_others[pair]) for pair in said)
 
 
 def test_a_person_sees_no_difference_between_images_that_are_nearly_alike():

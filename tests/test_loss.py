@@ -41,6 +41,22 @@ def test_label_smoothing_counts_a_share_of_labels_as_wrong():
     assert torch.allclose(pair.loss_P, -0.8 * F.logsigmoid(margin) - 0.2 * F.logsigmoid(-margin))
 
 
+@pytest.mark.parametrize("objective", ["dpo", "mirrored"])
+def test_label_smoothing_is_of_what_people_say_and_leaves_self_pairs(objective):
+    reference_2P, policy_2P = torch.full((4,), 0.5), torch.tensor([0.4, 0.3, 0.6, 0.7])
+    smoothed, plain = (
+        diffusion_dpo(
+            policy_2P,
+            reference_2P,
+            Loss(objective=objective, beta=10, label_smoothing=smoothing),
+            human_P=torch.tensor([True, False]),
+            moved_2P=torch.full((4,), 0.05),
+        ).loss_P
+        for smoothing in (0.2, 0.0)
+    )
+    assert smoothed[0] != plain[0] and smoothed[1] == plain[1]
+
+
 def test_the_winner_penalty_acts_only_where_the_winner_lost_ground():
     reference_2P = torch.tensor([0.5, 0.5, 0.5, 0.5])
     policy_2P = torch.tensor([0.4, 0.6, 0.9, 0.9])
@@ -74,7 +90,7 @@ def test_only_the_pairs_that_are_named_are_pulled():
     policy_2P, reference_2P = torch.tensor([0.4, 0.4, 0.5, 0.5]), torch.full((4,), 0.5)
     config = Loss(beta=10, winner_pull=0.5)
     one, neither = (
-        diffusion_dpo(policy_2P, reference_2P, config, pulled_P=torch.tensor(pulled)).loss_P
+        diffusion_dpo(policy_2P, reference_2P, config, human_P=torch.tensor(pulled)).loss_P
         for pulled in ([True, False], [False, False])
     )
     assert torch.allclose(neither - one, torch.tensor([0.25, 0.0]))

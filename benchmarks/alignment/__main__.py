@@ -14,15 +14,19 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.alignment.working import leave_with_parent, prepare, work
+from sail.config import Precision
 from sail.loop import drop_half_line
 from sail.runfolder import read_lines
 
 RESULTS = Path("benchmarks/results")
 WORK = Path("data/projects/alignment")
+TRIALS = WORK / "trials"
+"""Of rows that the table does not have."""
 
 TWO_TASTES = ("style and background", "colourfulness")
 FIRST = 1
 """Repeat 0 was seen on tastes of the table while settings were chosen."""
+PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bfloat16")
 QUICK = {
     "steps": 32,
     "pool_pairs": 96,
@@ -70,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--methods",
         nargs="*",
-        help='rows of the table; "sail_6 draw_strength=0" tries another setting (name it in --units as well)',
+        help=f'rows of the table; "sail_6 draw_strength=0" tries another setting, by default in {TRIALS}',
     )
     parser.add_argument("--tastes", nargs="*")
     parser.add_argument("--repeats", type=int)
@@ -78,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=2, help="units at once, each in a process of its own")
     parser.add_argument(
         "--precision",
-        choices=("auto", "float32", "bfloat16"),
+        choices=PRECISIONS,
         default="auto",
         help="on a CPU with matrix units for it bfloat16 takes two thirds of the time",
     )
@@ -91,13 +95,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from benchmarks.alignment.study import Size, Study, still_holds
     from benchmarks.alignment.table import Table
 
-    out = asked.out or (WORK / "quick" if asked.quick else RESULTS)
+    is_trial = any(" " in method for method in asked.methods or ())
+    out = asked.out or (WORK / "quick" if asked.quick else TRIALS if is_trial else RESULTS)
     units = asked.units or out / "alignment_units.jsonl"
     if asked.quick and not asked.report and not asked.units:
         units.unlink(missing_ok=True)
     values = {**(QUICK if asked.quick else {}), "precision": asked.precision}
     size = Size(**values)
-    finished = [unit for unit in read_lines(units) if still_holds(unit, size)]
+    known_units = list(read_lines(units))
+    finished = [unit for unit in known_units if still_holds(unit, size)]
+    if known_units and not finished and out == RESULTS:
+        others = [other for other in PRECISIONS if still_holds(known_units[0], Size(precision=other))]
+        theirs = (
+            f"They are {others[0]}: go on with --precision {others[0]}, or" if others else "Remove it, or"
+        )
+        raise SystemExit(
+            f"No unit of {units} was measured on this starter, at this size and precision "
+            f"({size.precision}). {theirs} begin a table of your own with --out DIR."
+        )
     known = {(unit["taste"], unit["repeat"], unit["method"]) for unit in finished}
     missing = [] if asked.report else [unit for unit in wanted(asked) if unit not in known]
     units.parent.mkdir(parents=True, exist_ok=True)

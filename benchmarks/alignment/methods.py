@@ -106,7 +106,7 @@ class Method:
     changes: Changes = field(default_factory=dict)
     """Settings by their dotted name that differ from the model's own."""
     flipped: float = 0.0
-    """Share of labels turned round."""
+    """Share of the labels with a winner that are turned round."""
     left_bias: float = 0.0
     """Share of labels that say "left" whatever is shown."""
     second_taste: bool = False
@@ -114,7 +114,7 @@ class Method:
 
     def asked(self) -> dict[str, Any]:
         """What a unit of it hangs on besides its settings."""
-        return {
+        asked = {
             "train": self.train.__name__,
             "gated": self.gated,
             "labels": self.labels,
@@ -122,6 +122,9 @@ class Method:
             "left_bias": self.left_bias,
             "second_taste": self.second_taste,
         }
+        # Units with faults that were drawn by lot are of another method.
+        faulty = self.flipped or self.left_bias or self.second_taste
+        return {**asked, "faults": "counted"} if faulty else asked
 
     @property
     def proposes(self) -> bool:

@@ -77,20 +77,30 @@ class Pool:
     def labels(
         self, method: Method, repeat: int, *, beside: Pool | None = None
     ) -> tuple[list[ShownPair], dict[str, LabelValue]]:
-        """The pairs that a method's person is shown, and what they say; every other one as in `beside`."""
+        """The pairs that a method's person is shown, and what they say; every other one as in `beside`.
+
+        Faults are counted and not drawn by lot: of 50 labels a chance of one in five turns round 4 to 16. Of
+        two shares of one fault the smaller's labels are among the larger's.
+        """
         if method.labels > self._to_label:
             raise ValueError(f"{method.labels} labels are asked of a pool with {self._to_label} to label.")
-        chance = random.Random(f"faults/{repeat}")
         shown = self.pairs[: method.labels]
-        said: dict[str, LabelValue] = {}
-        for index, pair in enumerate(shown):
-            label = (beside if beside and index % 2 else self)._said(repeat, index)
-            # Drawn whether they are needed or not, so that methods differ in their own fault alone.
-            flip, lean = chance.random() < method.flipped, chance.random() < method.left_bias
-            if flip and label != "tie":
-                label = "right" if label == "left" else "left"
-            said[pair.id] = "left" if lean else label
+        # Every tenth pair is held out for the judge: both people give half of those as well.
+        said: dict[str, LabelValue] = {
+            pair.id: (beside if beside and (index + index // 10) % 2 else self)._said(repeat, index)
+            for index, pair in enumerate(shown)
+        }
+        with_a_winner = [pair for pair, label in said.items() if label != "tie"]
+        for pair in self._at_fault("flipped", repeat, with_a_winner, method.flipped):
+            said[pair] = "right" if said[pair] == "left" else "left"
+        for pair in self._at_fault("left", repeat, list(said), method.left_bias):
+            said[pair] = "left"
         return shown, said
+
+    def _at_fault(self, fault: str, repeat: int, pairs: list[str], share: float) -> list[str]:
+        """A share of the pairs, chosen at random."""
+        random.Random(f"{fault}/{repeat}/{self._taste}").shuffle(pairs)
+        return pairs[: round(share * len(pairs))]
 
     def unseen(self, count: int) -> list[tuple[str, torch.Tensor]]:
         """Clear pairs that nobody labels, at most `count`: prompt, latents of better and worse image."""

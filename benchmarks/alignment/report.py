@@ -47,13 +47,28 @@ COMPARED = (
     ("sail_6_dpo_loss", "dpo_6_dpo_loss"),
     ("sail_6_dpo_loss", "dpo_100"),
     ("sail_6_dpo_loss", "sail_6_paper"),
+    ("sail_192_labels", "sail_6"),
+    ("sail_6_half_labels", "sail_6"),
+    ("sail_24_labels", "sail_6"),
+    ("sail_6_flipped_10", "sail_6"),
+    ("sail_6_flipped_20", "sail_6"),
+    ("sail_6_flipped_20_smoothed", "sail_6"),
+    ("sail_6_flipped_30", "sail_6"),
+    ("sail_6_left_bias", "sail_6"),
+    ("sail_6_two_annotators", "sail_6"),
+    ("sail_6_eight_rounds", "sail_6"),
+    ("sail_6_eight_rounds_no_mixup", "sail_6_eight_rounds"),
 )
 
 
 def publish(table: Table, out: Path, command: str) -> str:
     """Write alignment.json and alignment.md; return the second."""
     out.mkdir(parents=True, exist_ok=True)
-    methods = {method: table.summary(method) for method in table.methods if table.complete(method)}
+    methods = {
+        method: {**table.summary(method), "gain_of_sail_6": _of_sail_6(table, method)}
+        for method in table.methods
+        if table.complete(method)
+    }
     against = {
         f"{one} : {other}": {
             "gain": table.paired(one, other, gain),
@@ -76,13 +91,6 @@ def publish(table: Table, out: Path, command: str) -> str:
     }
     (out / "alignment.json").write_text(json.dumps(found, indent=1) + "\n")
     text = markdown(methods, against)
-    few = [method for method in table.methods if method not in CORE]
-    same = table.beside(["base", "dpo_6", "sail_6", *few]) if few else Table([])
-    if few and same.methods:
-        text += "\nOn the tastes and repeats that all of these have:\n\n"
-        text += markdown(
-            {method: same.summary(method) for method in same.methods if same.complete(method)}, {}
-        )
     text += "\n" + _targets_as_words(targets(table)) + "\n" + _by_taste(table) + "\n" + _where_open(table)
     if table.pools_that_differ:
         text += f"\nPools drawn again, with other labels: {'; '.join(table.pools_that_differ)}.\n"
@@ -90,17 +98,23 @@ def publish(table: Table, out: Path, command: str) -> str:
     return text
 
 
+def _of_sail_6(table: Table, method: str) -> Interval:
+    """Its gain on the tastes and repeats that a method was run on, to read the method's beside."""
+    return table.beside(["base", "sail_6", method]).paired("sail_6", "base", gain)
+
+
 def markdown(methods: dict[str, Any], against: dict[str, Any]) -> str:
     lines = [
-        "| method | labels | repeats | gain over base, SD | wins against base | prompt following | subject "
-        "| judge | its own pairs | diversity | saturation | rounds kept | evaluations | seconds |",
-        "|---" * 14 + "|",
+        "| method | labels | repeats | gain over base, SD | sail_6 there | wins against base "
+        "| prompt following | subject | judge | its own pairs | diversity | saturation | rounds kept "
+        "| evaluations | seconds |",
+        "|---" * 15 + "|",
     ]
     for name, one in methods.items():
         lines.append(
             f"| {name} | {one['labels']} | {one['tastes']} x {one['repeats']} | {_shown(one['gain'])} "
-            f"| {_shown(one['win_rate'], share=True)} | {_share(one['prompt_following'])} "
-            f"| {_share(one['subject_found'])} "
+            f"| {_shown(one['gain_of_sail_6'])} | {_shown(one['win_rate'], share=True)} "
+            f"| {_share(one['prompt_following'])} | {_share(one['subject_found'])} "
             f"| {_share(one['judge_accuracy'])} | {_share(one['own_accuracy'])} "
             f"| {_ratio(one['diversity_ratio'])} | {_ratio(one['saturation_ratio'])} "
             f"| {_ratio(one['rounds_kept'])} | {one['unet_evaluations']:,.0f} | {one['seconds']:.0f} |"

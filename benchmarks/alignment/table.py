@@ -162,7 +162,7 @@ def own_accuracy(units: Iterable[Unit], which: str) -> float | None:
 
 def equally_liked(own: Unit, other: Unit) -> float:
     """Share of images that are a draw with the other's."""
-    return float((np.abs(_better_by(own, other)) < ALIKE_SD).mean())
+    return float(_alike(_better_by(own, other)).mean())
 
 
 def win_rate(own: Unit, other: Unit) -> float:
@@ -185,7 +185,13 @@ def _better_by(own: Unit, other: Unit) -> np.ndarray:
 
 
 def _wins(difference: np.ndarray) -> float:
-    return float((difference > ALIKE_SD).mean() + 0.5 * (np.abs(difference) <= ALIKE_SD).mean())
+    alike = _alike(difference)
+    return float(((difference > 0) & ~alike).mean() + 0.5 * alike.mean())
+
+
+def _alike(difference: np.ndarray) -> np.ndarray:
+    # Utilities are kept to three digits: a difference of just so much is meant, whatever its last bits.
+    return np.abs(difference) <= ALIKE_SD + 1e-9
 
 
 def interval(values: Sequence[float]) -> Interval:

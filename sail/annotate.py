@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -24,6 +25,10 @@ from tqdm import tqdm
 
 from sail.records import LabelValue, LatentsRef
 
+OF_TORCHRUN = re.compile(
+    r"(?:(?:LOCAL_|GROUP_|ROLE_)?(?:RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(?:ADDR|PORT)|TORCHELASTIC_\w+)$"
+)
+"""What it says to each process that it starts."""
 SILENCE_S = 30.0
 """After so long without an answer of the annotator a person is told."""
 
@@ -49,8 +54,10 @@ class Annotator:
 
     def __init__(self, command: str) -> None:
         self._command = command
-        # A Python program that never flushes would otherwise keep its answers to itself for ever.
-        unbuffered = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        # A Python program that never flushes would otherwise keep its answers to itself for ever, and one
+        # that asks torch for other processes would find this run's, and wait for them.
+        own = {name: value for name, value in os.environ.items() if not OF_TORCHRUN.match(name)}
+        unbuffered = {**own, "PYTHONUNBUFFERED": "1"}
         try:
             self._process = subprocess.Popen(
                 program(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=unbuffered

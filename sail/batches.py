@@ -25,7 +25,7 @@ from sail.monitors import HumanPair
 from sail.policy import Policy
 from sail.proposing import load_latents, space_of
 from sail.records import Source, TrainingPair
-from sail.runfolder import RunFolder
+from sail.runfolder import RunFolder, sha256_file
 
 MAX_OPEN_JUDGED = 64
 """Open pairs that the judge is asked about: what people label next, however many are drawn."""
@@ -56,6 +56,7 @@ def load_pairs(folder: RunFolder, policy: Policy, size: tuple[int, int] | None =
     # Not those of open pairs: an adapter is the same whether or not its judge is asked about more.
     prompts = list(dict.fromkeys(pair.prompt for pair in pairs if pair.source != "open"))
     row_of = {prompt: row for row, prompt in enumerate(prompts)}
+    _require_as_given(folder.path, pairs)
     latents = [_both_latents(folder.path, pair) for pair in pairs]
     _require_one_shape(pairs, latents, policy.backbone.latent_shape(size))
     _require_own_space(folder.path, pairs, policy.backbone.latent_space)
@@ -91,6 +92,16 @@ def _to_judge(pairs: list[TrainingPair]) -> frozenset[int]:
     learned = _indices(pairs, "human")
     learned.sort(key=lambda index: hashlib.sha256(pairs[index].id.encode()).digest())
     return frozenset([*held_out, *learned[:MAX_LEARNED_JUDGED]])
+
+
+def _require_as_given(run: Path, pairs: list[TrainingPair]) -> None:
+    """ValueError where latents are not those that the run was made of. Files are named by their hash."""
+    for file in sorted({ref.file for pair in pairs for ref in (pair.winner, pair.loser)}):
+        if (found := sha256_file(run / file)) != Path(file).stem:
+            raise ValueError(
+                f"{run / file} is broken: it was altered since this run was made (its hash is {found}). "
+                "Train the round anew."
+            )
 
 
 def _both_latents(run: Path, pair: TrainingPair) -> Tensor:

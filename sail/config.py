@@ -123,7 +123,7 @@ class ModelRef(Config):
 
 class Lora(Config):
     rank: int = Field(8, ge=1, le=1024)
-    alpha: int | None = None
+    alpha: int | None = Field(None, ge=1)
     """Scale of the update is alpha / rank; None means alpha = rank."""
     targets: tuple[str, ...] | None = None
     """Names of modules to adapt; None takes the backbone family's own list."""
@@ -430,6 +430,18 @@ class LoopSettings(Config):
     @model_validator(mode="after")
     def _enough_candidates(self) -> LoopSettings:
         _require_candidates(self.self_pairs_per_prompt, self.num_candidates)
+        return self
+
+    @model_validator(mode="after")
+    def _none_of_each_round(self) -> LoopSettings:
+        # A round has its own: what stands here would be left unused without a word.
+        if self.monitoring.prompts:
+            raise ValueError(
+                "monitoring.prompts are those of the prompt list that no round learns from. "
+                "Leave them out; monitor_prompts says how many."
+            )
+        if self.optimisation.noise_seed:
+            raise ValueError("optimisation.noise_seed is made of noise_seed in every round. Set that one.")
         return self
 
     @model_validator(mode="after")

@@ -148,4 +148,8 @@ def _reaching_others() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise Lost("Another process of this run ended before it was done. Resume goes on.") from error
+        said = str(error).strip().split("\n")[0]
+        raise Lost(
+            f"Another process of this run ended before it was done, or cannot be reached ({said}). "
+            "Resume goes on."
+        ) from error

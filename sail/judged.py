@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import safe_open
 from torch import Tensor
 
 from sail.backbones import Backbone
 from sail.config import ProposeRequest, Scoring, TrainRequest
 from sail.records import TrainingPair
 from sail.reward import bank_of
+from sail.runfolder import open_latents
 
 BothErrors = tuple[float, float]
 """Denoising errors of winner and loser."""
@@ -55,7 +55,7 @@ def judged_draws(
     """What is known of a pair, or None where it was judged otherwise than training asks about it."""
     if not request.reuses_judged_draws or pair.winner.file != pair.loser.file:
         return None
-    with safe_open(run / pair.winner.file, "pt") as file:
+    with open_latents(run / pair.winner.file) as file:
         said: Mapping[str, str] = file.metadata() or {}
         if _SAID not in said:
             return None

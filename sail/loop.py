@@ -195,7 +195,9 @@ class Loop:
 
     def _train(self, pairs: list[TrainingPair], *, parent: Round | None) -> None:
         trained = self._rounds.train(pairs, parent=parent)
-        self._publish()
+        # Of a loop that is gone through again all is there already, and is not taken back meanwhile.
+        if trained.model_dump() not in self._published():
+            self._publish()
         tqdm.write(summary(trained), file=sys.stderr)
 
     def _labelled(self, pairs: list[ShownPair], command: str) -> list[TrainingPair]:
@@ -212,6 +214,10 @@ class Loop:
                     log.flush()
                     os.fsync(log.fileno())
         return human_pairs(pairs, known, self._request.settings)
+
+    def _published(self) -> list[dict[str, Any]]:
+        result = RunFolder(self._out).result() or {}
+        return list(result.get("rounds", []))
 
     def _publish(self, exported: Path | None = None) -> dict[str, Any]:
         now = self._rounds.current

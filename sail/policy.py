@@ -38,6 +38,7 @@ class Policy:
     def __init__(self, backbone: backbones.Backbone) -> None:
         self.backbone = backbone
         self.at_once = AtOnce()
+        self._folds = True
         self._configs: dict[str, LoraConfig] = {}
         self._layers: list[BaseTunerLayer] = []
         self._playing: tuple[str, float] = ("policy", 1.0)
@@ -48,7 +49,7 @@ class Policy:
         """A new policy adapter that changes nothing yet (its B matrices are 0)."""
         config = LoraConfig(
             r=lora.rank,
-            lora_alpha=lora.alpha or lora.rank,
+            lora_alpha=lora.rank if lora.alpha is None else lora.alpha,
             target_modules=list(lora.targets or self.backbone.lora_targets),
         )
         # The CPU's alone: peft draws A there and then moves it.
@@ -59,7 +60,7 @@ class Policy:
     def load(self, part: str, folder: Path) -> None:
         """Read an adapter from `folder`, to be played under the name `part`.
 
-        ValueError where it has a value that is not finite.
+        ValueError where it is of another model, or has a value that is not finite.
         """
         try:
             weights, metadata = self.backbone.load_lora(folder)
@@ -68,11 +69,17 @@ class Policy:
         bad = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
         if bad:
             raise ValueError(f"{folder / ADAPTER_FILE} is broken: {bad[0]} has values that are not finite.")
-        rank = next(tensor.shape[0] for name, tensor in weights.items() if ".lora_A." in name)
+        rank = next((tensor.shape[0] for name, tensor in weights.items() if ".lora_A." in name), None)
+        if rank is None:
+            raise ValueError(f"{folder / ADAPTER_FILE} is no LoRA as diffusers and peft write them.")
         targets = sorted({name.split(".lora_")[0] for name in weights})
         config = LoraConfig(r=rank, lora_alpha=metadata.get("lora_alpha", rank), target_modules=targets)
         self._inject(part, config)
-        outcome = set_peft_model_state_dict(self.backbone.denoiser, weights, adapter_name=part)
+        try:
+            outcome = set_peft_model_state_dict(self.backbone.denoiser, weights, adapter_name=part)
+        except RuntimeError as error:  # Weights of other sizes, each in a line.
+            said = str(error).split("\n")[1:2] or [str(error)]
+            raise ValueError(f"{folder} does not fit this model: {said[0].strip()}") from error
         if outcome.unexpected_keys:
             raise ValueError(f"{folder} does not fit this model: no place for {outcome.unexpected_keys[0]}.")
 
@@ -140,14 +147,21 @@ class Policy:
         if learning:
             layers = [layer for layer in layers if _is_cheap_to_learn_whole(layer.get_base_layer())]
         own = [layer.get_base_layer()._parameters["weight"] for layer in layers]
-        if any(weight.dtype != torch.float32 for weight in own):
+        if not self._folds or any(weight.dtype != torch.float32 for weight in own):
             layers, own = [], []
         try:
             with torch.set_grad_enabled(learning):
-                for layer, weight in zip(layers, own, strict=True):
-                    layer.get_base_layer()._parameters["weight"] = weight + layer.get_delta_weight(part)
-                    # By this peft knows that the base layer is all there is to ask.
-                    layer.merged_adapters.append(part)
+                sums = [
+                    weight + layer.get_delta_weight(part) for layer, weight in zip(layers, own, strict=True)
+                ]
+        except torch.OutOfMemoryError:
+            # There is no place for these weights twice. With the adapter beside them there may be.
+            self._folds, layers, own, sums = False, [], [], []
+        try:
+            for layer, whole in zip(layers, sums, strict=True):
+                layer.get_base_layer()._parameters["weight"] = whole
+                # By this peft knows that the base layer is all there is to ask.
+                layer.merged_adapters.append(part)
             yield
         finally:
             for layer, weight in zip(layers, own, strict=True):

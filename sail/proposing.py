@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -25,6 +24,7 @@ from sail.runfolder import (
     Progress,
     RunFolder,
     claim,
+    open_latents,
     publish,
     publish_json,
     publish_lines,
@@ -157,7 +157,7 @@ def _rank(folder: RunFolder, request: ProposeRequest) -> int:
     """Rank self pairs over the whole run: draws are weighted by their spread over all prompts."""
     assert request.scoring is not None
     found = _all_sets(folder, len(request.prompts))
-    gains_NK = [load_file(folder.path / one.latents)["gains"] for one in found]
+    gains_NK = [_gains(folder.path / one.latents) for one in found]
     weight_K = draw_weights(gains_NK, request.scoring)
     rewards = [implicit_reward(gain_NK, weight_K, beta=request.beta)[0].tolist() for gain_NK in gains_NK]
 
@@ -182,6 +182,12 @@ def _rank(folder: RunFolder, request: ProposeRequest) -> int:
     return len(pairs)
 
 
+def _gains(file: Path) -> Tensor:
+    with open_latents(file) as opened:
+        gains_NK: Tensor = opened.get_tensor("gains")
+    return gains_NK
+
+
 def _all_sets(folder: RunFolder, count: int) -> list[CandidateSet]:
     """What all processes have written. On a shared file system others' files may be seen a little later."""
     for _ in range(PATIENCE_S):
@@ -196,13 +202,14 @@ def _all_sets(folder: RunFolder, count: int) -> list[CandidateSet]:
 
 def space_of(file: Path) -> str | None:
     """Of which autoencoder its latents are, where the file says so."""
-    with safe_open(file, "pt") as opened:
+    with open_latents(file) as opened:
         return (opened.metadata() or {}).get(SPACE)
 
 
 def load_latents(run: Path, file: str, row: int) -> Tensor:
     """One candidate's final latents: C H W float32."""
-    latents = load_file(run / file)["latents"][row]
+    with open_latents(run / file) as opened:
+        latents: Tensor = opened.get_slice("latents")[row]
     if not torch.isfinite(latents).all():
         raise ValueError(f"{run / file} is broken: row {row} has values that are not finite.")
     return latents

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from sail.config import Config, Request, first_fault
@@ -102,6 +103,18 @@ def fsync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def open_latents(file: Path, framework: Literal["pt", "numpy"] = "pt") -> Iterator[Any]:
+    """A file of latents as safetensors opens it. ValueError with its name where it is cut short."""
+    try:
+        with safe_open(file, framework) as opened:
+            yield opened
+    except SafetensorError as error:
+        raise ValueError(
+            f"{file} is broken: {error}. Copy it again from where it came, or remove it to go on without it."
+        ) from error
 
 
 def sha256_file(path: Path) -> str:
@@ -196,7 +209,9 @@ class RunFolder:
     def _link_pair(self, pair: TrainingPair, linked: dict[str, str]) -> TrainingPair:
         def link(ref: LatentsRef) -> LatentsRef:
             if ref.file not in linked:
-                name = f"inputs/latents/{sha256_file(Path(ref.file))}.safetensors"
+                # Not as torch's: the app, which makes runs, does without it.
+                with open_latents(Path(ref.file), "numpy"):
+                    name = f"inputs/latents/{sha256_file(Path(ref.file))}.safetensors"
                 link_or_copy(Path(ref.file), self.path / name)
                 linked[ref.file] = name
             return LatentsRef(file=linked[ref.file], row=ref.row)

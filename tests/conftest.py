@@ -17,8 +17,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pairs import human_pairs
+from safetensors.numpy import save_file
 
 from sail.config import ModelRef, ProposeRequest, Scoring
 from sail.records import LatentsRef, TrainingPair
@@ -41,14 +43,14 @@ def request_of_seed_pairs() -> ProposeRequest:
 
 @pytest.fixture
 def training_pair(tmp_path: Path) -> Callable[..., TrainingPair]:
-    """Make a pair whose two latents files hold the given bytes."""
+    """Make a pair whose two latents files differ where the given bytes do."""
 
     def make(name: str, winner: bytes = b"winner", loser: bytes = b"loser") -> TrainingPair:
         files = []
         for side, content in (("winner", winner), ("loser", loser)):
             file = tmp_path / "latents" / f"{name}-{side}.safetensors"
             file.parent.mkdir(exist_ok=True)
-            file.write_bytes(content)
+            save_file({"latents": np.frombuffer(content, np.uint8)}, file)
             files.append(LatentsRef(file=str(file), row=0))
         return TrainingPair(id=name, prompt="a fox", winner=files[0], loser=files[1], source="human")
 

@@ -117,7 +117,8 @@ def publish_candidates(
             Image.new("RGB", (8, 8), colour).save(folder.path / name)
             found.append(Candidate(index=number, image=name))
         latents = f"candidates/{index:05d}.safetensors"
-        (folder.path / latents).write_bytes(f"latents {request.noise_seed} {index}".encode())
+        drawn = {"latents": numpy.zeros((each, 1, 1, 1), numpy.float32)}
+        save_file(drawn, folder.path / latents, metadata={"of": f"{request.noise_seed} {index}"})
         published = CandidateSet(
             prompt_index=index,
             prompt=prompt,
@@ -180,10 +181,10 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
     held_out = [pair for pair in pairs if pair.held_out]
     human = [pair for pair in pairs if pair.source == "human"]
     judged = [
-        # It contradicts the first, and any that it never learned from.
+        # It contradicts the first of eight, and any that it never learned from.
         JudgedPair(
             id=pair.id,
-            margin=0.4 if index and not pair.held_out else -0.2,
+            margin=0.4 if index % 8 and not pair.held_out else -0.2,
             margin_error=0.1,
             held_out=pair.held_out,
         )

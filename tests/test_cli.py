@@ -165,6 +165,24 @@ def test_an_answer_that_is_no_label_is_shown_with_what_was_expected(tmp_path, an
         program.label(pair)
 
 
+def test_an_annotator_is_told_nothing_of_the_processes_of_a_run(tmp_path, monkeypatch):
+    from sail.annotate import Annotator, ShownPair
+    from sail.records import LatentsRef
+
+    torchruns = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "ROLE_NAME", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
+    for name in (*torchruns, "RANKED_BY"):
+        monkeypatch.setenv(name, "1")
+    told = f"""
+        import os
+        input()
+        known = [name for name in {(*torchruns, "RANKED_BY")!r} if name in os.environ]
+        print('{{"pair": "00000", "label": "tie"}}' if known == ["RANKED_BY"] else known)
+    """
+    ref = LatentsRef(file="x", row=0)
+    with Annotator(annotator(tmp_path, told)) as program:
+        assert program.label(ShownPair(0, "a fox", tmp_path / "l.png", tmp_path / "r.png", ref, ref)) == "tie"
+
+
 def test_an_annotator_that_is_silent_for_long_is_waited_for_and_that_is_said(tmp_path, monkeypatch):
     from sail.annotate import Annotator, ShownPair
     from sail.records import LatentsRef

@@ -171,6 +171,26 @@ def test_what_fails_while_an_adapter_is_folded_in_leaves_the_weights_as_well(mod
     assert all(map(torch.equal, before, policy.backbone.denoiser.state_dict().values()))
 
 
+def test_where_there_is_no_memory_for_folding_the_adapter_works_beside_the_weights(
+    model, trained, monkeypatch
+):
+    policy = policy_of(model, trained.path / "adapter")
+    latents, told = torch.randn(2, 4, 8, 8), policy.backbone.encode_prompts(["a red fox"] * 2)
+    asked = []
+
+    def full(self, adapter):
+        asked.append(adapter)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("peft.tuners.lora.layer.Linear.get_delta_weight", full)
+    with torch.no_grad():
+        plain = policy.backbone.predict(latents, torch.tensor([10, 900]), told)
+        for _ in range(2):
+            with policy.folded():
+                assert torch.equal(policy.backbone.predict(latents, torch.tensor([10, 900]), told), plain)
+    assert len(asked) == 1, "once is enough to know"
+
+
 def test_nothing_is_folded_into_bfloat16_or_into_base(model, trained):
     reduced = policy_of(model.model_copy(update={"precision": "bfloat16"}), trained.path / "adapter")
     base = policy_of(model, trained.path / "adapter")
@@ -220,6 +240,20 @@ def test_an_adapter_with_a_value_that_is_not_finite_is_refused(model, trained, t
     next(iter(weights.values())).view(-1)[0] = float("nan")
     save_file(weights, tmp_path / ADAPTER_FILE)
     with pytest.raises(ValueError, match="not finite"):
+        policy_of(model, tmp_path)
+
+
+def test_an_adapter_of_another_model_or_tool_is_refused_in_a_sentence(model, trained, tmp_path):
+    weights = load_file(trained.path / "adapter" / ADAPTER_FILE)
+    wider = {name: torch.cat([tensor, tensor], 1) for name, tensor in weights.items()}
+    save_file(wider, tmp_path / ADAPTER_FILE)
+    with pytest.raises(ValueError, match="does not fit this model: size mismatch for"):
+        policy_of(model, tmp_path)
+    renamed = {name.replace("lora_A", "lora.down"): tensor for name, tensor in weights.items()}
+    save_file(
+        {name: tensor for name, tensor in renamed.items() if "lora_" not in name}, tmp_path / ADAPTER_FILE
+    )
+    with pytest.raises(ValueError, match="is no LoRA as diffusers"):
         policy_of(model, tmp_path)
 
 
@@ -924,6 +958,23 @@ def test_an_exported_lora_changes_a_plain_pipelines_picture_and_merging_it_does_
     assert torch.allclose(picture(out / "merged", None), aligned, atol=1e-3)
     card = (out / "README.md").read_text()
     assert sha256 in card and "| human pairs | 3 |" in card and "not measured" in card
+
+
+def test_latents_that_were_cut_short_or_altered_are_refused_by_name(model, tmp_path):
+    file = tmp_path / "given.safetensors"
+    save_file({"latents": torch.zeros(2, 4, 8, 8)}, file)
+    ref = [LatentsRef(file=str(file), row=row) for row in (0, 1)]
+    pairs = [TrainingPair(id="x", prompt="a fox", winner=ref[0], loser=ref[1], source="human")]
+    folder = RunFolder.create(tmp_path / "run", train_request(model), pairs=pairs)
+    (own,) = (folder.path / "inputs" / "latents").iterdir()
+    own.unlink()
+    save_file({"latents": torch.ones(2, 4, 8, 8)}, own)
+    with pytest.raises(ValueError, match=rf"{own.name} is broken: it was altered"):
+        execute(folder)
+    # Cut short where it came from: before anything begins.
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"given\.safetensors is broken"):
+        RunFolder.create(tmp_path / "other", train_request(model), pairs=pairs)
 
 
 def test_a_broken_latents_file_is_refused_by_name(model, proposed, tmp_path):

@@ -1,10 +1,13 @@
-// The tools of looking closer, in Label and Compare alike: flip, zoom and whole, by button and by key. Knows a Look
-// and a Screen; knows no answer.
+// The tools of looking closer, in Label and Compare alike: flip, zoom, whole and larger, by button and by key. Knows a
+// Look and a Screen; knows no answer.
+
+import { isShown } from "/ui/core.js";
 
 /** The tab that is open already has nothing to be pressed for. */
 const PRESSED_BY_SPACE = 'button:not([role="tab"][aria-selected="true"]), a, summary';
 const STEP = 1.5;
-const KEYS = { "+": "zoom", "=": "zoom", "-": "out", Escape: "whole" };
+const KEYS = { "+": "zoom", "=": "zoom", "-": "out", Escape: "whole", e: "larger" };
+const LARGER = "sail.larger";
 
 /** The tools of `root` by their `data-tool`. `hears` takes a key that belongs to them, `draw` shows how things stand. */
 export function lookCloser(root, look, screen) {
@@ -14,7 +17,20 @@ export function lookCloser(root, look, screen) {
     zoom: () => screen.open === true && look.closer(STEP),
     out: () => look.closer(1 / STEP),
     whole: () => look.whole(),
+    larger: () => setLarger(!pair.classList.contains("sail-larger")),
   };
+  const pair = root.querySelector(".sail-pair");
+
+  /** Both as large as the window allows, from pair to pair and after a reload. */
+  function setLarger(yes) {
+    pair.classList.toggle("sail-larger", yes);
+    tool("larger").ariaPressed = String(yes);
+    try {
+      localStorage.setItem(LARGER, yes ? "yes" : "");
+    } catch {
+      // A browser that keeps nothing: on this page it holds all the same.
+    }
+  }
 
   function draw() {
     tool("whole").disabled = look.scale === 1;
@@ -33,13 +49,20 @@ export function lookCloser(root, look, screen) {
       flip(true);
       return true;
     }
-    if (!KEYS[key] || !screen.pair) return false;
+    if (!KEYS[key] || !screen.pair || !tool(KEYS[key] === "out" ? "zoom" : KEYS[key])) return false;
     event.preventDefault();
     DO[KEYS[key]]();
     return true;
   }
 
-  for (const name of ["zoom", "whole"]) tool(name).addEventListener("click", () => DO[name]());
+  for (const name of ["zoom", "whole", "larger"]) tool(name)?.addEventListener("click", () => DO[name]());
+  if (tool("larger")) {
+    setLarger(wasLarger());
+    // The page is as wide as they are while they are on it, and on no other tab.
+    const follow = () => pair.toggleAttribute("data-shown", isShown(pair));
+    // Not while sizes are being looked at, since it changes them.
+    new ResizeObserver(() => requestAnimationFrame(follow)).observe(pair);
+  }
   const button = tool("flip");
   button.addEventListener("pointerdown", (event) => {
     button.setPointerCapture(event.pointerId);
@@ -54,4 +77,12 @@ export function lookCloser(root, look, screen) {
   addEventListener("blur", () => flip(false));
 
   return { draw, hears };
+}
+
+function wasLarger() {
+  try {
+    return localStorage.getItem(LARGER) === "yes";
+  } catch {
+    return false;
+  }
 }

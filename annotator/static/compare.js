@@ -24,7 +24,7 @@ import {
 } from "/ui/core.js";
 import { lookCloser } from "/ui/closer.js";
 import { Images } from "/ui/images.js";
-import { ANSWER_KEYS, ANSWER_WORDS, leaveToKeys, meant, onChoice } from "/ui/keys.js";
+import { ANSWER_KEYS, ANSWER_WORDS, FLIPPED, leaveToKeys, meant, onChoice } from "/ui/keys.js";
 import { Look } from "/ui/look.js";
 import { Outbox } from "/ui/outbox.js";
 import { Screen } from "/ui/screen.js";
@@ -68,7 +68,7 @@ export function mount(root) {
   // A list of pairs may have been made before the server heard of the last answers.
   const done = new Set();
   const takenBack = new Set();
-  let chosenHere = false; // else the newest round is compared with base
+  let chosenHere = false; // or answered, or drawn more for; else the newest round is compared with base
 
   // Which two
 
@@ -109,6 +109,7 @@ export function mount(root) {
   function forget() {
     found = null;
     [queue, past, answered, drawnSeen] = [[], [], 0, ""];
+    done.clear();
   }
 
   // Pairs
@@ -154,12 +155,12 @@ export function mount(root) {
     show();
   }
 
-  async function show() {
+  async function show(how) {
     const pair = queue[0] ?? null;
     comparing.hidden = !pair;
     drawMessage();
     drawProgress();
-    await screen.show(pair);
+    await screen.show(pair, how);
     const again = past.slice(-AHEAD).map((one) => one.pair);
     images.preload(queue.slice(0, AHEAD + 1), AHEAD + 1, again);
   }
@@ -170,11 +171,12 @@ export function mount(root) {
     if (value === "undo") return undo();
     const { pair } = screen;
     if (!pair) return;
-    const why = look.flipped ? "Let go of Space first, so that left is left." : screen.whyNot(value);
+    const why = look.flipped ? FLIPPED : screen.whyNot(value);
     if (why) return say(why, "hint");
     const uuid = crypto.randomUUID();
     keep({ uuid, pair: pair.id, value, elapsed_ms: screen.elapsedMs, shown: pair });
-    tabs.postMessage(pair.id);
+    tabs.postMessage({ answered: pair.id });
+    chosenHere = true;
     done.add(pair.id);
     past.push({ uuid, value, pair });
     queue.shift();
@@ -196,12 +198,13 @@ export function mount(root) {
     });
     done.delete(last.pair.id);
     takenBack.add(last.uuid);
-    last.pair.undone = true;
     queue = [last.pair, ...queue.filter((pair) => pair.id !== last.pair.id)];
     answered -= 1;
     found.result = null;
     say(`Took back: ${ANSWER_WORDS[last.value]}.`);
-    show();
+    show({ known: true });
+    // The other tab is to ask once the server knows.
+    Promise.resolve(sending.now).then(() => tabs.postMessage({ undone: last.pair.id }));
     if (past.length < FEW_TO_UNDO) fetchPairs();
   }
 
@@ -210,7 +213,8 @@ export function mount(root) {
     sending.send();
   }
 
-  tabs.addEventListener("message", ({ data: id }) => {
+  tabs.addEventListener("message", ({ data: { answered: id, undone } }) => {
+    if (undone) return void (done.delete(undone) && fetchPairs());
     if (!queue.some((pair) => pair.id === id)) return;
     done.add(id);
     queue = queue.filter((pair) => pair.id !== id);
@@ -372,6 +376,8 @@ export function mount(root) {
       words,
       "compare-draw",
       async () => {
+        // Whatever round comes meanwhile, this is the match that was asked for.
+        chosenHere = true;
         await ask(`${base}/comparisons/draw`, { ...match, count });
         await fetchPairs();
       },
@@ -400,7 +406,7 @@ export function mount(root) {
   });
   leaveToKeys(root);
   document.addEventListener("keydown", (event) => {
-    const key = isShown(root) && !early.open ? meant(event) : "";
+    const key = isShown(root) ? meant(event) : "";
     if (closer.hears(event, key)) return;
     const value = ANSWER_KEYS[key];
     if (!value || (!screen.pair && value !== "undo")) return;

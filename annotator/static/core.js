@@ -243,6 +243,8 @@ export const whyNot = (error) =>
 /** Runs an action of a button: locked meanwhile, and a refusal is shown. */
 export async function act(button, action) {
   button.disabled = true;
+  // Who presses again is told again, although they closed it.
+  delete document.querySelector('.sail-trouble[data-kind="action"]')?.dataset.closed;
   try {
     const result = await action();
     trouble("", "action");

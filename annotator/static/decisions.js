@@ -17,11 +17,13 @@ export function decisions({ changed, heard, moved }) {
   const sending = new Sending(outbox, `${base}/reviews`, how);
   let refused = 0;
   let past = []; // what was said before each action, for undo
+  const own = new Set(); // what was said here, by its uuid
 
   function set(entries) {
     const at = Date.now() / 1000;
     const said = entries.map(([pair, choice]) => {
       const [uuid, seen] = [crypto.randomUUID(), pair.said?.uuid ?? ""];
+      own.add(uuid);
       pair.said = choice && { uuid, choice, by: "you", at, in_bulk: false };
       const shown = { run: pair.run, said: pair.said };
       return { uuid, self_pair: pair.id, decision: choice, seen, shown };
@@ -66,11 +68,13 @@ export function decisions({ changed, heard, moved }) {
       past = [...past, entries.map(([pair]) => [pair, pair.said?.choice ?? null])].slice(-UNDOABLE);
       set(entries);
     },
-    /** The pairs of the last action, as they were before it; null where there is none. */
+    /** The pairs of the last action, as they were before it; null where there is none. What somebody else said of
+     * one since is theirs and stays. */
     undo() {
-      const entries = past.pop();
-      if (!entries) return null;
-      set(entries);
+      const last = past.pop();
+      if (!last) return null;
+      const entries = last.filter(([pair]) => !pair.said || own.has(pair.said.uuid));
+      if (entries.length) set(entries);
       return entries.map(([pair]) => pair);
     },
     undoable: () => past.length > 0,

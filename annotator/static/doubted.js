@@ -1,7 +1,8 @@
 // Answers of this person that the current judge contradicts, to be given again without being told what they were.
 
-import { act, ask, askAnew, base, beforeTraining, h, patience, plural, Refused } from "/ui/core.js";
+import { act, ask, askAnew, base, beforeTraining, h, patience, plural, Refused, trouble } from "/ui/core.js";
 import { enlargeButton } from "/ui/enlarge.js";
+import { GUARD_MS, TOO_FAST } from "/ui/keys.js";
 
 const ANSWERS = { left: "Left", tie: "Tie", right: "Right" };
 const LONGEST_MS = 86_400_000;
@@ -13,6 +14,7 @@ export function doubted(card) {
   let loading = false;
   let sent = Promise.resolve();
   let lost = 0; // answers that were not kept
+  let movedAt = -Infinity; // when pairs last moved up: the next one may have come under the pointer
 
   beforeTraining(async () => {
     const before = lost;
@@ -59,6 +61,7 @@ export function doubted(card) {
     for (const name of ["pointerenter", "focusin"]) own.addEventListener(name, () => (began ??= performance.now()));
 
     async function give(value) {
+      if (performance.now() < movedAt + GUARD_MS) return trouble(TOO_FAST, "action");
       const elapsed_ms = Math.round(Math.min(performance.now() - (began ?? performance.now()), LONGEST_MS));
       const answer = { uuid: crypto.randomUUID(), pair: pair.id, value, elapsed_ms };
       const focused = document.activeElement;
@@ -70,6 +73,7 @@ export function doubted(card) {
           const next = own.nextElementSibling ?? own.previousElementSibling;
           const hadFocus = own.contains(focused);
           own.remove();
+          movedAt = performance.now();
           count();
           // Who goes on by key is not sent to the top of the page.
           if (hadFocus) next?.querySelector(".sail-decide button").focus();

@@ -3,7 +3,7 @@
 
 import { lookCloser } from "/ui/closer.js";
 import { h } from "/ui/core.js";
-import { nameOf } from "/ui/keys.js";
+import { FLIPPED, nameOf } from "/ui/keys.js";
 import { Look } from "/ui/look.js";
 
 let dialog = null;
@@ -14,6 +14,7 @@ function made() {
   const tool = (name, key, words) =>
     h("button", { type: "button", class: "sail-answer", "data-tool": name }, h("kbd", { "aria-hidden": "true" }, key), ` ${words}`);
   const title = h("h3", { tabindex: "-1", autofocus: true });
+  const state = h("p", { class: "sail-dim", role: "status" });
   const own = h(
     "dialog",
     // What is clicked in it leaves the focus in it, and keys with it.
@@ -29,6 +30,7 @@ function made() {
       tool("whole", "Esc", "Whole"),
       h("span", { class: "sail-zoom", "data-tool": "scale" }),
     ),
+    state,
     h("form", { method: "dialog" }, h("button", { class: "sail-quiet" }, "Close")),
   );
   const look = new Look(own.querySelector(".sail-pair"), { changed: () => closer.draw(), refused: () => {} });
@@ -37,19 +39,26 @@ function made() {
     const { ctrlKey, metaKey, altKey, repeat } = event;
     // Esc closes it; while it is zoomed in it shows the whole first.
     if (event.key === "Escape" && look.scale === 1) return;
-    closer.hears(event, ctrlKey || metaKey || altKey || repeat ? "" : nameOf(event));
+    const key = ctrlKey || metaKey || altKey || repeat ? "" : nameOf(event);
+    if (closer.hears(event, key)) return;
+    if (look.flipped) state.textContent = FLIPPED;
+    else if (dialog.pressed?.(key)) event.preventDefault();
   });
   own.addEventListener("close", () => look.fresh());
   // Beside it.
   own.addEventListener("click", ({ target, detail }) => target === own && detail && own.close());
   document.querySelector(".sail-bar").append(own);
-  return { own, look, title, frames, captions };
+  return { own, look, title, frames, captions, state };
 }
 
-/** `images` are one or two of `{ src, alt, words }`; `words` say under an image what it is. */
-export function enlarge(title, images) {
+/** `images` are one or two of `{ src, alt, words }`; `words` say under an image what it is. `state` is said under both,
+ * and `pressed` is called with other keys; it returns whether it took them. */
+export function enlarge(title, images, { state = "", pressed = null } = {}) {
   dialog ??= made();
+  dialog.pressed = pressed;
   dialog.title.textContent = title;
+  dialog.state.textContent = state;
+  dialog.state.hidden = !pressed;
   dialog.look.fresh();
   dialog.frames.forEach((frame, index) => {
     const one = images[index];
@@ -60,8 +69,10 @@ export function enlarge(title, images) {
   dialog.own.querySelector('[data-tool="flip"]').hidden = images.length < 2;
   // What was pressed by a pointer would have the focus again when it closes, and Space would open it once more.
   if (!document.activeElement?.matches(":focus-visible")) document.activeElement?.blur();
-  dialog.own.showModal();
+  if (!dialog.own.open) dialog.own.showModal();
 }
+
+export const closeEnlarged = () => dialog?.own.close();
 
 /** A small button that enlarges two images of a pair. */
 export const enlargeButton = (pair, attributes = {}) =>
@@ -79,8 +90,10 @@ export const enlargeButton = (pair, attributes = {}) =>
     "⤢",
   );
 
-export const enlargePair = (pair) =>
+/** `words` say of a side what it is. */
+export const enlargePair = (pair, { words = () => "", ...more } = {}) =>
   enlarge(
     pair.prompt,
-    ["left", "right"].map((side) => ({ src: pair[side], alt: `${pair.prompt}, ${side}` })),
+    ["left", "right"].map((side) => ({ src: pair[side], alt: `${pair.prompt}, ${side}`, words: words(side) })),
+    more,
   );

@@ -13,7 +13,12 @@ export const ANSWER_KEYS = {
 };
 export const ANSWER_WORDS = { left: "left", right: "right", tie: "tie", both_bad: "both bad", skip: "skipped" };
 
-const FIELDS = "input, textarea, select, [contenteditable], dialog[open]";
+const FIELDS = "input, textarea, select, [contenteditable]";
+
+/** So long after it came nobody has looked at a pair: what is pressed was meant for the one before. */
+export const GUARD_MS = 250;
+export const FLIPPED = "Let go of Space first, so that left is left.";
+export const TOO_FAST = "Too fast: this pair has just come. Look, then press again.";
 
 /** What is printed on the key: other alphabets have no S, and where digits need Shift the key is meant without. */
 export function nameOf({ key, code = "", shiftKey }) {
@@ -32,7 +37,8 @@ export function meant(event) {
   const undoes = key === "z" && (ctrlKey || metaKey) && !shiftKey && !altKey;
   if (event.repeat || event.isComposing || document.hidden) return "";
   if (!undoes && (ctrlKey || metaKey || altKey)) return "";
-  if (event.target.closest?.(FIELDS)) return "";
+  // A dialog has the keys also where a click in it took the focus away.
+  if (event.target.closest?.(FIELDS) || document.querySelector("dialog[open]")) return "";
   // A long prompt scrolls by them.
   if (key.startsWith("Arrow") && event.target.closest?.(".sail-prompt")) return "";
   return key;

@@ -4,7 +4,7 @@
 import { Answers } from "/ui/answers.js";
 import { ask, base, beforeTraining, isShown, onStatus, Refused, trouble } from "/ui/core.js";
 import { Images } from "/ui/images.js";
-import { ANSWER_KEYS, ANSWER_WORDS, leaveToKeys, meant } from "/ui/keys.js";
+import { ANSWER_KEYS, ANSWER_WORDS, FLIPPED, leaveToKeys, meant } from "/ui/keys.js";
 import { Look } from "/ui/look.js";
 import { lookCloser } from "/ui/closer.js";
 import { mountNotes } from "/ui/notes.js";
@@ -23,7 +23,6 @@ const KEYS = {
 };
 const AHEAD = 3;
 const ZOOMED_IN = "Zoomed in: choose with a key or a button. Esc or a double click shows the whole.";
-const FLIPPED = "Let go of Space first, so that left is left.";
 export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
   const sides = { left: find("image-left"), right: find("image-right") };
@@ -64,11 +63,11 @@ export function mount(root) {
     show();
   }
 
-  async function show() {
+  async function show(how) {
     const pair = pairs.first;
     root.querySelector(".sail-labelling").hidden = !pair;
     progress.draw();
-    await screen.show(pair);
+    await screen.show(pair, how);
     images.preload(
       pairs.queue,
       AHEAD + 1,
@@ -115,7 +114,7 @@ export function mount(root) {
     if (!last) return hint("Nothing to undo.");
     pairs.bringBack(last.pair);
     say(`Took back: ${ANSWER_WORDS[last.value]}.`);
-    show();
+    show({ known: true });
   }
 
   function explain() {
@@ -152,8 +151,7 @@ export function mount(root) {
   leaveToKeys(root);
 
   document.addEventListener("keydown", (event) => {
-    const isBusy = !isShown(root) || dialogs.some((dialog) => dialog.open);
-    const key = isBusy ? "" : meant(event);
+    const key = isShown(root) ? meant(event) : "";
     if (closer.hears(event, key)) return;
     const value = KEYS[key];
     if (!value || (!screen.pair && !["undo", "reasons", "help", "practise"].includes(value))) return;

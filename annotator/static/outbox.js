@@ -28,6 +28,11 @@ export class Outbox {
     }
   }
 
+  /** Whether some are lost with this page. */
+  get atRisk() {
+    return this.#unkept.length > 0;
+  }
+
   /** In the order in which they were given; not those for another project that had this name. */
   answers() {
     const own = projectId();

@@ -4,6 +4,7 @@ import { ask, base, patience, project, Refused, trouble } from "/ui/core.js";
 import { beacon } from "/ui/sending.js";
 
 const FEW = 6;
+const MOST_HELD = 50; // as the server takes
 const RENEW_MS = 45_000;
 const LOOK_AGAIN_MS = 5000;
 const ABSENT_MS = 120_000;
@@ -32,6 +33,7 @@ export class Pairs {
     this.#tabs.addEventListener("message", ({ data }) => {
       // The tab that closes gives back what this one holds as well.
       if (data.closing) return void (this.queue.length && this.fetch());
+      if (data.undone) return void (this.#answered.delete(data.undone) && this.fetch());
       if (!this.queue.some((pair) => pair.id === data.answered)) return;
       this.#drop(data.answered);
       answeredElsewhere();
@@ -64,7 +66,7 @@ export class Pairs {
     try {
       // After what is on its way, so that the list knows of it.
       await this.#answers.sending;
-      const holding = keep().map((pair) => pair.id);
+      const holding = keep().slice(0, MOST_HELD).map((pair) => pair.id);
       answer = await ask(`${base}/pairs/next`, { holding }, { signal: patience() });
     } catch (error) {
       if (error instanceof Refused) trouble(error.message, "label");
@@ -91,7 +93,8 @@ export class Pairs {
     for (const pair of this.#answers.unheardPairs) this.#answered.add(pair);
     const held = new Map(answer.pairs.map((pair) => [pair.id, pair]));
     const first = this.first;
-    const kept = this.queue.filter((pair) => pair.undone || held.has(pair.id));
+    // Sides are drawn for a person: of a pair that was assigned anew, "left" would be kept for what is right here.
+    const kept = this.queue.filter((pair) => pair.undone || held.get(pair.id)?.left === pair.left);
     const known = new Set(kept.map((pair) => pair.id));
     const others = answer.pairs.filter((pair) => !known.has(pair.id) && !this.#answered.has(pair.id));
     this.queue = [...kept, ...others];
@@ -119,6 +122,8 @@ export class Pairs {
     this.#answered.delete(pair.id);
     this.queue = [pair, ...this.queue.filter((other) => other.id !== pair.id)];
     this.fetch();
+    // The other tab is to ask once the server knows.
+    Promise.resolve(this.#answers.sending).then(() => this.#tabs.postMessage({ undone: pair.id }));
   }
 
   get #absent() {

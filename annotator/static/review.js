@@ -3,11 +3,11 @@
 import { bulk as bulkApproval } from "/ui/bulk.js";
 import { actionButton, ask, askAnew, base, h, isActive, isShown, onStatus, openTab, percent, plural, putParts, Refused, trouble } from "/ui/core.js";
 import { decisions } from "/ui/decisions.js";
-import { enlargePair } from "/ui/enlarge.js";
-import { leaveToKeys, nameOf } from "/ui/keys.js";
+import { closeEnlarged, enlargePair } from "/ui/enlarge.js";
+import { GUARD_MS, leaveToKeys, nameOf, TOO_FAST } from "/ui/keys.js";
 import { mixup as mixupRatio } from "/ui/mixup.js";
 import { selection } from "/ui/selection.js";
-import { choiceFor, decisionOf, selfPair, show } from "/ui/selfpair.js";
+import { choiceFor, decisionOf, roleOf, selfPair, show } from "/ui/selfpair.js";
 import { howFar } from "/ui/waiting.js";
 
 const KEYS = {
@@ -42,6 +42,7 @@ export function mount(root) {
   let review = { run: null, pairs: [] }; // as the server gave it, with what was decided here since
   let cards = [];
   let status = null;
+  let cameAt = -Infinity; // when the next card was last gone to by itself
 
   onStatus((now) => {
     status = now;
@@ -123,7 +124,10 @@ export function mount(root) {
   }
 
   function newCard(pair, index) {
-    const card = selfPair(pair, index);
+    const card = selfPair(pair, index, () => {
+      selected.select(cards.indexOf(card), { focus: false });
+      enlargeSelected();
+    });
     card.addEventListener("click", (event) => {
       // Now: pairs before it may have gone.
       const index = cards.indexOf(card);
@@ -254,6 +258,7 @@ export function mount(root) {
   function showAudited() {
     refresh()
       .then(() => {
+        closeEnlarged();
         announce(`${find("audit-title").textContent}. ${find("audit-text").textContent}`);
         find("audit-title").scrollIntoView({ block: "center" });
       })
@@ -278,12 +283,15 @@ export function mount(root) {
     const open = review.pairs.flatMap((pair, index) => (pair.said ? [] : [index]));
     const next = open.find((index) => index > after) ?? open[0];
     selected.select(next ?? Math.max(after, 0));
+    cameAt = performance.now();
   }
 
   function undo() {
     const pairs = said.undo();
-    announce(pairs ? "Taken back." : "Nothing to undo.");
-    if (pairs) look(pairs[0]);
+    if (!pairs) return announce("Nothing to undo.");
+    if (!pairs.length) return announce("Somebody else decided that since. It stays.");
+    announce("Taken back.");
+    look(pairs[0]);
   }
 
   function move(step, extend) {
@@ -305,9 +313,27 @@ export function mount(root) {
     if (steps[key]) move(steps[key], event.shiftKey);
     else if (key === "z") undo();
     else if (selected.at() === null) toUndecided(-1);
-    else if (key === "e") enlargePair(review.pairs[selected.at()]);
+    else if (key === "e") enlargeSelected();
     else press(KEYS[key]);
   });
+
+  /** In the large view keys do what they do on the page, and the next pair takes the place of the one before. */
+  function enlargeSelected(state = "") {
+    const pair = review.pairs[selected.at()];
+    const keys = pair.judge ? "A approve, F flip, X drop" : "1 left, 2 right, X neither";
+    enlargePair(pair, {
+      words: (side) => roleOf(pair, side),
+      state: `${state} Keys: ${keys}, J and K move, Z undo.`.trim(),
+      pressed(key) {
+        if (!(key === "j" || key === "k" || key === "z" || KEYS[key])) return false;
+        if (key === "j" || key === "k") move(key === "j" ? 1 : -1, false);
+        else if (key === "z") undo();
+        else press(KEYS[key]);
+        enlargeSelected(find("review-announcement").textContent);
+        return true;
+      },
+    });
+  }
   leaveToKeys(root);
   find("review-undo").addEventListener("click", undo);
 
@@ -316,6 +342,7 @@ export function mount(root) {
     // Sides are random, so that one side means something else for every pair.
     if (indices.length > 1 && (name === "left" || name === "right"))
       return announce("Choose a side for one pair at a time.");
+    if (performance.now() < cameAt + GUARD_MS && !review.pairs[indices[0]].judge) return announce(TOO_FAST);
     decide(indices, name);
   }
 

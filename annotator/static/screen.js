@@ -2,8 +2,9 @@
 // frames and a prompt; knows neither what an answer means nor where pairs come from.
 
 import { trouble } from "/ui/core.js";
+import { GUARD_MS, TOO_FAST } from "/ui/keys.js";
 
-const GUARD_MS = 250;
+const LATE_MS = 5000;
 const TRY_AGAIN_MS = 3000;
 const SLOWEST_MS = 86_400_000;
 
@@ -13,6 +14,7 @@ export class Screen {
   #since = 0;
   #tallest = 0; // prompt so far, in pixels
   #takesAt = 0; // from when on it takes an answer
+  #known = false;
   #root;
   #sides;
   #prompt;
@@ -36,10 +38,12 @@ export class Screen {
     this.#prompt.style.minHeight = `${this.#tallest}px`;
   }
 
-  /** Shows a pair, or none; done when its images are there or cannot be had. */
-  async show(pair) {
+  /** Shows a pair, or none; done when its images are there or cannot be had. `known` is one that was on the screen a
+   * moment ago. */
+  async show(pair, { known = false } = {}) {
     if (pair === this.pair) return;
     this.pair = pair;
+    this.#known = known;
     this.open = false;
     this.#fresh();
     this.#root.dataset.pair = pair?.id ?? "";
@@ -51,6 +55,8 @@ export class Screen {
   }
 
   async #put(pair) {
+    // A request that is taken and never answered is no failure.
+    const late = setTimeout(() => this.pair === pair && !this.open && this.#wait(), LATE_MS);
     try {
       const both = await this.#images.both(pair);
       if (this.pair !== pair) return;
@@ -66,14 +72,21 @@ export class Screen {
       trouble("An image of this pair could not be loaded. It is tried again; or skip the pair with S.", "image");
       this.#failed(pair);
       setTimeout(() => this.pair === pair && this.open === "to skip" && this.#put(pair), TRY_AGAIN_MS);
+    } finally {
+      clearTimeout(late);
     }
+  }
+
+  #wait() {
+    this.#begin("to skip");
+    trouble("The images of this pair are long in coming. Wait for them, or skip the pair with S.", "image");
   }
 
   #begin(open) {
     this.open = open;
     this.restart();
-    // Nobody has looked at a new pair yet; one that was taken back they know.
-    this.#takesAt = this.pair.undone ? 0 : this.#since + GUARD_MS;
+    // Nobody has looked at a new pair yet.
+    this.#takesAt = this.#known ? 0 : this.#since + GUARD_MS;
   }
 
   /** Time away is not time spent choosing. */
@@ -89,8 +102,6 @@ export class Screen {
   whyNot(value) {
     if (!this.open) return "The images are still loading. Answer when you see them.";
     if (this.open === "to skip" && value !== "skip") return "This pair cannot be seen. Skip it with S.";
-    if (performance.now() < this.#takesAt)
-      return "Too fast: this pair has just come. Look, then press again.";
-    return "";
+    return performance.now() < this.#takesAt ? TOO_FAST : "";
   }
 }

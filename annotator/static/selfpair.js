@@ -24,11 +24,19 @@ export function choiceFor(pair, name) {
   return name === "approve" ? pair.judge.side : otherSide(pair.judge.side);
 }
 
-export function selfPair(pair, number) {
+/** What a side is: the model's choice, or a person's. */
+export function roleOf({ said, judge }, which) {
+  const better = said ? said.choice : judge?.side;
+  if (which !== better) return "";
+  return better === judge?.side ? "model’s choice" : said?.by === "you" ? "your choice" : "chosen";
+}
+
+/** `enlarge` shows it as large as the window allows. */
+export function selfPair(pair, number, enlarge) {
   const own = h(
     "article",
     { class: "sail-self", tabindex: "-1", "data-testid": `self-${number}`, "data-pair": pair.id },
-    h("div", { class: "sail-asked" }, h("p", {}, pair.prompt), enlargeButton(pair, { title: "Enlarge. Key: E" })),
+    h("div", { class: "sail-asked" }, h("p", {}, pair.prompt), enlargeButton(pair, { title: "Enlarge. Key: E", onclick: enlarge })),
     h("div", { class: "sail-two" }, side(pair, "left"), side(pair, "right")),
     pair.judge ? opinion(pair.judge) : h("p", { class: "sail-certainty" }, "Which one is better?"),
     h(
@@ -81,13 +89,10 @@ function opinion({ certainty, clarity, margin, margin_error, p }) {
 export function show(own, pair) {
   const decision = decisionOf(pair);
   own.dataset.decision = decision ?? "none";
-  const better = pair.said ? pair.said.choice : pair.judge?.side;
   for (const one of own.querySelectorAll("figure")) {
-    const preferred = one.dataset.side === better;
-    one.toggleAttribute("data-preferred", preferred);
-    const role =
-      better === pair.judge?.side ? "model’s choice" : pair.said?.by === "you" ? "your choice" : "chosen";
-    one.querySelector("[data-role]").textContent = preferred ? role : "";
+    const role = roleOf(pair, one.dataset.side);
+    one.toggleAttribute("data-preferred", role !== "");
+    one.querySelector("[data-role]").textContent = role;
   }
   for (const button of own.querySelectorAll("button[data-decision]")) {
     const pressed = [decision, pair.said?.choice].includes(button.dataset.decision);

@@ -22,6 +22,7 @@ export class Sending {
     this.#outbox = outbox;
     this.#path = path;
     this.#on = { name, heard, changed, sent };
+    addEventListener("beforeunload", (event) => outbox.atRisk && event.preventDefault());
   }
 
   /** What is on its way; null where nothing is. */

@@ -29,6 +29,7 @@ _KEYS = (
     ("Space", "Hold it: the two change places, so that a difference shows"),
     ("+ −", "Zoom both; or the wheel, or two fingers. Drag to move"),
     ("Esc", "The whole image again; or a double click"),
+    ("E", "Both as large as the window allows, from pair to pair"),
     ("T", "Why you gave the last answer"),
     ("P", "Practise on three pairs that are not kept"),
     ("?", "This help"),

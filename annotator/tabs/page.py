@@ -25,7 +25,7 @@ BAR = """
   <button type="button" class="sail-device" data-testid="device" title="Show in Rounds"></button>
   <button type="button" class="sail-name" data-testid="name" title="Change what you are called"></button>
 </div>
-<dialog class="sail-help" data-testid="name-dialog" aria-label="What you are called">
+<dialog class="sail-help" data-testid="name-dialog" tabindex="-1" aria-label="What you are called">
   <form class="sail-form" novalidate>
     <label><span>What shall we call you?</span>
       <input name="name" maxlength="40" autocomplete="nickname" data-testid="name-input">

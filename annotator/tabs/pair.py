@@ -8,6 +8,7 @@ _LOOKING = (
     ("flip", "Space", "Flip", "hold Space"),
     ("zoom", "+", "Zoom", "+"),
     ("whole", "Esc", "Whole", "Esc"),
+    ("larger", "E", "Larger", "E"),
 )
 
 

@@ -203,7 +203,7 @@ def test_decisions_are_sent_by_a_page_on_which_review_was_not_opened(
     assert reviewed.review_history()[-1]["decision"] == "drop"
 
 
-def test_a_pair_in_review_is_enlarged_zoomed_and_flipped_without_being_decided(
+def test_a_pair_in_review_is_enlarged_zoomed_and_flipped_and_decided_there(
     reviewed: Store, app: App, page: Page
 ) -> None:
     before = len(reviewed.review_history())
@@ -229,17 +229,29 @@ def test_a_pair_in_review_is_enlarged_zoomed_and_flipped_without_being_decided(
     page.mouse.move(box["x"] + 100, box["y"] + 200, steps=5)
     page.mouse.up()
     assert float(page.evaluate(place)[:-1]) < float(middle[:-1]) - 5
-    # What was clicked on has no keys of the page behind it.
+    # Sides that have changed places decide nothing.
+    page.keyboard.down(" ")
     page.keyboard.press("x")
+    page.keyboard.up(" ")
+    expect(large).to_contain_text("Let go of Space first")
     page.keyboard.press("Escape")
     expect(large.locator("[data-tool=scale]")).to_have_text("")
+    assert len(reviewed.review_history()) == before
+    # The page's keys decide and move; undo goes back to the pair that it is of.
     page.keyboard.press("x")
+    expect(large).to_contain_text("Dropped.")
+    page.keyboard.press("j")
+    expect(large.locator("img").nth(0)).not_to_have_attribute("src", str(left))
+    page.keyboard.press("z")
+    expect(large).to_contain_text("Taken back.")
+    expect(large.locator("img").nth(0)).to_have_attribute("src", str(left))
     page.keyboard.press("Escape")
     expect(large).to_be_hidden()
+    wait_for(lambda: len(reviewed.review_history()) == before + 2)
+    assert [row["decision"] for row in reviewed.review_history()[before:]] == ["drop", "approve"]
     page.get_by_test_id("enlarge").nth(1).click()
     expect(large).to_be_visible()
     page.keyboard.press("Escape")
     # Space scrolls, as nothing has the focus that it could press.
     page.keyboard.press(" ")
     expect(large).to_be_hidden()
-    assert len(reviewed.review_history()) == before

@@ -108,6 +108,13 @@ def press(page: Page, *keys: str) -> None:
         page.keyboard.press(key)
 
 
+def press_blind(page: Page, *keys: str) -> None:
+    """A pair that comes by itself in the audit takes no key in its first quarter of a second."""
+    for key in keys:
+        page.wait_for_timeout(300)
+        page.keyboard.press(key)
+
+
 def decisions(store: Store) -> list[str]:
     """What was decided after the audit."""
     return [row["decision"] for row in store.review_history()][AUDITED:]
@@ -397,10 +404,10 @@ def test_the_audit_is_blind_and_what_was_chosen_is_kept_as_approve_or_flip(
     # The first against the judge, the second dropped, all others with it.
     other = {"left": "2", "right": "1"}
     with_it = {"left": "ArrowLeft", "right": "ArrowRight"}
-    press(audit, other[winner_side(blind[0].id)], "x")
+    press_blind(audit, other[winner_side(blind[0].id)], "x")
     expect(audit.get_by_test_id("audit-title")).to_have_text("Audit: 2 of 10 decided")
     expect(audit.locator("article[data-blind] [data-preferred]")).to_have_count(1)
-    press(audit, *[with_it[winner_side(pair.id)] for pair in blind[2:]])
+    press_blind(audit, *[with_it[winner_side(pair.id)] for pair in blind[2:]])
     expect(audit.get_by_test_id("audit-title")).to_have_text("Audit: the model was wrong in 2 of 10")
     # Although the key that completes it moves on to the pairs below.
     expect(audit.get_by_test_id("audit-title")).to_be_in_viewport()

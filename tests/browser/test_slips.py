@@ -1,0 +1,266 @@
+"""Presses that were meant for something else, and what another tab or person did meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from annotating import drawn, label, make_store, new_uuid, proposed, run_now, wait_for
+from labelling import (
+    App,
+    answer,
+    open_page,
+    open_tab,
+    shown_pair,
+    start_app,
+    wait_for_pair,
+)
+from playwright.sync_api import Dialog, Page, Route, expect
+
+from annotator import jobs
+from annotator.store import Store
+
+pytestmark = pytest.mark.browser
+
+GUARDED_MS = 300
+"""A pair takes no answer in its first quarter of a second."""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("slips")
+    make_store(folder / "none").close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def app(home: Path, root: Path) -> Iterator[App]:
+    """One app for all tests: it finds each test's own project by its name."""
+    app = start_app(root, home / "none")
+    yield app
+    app.end()
+
+
+@pytest.fixture
+def store(home: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
+    """A project of the test's own."""
+    store = make_store(home / request.node.name[:60])
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def labelling(store: Store, app: App, page: Page) -> Page:
+    """Label, with six pairs."""
+    drawn(store, 6)
+    open_page(page, f"{app.address}/?project={store.name}")
+    wait_for_pair(page)
+    return page
+
+
+def values(store: Store) -> list[str]:
+    return [row["value"] for row in store.label_history()]
+
+
+def press_twice(page: Page, key: str, shown: str) -> None:
+    """Once more as soon as another pair can be seen: `shown` is true then."""
+    page.evaluate(
+        """async ([key, shown]) => {
+            const press = () =>
+                document.body.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));
+            press();
+            while (!eval(shown)) await new Promise(requestAnimationFrame);
+            press();
+        }""",
+        [key, shown],
+    )
+
+
+def test_who_types_their_name_beside_the_field_answers_nothing(labelling: Page, store: Store) -> None:
+    pair = shown_pair(labelling)
+    labelling.get_by_test_id("name").click()
+    dialog = labelling.get_by_test_id("name-dialog")
+    dialog.click(position={"x": 5, "y": 5})
+    labelling.keyboard.type("susan 10")
+    labelling.evaluate("document.activeElement.blur()")
+    labelling.keyboard.type("susan 10")
+    labelling.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    assert shown_pair(labelling) == pair and values(store) == []
+
+
+def test_after_several_undos_a_double_press_is_one_answer(labelling: Page, store: Store) -> None:
+    first = shown_pair(labelling)
+    answer(labelling, "1")
+    second = shown_pair(labelling)
+    answer(labelling, "1")
+    for back in (second, first):
+        labelling.keyboard.press("z")
+        wait_for(lambda back=back: shown_pair(labelling) == back)  # type: ignore[misc]
+    press_twice(labelling, "2", f"document.querySelector('.sail-label').dataset.ready === {second!r}")
+    expect(labelling.get_by_test_id("announcement")).to_contain_text("Too fast")
+    labelling.wait_for_timeout(GUARDED_MS)
+    wait_for(lambda: len(values(store)) == 5)
+    assert values(store) == ["left", "left", "undo", "undo", "right"] and shown_pair(labelling) == second
+
+
+def test_a_label_taken_back_in_one_tab_is_open_in_the_other(labelling: Page, store: Store, app: App) -> None:
+    other = labelling.context.new_page()
+    open_page(other, f"{app.address}/?project={store.name}")
+    wait_for_pair(other)
+    given = [answer(labelling, "1") for _ in range(6)]
+    other.get_by_role("heading", name="All 6 pairs are answered").wait_for()
+    wait_for(lambda: len(values(store)) == len(given))
+    labelling.get_by_test_id("undo-last").click()
+    back = wait_for_pair(labelling)
+    assert wait_for_pair(other) == back
+
+
+def test_a_pair_whose_image_never_comes_can_be_skipped(store: Store, app: App, page: Page) -> None:
+    drawn(store, 2)
+    held: list[Route] = []
+    page.route("**/images/*", lambda route: held.append(route))
+    open_page(page, f"{app.address}/?project={store.name}")
+    expect(page.get_by_test_id("trouble")).to_contain_text("long in coming")
+    for route in held:
+        route.continue_()
+    page.unroute("**/images/*")
+    # What comes after all takes an answer.
+    wait_for_pair(page)
+    expect(page.get_by_test_id("trouble")).to_be_hidden()
+    page.wait_for_timeout(GUARDED_MS)
+    page.keyboard.press("2")
+    wait_for(lambda: values(store) == ["right"])
+
+
+def test_a_refusal_that_was_closed_is_said_again_when_the_button_is_pressed_again(
+    store: Store, app: App, page: Page
+) -> None:
+    for pair in drawn(store, 4):
+        label(store, pair, "left")
+    open_page(page, f"{app.address}/?project={store.name}")
+    open_tab(page, "Rounds")
+    page.route("**/runs", lambda route: route.abort())
+    trouble = page.get_by_test_id("trouble")
+    for _ in range(2):
+        page.get_by_test_id("next-action").click()
+        expect(trouble).to_contain_text("The app does not answer")
+        trouble.click()
+        expect(trouble).to_be_hidden()
+
+
+def test_who_leaves_with_labels_that_no_storage_took_is_asked_first(labelling: Page, store: Store) -> None:
+    labelling.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full') } }")
+    labelling.route("**/labels*", lambda route: route.abort())
+    answer(labelling, "1")
+    asked: list[str] = []
+
+    def stay(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    labelling.on("dialog", stay)
+    labelling.close(run_before_unload=True)
+    wait_for(lambda: labelling.evaluate("1") == 1 and asked == ["beforeunload"])
+    labelling.remove_listener("dialog", stay)
+    labelling.unroute("**/labels*")
+    labelling.evaluate("dispatchEvent(new Event('online'))")
+    wait_for(lambda: values(store) == ["left"])
+
+
+def test_larger_images_stay_so_from_pair_to_pair_and_after_a_reload(labelling: Page, store: Store) -> None:
+    def width() -> float:
+        box = labelling.get_by_test_id("image-left").bounding_box()
+        assert box is not None
+        return box["width"]
+
+    labelling.set_viewport_size({"width": 1600, "height": 1000})
+    small = width()
+    labelling.keyboard.press("e")
+    wait_for(lambda: width() > 1.4 * small)
+    answer(labelling, "1")
+    assert width() > 1.4 * small
+    labelling.reload()
+    labelling.wait_for_selector(".sail-label[data-mounted]", state="attached")
+    wait_for_pair(labelling)
+    wait_for(lambda: width() > 1.4 * small)
+    expect(labelling.get_by_test_id("answer-larger")).to_have_attribute("aria-pressed", "true")
+    # Other tabs are as wide as they were.
+    open_tab(labelling, "Setup")
+    labelling.wait_for_function("document.querySelector('.gradio-container').offsetWidth <= 1080")
+    open_tab(labelling, "Label")
+    labelling.get_by_test_id("answer-larger").click()
+    wait_for(lambda: width() == small)
+
+
+def test_comparisons_that_somebody_asked_for_stay_when_a_round_comes(
+    store: Store, app: App, page: Page
+) -> None:
+    for pair in drawn(store, 5):
+        label(store, pair, "left")
+    run_now(store, jobs.train(store, by="ann"))
+    open_page(page, f"{app.address}/?project={store.name}")
+    open_tab(page, "Compare")
+    page.route("**/comparisons/draw", lambda route: route.abort())
+    page.get_by_test_id("compare-draw").click()
+    run_now(store, jobs.train(store, by="ann"))
+    page.evaluate("async () => (await import('/ui/core.js')).poll()")
+    expect(page.get_by_test_id("compare-one").locator("option")).to_have_count(3)
+    assert page.get_by_test_id("compare-one").input_value() == "0"
+
+
+def test_a_double_press_in_the_audit_decides_one_pair(home: Path, app: App, page: Page) -> None:
+    store, _ = proposed(home / "audit", 12, audited=False)
+    open_page(page, f"{app.address}/?project=audit")
+    open_tab(page, "Review")
+    expect(page.get_by_test_id("review-grid").locator("article")).to_have_count(12)
+    page.keyboard.press("j")
+    page.wait_for_timeout(GUARDED_MS)
+    press_twice(page, "1", "true")
+    expect(page.get_by_test_id("audit-title")).to_have_text("Audit: 1 of 10 decided")
+    expect(page.get_by_test_id("review-announcement")).to_contain_text("Too fast")
+    store.close()
+
+
+def test_undo_in_review_leaves_what_somebody_else_decided_since(home: Path, app: App, page: Page) -> None:
+    store, run = proposed(home / "undo", 12, audited=True)
+    pair = store.review_pairs(run)[10]
+    open_page(page, f"{app.address}/?project=undo")
+    open_tab(page, "Review")
+    card = page.get_by_test_id("self-10")
+    card.get_by_role("button", name="Approve").click()
+    wait_for(lambda: store.review_history()[-1]["decision"] == "approve")
+    store.record_review(pair.id, "flip", uuid=new_uuid(), by="bob")
+    page.evaluate("async () => (await import('/ui/core.js')).poll()")
+    expect(card).to_have_attribute("data-decision", "flip")
+    page.get_by_test_id("review-undo").click()
+    expect(page.get_by_test_id("review-announcement")).to_have_text(
+        "Somebody else decided that since. It stays."
+    )
+    assert store.review_history()[-1]["decision"] == "flip"
+    store.close()
+
+
+def test_a_double_click_where_the_model_contradicts_gives_one_answer(
+    store: Store, app: App, page: Page
+) -> None:
+    page.context.add_cookies([{"name": "sail_person", "value": "ann", "url": app.address}])
+    for pair in store.show_pairs([pair.id for pair in drawn(store, 16)], to="ann"):
+        label(store, pair, "left")
+    run_now(store, jobs.train(store, by="ann"))
+    doubted = jobs.doubted_pairs(store, "ann")
+    assert len(doubted) > 1
+    open_page(page, f"{app.address}/?project={store.name}")
+    open_tab(page, "Rounds")
+    cards = page.get_by_test_id("doubted-pair")
+    expect(cards).to_have_count(len(doubted))
+    before = len(values(store))
+    cards.first.get_by_role("button", name="Left").dblclick()
+    # The second pair is where the first one was.
+    second = cards.first.get_by_role("button", name="Left")
+    expect(cards).to_have_count(len(doubted) - 1)
+    second.click()
+    expect(page.get_by_test_id("trouble")).to_contain_text("Too fast")
+    page.wait_for_timeout(GUARDED_MS)
+    assert len(values(store)) == before + 1

@@ -284,7 +284,10 @@ def _judged_pairs(store: Store) -> list[TrainingPair]:
 
 
 def _lost_files(pairs: Iterable[TrainingPair]) -> set[str]:
-    files = {ref.file for pair in pairs for ref in (pair.winner, pair.loser)}
+    return _missing({ref.file for pair in pairs for ref in (pair.winner, pair.loser)})
+
+
+def _missing(files: Set[str]) -> set[str]:
     return {file for file in files if not os.path.exists(file)}
 
 
@@ -317,10 +320,12 @@ def next_step(store: Store) -> NextStep:
 
 def mixup_plan(store: Store, self_fraction: float | None = None) -> MixupPlan:
     """What a mixup ratio, or the one that suits the pairs, means for the next round before it is trained."""
-    pairs, settings = training_pairs(store), store.project().settings
+    settings, found = store.project().settings, store.files_to_learn_from(proposal(store))
+    lost = _missing({file for pairs in found.values() for both in pairs for file in both})
+    human, own = (sum(lost.isdisjoint(both) for both in found[side]) for side in ("human", "self"))
     if self_fraction is None:
-        self_fraction = loop.suited_fraction(settings, pairs)
-    human, own = loop.trainable(pairs), sum(pair.source == "self" for pair in pairs)
+        suited = settings.mixup.self_fraction, settings.mixup.most_times
+        self_fraction = mixup.suited_fraction(*suited, human_pairs=human, self_pairs=own)
     return mixup.plan(
         self_fraction,
         human_pairs=human,

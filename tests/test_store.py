@@ -361,6 +361,32 @@ def test_pairs_whose_files_are_gone_are_left_out_until_they_come_back(tmp_path: 
     assert len(jobs.training_pairs(store)) == 5
 
 
+def test_what_is_learned_from_reads_the_candidates_of_its_own_pairs_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, read = make_store(tmp_path / "p"), [0]
+
+    def rows(own: Store, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+        found = plain(own, sql, **parameters)
+        read[0] += len(found)
+        return found
+
+    plain = Store._rows
+    monkeypatch.setattr(Store, "_rows", rows)
+
+    def cost(ask: Callable[[], Any]) -> int:
+        read[0] = 0
+        ask()
+        return read[0]
+
+    asked = (store.human_pairs, store.tie_pairs, store.latent_channels, lambda: store.unjudged_pairs(1))
+    for pair, value in zip(drawn(store, 4), ("left", "right", "tie"), strict=False):
+        label(store, pair, value)  # type: ignore[arg-type]
+    few = [cost(ask) for ask in asked]
+    drawn(store, 100)
+    assert [cost(ask) for ask in asked] == few and few[2] == 1
+
+
 def test_a_skipped_pair_is_left_for_others(tmp_path: Path) -> None:
     store = make_store(tmp_path / "p")
     (pair,) = drawn(store, 1)

@@ -4,17 +4,29 @@ as a table. Knows labels and reviews as they stand, not how they came in.
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from annotator import models
 from annotator.rows import Counts, Preference, Run
-from annotator.store.reviews import Reviews
+from annotator.store.files import Outside
+from annotator.store.reviews import NEWEST, Reviews, kept
 from annotator.store.standing import Standing
 from sail import rounds as loop
 from sail.records import LatentsRef, Source, TrainingPair
 
 Latents = dict[str, tuple[str, LatentsRef]]
 """Id of a candidate to its prompt and where its latents are."""
+OF_A_RUN = re.compile(r"[0-9]{4,}-\w+/candidates/[0-9]+\.safetensors")
+"""What runs call their files of latents, from `runs` on."""
+FILES = """
+    with files as (
+        select c.id, c.prompt, c.number, runs.folder || '/' || c.latents as file
+        from candidates c join runs on runs.id = c.run
+    )
+"""
 
 
 class Learning(Reviews, Standing):
@@ -64,22 +76,31 @@ class Learning(Reviews, Standing):
         Where people disagree the majority counts; a draw of votes is no pair. Latents are named by
         absolute path. Flipped pairs are never held out.
         """
-        return [*self._seed_pairs(), *self._review_pairs_to_train("flip")]
+        return [*self._seed_pairs(), *self._flipped_pairs()]
 
     def tie_pairs(self) -> list[TrainingPair]:
         """Pairs between which nobody who judged them saw a difference."""
-        latents = self._latents()
-        return [_pair(latents, *pair, source="tie") for pair in self._tied_pairs()]
+        tied = self._tied_pairs()
+        latents = self._latents(one for _, *both in tied for one in both)
+        return [_pair(latents, *pair, source="tie") for pair in tied]
 
     def self_pairs(self, run: Run) -> list[TrainingPair]:
         """Self pairs of one propose run that are still the model's opinion: not flipped, not dropped."""
-        return self._review_pairs_to_train("keep", run)
+        rows = [row for row in self._reviewed(run) if row["decision"] not in ("flip", "drop")]
+        latents = self._latents(row[side] for row in rows for side in ("winner", "loser"))
+        return [_pair(latents, row["id"], row["winner"], row["loser"], source="self") for row in rows]
+
+    def _flipped_pairs(self) -> list[TrainingPair]:
+        flipped = self._flipped()
+        latents = self._latents(one for _, *both in flipped for one in both)
+        return [_pair(latents, pair, loser, winner, source="human") for pair, winner, loser in flipped]
 
     def _seed_pairs(self) -> list[TrainingPair]:
-        settings, latents = self.project().settings, self._latents()
+        settings, decided = self.project().settings, self._decided_pairs()
+        latents = self._latents(one for _, _, *both in decided for one in both)
         return [
             _pair(latents, pair, winner, loser, source="human", held_out=loop.is_held_out(ordinal, settings))
-            for pair, ordinal, winner, loser in self._decided_pairs()
+            for pair, ordinal, winner, loser in decided
         ]
 
     def _decided_pairs(self) -> list[tuple[str, int, str, str]]:
@@ -114,7 +135,6 @@ class Learning(Reviews, Standing):
 
     def unjudged_pairs(self, limit: int) -> list[TrainingPair]:
         """So many pairs that nobody has judged, by lot, for a judge to look at: never learned from."""
-        latents = self._latents()
         rows = self._rows(
             """
             select id, one, two from pairs
@@ -124,38 +144,72 @@ class Learning(Reviews, Standing):
             """,
             limit=limit,
         )
+        latents = self._latents(row[side] for row in rows for side in ("one", "two"))
         return [_pair(latents, row["id"], row["one"], row["two"], source="open") for row in rows]
 
-    def _review_pairs_to_train(self, which: str, run: Run | None = None) -> list[TrainingPair]:
-        latents = self._latents()
-        pairs = []
-        for row in self._reviewed(run):
-            flipped = row["decision"] == "flip"
-            if row["decision"] == "drop" or flipped != (which == "flip"):
-                continue
-            winner, loser = (row["loser"], row["winner"]) if flipped else (row["winner"], row["loser"])
-            source: Source = "human" if flipped else "self"
-            pairs.append(_pair(latents, row["id"], winner, loser, source=source))
-        return pairs
-
-    def _latents(self) -> Latents:
+    def _latents(self, candidates: Iterable[str]) -> Latents:
         rows = self._rows(
-            "select c.id, c.prompt, c.number, c.latents, runs.folder "
-            "from candidates c join runs on runs.id = c.run"
+            f"{FILES} select * from files where id in (select value from json_each(:candidates))",
+            candidates=json.dumps(list(candidates)),
         )
-        runs = self.folder / "runs"
         return {
-            row["id"]: (
-                row["prompt"],
-                LatentsRef(file=str(runs / row["folder"] / row["latents"]), row=row["number"]),
-            )
+            row["id"]: (row["prompt"], LatentsRef(file=self._file(row["file"]), row=row["number"]))
             for row in rows
+        }
+
+    def _file(self, name: str) -> str:
+        """Where latents lie. Outside where they are not called as runs call them.
+
+        A project may have been made by others, and what it names is linked into the inputs of runs.
+        """
+        if not OF_A_RUN.fullmatch(name):
+            raise Outside(
+                f"{name.rpartition('/')[2]} is no file of a run's candidates, so nothing is learned from it."
+            )
+        return f"{self.folder}/runs/{name}"
+
+    def files_to_learn_from(self, run: Run | None) -> dict[Source, list[tuple[str, str]]]:
+        """The files of latents, two a pair, of what the next round would learn from: `human_pairs` but those
+        that are held out, and the `self_pairs` of `run`.
+
+        Asked for after every decision in Review, so no pair is made of them.
+        """
+        settings = self.project().settings
+        learned = {
+            pair.id
+            for pair in self.pair_states()
+            if pair.has_winner and not loop.is_held_out(pair.ordinal, settings)
+        }
+        drawn = self._rows(
+            f"{FILES} select p.id, a.file as one, b.file as two "
+            "from pairs p join files a on a.id = p.one join files b on b.id = p.two"
+        )
+        proposed = self._rows(
+            f"{FILES} select s.rank, r.decision, a.file as one, b.file as two "
+            "from self_pairs s join files a on a.id = s.winner join files b on b.id = s.loser "
+            f"{NEWEST} where s.run = :run",
+            run=run.id if run else None,
+        )
+        share = kept(settings.keep_self_pairs, len(proposed))
+        human = [row for row in drawn if row["id"] in learned]
+        own = [row for row in proposed if row["rank"] < share and row["decision"] not in ("flip", "drop")]
+        files = {
+            name: self._file(name)
+            for name in {row[side] for row in (*human, *own) for side in ("one", "two")}
+        }
+        flipped = self._flipped_pairs()
+        return {
+            "human": [
+                *((files[row["one"]], files[row["two"]]) for row in human),
+                *((pair.winner.file, pair.loser.file) for pair in flipped),
+            ],
+            "self": [(files[row["one"]], files[row["two"]]) for row in own],
         }
 
     def latent_channels(self) -> int | None:
         """Of the images drawn so far; None before there are any."""
-        first = next(iter(self._latents().values()), None)
-        return models.channels_in(Path(first[1].file)) if first else None
+        rows = self._rows(f"{FILES} select file from files limit 1")
+        return models.channels_in(Path(self._file(rows[0]["file"]))) if rows else None
 
     # What leaves
 
@@ -189,13 +243,11 @@ class Learning(Reviews, Standing):
         ]
 
     def _self_preferences(self) -> list[Preference]:
-        reviews = {row["self_pair"]: row for row in self._rows("select * from standing_reviews")}
         runs = {run.id: run for run in self.runs()}
         found = []
         for row in self._reviewed(None):
             if row["decision"] == "drop":
                 continue
-            review = reviews.get(row["id"])
             flipped = row["decision"] == "flip"
             found.append(
                 Preference(
@@ -205,8 +257,8 @@ class Learning(Reviews, Standing):
                     left_wins=0.0 if flipped else 1.0,
                     both_bad=False,
                     source="human" if flipped else "self",
-                    annotator=review["person"] if review else "judge",
-                    at=review["at"] if review else runs[row["run"]].since,
+                    annotator=row["by"] if row["decision"] else "judge",
+                    at=row["at"] if row["decision"] else runs[row["run"]].since,
                     elapsed_ms=None,
                     round=row["round"],
                 )

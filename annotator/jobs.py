@@ -127,11 +127,10 @@ def contradicted_pairs(store: Store) -> list[str]:
     """Pairs in which the current judge contradicts people, the clearest first; none that measure it."""
     current = store.current_round()
     judged = RunFolder(store.run_folder(store.run_of(current))).judged_pairs() if current else []
-    shown = {pair.id for pair in store.pair_states() if not pair.withdrawn}
-    against = [
-        pair for pair in judged if pair.id in shown and not pair.held_out and pair.margin < -pair.margin_error
-    ]
-    return [pair.id for pair in sorted(against, key=lambda pair: pair.margin)]
+    against = [pair for pair in judged if not pair.held_out and pair.margin < -pair.margin_error]
+    drawn = store.states_of(pair.id for pair in against)
+    shown = [pair for pair in against if pair.id in drawn and not drawn[pair.id].withdrawn]
+    return [pair.id for pair in sorted(shown, key=lambda pair: pair.margin)]
 
 
 def open_margins(store: Store) -> dict[str, float]:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,9 +21,9 @@ from annotating import PROMPTS, SETTINGS, drawn, label, make_store, new_uuid, ru
 from sqlite_utils import Database
 
 from annotator import jobs
-from annotator.rows import Answer
+from annotator.rows import Answer, PairState
 from annotator.runs import take_in
-from annotator.store import DATABASE, DatabaseError, Displaced, Store
+from annotator.store import DATABASE, DatabaseError, Displaced, Store, learning
 from sail.config import LoopSettings, ModelRef
 from sail.runfolder import RunFolder
 
@@ -605,12 +605,44 @@ def test_what_is_kept_up_pair_by_pair_is_what_a_fresh_look_finds(tmp_path: Path)
             given.append((label(store, chance.choice(pairs), value, by=who), who))  # type: ignore[arg-type]
         if turn == 20:
             drawn(store, 1)
+        if turn == 30:
+            store.withdraw_pair(chance.choice(pairs).id, why="", by="ann")
+        if turn == 40:
+            jobs.change_settings(store, {"held_out_every": 2}, by="ann")
         if turn % 10 == 9:
             fresh = Store(tmp_path / "p")
-            assert store.pair_states() == fresh.pair_states() and store.counts() == fresh.counts()
+            states = store.pair_states()
+            assert states == fresh.pair_states() and store.counts() == fresh.counts()
+            unjudged = [pair for pair in states if not pair.judged and not pair.withdrawn]
+            assert sorted(store.unjudged_states(), key=lambda pair: pair.ordinal) == unjudged
+            assert store.counts().withdrawn == sum(pair.withdrawn for pair in states)
+            assert store.counts().skipped == sum(bool(pair.answered_by) for pair in unjudged)
+            assert store.counts().trainable == sum(not pair.held_out for pair in fresh.human_pairs())
             assert store.counts().winners == len(fresh.human_pairs())
             fresh.close()
         store.counts()
+
+
+def test_a_label_is_counted_without_counting_the_pairs_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, asked = make_store(tmp_path / "p"), list[str]()
+
+    def facts(pair: PairState, settings: LoopSettings) -> Iterator[str]:
+        asked.append(pair.id)
+        return plain(pair, settings)
+
+    plain = learning._facts
+    monkeypatch.setattr(learning, "_facts", facts)
+    pairs = drawn(store, 50)
+    assert store.counts().drawn == len(pairs)
+    for number, pair in enumerate(pairs[:5], start=1):
+        asked.clear()
+        label(store, pair, "left")
+        assert store.counts().labelled == number
+        assert asked == [pair.id, pair.id], "as it was, and as it is"
+    jobs.change_settings(store, {"held_out_every": 2}, by="ann")
+    assert store.counts().trainable == sum(not pair.held_out for pair in store.human_pairs())
 
 
 def test_counts_add_up_and_say_the_same_everywhere(tmp_path: Path) -> None:

@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from annotator import models
-from annotator.rows import Counts, Preference, Run
+from annotator.rows import Counts, PairState, Preference, Run
 from annotator.store.files import Outside
 from annotator.store.reviews import NEWEST, Reviews, kept
-from annotator.store.standing import Standing
+from annotator.store.standing import Standing, Tally
 from sail import rounds as loop
+from sail.config import LoopSettings
 from sail.records import LatentsRef, Source, TrainingPair
 
 Latents = dict[str, tuple[str, LatentsRef]]
@@ -33,6 +34,10 @@ class Learning(Reviews, Standing):
     """Part of Store."""
 
     _counted: tuple[tuple[int, ...], Counts] | None = None
+    _tally: tuple[int, Tally] | None = None
+    """What is counted of pairs, where one in so many is held out."""
+    _flips: tuple[int, int] = (0, 0)
+    """(newest review, self pairs that stand flipped)."""
 
     def counts(self) -> Counts:
         """How far labelling is. Asked for at every poll, so it is counted only when something came in."""
@@ -44,28 +49,29 @@ class Learning(Reviews, Standing):
                    (select coalesce(max(ordinal), -1) from pairs) as pairs
             """
         )
-        key = tuple(seen.values())
-        if self._counted is None or self._counted[0] != key:
-            self._counted = (key, self._count())
-        return self._counted[1]
+        key, known = tuple(seen.values()), self._counted
+        if known is None or known[0] != key:
+            known = self._counted = (key, self._count(newest_review=seen["reviews"]))
+        return known[1]
 
-    def _count(self) -> Counts:
-        pairs, settings = self.pair_states(), self.project().settings
-        flips = "select count(*) as flipped from standing_reviews where decision = 'flip'"
-        flipped = int(self._rows(flips)[0]["flipped"])
-        answered = [pair for pair in pairs if pair.answered_by]
-        labelled = sum(pair.judged for pair in answered)
-        decided = [pair.ordinal for pair in answered if pair.has_winner]
-        learned = sum(not loop.is_held_out(ordinal, settings) for ordinal in decided)
+    def _count(self, *, newest_review: int) -> Counts:
+        settings, known, flips = self.project().settings, self._tally, self._flips
+        if known is None or known[0] != settings.held_out_every:
+            tally = Tally(lambda pair: _facts(pair, settings))
+            known = self._tally = (settings.held_out_every, tally)
+        if flips[0] != newest_review:
+            # To take a bulk approval back turns no pair round: it took in undecided ones alone.
+            flips = self._flips = (newest_review, len(self._flipped()))
+        sums, flipped = self.tallied(known[1]), flips[1]
         return Counts(
-            drawn=sum(pair.judged or not pair.withdrawn for pair in pairs),
-            withdrawn=sum(pair.withdrawn for pair in pairs),
-            labelled=labelled,
-            skipped=sum(not pair.judged and not pair.withdrawn for pair in answered),
-            winners=len(decided) + flipped,
-            trainable=learned + flipped,
+            drawn=sums["drawn"],
+            withdrawn=sums["withdrawn"],
+            labelled=sums["labelled"],
+            skipped=sums["skipped"],
+            winners=sums["winners"] + flipped,
+            trainable=sums["trainable"] + flipped,
             flipped=flipped,
-            ties=sum(pair.tied for pair in pairs),
+            ties=sums["ties"],
         )
 
     # Pairs to learn from
@@ -264,6 +270,24 @@ class Learning(Reviews, Standing):
                 )
             )
         return found
+
+
+def _facts(pair: PairState, settings: LoopSettings) -> Iterator[str]:
+    """In which of `Counts` a drawn pair is counted."""
+    if pair.judged or not pair.withdrawn:
+        yield "drawn"
+    if pair.withdrawn:
+        yield "withdrawn"
+    if pair.judged:
+        yield "labelled"
+    elif pair.answered_by and not pair.withdrawn:
+        yield "skipped"
+    if pair.has_winner:
+        yield "winners"
+        if not loop.is_held_out(pair.ordinal, settings):
+            yield "trainable"
+    if pair.tied:
+        yield "ties"
 
 
 def _pair(

@@ -11,11 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from random import Random, SystemRandom
 
 from annotator import jobs, ordering
 from annotator.rows import Order, PairState, ShownPair
-from annotator.store import Store
+from annotator.store import Store, Tally
 
 LEASE_S = 120.0
 PAIRS_PER_PERSON = 10
@@ -49,6 +50,7 @@ class Assignments:
         self._chance = chance or SystemRandom()
         self._lock = threading.Lock()
         self._leases: dict[str, tuple[str, float]] = {}
+        self._words = Tally(lambda pair: ordering.words(pair.prompt) if pair.answered_by else ())
 
     def next_pairs(self, person: str, *, holding: Iterable[str] = ()) -> Queue:
         """The pairs this person holds, renewed, and filled up in the project's order.
@@ -57,18 +59,19 @@ class Assignments:
         """
         with self._lock:
             self._forget_stale()
-            asked = {pair.id: pair for pair in self._store.askable_pairs(person)}
             others = {pair: holder for pair, (holder, _) in self._leases.items() if holder != person}
             own = [pair for pair, (holder, _) in self._leases.items() if holder == person]
-            had = [pair for pair in dict.fromkeys((*holding, *own)) if pair in asked and pair not in others]
-            free = [pair for pair in asked.values() if pair.id not in others and pair.id not in had]
-            chosen: dict[str, str] = {}
-            wanted = self._pairs_per_person - len(had)
-            if wanted > 0 and free:
-                for pair, how in self._ordered(free):
-                    chosen[pair.id] = how
-                    if len(chosen) == wanted:
-                        break
+            page = list(dict.fromkeys((*holding, *own)))
+            # Not all pairs of the project: this is done at every refill, and others wait for it.
+            asked = {
+                pair: state
+                for pair, state in self._store.states_of((*page, *others)).items()
+                if _is_askable(state, person)
+            }
+            had = [pair for pair in page if pair in asked and pair not in others]
+            held = {*others, *had}
+            wanted = max(0, self._pairs_per_person - len(had))
+            chosen = self._chosen(wanted, lambda pair: pair.id not in held and _is_askable(pair, person))
             kept = [*had[: self._pairs_per_person], *chosen]
             self._release(person)
             self._leases.update(dict.fromkeys(kept, (person, self._clock() + LEASE_S)))
@@ -79,14 +82,19 @@ class Assignments:
             holders=frozenset(taken.values()),
         )
 
-    def _ordered(self, pairs: list[PairState]) -> Iterable[tuple[PairState, str]]:
-        order = self._store.order()
-        return ordering.next_of(pairs, order, self._known(order), self._chance)
+    def _chosen(self, count: int, fits: Callable[[PairState], bool]) -> dict[str, str]:
+        """So many pairs in the project's order, and how each was chosen."""
+        if count == 0:
+            return {}
+        store, order = self._store, self._store.order()
+        # What somebody has judged is asked again in one order alone.
+        pairs = store.pair_states() if order == "disagreement" else store.unjudged_states()
+        found = ordering.next_of(pairs, order, self._known(order), self._chance, fits=fits)
+        return {pair.id: how for pair, how in islice(found, count)}
 
     def _known(self, order: Order) -> ordering.Known:
         if order == "diverse":
-            answered = [pair.prompt for pair in self._store.pair_states() if pair.answered_by]
-            return ordering.Known(answered_prompts=answered)
+            return ordering.Known(words_seen=self._store.tallied(self._words))
         if order == "uncertain":
             return ordering.Known(margins=jobs.open_margins(self._store))
         if order == "disagreement":
@@ -104,3 +112,7 @@ class Assignments:
     def _forget_stale(self) -> None:
         now = self._clock()
         self._leases = {pair: held for pair, held in self._leases.items() if held[1] > now}
+
+
+def _is_askable(pair: PairState, person: str) -> bool:
+    return person not in pair.answered_by and not pair.withdrawn

@@ -127,11 +127,10 @@ def contradicted_pairs(store: Store) -> list[str]:
     """Pairs in which the current judge contradicts people, the clearest first; none that measure it."""
     current = store.current_round()
     judged = RunFolder(store.run_folder(store.run_of(current))).judged_pairs() if current else []
-    shown = {pair.id for pair in store.pair_states() if not pair.withdrawn}
-    against = [
-        pair for pair in judged if pair.id in shown and not pair.held_out and pair.margin < -pair.margin_error
-    ]
-    return [pair.id for pair in sorted(against, key=lambda pair: pair.margin)]
+    against = [pair for pair in judged if not pair.held_out and pair.margin < -pair.margin_error]
+    drawn = store.states_of(pair.id for pair in against)
+    shown = [pair for pair in against if pair.id in drawn and not drawn[pair.id].withdrawn]
+    return [pair.id for pair in sorted(shown, key=lambda pair: pair.margin)]
 
 
 def open_margins(store: Store) -> dict[str, float]:
@@ -284,7 +283,10 @@ def _judged_pairs(store: Store) -> list[TrainingPair]:
 
 
 def _lost_files(pairs: Iterable[TrainingPair]) -> set[str]:
-    files = {ref.file for pair in pairs for ref in (pair.winner, pair.loser)}
+    return _missing({ref.file for pair in pairs for ref in (pair.winner, pair.loser)})
+
+
+def _missing(files: Set[str]) -> set[str]:
     return {file for file in files if not os.path.exists(file)}
 
 
@@ -317,10 +319,12 @@ def next_step(store: Store) -> NextStep:
 
 def mixup_plan(store: Store, self_fraction: float | None = None) -> MixupPlan:
     """What a mixup ratio, or the one that suits the pairs, means for the next round before it is trained."""
-    pairs, settings = training_pairs(store), store.project().settings
+    settings, found = store.project().settings, store.files_to_learn_from(proposal(store))
+    lost = _missing({file for pairs in found.values() for both in pairs for file in both})
+    human, own = (sum(lost.isdisjoint(both) for both in found[side]) for side in ("human", "self"))
     if self_fraction is None:
-        self_fraction = loop.suited_fraction(settings, pairs)
-    human, own = loop.trainable(pairs), sum(pair.source == "self" for pair in pairs)
+        suited = settings.mixup.self_fraction, settings.mixup.most_times
+        self_fraction = mixup.suited_fraction(*suited, human_pairs=human, self_pairs=own)
     return mixup.plan(
         self_fraction,
         human_pairs=human,

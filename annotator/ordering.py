@@ -25,58 +25,98 @@ MAX_COMPARED = 300
 """Pairs whose prompts are compared for the next one; more of them, and a lot chooses."""
 
 Chosen = Literal["random", "diverse", "uncertain", "disagreement", "overlap"]
-Rank = Callable[[Sequence[PairState]], tuple[PairState, Chosen] | None]
+Fits = Callable[[PairState], bool]
+Rank = Callable[[], tuple[PairState, Chosen] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
     """What an order may go by."""
 
-    answered_prompts: Iterable[str] = ()
+    words_seen: Mapping[str, int] = field(default_factory=dict)
+    """In how many prompts that people answered each word is."""
     margins: Mapping[str, float] = field(default_factory=dict)
     """Of the current judge for open pairs."""
     contradicted: frozenset[str] = frozenset()
     """Pairs in which the current judge contradicts people."""
 
 
+class Lot:
+    """Pairs of which some come up by lot. Whether one fits is asked only of those that do: of many thousand
+    pairs a refill looks at a few."""
+
+    def __init__(self, pairs: Iterable[PairState], fits: Fits, chance: Random) -> None:
+        self._left = list(pairs)
+        self._fits = fits
+        self._chance = chance
+
+    def some(self, count: int) -> list[PairState]:
+        """So many that fit, or all where there are fewer. They stay in."""
+        left, found = self._left, 0
+        while found < min(count, len(left)):
+            place = self._chance.randrange(found, len(left))
+            if self._fits(left[place]):
+                left[found], left[place] = left[place], left[found]
+                found += 1
+            else:
+                # What does not fit will not later: its place is taken by the last.
+                left[place] = left[-1]
+                left.pop()
+        return left[:found]
+
+
 def next_of(
-    pairs: Sequence[PairState], order: Order, known: Known, chance: Random
+    pairs: Sequence[PairState],
+    order: Order,
+    known: Known,
+    chance: Random,
+    *,
+    fits: Fits = lambda _: True,
 ) -> Iterator[tuple[PairState, Chosen]]:
-    """Pairs to show, the next one first, and how each was chosen; open ones until there are none left."""
-    left = list(pairs)
-    rank = _ranks(order, known, chance)
-    while left:
-        ranked = rank(left) if chance.random() >= RANDOM_SHARE else None
+    """Pairs to show, the next one first, and how each was chosen; open ones until there are none left.
+
+    Pairs that do not fit never come.
+    """
+    given: set[str] = set()
+
+    def waits(pair: PairState) -> bool:
+        return pair.id not in given and fits(pair)
+
+    unjudged = Lot(pairs, lambda pair: not pair.judged and waits(pair), chance)
+    rank = _rank(order, known, pairs, unjudged, waits, chance)
+    while True:
+        ranked = rank() if chance.random() >= RANDOM_SHARE else None
         if ranked is None:
-            by_lot = [pair for pair in left if not pair.judged]
+            by_lot = unjudged.some(1)
             # Where all are answered, what is disputed can still be asked.
-            ranked = (chance.choice(by_lot), "random") if by_lot else rank(left)
+            ranked = (by_lot[0], "random") if by_lot else rank()
         if ranked is None:
             return
-        left.remove(ranked[0])
+        given.add(ranked[0].id)
         yield ranked
 
 
-def _ranks(order: Order, known: Known, chance: Random) -> Rank:
+def _rank(
+    order: Order, known: Known, pairs: Sequence[PairState], unjudged: Lot, waits: Fits, chance: Random
+) -> Rank:
     if order == "diverse":
-        return _diverse(Counter(word for prompt in known.answered_prompts for word in words(prompt)), chance)
+        return _diverse(unjudged, Counter(known.words_seen))
     if order == "uncertain":
-        return lambda pairs: _uncertain(pairs, known.margins)
+        return _uncertain(pairs, known.margins, lambda pair: not pair.judged and waits(pair))
     if order == "disagreement":
-        return lambda pairs: _disagreement(pairs, known.contradicted, chance)
-    return lambda pairs: None
+        return _disagreement(pairs, known.contradicted, waits, chance)
+    return lambda: None
 
 
 def words(prompt: str) -> set[str]:
     return set(re.findall(r"\w+", prompt.casefold()))
 
 
-def _diverse(seen: Counter[str], chance: Random) -> Rank:
-    def rank(pairs: Sequence[PairState]) -> tuple[PairState, Chosen] | None:
-        unanswered = [pair for pair in pairs if not pair.judged]
-        if not unanswered:
+def _diverse(unjudged: Lot, seen: Counter[str]) -> Rank:
+    def rank() -> tuple[PairState, Chosen] | None:
+        some = unjudged.some(MAX_COMPARED)
+        if not some:
             return None
-        some = chance.sample(unanswered, min(len(unanswered), MAX_COMPARED))
         best = min(some, key=lambda pair: _familiarity(words(pair.prompt), seen))
         seen.update(words(best.prompt))
         return best, "diverse"
@@ -88,18 +128,29 @@ def _familiarity(own: set[str], seen: Counter[str]) -> float:
     return sum(seen[word] for word in own) / max(1, len(own))
 
 
-def _uncertain(pairs: Sequence[PairState], margins: Mapping[str, float]) -> tuple[PairState, Chosen] | None:
-    asked = [pair for pair in pairs if not pair.judged and pair.id in margins]
-    return (min(asked, key=lambda pair: abs(margins[pair.id])), "uncertain") if asked else None
+def _uncertain(pairs: Sequence[PairState], margins: Mapping[str, float], waits: Fits) -> Rank:
+    asked = [pair for pair in pairs if pair.id in margins]
+    nearest = iter(sorted(asked, key=lambda pair: (abs(margins[pair.id]), pair.ordinal)))
+
+    def rank() -> tuple[PairState, Chosen] | None:
+        found = next(filter(waits, nearest), None)
+        return (found, "uncertain") if found else None
+
+    return rank
 
 
 def _disagreement(
-    pairs: Sequence[PairState], contradicted: frozenset[str], chance: Random
-) -> tuple[PairState, Chosen] | None:
-    answered = [pair for pair in pairs if pair.judged]
-    disputed = [pair for pair in answered if pair.disputed or pair.id in contradicted]
-    if disputed:
-        return chance.choice(disputed), "disagreement"
-    if answered and chance.random() < OVERLAP:
-        return chance.choice(answered), "overlap"
-    return None
+    pairs: Sequence[PairState], contradicted: frozenset[str], waits: Fits, chance: Random
+) -> Rank:
+    judged = [pair for pair in pairs if pair.judged]
+    answered = Lot(judged, waits, chance)
+    disputed = Lot((pair for pair in judged if pair.disputed or pair.id in contradicted), waits, chance)
+
+    def rank() -> tuple[PairState, Chosen] | None:
+        if found := disputed.some(1):
+            return found[0], "disagreement"
+        if (found := answered.some(1)) and chance.random() < OVERLAP:
+            return found[0], "overlap"
+        return None
+
+    return rank

@@ -205,6 +205,21 @@ class Audit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReviewCounts:
+    """How far the review of one propose run is."""
+
+    pairs: int
+    approve: int
+    flip: int
+    drop: int
+    """How many were decided in which way, without those that are still judged blind."""
+    unreviewed: int
+    audit_pairs: int
+    audit_decided: int
+    audit_done: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Counts:
     """How far the labelling of drawn pairs is."""
 

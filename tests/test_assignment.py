@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from random import Random
 
+import pytest
 from annotating import drawn, label, make_store, new_uuid
 
+from annotator import assignment
 from annotator.assignment import Assignments, Queue
 from annotator.store import Store
 
@@ -87,6 +90,51 @@ def test_many_people_at_once_never_hold_the_same_pair(tmp_path: Path) -> None:
         thread.join()
     given = [pair for pairs in held.values() for pair in pairs]
     assert len(given) == len(set(given)) == 32
+
+
+def test_a_refill_looks_at_no_more_pairs_where_there_are_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, looked_at = make_store(tmp_path / "p"), [0]
+    assignments = Assignments(store, chance=Random(0))
+
+    def is_askable(*asked: object) -> bool:
+        looked_at[0] += 1
+        return plain(*asked)  # type: ignore[arg-type]
+
+    plain = assignment._is_askable
+    monkeypatch.setattr(assignment, "_is_askable", is_askable)
+
+    def cost() -> int:
+        looked_at[0] = 0
+        (first, *_) = assignments.next_pairs("ann").pairs
+        label(store, first, "left")
+        assert len(assignments.next_pairs("ann").pairs) == 10
+        return looked_at[0]
+
+    drawn(store, 20)
+    cost()
+    few = cost()
+    drawn(store, 300)
+    assert cost() <= few + 1
+
+
+def test_diverse_goes_by_the_words_of_what_is_answered_now(tmp_path: Path) -> None:
+    store, assignments, _ = start(tmp_path, 10)
+    prompts = {state.id: state.prompt for state in store.pair_states()}
+    pairs = store.show_pairs(list(prompts), to="ann")
+
+    def known() -> dict[str, int]:
+        seen = assignments._known("diverse").words_seen
+        return {word: count for word, count in seen.items() if count}
+
+    given = [label(store, pair, value) for pair, value in zip(pairs, ("left", "skip"), strict=False)]
+    answered = [word for pair in pairs[:2] for word in prompts[pair.id].split()]
+    assert known() == {word: answered.count(word) for word in answered}
+    label(store, pairs[0], "tie")
+    assert known() == {word: answered.count(word) for word in answered}
+    store.undo_label(given[1], uuid=new_uuid(), by="ann")
+    assert known() == dict.fromkeys(prompts[pairs[0].id].split(), 1)
 
 
 def test_two_people_get_different_pairs(tmp_path: Path) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import islice
 from random import Random
 
-from annotator.ordering import Known, next_of
+from annotator.ordering import Known, Lot, next_of
 from annotator.rows import Order, PairState
 
 NOTHING = Known()
@@ -37,7 +38,7 @@ def test_a_fifth_comes_by_lot_whatever_the_order() -> None:
 
 
 def test_diverse_begins_with_words_that_were_not_seen() -> None:
-    known = Known(answered_prompts=["a red fox", "a red fox at night"])
+    known = Known(words_seen={"a": 2, "red": 2, "fox": 2, "at": 1, "night": 1})
     ranked = next(pair for pair, how in next_of(pairs(40), "diverse", known, Random(0)) if how == "diverse")
     assert ranked.prompt == "a blue boat"
 
@@ -75,3 +76,39 @@ def test_disagreement_has_some_pairs_that_somebody_else_answered() -> None:
     both = [*answered, *[PairState(id=f"o{n}", ordinal=300 + n, prompt="a") for n in range(200)]]
     overlap = chosen(both, "disagreement").count("overlap")
     assert 5 <= overlap <= 30
+
+
+def test_what_does_not_fit_never_comes_and_all_else_once() -> None:
+    answered = pairs(20, judged=True, answered_by=frozenset("a"), for_one=1, for_two=1)
+    both = [*answered, *[PairState(id=f"o{n}", ordinal=300 + n, prompt="a") for n in range(20)]]
+    known = Known(margins={f"o{n}": 0.1 * n for n in range(10)})
+    for order in ("random", "diverse", "uncertain", "disagreement"):
+        found = next_of(both, order, known, Random(0), fits=lambda pair: pair.ordinal % 2 == 0)  # type: ignore[arg-type]
+        came = [pair.id for pair, _ in found]
+        expected = both if order == "disagreement" else both[20:]
+        assert sorted(came) == sorted(pair.id for pair in expected if pair.ordinal % 2 == 0), order
+
+
+def test_by_lot_each_pair_that_fits_is_as_likely_as_any_other() -> None:
+    came: Counter[tuple[str, ...]] = Counter()
+    for turn in range(6000):
+        lot = Lot(pairs(7), lambda pair: pair.ordinal < 4, Random(turn))
+        came[tuple(sorted(pair.id for pair in lot.some(2)))] += 1
+    assert len(came) == 6 and all(880 <= count <= 1120 for count in came.values()), came
+
+
+def test_the_next_ten_of_very_many_pairs_are_found_by_looking_at_as_few_as_of_some() -> None:
+    def looked_at(count: int, order: Order) -> int:
+        asked: list[str] = []
+
+        def fits(pair: PairState) -> bool:
+            asked.append(pair.id)
+            return pair.ordinal % 3 > 0
+
+        assert len(list(islice(next_of(pairs(count), order, known, Random(2), fits=fits), 10))) == 10
+        return len(asked)
+
+    known = Known(margins={f"p{number}": 0.1 * number for number in range(30)})
+    orders: tuple[Order, ...] = ("random", "diverse", "uncertain", "disagreement")
+    assert all(looked_at(50_000, order) < 1.3 * looked_at(5000, order) for order in orders)
+    assert looked_at(50_000, "random") < 40

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from sqlite_utils import Database
 from annotator import audit, jobs, migrations
 from annotator.audit import typical_margin
 from annotator.projects import Projects
+from annotator.routes.review import review_counts
 from annotator.rows import Review, ReviewPair, Run
 from annotator.server import build
 from annotator.store import DATABASE, DatabaseError, Store
@@ -351,6 +353,110 @@ def test_decisions_from_before_bulk_approval_still_stand(tmp_path: Path) -> None
     (standing,) = Database(folder / DATABASE).query("select * from standing_reviews")
     assert {**old, "seq": 1, "bulk": None} == row == {name: standing[name] for name in row}
     store.close()
+
+
+# What is counted
+
+
+@pytest.mark.parametrize("audited", [False, True])
+def test_review_is_counted_as_its_pairs_and_its_audit_say(
+    opened: Projects, store: Store, run: Run, audited: bool
+) -> None:
+    def expected() -> dict[str, Any]:
+        pairs, found = store.review_pairs(run), store.audit(run)
+        said = [pair.decision for pair in pairs if not pair.blind]
+        return {
+            "run": run.id,
+            "round": 1,
+            "pairs": len(pairs),
+            **{name: said.count(name) for name in ("approve", "flip", "drop")},
+            "unreviewed": sum(pair.decision is None for pair in pairs),
+            "audit": {"pairs": found.pairs, "decided": found.decided, "done": found.done},
+        }
+
+    def agree() -> None:
+        standing = Database(store.folder / DATABASE).query("select * from standing_reviews")
+        stands = {row["self_pair"]: row["uuid"] for row in standing}
+        assert all(pair.uuid == stands.get(pair.id) for pair in store.review_pairs(run))
+        assert review_counts(opened.get("p")) == expected()
+
+    if audited:
+        decide_audit(store, run)
+    chance, ids, bulk = Random(4), [pair.id for pair in store.review_pairs(run)], ""
+    for turn in range(40):
+        decision = chance.choice(("approve", "flip", "drop", None))
+        store.record_review(chance.choice(ids), decision, uuid=new_uuid(), by="ann")  # type: ignore[arg-type]
+        if audited and turn % 10 == 3:
+            bulk = approve(store, run, undecided(store, run), over=0.0)
+        if audited and turn % 10 == 7:
+            store.undo_bulk(bulk, uuid=new_uuid(), by="ann")
+        if turn == 25:
+            store.set_settings(store.project().settings.model_copy(update={"keep_self_pairs": 0.5}), by="ann")
+        agree()
+    assert store.audit(run).done == audited and store.last_bulk(run) is None
+
+
+def test_a_poll_goes_through_self_pairs_only_where_something_came_in(
+    opened: Projects, store: Store, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def rows(own: Store, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+        asked.append(sql)
+        return plain(own, sql, **parameters)
+
+    plain = Store._rows
+    monkeypatch.setattr(Store, "_rows", rows)
+
+    def goes_through() -> bool:
+        asked.clear()
+        review_counts(opened.get("p"))
+        return "self_pairs" in str(asked)
+
+    decide_audit(store, run)
+    assert [goes_through(), goes_through()] == [True, False]
+    uid = approve(store, run, undecided(store, run))
+    assert [goes_through(), goes_through()] == [True, False]
+    store.undo_bulk(uid, uuid=new_uuid(), by="ann")
+    assert [goes_through(), goes_through()] == [True, False]
+
+
+def test_what_a_review_costs_hangs_on_its_own_run_alone(opened: Projects, store: Store, run: Run) -> None:
+    decide_audit(store, run)
+    bulk = approve(store, run, undecided(store, run))
+
+    def steps(connection: Any, ask: Callable[[], Any]) -> int:
+        taken = [0]
+        connection.set_progress_handler(lambda: taken.__setitem__(0, taken[0] + 1), 1)
+        ask()
+        connection.set_progress_handler(None, 1)
+        return taken[0]
+
+    def cost() -> list[int]:
+        (pair, *_), reader, writer = undecided(store, run), store._local.reader.conn, store._writing.conn
+        decision = Review(uuid=new_uuid(), self_pair=pair.id, decision="flip", seen="")
+        return [
+            *(steps(reader, lambda ask=ask: ask(run)) for ask in (store.review_pairs, store._count_reviews)),
+            steps(reader, lambda: store.last_bulk(run)),
+            steps(writer, lambda: store.record_reviews([decision], by="ann")),
+            steps(writer, lambda: store.undo_bulk(bulk, uuid=new_uuid(), by="ann")),
+        ]
+
+    few = cost()
+    database = Database(store.folder / DATABASE)
+    (draw, *_) = store.runs()
+    candidates = list(database.query("select * from candidates where run = ? limit 2", [draw.id]))
+    pair = next(database.query("select * from self_pairs"))
+    with database.conn:
+        for n in range(500):
+            both = [{**row, "id": f"c{n}-{i}", "prompt_index": 90 + n} for i, row in enumerate(candidates)]
+            database.table("candidates").insert_all(both)
+            own = {"id": f"s{n}", "run": draw.id, "winner": f"c{n}-0", "loser": f"c{n}-1"}
+            database.table("self_pairs").insert({**pair, **own})
+            said = {"self_pair": f"s{n}", "person": "bob", "decision": "drop", "at": 1.0}
+            database.table("reviews").insert_all({**said, "uuid": new_uuid()} for _ in range(3))
+    many = cost()
+    assert all(after < 1.3 * before for before, after in zip(few, many, strict=True)), (few, many)
 
 
 # Before training

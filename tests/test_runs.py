@@ -23,7 +23,7 @@ from annotator.faults import FieldError
 from annotator.launcher import Launcher
 from annotator.rows import Run
 from annotator.runs import Runner, take_in, why_ended
-from annotator.store import DATABASE, Store
+from annotator.store import DATABASE, Store, learning
 from sail import rounds as loop
 from sail.config import LoopSettings, ModelRef
 from sail.records import JudgedPair
@@ -460,6 +460,38 @@ def test_the_mixup_plan_is_of_what_would_be_trained(store: Store) -> None:
     plan = jobs.mixup_plan(store, 0.25)
     assert (plan.human_pairs, plan.self_pairs) == (store.counts().trainable, 4)
     assert (plan.human_draws, plan.self_draws) == (9, 3)
+
+
+def test_a_mixup_plan_counts_what_the_pairs_themselves_come_to(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label_all(store)
+    run_now(store, jobs.train(store, by="ann"))
+    proposed = run_now(store, jobs.propose(store, by="ann"))
+
+    def agree() -> tuple[int, int]:
+        plan, pairs = jobs.mixup_plan(store), jobs.training_pairs(store)
+        own = sum(pair.source == "self" for pair in pairs)
+        assert (plan.human_pairs, plan.self_pairs) == (loop.trainable(pairs), own)
+        assert plan.self_fraction == loop.suited_fraction(store.project().settings, pairs)
+        return plan.human_pairs, plan.self_pairs
+
+    with monkeypatch.context() as patch:
+        # No record is made of a pair: there may be tens of thousands.
+        patch.setattr(learning, "TrainingPair", None)
+        jobs.mixup_plan(store)
+    human, own = agree()
+    flipped, dropped, *_ = store.review_pairs(proposed)
+    for pair, decision in ((flipped, "flip"), (dropped, "drop")):
+        store.record_review(pair.id, decision, uuid=new_uuid(), by="ann")  # type: ignore[arg-type]
+    assert agree() == (human + 1, own - 2)
+    kept, *_ = store.self_pairs(proposed)
+    learned = next(pair for pair in store.human_pairs() if not pair.held_out)
+    for pair in (kept, learned):
+        Path(pair.winner.file).unlink()
+    assert agree() == (human, own - 3)
+    jobs.change_settings(store, {"keep_self_pairs": 0.5}, by="ann")
+    assert agree()[1] < own - 2
 
 
 def test_a_model_that_went_away_is_said_before_anything_is_queued(store: Store) -> None:

@@ -246,6 +246,37 @@ def test_a_database_names_no_file_outside_its_run_folders(
 
 
 @pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("latents", "../../../secret"),
+        ("latents", "candidates/../../../secret.safetensors"),
+        ("latents", "{}"),
+        ("folder", "../elsewhere"),
+        ("folder", "{}"),
+    ],
+)
+def test_nothing_is_learned_from_a_file_that_is_none_of_a_runs_candidates(
+    client: TestClient, store: Store, column: str, value: str
+) -> None:
+    for pair in next_pairs(client):
+        send(client, answer(pair["id"]))
+    asked = client.get("/api/projects/p/mixup")
+    assert asked.status_code == 200
+    (secret := store.folder.parent / "secret").write_bytes(b"a secret")
+    table = "candidates" if column == "latents" else "runs"
+    database = Database(store.folder / DATABASE)
+    with database.conn:
+        database.execute(f"update {table} set {column} = ?", [value.format(secret)])
+    for refused in (
+        client.get("/api/projects/p/mixup"),
+        client.post("/api/projects/p/runs", json={"job": "train"}),
+    ):
+        assert refused.status_code == 403 and "nothing is learned from it" in refused.json()["detail"]
+        assert str(secret.parent) not in refused.json()["detail"]
+    assert [run.job for run in store.runs()] == ["draw"]
+
+
+@pytest.mark.parametrize(
     "path", ["export/../../secret", "../secret", "{}", "export/link", "export/../request.json"]
 )
 def test_an_export_ships_no_file_that_is_not_in_it(client: TestClient, store: Store, path: str) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,9 +21,9 @@ from annotating import PROMPTS, SETTINGS, drawn, label, make_store, new_uuid, ru
 from sqlite_utils import Database
 
 from annotator import jobs
-from annotator.rows import Answer
+from annotator.rows import Answer, PairState
 from annotator.runs import take_in
-from annotator.store import DATABASE, DatabaseError, Displaced, Store
+from annotator.store import DATABASE, DatabaseError, Displaced, Store, learning
 from sail.config import LoopSettings, ModelRef
 from sail.runfolder import RunFolder
 
@@ -361,6 +361,32 @@ def test_pairs_whose_files_are_gone_are_left_out_until_they_come_back(tmp_path: 
     assert len(jobs.training_pairs(store)) == 5
 
 
+def test_what_is_learned_from_reads_the_candidates_of_its_own_pairs_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, read = make_store(tmp_path / "p"), [0]
+
+    def rows(own: Store, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+        found = plain(own, sql, **parameters)
+        read[0] += len(found)
+        return found
+
+    plain = Store._rows
+    monkeypatch.setattr(Store, "_rows", rows)
+
+    def cost(ask: Callable[[], Any]) -> int:
+        read[0] = 0
+        ask()
+        return read[0]
+
+    asked = (store.human_pairs, store.tie_pairs, store.latent_channels, lambda: store.unjudged_pairs(1))
+    for pair, value in zip(drawn(store, 4), ("left", "right", "tie"), strict=False):
+        label(store, pair, value)  # type: ignore[arg-type]
+    few = [cost(ask) for ask in asked]
+    drawn(store, 100)
+    assert [cost(ask) for ask in asked] == few and few[2] == 1
+
+
 def test_a_skipped_pair_is_left_for_others(tmp_path: Path) -> None:
     store = make_store(tmp_path / "p")
     (pair,) = drawn(store, 1)
@@ -579,12 +605,44 @@ def test_what_is_kept_up_pair_by_pair_is_what_a_fresh_look_finds(tmp_path: Path)
             given.append((label(store, chance.choice(pairs), value, by=who), who))  # type: ignore[arg-type]
         if turn == 20:
             drawn(store, 1)
+        if turn == 30:
+            store.withdraw_pair(chance.choice(pairs).id, why="", by="ann")
+        if turn == 40:
+            jobs.change_settings(store, {"held_out_every": 2}, by="ann")
         if turn % 10 == 9:
             fresh = Store(tmp_path / "p")
-            assert store.pair_states() == fresh.pair_states() and store.counts() == fresh.counts()
+            states = store.pair_states()
+            assert states == fresh.pair_states() and store.counts() == fresh.counts()
+            unjudged = [pair for pair in states if not pair.judged and not pair.withdrawn]
+            assert sorted(store.unjudged_states(), key=lambda pair: pair.ordinal) == unjudged
+            assert store.counts().withdrawn == sum(pair.withdrawn for pair in states)
+            assert store.counts().skipped == sum(bool(pair.answered_by) for pair in unjudged)
+            assert store.counts().trainable == sum(not pair.held_out for pair in fresh.human_pairs())
             assert store.counts().winners == len(fresh.human_pairs())
             fresh.close()
         store.counts()
+
+
+def test_a_label_is_counted_without_counting_the_pairs_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, asked = make_store(tmp_path / "p"), list[str]()
+
+    def facts(pair: PairState, settings: LoopSettings) -> Iterator[str]:
+        asked.append(pair.id)
+        return plain(pair, settings)
+
+    plain = learning._facts
+    monkeypatch.setattr(learning, "_facts", facts)
+    pairs = drawn(store, 50)
+    assert store.counts().drawn == len(pairs)
+    for number, pair in enumerate(pairs[:5], start=1):
+        asked.clear()
+        label(store, pair, "left")
+        assert store.counts().labelled == number
+        assert asked == [pair.id, pair.id], "as it was, and as it is"
+    jobs.change_settings(store, {"held_out_every": 2}, by="ann")
+    assert store.counts().trainable == sum(not pair.held_out for pair in store.human_pairs())
 
 
 def test_counts_add_up_and_say_the_same_everywhere(tmp_path: Path) -> None:

@@ -126,16 +126,16 @@ def review_counts(project: OpenProject) -> dict[str, Any] | None:
     run = jobs.proposal(project.store)
     if run is None:
         return None
-    pairs, found = project.store.review_pairs(run), project.store.audit(run)
-    # Of blind pairs only how many are decided: approved or flipped would say what the judge chose.
-    decided = [pair.decision for pair in pairs if not pair.blind]
+    counts = project.store.review_counts(run)
     return {
         "run": run.id,
         "round": run.round,
-        "pairs": len(pairs),
-        **{name: decided.count(name) for name in ("approve", "flip", "drop")},
-        "unreviewed": sum(pair.decision is None for pair in pairs),
-        "audit": {"pairs": found.pairs, "decided": found.decided, "done": found.done},
+        **{name: getattr(counts, name) for name in ("pairs", "approve", "flip", "drop", "unreviewed")},
+        "audit": {
+            "pairs": counts.audit_pairs,
+            "decided": counts.audit_decided,
+            "done": counts.audit_done,
+        },
     }
 
 

@@ -18,9 +18,20 @@ from annotator.store.files import Outside, file_of, inside
 from annotator.store.labels import Labels
 from annotator.store.learning import Learning
 from annotator.store.people import People
+from annotator.store.standing import Tally
 from sail.config import LoopSettings, ModelRef
 
-__all__ = ["DATABASE", "STARTER", "DatabaseError", "Displaced", "Outside", "Store", "file_of", "inside"]
+__all__ = [
+    "DATABASE",
+    "STARTER",
+    "DatabaseError",
+    "Displaced",
+    "Outside",
+    "Store",
+    "Tally",
+    "file_of",
+    "inside",
+]
 
 
 class Store(Labels, Learning, Comparisons, People):

@@ -6,11 +6,12 @@ import json
 import secrets
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from statistics import median
 from typing import Any, get_args
 
-from annotator.rows import Answer, Job, PairState, PastLabel, Reason, Run, ShownPair
+from annotator.rows import Answer, Job, PastLabel, Reason, Run, ShownPair
 from annotator.store.files import file_of
 from annotator.store.standing import Standing
 from sail.records import CandidateSet, SelfPair
@@ -123,11 +124,8 @@ class Labels(Standing):
 
     def open_pairs(self, person: str, limit: int) -> list[tuple[str, int]]:
         """(id, ordinal) of pairs that nobody has judged and this person has not skipped, in order."""
-        return [(pair.id, pair.ordinal) for pair in self.askable_pairs(person) if not pair.judged][:limit]
-
-    def askable_pairs(self, person: str) -> list[PairState]:
-        """Pairs that this person has not answered, nobody's or others', in the order they were drawn."""
-        return [pair for pair in self.pair_states() if person not in pair.answered_by and not pair.withdrawn]
+        waiting = [pair for pair in self.unjudged_states() if person not in pair.answered_by]
+        return sorted(((pair.id, pair.ordinal) for pair in waiting), key=itemgetter(1))[:limit]
 
     def show_pairs(
         self, ids: Sequence[str], *, to: str, chosen: Mapping[str, str] | None = None

@@ -4,23 +4,40 @@ as a table. Knows labels and reviews as they stand, not how they came in.
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from annotator import models
-from annotator.rows import Counts, Preference, Run
-from annotator.store.reviews import Reviews
-from annotator.store.standing import Standing
+from annotator.rows import Counts, PairState, Preference, Run
+from annotator.store.files import Outside
+from annotator.store.reviews import NEWEST, Reviews, kept
+from annotator.store.standing import Standing, Tally
 from sail import rounds as loop
+from sail.config import LoopSettings
 from sail.records import LatentsRef, Source, TrainingPair
 
 Latents = dict[str, tuple[str, LatentsRef]]
 """Id of a candidate to its prompt and where its latents are."""
+OF_A_RUN = re.compile(r"[0-9]{4,}-\w+/candidates/[0-9]+\.safetensors")
+"""What runs call their files of latents, from `runs` on."""
+FILES = """
+    with files as (
+        select c.id, c.prompt, c.number, runs.folder || '/' || c.latents as file
+        from candidates c join runs on runs.id = c.run
+    )
+"""
 
 
 class Learning(Reviews, Standing):
     """Part of Store."""
 
     _counted: tuple[tuple[int, ...], Counts] | None = None
+    _tally: tuple[int, Tally] | None = None
+    """What is counted of pairs, where one in so many is held out."""
+    _flips: tuple[int, int] = (0, 0)
+    """(newest review, self pairs that stand flipped)."""
 
     def counts(self) -> Counts:
         """How far labelling is. Asked for at every poll, so it is counted only when something came in."""
@@ -32,28 +49,29 @@ class Learning(Reviews, Standing):
                    (select coalesce(max(ordinal), -1) from pairs) as pairs
             """
         )
-        key = tuple(seen.values())
-        if self._counted is None or self._counted[0] != key:
-            self._counted = (key, self._count())
-        return self._counted[1]
+        key, known = tuple(seen.values()), self._counted
+        if known is None or known[0] != key:
+            known = self._counted = (key, self._count(newest_review=seen["reviews"]))
+        return known[1]
 
-    def _count(self) -> Counts:
-        pairs, settings = self.pair_states(), self.project().settings
-        flips = "select count(*) as flipped from standing_reviews where decision = 'flip'"
-        flipped = int(self._rows(flips)[0]["flipped"])
-        answered = [pair for pair in pairs if pair.answered_by]
-        labelled = sum(pair.judged for pair in answered)
-        decided = [pair.ordinal for pair in answered if pair.has_winner]
-        learned = sum(not loop.is_held_out(ordinal, settings) for ordinal in decided)
+    def _count(self, *, newest_review: int) -> Counts:
+        settings, known, flips = self.project().settings, self._tally, self._flips
+        if known is None or known[0] != settings.held_out_every:
+            tally = Tally(lambda pair: _facts(pair, settings))
+            known = self._tally = (settings.held_out_every, tally)
+        if flips[0] != newest_review:
+            # To take a bulk approval back turns no pair round: it took in undecided ones alone.
+            flips = self._flips = (newest_review, len(self._flipped()))
+        sums, flipped = self.tallied(known[1]), flips[1]
         return Counts(
-            drawn=sum(pair.judged or not pair.withdrawn for pair in pairs),
-            withdrawn=sum(pair.withdrawn for pair in pairs),
-            labelled=labelled,
-            skipped=sum(not pair.judged and not pair.withdrawn for pair in answered),
-            winners=len(decided) + flipped,
-            trainable=learned + flipped,
+            drawn=sums["drawn"],
+            withdrawn=sums["withdrawn"],
+            labelled=sums["labelled"],
+            skipped=sums["skipped"],
+            winners=sums["winners"] + flipped,
+            trainable=sums["trainable"] + flipped,
             flipped=flipped,
-            ties=sum(pair.tied for pair in pairs),
+            ties=sums["ties"],
         )
 
     # Pairs to learn from
@@ -64,22 +82,31 @@ class Learning(Reviews, Standing):
         Where people disagree the majority counts; a draw of votes is no pair. Latents are named by
         absolute path. Flipped pairs are never held out.
         """
-        return [*self._seed_pairs(), *self._review_pairs_to_train("flip")]
+        return [*self._seed_pairs(), *self._flipped_pairs()]
 
     def tie_pairs(self) -> list[TrainingPair]:
         """Pairs between which nobody who judged them saw a difference."""
-        latents = self._latents()
-        return [_pair(latents, *pair, source="tie") for pair in self._tied_pairs()]
+        tied = self._tied_pairs()
+        latents = self._latents(one for _, *both in tied for one in both)
+        return [_pair(latents, *pair, source="tie") for pair in tied]
 
     def self_pairs(self, run: Run) -> list[TrainingPair]:
         """Self pairs of one propose run that are still the model's opinion: not flipped, not dropped."""
-        return self._review_pairs_to_train("keep", run)
+        rows = [row for row in self._reviewed(run) if row["decision"] not in ("flip", "drop")]
+        latents = self._latents(row[side] for row in rows for side in ("winner", "loser"))
+        return [_pair(latents, row["id"], row["winner"], row["loser"], source="self") for row in rows]
+
+    def _flipped_pairs(self) -> list[TrainingPair]:
+        flipped = self._flipped()
+        latents = self._latents(one for _, *both in flipped for one in both)
+        return [_pair(latents, pair, loser, winner, source="human") for pair, winner, loser in flipped]
 
     def _seed_pairs(self) -> list[TrainingPair]:
-        settings, latents = self.project().settings, self._latents()
+        settings, decided = self.project().settings, self._decided_pairs()
+        latents = self._latents(one for _, _, *both in decided for one in both)
         return [
             _pair(latents, pair, winner, loser, source="human", held_out=loop.is_held_out(ordinal, settings))
-            for pair, ordinal, winner, loser in self._decided_pairs()
+            for pair, ordinal, winner, loser in decided
         ]
 
     def _decided_pairs(self) -> list[tuple[str, int, str, str]]:
@@ -114,7 +141,6 @@ class Learning(Reviews, Standing):
 
     def unjudged_pairs(self, limit: int) -> list[TrainingPair]:
         """So many pairs that nobody has judged, by lot, for a judge to look at: never learned from."""
-        latents = self._latents()
         rows = self._rows(
             """
             select id, one, two from pairs
@@ -124,38 +150,72 @@ class Learning(Reviews, Standing):
             """,
             limit=limit,
         )
+        latents = self._latents(row[side] for row in rows for side in ("one", "two"))
         return [_pair(latents, row["id"], row["one"], row["two"], source="open") for row in rows]
 
-    def _review_pairs_to_train(self, which: str, run: Run | None = None) -> list[TrainingPair]:
-        latents = self._latents()
-        pairs = []
-        for row in self._reviewed(run):
-            flipped = row["decision"] == "flip"
-            if row["decision"] == "drop" or flipped != (which == "flip"):
-                continue
-            winner, loser = (row["loser"], row["winner"]) if flipped else (row["winner"], row["loser"])
-            source: Source = "human" if flipped else "self"
-            pairs.append(_pair(latents, row["id"], winner, loser, source=source))
-        return pairs
-
-    def _latents(self) -> Latents:
+    def _latents(self, candidates: Iterable[str]) -> Latents:
         rows = self._rows(
-            "select c.id, c.prompt, c.number, c.latents, runs.folder "
-            "from candidates c join runs on runs.id = c.run"
+            f"{FILES} select * from files where id in (select value from json_each(:candidates))",
+            candidates=json.dumps(list(candidates)),
         )
-        runs = self.folder / "runs"
         return {
-            row["id"]: (
-                row["prompt"],
-                LatentsRef(file=str(runs / row["folder"] / row["latents"]), row=row["number"]),
-            )
+            row["id"]: (row["prompt"], LatentsRef(file=self._file(row["file"]), row=row["number"]))
             for row in rows
+        }
+
+    def _file(self, name: str) -> str:
+        """Where latents lie. Outside where they are not called as runs call them.
+
+        A project may have been made by others, and what it names is linked into the inputs of runs.
+        """
+        if not OF_A_RUN.fullmatch(name):
+            raise Outside(
+                f"{name.rpartition('/')[2]} is no file of a run's candidates, so nothing is learned from it."
+            )
+        return f"{self.folder}/runs/{name}"
+
+    def files_to_learn_from(self, run: Run | None) -> dict[Source, list[tuple[str, str]]]:
+        """The files of latents, two a pair, of what the next round would learn from: `human_pairs` but those
+        that are held out, and the `self_pairs` of `run`.
+
+        Asked for after every decision in Review, so no pair is made of them.
+        """
+        settings = self.project().settings
+        learned = {
+            pair.id
+            for pair in self.pair_states()
+            if pair.has_winner and not loop.is_held_out(pair.ordinal, settings)
+        }
+        drawn = self._rows(
+            f"{FILES} select p.id, a.file as one, b.file as two "
+            "from pairs p join files a on a.id = p.one join files b on b.id = p.two"
+        )
+        proposed = self._rows(
+            f"{FILES} select s.rank, r.decision, a.file as one, b.file as two "
+            "from self_pairs s join files a on a.id = s.winner join files b on b.id = s.loser "
+            f"{NEWEST} where s.run = :run",
+            run=run.id if run else None,
+        )
+        share = kept(settings.keep_self_pairs, len(proposed))
+        human = [row for row in drawn if row["id"] in learned]
+        own = [row for row in proposed if row["rank"] < share and row["decision"] not in ("flip", "drop")]
+        files = {
+            name: self._file(name)
+            for name in {row[side] for row in (*human, *own) for side in ("one", "two")}
+        }
+        flipped = self._flipped_pairs()
+        return {
+            "human": [
+                *((files[row["one"]], files[row["two"]]) for row in human),
+                *((pair.winner.file, pair.loser.file) for pair in flipped),
+            ],
+            "self": [(files[row["one"]], files[row["two"]]) for row in own],
         }
 
     def latent_channels(self) -> int | None:
         """Of the images drawn so far; None before there are any."""
-        first = next(iter(self._latents().values()), None)
-        return models.channels_in(Path(first[1].file)) if first else None
+        rows = self._rows(f"{FILES} select file from files limit 1")
+        return models.channels_in(Path(self._file(rows[0]["file"]))) if rows else None
 
     # What leaves
 
@@ -189,13 +249,11 @@ class Learning(Reviews, Standing):
         ]
 
     def _self_preferences(self) -> list[Preference]:
-        reviews = {row["self_pair"]: row for row in self._rows("select * from standing_reviews")}
         runs = {run.id: run for run in self.runs()}
         found = []
         for row in self._reviewed(None):
             if row["decision"] == "drop":
                 continue
-            review = reviews.get(row["id"])
             flipped = row["decision"] == "flip"
             found.append(
                 Preference(
@@ -205,13 +263,31 @@ class Learning(Reviews, Standing):
                     left_wins=0.0 if flipped else 1.0,
                     both_bad=False,
                     source="human" if flipped else "self",
-                    annotator=review["person"] if review else "judge",
-                    at=review["at"] if review else runs[row["run"]].since,
+                    annotator=row["by"] if row["decision"] else "judge",
+                    at=row["at"] if row["decision"] else runs[row["run"]].since,
                     elapsed_ms=None,
                     round=row["round"],
                 )
             )
         return found
+
+
+def _facts(pair: PairState, settings: LoopSettings) -> Iterator[str]:
+    """In which of `Counts` a drawn pair is counted."""
+    if pair.judged or not pair.withdrawn:
+        yield "drawn"
+    if pair.withdrawn:
+        yield "withdrawn"
+    if pair.judged:
+        yield "labelled"
+    elif pair.answered_by and not pair.withdrawn:
+        yield "skipped"
+    if pair.has_winner:
+        yield "winners"
+        if not loop.is_held_out(pair.ordinal, settings):
+            yield "trainable"
+    if pair.tied:
+        yield "ties"
 
 
 def _pair(

@@ -8,28 +8,38 @@ from __future__ import annotations
 import json
 import time
 import uuid as uuids
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from annotator import audit
 from annotator.audit import Audited
-from annotator.rows import Audit, Bulk, Review, ReviewPair, Run
+from annotator.rows import Audit, Bulk, Review, ReviewCounts, ReviewPair, Run
 from annotator.store.runs import Runs
 from sail.records import Decision
 
 Query = Callable[..., list[dict[str, Any]]]
+NEWEST = """
+    left join reviews r on r.decision != 'clear' and r.seq = (
+        select max(o.seq) from reviews o where o.self_pair = s.id
+        and not exists (select 1 from bulk_reviews u where u.undoes = o.bulk)
+    )
+"""
+"""What stands of each self pair `s`, by its index: the view `standing_reviews` goes through all reviews."""
 
 
 class Reviews(Runs):
     """Part of Store."""
+
+    _reviews_counted: tuple[tuple[int, ...], ReviewCounts] | None = None
 
     # What is there to review
 
     def review_pairs(self, run: Run) -> list[ReviewPair]:
         """Self pairs of one propose run: the audit sample as it was drawn, then the least certain first."""
         ended = self._audit_ended(run.id)
-        drawn = [one.pair for one in ended] if ended is not None else self._sample(run.id, self._rows)
-        place = {pair: number for number, pair in enumerate(drawn)}
+        drawn = ended if ended is not None else self._audit_rows(run.id, self._rows)
+        place = {one["pair"]: number for number, one in enumerate(drawn)}
         clear = self._clarities(run.id, self._rows)
         pairs = [
             _review_pair(row, clear[row["id"]], in_audit=row["id"] in place, audit_open=ended is None)
@@ -44,18 +54,74 @@ class Reviews(Runs):
 
     def _reviewed(self, run: Run | None) -> list[dict[str, Any]]:
         """Self pairs that stay under the share that goes to review, the clearest first."""
+        # Not "where :run is null or ...": that goes through the pairs of all runs.
+        which, parameters = ("where s.run = :run", {"run": run.id}) if run else ("", {})
         rows = self._rows(
-            """
+            f"""
             select s.*, runs.round, c.prompt, r.decision, r.person as "by", r.at, r.uuid, r.bulk,
                    count(*) over (partition by s.run) as among
             from self_pairs s join runs on runs.id = s.run join candidates c on c.id = s.winner
-            left join standing_reviews r on r.self_pair = s.id
-            where :run is null or s.run = :run order by s.run, s.rank
+            {NEWEST} {which} order by s.run, s.rank
             """,
-            run=run.id if run else None,
+            **parameters,
         )
         keep = self.project().settings.keep_self_pairs
-        return [row for row in rows if row["rank"] < _kept(keep, row["among"]) or row["decision"] == "flip"]
+        return [row for row in rows if row["rank"] < kept(keep, row["among"]) or row["decision"] == "flip"]
+
+    def _flipped(self) -> list[tuple[str, str, str]]:
+        """(pair, winner, loser) as the judge had them, of the self pairs of all runs that stand flipped."""
+        rows = self._rows(
+            f"""
+            select s.id, s.winner, s.loser from self_pairs s {NEWEST}
+            where s.id in (select self_pair from reviews where decision = 'flip') and r.decision = 'flip'
+            order by s.run, s.rank
+            """
+        )
+        return [(row["id"], row["winner"], row["loser"]) for row in rows]
+
+    def _decisions(self, run: int, query: Query) -> list[dict[str, Any]]:
+        """(pair, rank, decision that stands) of a run's self pairs, the clearest first."""
+        return query(
+            f"select s.id as pair, s.rank, r.decision from self_pairs s {NEWEST} "
+            "where s.run = :run order by s.rank",
+            run=run,
+        )
+
+    def review_counts(self, run: Run) -> ReviewCounts:
+        """How far the review of a propose run that is done has come, and its audit.
+
+        Asked for at every poll, so it is counted only when something came in.
+        """
+        (seen,) = self._rows(
+            """
+            select (select coalesce(max(seq), 0) from reviews) as reviews,
+                   (select coalesce(max(seq), 0) from bulk_reviews) as bulk_reviews,
+                   (select coalesce(max(seq), 0) from events) as events
+            """
+        )
+        key, known = (run.id, *seen.values()), self._reviews_counted
+        if known is None or known[0] != key:
+            known = self._reviews_counted = (key, self._count_reviews(run))
+        return known[1]
+
+    def _count_reviews(self, run: Run) -> ReviewCounts:
+        rows, ended = self._decisions(run.id, self._rows), self._audit_ended(run.id)
+        keep = self.project().settings.keep_self_pairs
+        sample = self._sample(rows) if ended is None else ended
+        # Of blind pairs only how many are decided: approved or flipped would say what the judge chose.
+        blind = {one["pair"] for one in sample} if ended is None else set()
+        within = [row for row in rows if row["rank"] < kept(keep, len(rows)) or row["decision"] == "flip"]
+        said = Counter(row["decision"] for row in within if row["pair"] not in blind)
+        return ReviewCounts(
+            pairs=len(within),
+            approve=said["approve"],
+            flip=said["flip"],
+            drop=said["drop"],
+            unreviewed=sum(row["decision"] is None for row in within),
+            audit_pairs=len(sample),
+            audit_decided=sum(one["decision"] is not None for one in sample),
+            audit_done=ended is not None or not sample,
+        )
 
     # Decisions
 
@@ -112,47 +178,40 @@ class Reviews(Runs):
         """How far the sample of this propose run is; what was said of it once it is decided as a whole."""
         ended = self._audit_ended(run.id)
         if ended is not None:
-            return Audit(pairs=len(ended), decided=len(ended), done=True, audited=ended)
+            clear = self._clarities(run.id, self._rows)
+            audited = tuple(Audited(**one, clarity=clear[one["pair"]]) for one in ended)
+            return Audit(pairs=len(ended), decided=len(ended), done=True, audited=audited)
         rows = self._audit_rows(run.id, self._rows)
         decided = sum(row["decision"] is not None for row in rows)
         return Audit(pairs=len(rows), decided=decided, done=not rows, audited=())
 
-    def _audit_ended(self, run: int) -> tuple[Audited, ...] | None:
+    def _audit_ended(self, run: int) -> list[dict[str, Any]] | None:
+        """(pair, decision) of its sample as they were when it was over; None before."""
         rows = self._rows(
             "select payload from events where kind = 'audit' and json_extract(payload, '$.run') = :run",
             run=run,
         )
         if not rows:
             return None
-        clear = self._clarities(run, self._rows)
-        return tuple(
-            Audited(pair=one["pair"], clarity=clear[one["pair"]], decision=one["decision"])
-            for one in json.loads(rows[0]["payload"])["audited"]
-        )
+        audited = json.loads(rows[0]["payload"])["audited"]
+        return [{"pair": one["pair"], "decision": one["decision"]} for one in audited]
 
     def _end_audit(self, run: int, person: str) -> None:
         """With its last pair decided, what was said blind is kept for good."""
+        if self._first("events", "kind = 'audit' and json_extract(payload, '$.run') = ?", [run]) is not None:
+            return
         rows = self._audit_rows(run, self._rows_in_write)
-        ended = self._first("events", "kind = 'audit' and json_extract(payload, '$.run') = ?", [run])
-        if ended is None and all(row["decision"] for row in rows):
+        if all(row["decision"] for row in rows):
             self._append_event("audit", {"run": run, "audited": rows}, person)
 
     def _audit_rows(self, run: int, query: Query) -> list[dict[str, Any]]:
         """The sample in its order, with what stands."""
-        rows = query(
-            """
-            select s.id as pair, r.decision
-            from self_pairs s left join standing_reviews r on r.self_pair = s.id where s.run = :run
-            """,
-            run=run,
-        )
-        found = {row["pair"]: row for row in rows}
-        return [found[pair] for pair in self._sample(run, query)]
+        return self._sample(self._decisions(run, query))
 
-    def _sample(self, run: int, query: Query) -> list[str]:
-        rows = query("select id from self_pairs where run = :run order by rank", run=run)
+    def _sample(self, decisions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         keep = self.project().settings.keep_self_pairs
-        return audit.sample(row["id"] for row in rows[: _kept(keep, len(rows))])
+        found = {row["pair"]: row["decision"] for row in decisions[: kept(keep, len(decisions))]}
+        return [{"pair": pair, "decision": found[pair]} for pair in audit.sample(found)]
 
     # In bulk
 
@@ -179,7 +238,8 @@ class Reviews(Runs):
         return self._write(change)
 
     def _undecided(self, run: Run, threshold: float) -> set[str]:
-        decided = {row["self_pair"] for row in self._rows_in_write("select self_pair from standing_reviews")}
+        rows = self._decisions(run.id, self._rows_in_write)
+        decided = {row["pair"] for row in rows if row["decision"] is not None}
         clear = self._clarities(run.id, self._rows_in_write)
         return {pair for pair, clarity in clear.items() if clarity >= threshold and pair not in decided}
 
@@ -205,9 +265,10 @@ class Reviews(Runs):
     def last_bulk(self, run: Run) -> Bulk | None:
         """The newest bulk approval that stands, with how many pairs still stand by it."""
         rows = self._rows(
-            """
+            f"""
             select b.uuid, b.person as "by", b.at, b.threshold,
-                   (select count(*) from standing_reviews r where r.bulk = b.uuid) as pairs
+                   (select count(*) from self_pairs s {NEWEST} where r.bulk = b.uuid
+                    and s.id in (select self_pair from reviews where bulk = b.uuid)) as pairs
             from bulk_reviews b
             where b.run = :run and b.undoes is null
             and not exists (select 1 from bulk_reviews u where u.undoes = b.uuid)
@@ -222,7 +283,7 @@ class Reviews(Runs):
         return self._rows("select * from bulk_reviews order by seq")
 
 
-def _kept(keep: float, among: int) -> int:
+def kept(keep: float, among: int) -> int:
     """So many of the ranked self pairs of a run go to review."""
     return max(1, round(keep * among))
 

@@ -1,12 +1,14 @@
 """What people's labels come to, pair by pair. Knows what stands; knows nothing of how it came in.
 
 Asked for at every answer and every poll, so it is kept in memory and only pairs with new events are read
-again: a label costs the same with ten thousand before it as with ten.
+and counted again: a label costs the same with ten thousand before it as with ten.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,33 @@ from annotator.rows import PairState
 from annotator.store.base import Base
 
 
+class Tally:
+    """Of how many pairs a fact is true, for each fact that `facts` names of a pair."""
+
+    def __init__(self, facts: Callable[[PairState], Iterable[str]]) -> None:
+        self._facts = facts
+        self._counted: dict[str, PairState] = {}
+        self._changes_seen = 0
+        self._sums: Counter[str] = Counter()
+
+    def counted(self, states: Mapping[str, PairState], changes: Sequence[str]) -> Counter[str]:
+        """The sums, after what `changes`, the ids of pairs in order of their changes, has that is new."""
+        for pair in dict.fromkeys(changes[self._changes_seen :]):
+            if pair in self._counted:
+                self._sums.subtract(self._facts(self._counted[pair]))
+            self._counted[pair] = states[pair]
+            self._sums.update(self._facts(states[pair]))
+        self._changes_seen = len(changes)
+        return self._sums.copy()
+
+
 class Standing(Base):
     """Part of Store."""
 
     def __init__(self, folder: Path | str, *, starter: Path | None = None) -> None:
         self._standing: dict[str, PairState] = {}
+        self._unjudged: dict[str, PairState] = {}
+        self._changes: list[str] = []
         self._seen = (-1, 0, 0)
         self._standing_lock = threading.Lock()
         super().__init__(folder, starter=starter)
@@ -29,6 +53,24 @@ class Standing(Base):
         with self._standing_lock:
             self._look_again()
             return list(self._standing.values())
+
+    def unjudged_states(self) -> list[PairState]:
+        """The pairs that nobody has judged, but those that were withdrawn, in no order."""
+        with self._standing_lock:
+            self._look_again()
+            return list(self._unjudged.values())
+
+    def states_of(self, pairs: Iterable[str]) -> dict[str, PairState]:
+        """Those of `pairs` that there are."""
+        with self._standing_lock:
+            self._look_again()
+            return {pair: self._standing[pair] for pair in pairs if pair in self._standing}
+
+    def tallied(self, tally: Tally) -> Counter[str]:
+        """What a tally comes to now. Only pairs that changed since it was last asked for are counted anew."""
+        with self._standing_lock:
+            self._look_again()
+            return tally.counted(self._standing, self._changes)
 
     def _look_again(self) -> None:
         ordinal, seq, event = self._seen
@@ -45,16 +87,24 @@ class Standing(Base):
             ordinal=ordinal,
         )
         for row in pairs:
-            self._standing[row["id"]] = PairState(**row)
+            self._stands(PairState(**row))
         for pair in {row["pair"] for row in events}:
-            self._standing[pair] = _with_labels(self._standing[pair], self._labels_of(pair))
+            self._stands(_with_labels(self._standing[pair], self._labels_of(pair)))
         for row in withdrawn:
-            self._standing[row["pair"]] = replace(self._standing[row["pair"]], withdrawn=True)
+            self._stands(replace(self._standing[row["pair"]], withdrawn=True))
         self._seen = (
             pairs[-1]["ordinal"] if pairs else ordinal,
             events[-1]["seq"] if events else seq,
             withdrawn[-1]["seq"] if withdrawn else event,
         )
+
+    def _stands(self, state: PairState) -> None:
+        self._standing[state.id] = state
+        self._changes.append(state.id)
+        if state.judged or state.withdrawn:
+            self._unjudged.pop(state.id, None)
+        else:
+            self._unjudged[state.id] = state
 
     def withdraw_pair(self, pair: str, *, why: str, by: str) -> None:
         """Nobody is asked about it from now on. What people said of it stays; again it changes nothing."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from statistics import median
 from typing import Any
 
 from annotator import jobs
-from annotator.store import Store
+from annotator.store import Outside, Store
 from sail import cost
 from sail.rounds import NextStep
 from sail.runfolder import RunFolder
@@ -49,7 +50,10 @@ def _finished(store: Store, job: str) -> list[RunFolder]:
     done = [run for run in store.runs() if run.what == "done" and run.job in ("draw", "propose", "train")]
     # An evaluation that is learned from does not take what one takes that is drawn with.
     own = [run for run in done if run.job == job] or done
-    folders = [RunFolder(store.run_folder(run)) for run in own[-3 * RECENT_RUNS :]]
+    folders = []
+    for run in own[-3 * RECENT_RUNS :]:
+        with suppress(Outside):
+            folders.append(RunFolder(store.run_folder(run)))
     processes = store.project().launcher.processes
     as_many = [folder for folder in folders if _processes(folder) == processes]
     return (as_many or folders)[-RECENT_RUNS:]

@@ -25,9 +25,9 @@ from typing import Any, Literal
 import sail
 from annotator import jobs, looks
 from annotator.rows import Run
-from annotator.store import DatabaseError, Store
+from annotator.store import DatabaseError, Outside, Store, require_no_links
 from sail.rounds import Round
-from sail.runfolder import MB, RunFolder
+from sail.runfolder import MB, RunFolder, Snapshot, open_no_link
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def launch(command: Sequence[str], folder: Path, environment: Mapping[str, str])
     """The command of a run in its own session, so that it outlives this process."""
     home = str(Path(sail.__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH", ""))))
-    with open(folder / "log.txt", "ab") as output:
+    with open(folder / "log.txt", "ab", opener=open_no_link) as output:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -195,6 +195,8 @@ class Runner:
 
     def _start(self, store: Store, run: Run) -> None:
         folder = RunFolder(store.run_folder(run))
+        # Before anything is written or removed there.
+        require_no_links(folder.path)
         folder.clear_stop()
         folder.forget_end()
         environment = ONLINE if store.project().download else OFFLINE
@@ -326,7 +328,11 @@ class Runner:
         return self._done[key]
 
     def _view(self, store: Store, run: Run) -> RunView:
-        snapshot = RunFolder(store.run_folder(run)).snapshot()
+        try:
+            snapshot = RunFolder(store.run_folder(run)).snapshot()
+        except Outside as error:
+            # One such run must not take the page's status along.
+            snapshot = Snapshot(state="failed", message=str(error))
         state: State
         message = snapshot.message
         if run.what == "queued":

@@ -104,6 +104,14 @@ def fsync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def open_no_link(path: str, flags: int) -> int:
+    """For `open`: OSError where the file is a link.
+
+    Others may have made a run folder, and a link in the place of its log would have any file read or written.
+    """
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 def sha256_file(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -372,9 +380,11 @@ class RunFolder:
             return ""
 
     def log_tail(self, lines: int = 20) -> str:
+        """The end of log.txt; "" where there is none, or it cannot be read or is a link."""
         try:
-            text = (self.path / "log.txt").read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
+            with open(self.path / "log.txt", encoding="utf-8", errors="replace", opener=open_no_link) as file:
+                text = file.read()
+        except OSError:
             return ""
         return "\n".join(text.splitlines()[-lines:])
 

@@ -221,6 +221,8 @@ def test_a_link_in_place_of_an_image_is_refused(client: TestClient, store: Store
     [
         ("image", "../../elsewhere"),
         ("image", "../../project.db"),
+        ("image", "request.json"),
+        ("image", "candidates/00000.json"),
         ("folder", "../elsewhere"),
         ("folder", "{}"),
     ],
@@ -240,9 +242,29 @@ def test_a_database_names_no_file_outside_its_run_folders(
     with database.conn:
         database.execute(f"update {table} set {column} = ?", [value.format(elsewhere)])
     refused = client.get(first["left"])
-    assert refused.status_code == 403 and "lies outside its run folder" in refused.json()["detail"]
+    assert refused.status_code == 403 and refused.json()["detail"].endswith("is left alone.")
     file = pq.ParquetFile(io.BytesIO(client.get("/api/projects/p/preferences.parquet").content))
     assert file.metadata.metadata[b"left_out"] == b"1" and file.metadata.num_rows == 0
+
+
+def test_a_database_names_nothing_beside_the_run_folders_where_runs_is_a_link(
+    client: TestClient, store: Store, tmp_path: Path
+) -> None:
+    (first, *_) = next_pairs(client)
+    send(client, answer(first["id"]))
+    # As somebody keeps it on a larger disk, or as a project that was sent has it: on a home.
+    (store.folder / "runs").rename(tmp_path / "home")
+    (store.folder / "runs").symlink_to(tmp_path / "home")
+    assert client.get(first["left"]).status_code == 200
+    (tmp_path / "home" / ".ssh").mkdir()
+    (tmp_path / "home" / ".ssh" / "id_rsa").write_text("a secret")
+    database = Database(store.folder / DATABASE)
+    with database.conn:
+        database.execute("update runs set folder = '.ssh'")
+        database.execute("update candidates set image = 'id_rsa'")
+    refused = client.get(first["left"])
+    assert refused.status_code == 403 and "No run folder is called '.ssh'" in refused.json()["detail"]
+    assert b"a secret" not in client.get("/api/projects/p/preferences.parquet").content
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from annotator.projects import PASSING, OpenProject
 from annotator.routes.common import InProject
 from annotator.routes.loop import round_view
 from annotator.rows import Run
-from annotator.store import file_of, inside
+from annotator.store import inside
 from sail.rounds import export_facts
 from sail.runfolder import RunFolder
 
@@ -88,7 +88,7 @@ def files_of(project: OpenProject, run: Run) -> list[dict[str, Any]]:
 
 def exported(project: OpenProject, run: Run, path: str) -> Path:
     """Where a file of an export lies. Outside where its result names another one."""
-    return inside(file_of(project.store.folder, run.folder, "export"), Path("..", path))
+    return inside(inside(project.store.run_folder(run), "export"), Path("..", path))
 
 
 def name_of(project: OpenProject, run: Run) -> str:

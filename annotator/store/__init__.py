@@ -14,13 +14,15 @@ from pathlib import Path
 
 from annotator.store.base import DATABASE, STARTER, DatabaseError, Displaced
 from annotator.store.comparisons import Comparisons
-from annotator.store.files import Outside, file_of, inside
+from annotator.store.files import Outside, inside, require_no_links
 from annotator.store.labels import Labels
 from annotator.store.learning import Learning
 from annotator.store.people import People
 from sail.config import LoopSettings, ModelRef
 
-__all__ = ["DATABASE", "STARTER", "DatabaseError", "Displaced", "Outside", "Store", "file_of", "inside"]
+__all__ = [
+    "DATABASE", "STARTER", "DatabaseError", "Displaced", "Outside", "Store", "inside", "require_no_links",
+]  # fmt: skip
 
 
 class Store(Labels, Learning, Comparisons, People):

@@ -10,6 +10,7 @@ from typing import Any
 
 from annotator.rows import Job, Run, RunEvent
 from annotator.store.base import Base
+from annotator.store.files import run_folder_of
 from sail.rounds import Round
 
 
@@ -19,7 +20,8 @@ class Runs(Base):
     _known_runs: tuple[int, list[Run]] = (-1, [])
 
     def run_folder(self, run: Run) -> Path:
-        return self.folder / "runs" / run.folder
+        """Where a run lies. Outside where that is no run folder of this project."""
+        return run_folder_of(self.folder, run.folder)
 
     def next_run_id(self) -> int:
         return int(self._rows("select coalesce(max(id), 0) + 1 as next from runs")[0]["next"])

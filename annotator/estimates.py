@@ -72,26 +72,28 @@ def pace_of(folder: RunFolder) -> float | None:
     """Seconds an evaluation of a propose or train run; None before it has ended, and where its files are gone
     or cannot be read."""
     result = _told(folder)
-    try:
-        request = folder.request(extra="ignore")
-    except ValueError:
-        return None
     if not result:
         return None
-    distilled = is_distilled(folder)
-    if request.kind == "train":
-        evaluations = cost.evaluations_to_train(
-            request,
-            judged_pairs=result["judge_accuracy"]["n"] + (result.get("human_agreement") or {}).get("n", 0),
-            human_pairs=result["human_pairs"],
-            self_pairs=result["self_pairs"],
-            tie_pairs=result.get("tie_pairs", 0),
-            distilled=distilled,
-            times_drawn=result.get("looks", 1),
-        )
-    else:
-        evaluations = cost.evaluations_to_propose(request, distilled=distilled)
-    return float(result["seconds"]) / evaluations
+    try:
+        request = folder.request(extra="ignore")
+        return float(result["seconds"]) / _evaluations(request, result, distilled=is_distilled(folder))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        # Others may have written what is no result of such a run.
+        return None
+
+
+def _evaluations(request: Any, result: dict[str, Any], *, distilled: bool) -> float:
+    if request.kind != "train":
+        return cost.evaluations_to_propose(request, distilled=distilled)
+    return cost.evaluations_to_train(
+        request,
+        judged_pairs=result["judge_accuracy"]["n"] + (result.get("human_agreement") or {}).get("n", 0),
+        human_pairs=result["human_pairs"],
+        self_pairs=result["self_pairs"],
+        tie_pairs=result.get("tie_pairs", 0),
+        distilled=distilled,
+        times_drawn=result.get("looks", 1),
+    )
 
 
 def is_distilled(folder: RunFolder) -> bool:
@@ -103,5 +105,5 @@ def _told(folder: RunFolder) -> dict[str, Any]:
     """The result; {} where there is none that can be read: an estimate must not take the page along."""
     try:
         return folder.result() or {}
-    except ValueError:
+    except (OSError, ValueError):
         return {}

@@ -170,7 +170,10 @@ class Runner:
         try:
             try:
                 yield
-            except (ValueError, KeyError, OSError) as error:
+            except DatabaseError:
+                raise
+            except Exception as error:
+                # Whatever others wrote into its files: the next turn would only meet it again.
                 log.exception("Run %s of %s cannot go on.", run.id, store.name)
                 self._end(store, run, message=f"The run cannot go on: {error}")
         except DatabaseError as error:
@@ -226,7 +229,9 @@ class Runner:
     def _take_in(self, store: Store, run: Run, folder: RunFolder) -> None:
         try:
             take_in(store, run, folder)
-        except (ValueError, KeyError, OSError) as error:
+        except DatabaseError:
+            raise
+        except Exception as error:
             log.exception("Run %s of %s could not be taken in.", run.id, store.name)
             message = f"The run is done, but its result could not be taken in: {error}"
             self._end(store, run, status=0, message=message)

@@ -338,10 +338,15 @@ class RunFolder:
     # What others read
 
     def result(self) -> dict[str, Any] | None:
+        """What the run came to; None before it is done. ValueError where that cannot be read."""
+        file = self.path / "result.json"
         try:
-            return dict(json.loads((self.path / "result.json").read_text(encoding="utf-8")))
+            found = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
+        if not isinstance(found, dict):
+            raise ValueError(f"{file} is no result: it has to be a JSON object.")
+        return found
 
     def forget_end(self) -> None:
         """Why a life before ended is not why the next one does. How far it was stays, and when it said so."""
@@ -376,7 +381,8 @@ class RunFolder:
     def _failure(self) -> str:
         try:
             return str(json.loads((self.path / "failed.json").read_text(encoding="utf-8"))["message"])
-        except FileNotFoundError:
+        except (OSError, ValueError, KeyError, TypeError):
+            # As of progress.json.
             return ""
 
     def log_tail(self, lines: int = 20) -> str:

@@ -59,12 +59,20 @@ def test_the_next_run_is_reckoned_by_its_cost_and_the_pace_of_those_before(tmp_p
     assert pace and seconds == round(pace * expected) > 0
 
 
-@pytest.mark.parametrize("name", ["request.json", "result.json"])
-def test_a_run_that_cannot_be_read_is_not_reckoned_with(tmp_path: Path, name: str):
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("request.json", '{"cut'),
+        ("result.json", '{"cut'),
+        ("result.json", "null"),
+        ("result.json", '{"kind": "propose"}'),
+    ],
+)
+def test_a_run_that_cannot_be_read_is_not_reckoned_with(tmp_path: Path, name: str, content: str):
     store = make_store(tmp_path / "project")
     for pair in drawn(store, 8):
         label(store, pair, "left")
-    (store.run_folder(store.runs()[-1]) / name).write_text('{"cut')
+    (store.run_folder(store.runs()[-1]) / name).write_text(content)
     assert estimates.seconds_of(store, TRAIN) is None
 
 

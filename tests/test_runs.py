@@ -334,6 +334,35 @@ def test_a_result_that_cannot_be_taken_in_fails_the_run_and_not_the_queue(store:
     runner.close()
 
 
+@pytest.mark.parametrize("result", ["null", "[1]", '"done"'])
+def test_a_result_that_is_none_ends_the_run_and_not_the_queue(store: Store, result: str) -> None:
+    run = jobs.draw(store, 2, by="ann")
+    fake_trainer.run(RunFolder(store.run_folder(run)))
+    (store.run_folder(run) / "result.json").write_text(result)
+    store.record_run_event(run.id, "started", pid=0)
+    runner = follow(fake_runner(), store)
+    wait_for(lambda: store.run(run.id).what == "ended")
+    assert "result.json is no result" in store.run(run.id).payload["message"]
+    again = jobs.draw(store, 1, by="ann")
+    wait_for(lambda: store.run(again.id).what == "done")
+    runner.close()
+
+
+def test_a_run_over_another_kind_of_request_ends_and_the_others_go_on(tmp_path: Path, store: Store) -> None:
+    other = make_store(tmp_path / "q")
+    first, second = jobs.draw(store, 2, by="ann"), jobs.draw(other, 2, by="ann")
+    database = Database(store.folder / DATABASE)
+    with database.conn:
+        database.execute("update runs set job = 'compare'")
+    fake_trainer.run(RunFolder(store.run_folder(first)))
+    store.record_run_event(first.id, "started", pid=0)
+    runner = follow(fake_runner(), store, other)
+    wait_for(lambda: other.run(second.id).what == "done")
+    assert store.run(first.id).payload["message"].startswith("The run cannot go on: ")
+    runner.close()
+    other.close()
+
+
 def test_a_broken_file_of_candidates_withholds_no_others_and_a_resume_draws_it_again(store: Store) -> None:
     run = jobs.draw(store, 4, by="ann")
     folder = RunFolder(store.run_folder(run))

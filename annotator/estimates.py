@@ -47,7 +47,13 @@ def seconds_per_evaluation(store: Store, job: str) -> float | None:
 
 
 def _finished(store: Store, job: str) -> list[RunFolder]:
-    done = [run for run in store.runs() if run.what == "done" and run.job in ("draw", "propose", "train")]
+    # Their seconds are of the last process alone, which did no more than the end of them.
+    resumed = store.resumed_runs()
+    done = [
+        run
+        for run in store.runs()
+        if run.what == "done" and run.job in ("draw", "propose", "train") and run.id not in resumed
+    ]
     # An evaluation that is learned from does not take what one takes that is drawn with.
     own = [run for run in done if run.job == job] or done
     folders = []

@@ -76,6 +76,19 @@ def test_a_run_that_cannot_be_read_is_not_reckoned_with(tmp_path: Path, name: st
     assert estimates.seconds_of(store, TRAIN) is None
 
 
+def test_a_run_that_was_resumed_is_not_reckoned_with(tmp_path: Path):
+    store = make_store(tmp_path / "project")
+    for pair in drawn(store, 8):
+        label(store, pair, "left")
+    (run,) = store.runs()
+    for what in ("ended", "queued", "done"):
+        store.record_run_event(run.id, what)
+    assert estimates.seconds_of(store, TRAIN) is None
+    drawn(store, 4)
+    whole = estimates.pace_of(RunFolder(store.run_folder(store.runs()[-1])))
+    assert estimates.seconds_per_evaluation(store, "draw") == whole
+
+
 def test_where_guidance_is_distilled_a_solver_step_counts_once(tmp_path: Path):
     store = make_store(tmp_path / "project")
     drawn(store, 4)

@@ -58,6 +58,11 @@ class Runs(Base):
         rows = self._rows("select * from run_events where run = :run order by seq", run=run.id)
         return [{**row, "payload": json.loads(row["payload"])} for row in rows]
 
+    def resumed_runs(self) -> set[int]:
+        """Numbers of the runs that were queued more than once."""
+        rows = self._rows("select run from run_events where what = 'queued' group by run having count(*) > 1")
+        return {row["run"] for row in rows}
+
     def runs(self) -> list[Run]:
         """Asked for several times a poll, so they are read again only when something happened to one."""
         seq = int(self._rows("select coalesce(max(seq), 0) as seq from run_events")[0]["seq"])

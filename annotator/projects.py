@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from annotator import jobs, models
 from annotator.assignment import Assignments
 from annotator.faults import FieldError, about
+from annotator.launcher import launch_key
 from annotator.runs import Runner
 from annotator.store import DATABASE, STARTER, DatabaseError, Store
 from sail.config import HUB_ID, LoopSettings, ModelRef
@@ -40,13 +41,25 @@ class OpenProject:
 
 
 class Projects:
-    """The projects below one folder, and the queue that their runs share."""
+    """The projects below one folder, and the queue that their runs share.
 
-    def __init__(self, root: Path, *, default: str, starter: Path, runner: Runner | None = None) -> None:
+    Launch commands count that were sealed with `launch_key`; without one, those entered since it was opened.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        default: str,
+        starter: Path,
+        runner: Runner | None = None,
+        launch_key: bytes | None = None,
+    ) -> None:
         self.root = root.resolve()
         self.default = default
         self.starter = starter.resolve()
         self.runner = runner or Runner()
+        self._launch_key = launch_key
         self._open: dict[str, OpenProject] = {}
         self._held: list[FileLock] = []
         self._lock = threading.Lock()
@@ -72,6 +85,7 @@ class Projects:
             try:
                 store = Store(folder, starter=self.starter)
                 undoing.callback(store.close)
+                store.launch_key = self._launch_key or store.launch_key
                 store.project()
             except DatabaseError as error:
                 raise ValueError(f"{folder / DATABASE} cannot be opened: {error}.") from error
@@ -194,11 +208,14 @@ def _require_here(model: ModelRef) -> None:
 def open_projects(folder: Path | None, *, home: Path) -> Projects:
     """The project at `folder` and its neighbours; without one, the demo project, made on first use.
 
-    `home` holds data/starter, data/prompts and data/projects. ValueError says what is missing.
+    `home` holds data/starter, data/prompts and data/projects, and data/launch.key, made on first use.
+    ValueError says what is missing.
     """
     starter, demo = home / "data" / "starter", home / "data" / "projects" / DEMO
     chosen = demo if folder is None else folder.resolve()
-    projects = Projects(chosen.parent, default=chosen.name, starter=starter)
+    # Beside the projects and in none of them.
+    key = launch_key(home / "data" / "launch.key")
+    projects = Projects(chosen.parent, default=chosen.name, starter=starter, launch_key=key)
     if folder is None and not (demo / DATABASE).is_file():
         file = home / "data" / "prompts" / "starter.txt"
         try:

@@ -7,7 +7,7 @@ import os
 import re
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class OpenProject:
     store: Store
     assignments: Assignments
     runner: Runner
+    making: threading.Lock = field(default_factory=threading.Lock)
+    """Held by whoever makes a file for one answer: each takes memory and room on the disk."""
 
 
 class Projects:

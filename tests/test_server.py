@@ -415,6 +415,31 @@ def test_the_preference_table_reads_as_parquet_with_the_public_names(
     assert table["jpg_0"][0].startswith(b"\x89PNG") and table["annotator"][0] == "ann"
 
 
+def test_one_file_of_a_project_is_made_at_a_time(
+    client: TestClient, projects: Projects, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = "/api/projects/p/preferences.parquet"
+    begun, going_on, answers = threading.Event(), threading.Event(), []
+
+    def slow(store: Store, file: Path) -> None:
+        begun.set()
+        going_on.wait(30)
+
+    monkeypatch.setattr(preferences, "write_parquet", slow)
+    first = threading.Thread(target=lambda: answers.append(client.get(address).status_code))
+    first.start()
+    begun.wait(30)
+    refused = client.get(address)
+    going_on.set()
+    first.join()
+    assert refused.status_code == 429 and refused.json()["detail"].startswith("Another file of p is being")
+    assert answers == [200] and client.get(address).status_code == 200
+    monkeypatch.setattr(preferences, "write_parquet", lambda store, file: 1 / 0)
+    assert client.get(address).status_code == 500
+    monkeypatch.undo()
+    assert client.get(address).status_code == 200
+
+
 def test_the_preference_table_leaves_out_pairs_whose_images_are_gone_and_counts_them(
     client: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -811,6 +836,25 @@ def test_a_write_without_any_origin_needs_our_header(projects: Projects) -> None
     assert bare.post("/api/projects/p/pairs/next", json={}).status_code == 403
     own = bare.post("/api/projects/p/pairs/next", json={}, headers={"x-sail-client": "test"})
     assert own.status_code == 200
+
+
+@pytest.mark.parametrize(("site", "status"), [("cross-site", 403), ("same-site", 403), ("same-origin", 200)])
+def test_another_page_cannot_have_a_browser_ask_for_files_and_images(
+    projects: Projects, client: TestClient, site: str, status: int
+) -> None:
+    (first, *_) = next_pairs(client)
+    # As of an <img>: no origin is sent with it.
+    bare = TestClient(build(projects), base_url=ORIGIN, headers={"sec-fetch-site": site})
+    for path in ("/api/projects/p/preferences.parquet?1", "/api/projects", first["left"]):
+        assert bare.get(path).status_code == status
+
+
+def test_the_page_is_opened_by_a_link_from_anywhere_and_files_by_their_address(projects: Projects) -> None:
+    said = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    followed = TestClient(build(projects), base_url=ORIGIN, headers=said)
+    assert followed.get("/").status_code == followed.get("/ui/core.js").status_code == 200
+    typed = TestClient(build(projects), base_url=ORIGIN, headers={"sec-fetch-site": "none"})
+    assert typed.get("/api/projects/p/preferences.parquet").status_code == 200
 
 
 def test_a_foreign_host_is_refused(projects: Projects) -> None:

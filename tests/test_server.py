@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from annotating import PROMPTS, drawn, fake_runner, make_model, make_store, new_uuid, run_now, wait_for
 from fastapi.testclient import TestClient
+from PIL import Image
 from safetensors.numpy import save_file
 from sqlite_utils import Database
 from starlette.websockets import WebSocketDisconnect
@@ -193,6 +194,17 @@ def test_a_pair_is_withdrawn_only_where_a_file_is_at_fault(client: TestClient, s
     counts = store.counts()
     assert (counts.drawn, counts.withdrawn, counts.labelled) == (len(store.pair_states()) - 1, 2, 1)
     assert client.post(report, json={"pair": "nobody's"}).status_code == 404
+
+
+def test_an_image_is_handed_to_no_other_program(
+    client: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[Any] = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *given, **_: handed.append(given))
+    (pair, *_) = next_pairs(client)
+    Image.new("RGB", (8, 8)).save(store.image_file(pair["left"].rsplit("/", 1)[1]), format="EPS")
+    said = client.post("/api/projects/p/pairs/broken", json={"pair": pair["id"]}).json()
+    assert "cannot be read" in said["withdrawn"] and handed == []
 
 
 def test_no_pair_is_withdrawn_while_a_whole_disk_is_gone(client: TestClient, store: Store) -> None:

@@ -166,7 +166,8 @@ def broken_pair(body: BrokenBody, project: InProject, who: Person) -> dict[str, 
 def _unreadable(file: Path) -> str | None:
     """What is wrong with an image file, in a sentence; None where it can be shown."""
     try:
-        with Image.open(file) as opened:
+        # Others may have made the file, and PIL would hand some formats to other programs.
+        with Image.open(file, formats=("PNG",)) as opened:
             opened.load()
     except FileNotFoundError:
         # Where all of the folder is gone, a disk is: its pairs come back with it.

@@ -65,6 +65,7 @@ class Projects:
         self._open: dict[str, OpenProject] = {}
         self._held: list[FileLock] = []
         self._lock = threading.Lock()
+        self._creating = threading.Lock()
 
     def names(self) -> list[str]:
         return sorted(path.parent.name for path in self.root.glob(f"[!.]*/{DATABASE}"))
@@ -127,29 +128,31 @@ class Projects:
         by: str,
     ) -> OpenProject:
         """Make a project and queue its first pairs. ValueError says what cannot be used."""
-        with about("name"):
-            self._require_free(name)
-        usable = self.model(model)
-        if not download:
-            _require_here(usable)
-        with about("model.source"):
-            models.require_known(usable)
-        with about("prompts"):
-            parsed = parse_prompts(prompts)
-        whole = LoopSettings.for_model(usable).changed(settings or {})
-        jobs.require_size(whole)
-        store = Store.create(
-            self.root / name,
-            model=usable,
-            prompts=parsed,
-            settings=whole,
-            download=download,
-            starter=self.starter,
-            by=by,
-        )
-        jobs.draw(store, seed_pairs, by=by)
-        store.close()
-        return self.get(name)
+        # One at a time: of two people who choose the same name the second one is told that it is taken.
+        with self._creating:
+            with about("name"):
+                self._require_free(name)
+            usable = self.model(model)
+            if not download:
+                _require_here(usable)
+            with about("model.source"):
+                models.require_known(usable)
+            with about("prompts"):
+                parsed = parse_prompts(prompts)
+            whole = LoopSettings.for_model(usable).changed(settings or {})
+            jobs.require_size(whole)
+            store = Store.create(
+                self.root / name,
+                model=usable,
+                prompts=parsed,
+                settings=whole,
+                download=download,
+                starter=self.starter,
+                by=by,
+            )
+            jobs.draw(store, seed_pairs, by=by)
+            store.close()
+            return self.get(name)
 
     def _require_free(self, name: str) -> None:
         if not NAME.fullmatch(name) or name != name.strip(" ."):

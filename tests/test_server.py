@@ -29,7 +29,7 @@ from safetensors.numpy import save_file
 from sqlite_utils import Database
 from starlette.websockets import WebSocketDisconnect
 
-from annotator import jobs, preferences
+from annotator import jobs, models, preferences
 from annotator.projects import Projects, open_projects
 from annotator.routes import export, file_of
 from annotator.routes.labelling import called
@@ -561,6 +561,29 @@ def create(client: TestClient, **changes: Any) -> httpx.Response:
         **changes,
     }
     return client.post("/api/projects", json=body)  # type: ignore[return-value]
+
+
+def test_of_two_people_who_choose_one_name_at_once_the_second_is_told_that_it_is_taken(
+    client: TestClient, projects: Projects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = models.require_known
+
+    def slow(model: ModelRef) -> None:
+        time.sleep(0.3)
+        plain(model)
+
+    monkeypatch.setattr(models, "require_known", slow)
+    said: list[httpx.Response] = []
+    people = [threading.Thread(target=lambda: said.append(create(client))) for _ in range(2)]
+    for one in people:
+        one.start()
+    for one in people:
+        one.join()
+    made, refused = sorted(said, key=lambda answer: answer.status_code)
+    assert (
+        made.json() == {"project": "new"} and "There is a project 'new' already" in refused.json()["detail"]
+    )
+    assert [run.job for run in projects.get("new").store.runs()] == ["draw"]
 
 
 def test_a_new_project_draws_its_first_pairs(client: TestClient, projects: Projects) -> None:

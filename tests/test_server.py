@@ -343,7 +343,31 @@ def test_reasons_go_the_way_of_answers(client: TestClient, store: Store) -> None
     }
     assert send(client, own, why).json()["acknowledged"] == [own["uuid"], why["uuid"]]
     assert store.reasons([own["uuid"]]) == {own["uuid"]: (["colour"], "")}
-    assert send(client, {**why, "uuid": new_uuid(), "reasons": ["weather"]}).status_code == 422
+    unknown = {**why, "uuid": new_uuid(), "reasons": ["weather"]}
+    assert send(client, unknown).json()["refused"][unknown["uuid"]].startswith("reasons.0 cannot be used")
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ({"value": "reasons", "text": "a fo\ud83e"}, "text has half of a character."),
+        ({"value": "reasons", "text": "x" * 501}, "text must have at most 500 characters."),
+        ({"value": "perhaps"}, "value"),
+        ({"weather": "fine"}, "weather is not known here."),
+    ],
+)
+def test_an_answer_that_can_be_none_is_refused_and_keeps_back_no_others(
+    client: TestClient, store: Store, fault: dict[str, str], sentence: str
+) -> None:
+    first, second, *_ = next_pairs(client)
+    before, faulty, after = answer(first["id"]), {**answer(first["id"]), **fault}, answer(second["id"])
+    # As a browser writes it, half of a character too.
+    body = json.dumps({"answers": [before, faulty, after]})
+    said = client.post("/api/projects/p/labels", content=body, headers={"content-type": "application/json"})
+    assert said.json()["acknowledged"] == [before["uuid"], after["uuid"]]
+    assert list(said.json()["refused"]) == [faulty["uuid"]]
+    assert said.json()["refused"][faulty["uuid"]].startswith(sentence)
+    assert store.counts().labelled == 2
 
 
 # Where things stand

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from statistics import median
 from typing import Any
 
 from annotator import jobs
-from annotator.store import Store
+from annotator.store import Outside, Store
 from sail import cost
 from sail.rounds import NextStep
 from sail.runfolder import RunFolder
@@ -46,10 +47,19 @@ def seconds_per_evaluation(store: Store, job: str) -> float | None:
 
 
 def _finished(store: Store, job: str) -> list[RunFolder]:
-    done = [run for run in store.runs() if run.what == "done" and run.job in ("draw", "propose", "train")]
+    # Their seconds are of the last process alone, which did no more than the end of them.
+    resumed = store.resumed_runs()
+    done = [
+        run
+        for run in store.runs()
+        if run.what == "done" and run.job in ("draw", "propose", "train") and run.id not in resumed
+    ]
     # An evaluation that is learned from does not take what one takes that is drawn with.
     own = [run for run in done if run.job == job] or done
-    folders = [RunFolder(store.run_folder(run)) for run in own[-3 * RECENT_RUNS :]]
+    folders = []
+    for run in own[-3 * RECENT_RUNS :]:
+        with suppress(Outside):
+            folders.append(RunFolder(store.run_folder(run)))
     processes = store.project().launcher.processes
     as_many = [folder for folder in folders if _processes(folder) == processes]
     return (as_many or folders)[-RECENT_RUNS:]
@@ -68,26 +78,28 @@ def pace_of(folder: RunFolder) -> float | None:
     """Seconds an evaluation of a propose or train run; None before it has ended, and where its files are gone
     or cannot be read."""
     result = _told(folder)
-    try:
-        request = folder.request(extra="ignore")
-    except ValueError:
-        return None
     if not result:
         return None
-    distilled = is_distilled(folder)
-    if request.kind == "train":
-        evaluations = cost.evaluations_to_train(
-            request,
-            judged_pairs=result["judge_accuracy"]["n"] + (result.get("human_agreement") or {}).get("n", 0),
-            human_pairs=result["human_pairs"],
-            self_pairs=result["self_pairs"],
-            tie_pairs=result.get("tie_pairs", 0),
-            distilled=distilled,
-            times_drawn=result.get("looks", 1),
-        )
-    else:
-        evaluations = cost.evaluations_to_propose(request, distilled=distilled)
-    return float(result["seconds"]) / evaluations
+    try:
+        request = folder.request(extra="ignore")
+        return float(result["seconds"]) / _evaluations(request, result, distilled=is_distilled(folder))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        # Others may have written what is no result of such a run.
+        return None
+
+
+def _evaluations(request: Any, result: dict[str, Any], *, distilled: bool) -> float:
+    if request.kind != "train":
+        return cost.evaluations_to_propose(request, distilled=distilled)
+    return cost.evaluations_to_train(
+        request,
+        judged_pairs=result["judge_accuracy"]["n"] + (result.get("human_agreement") or {}).get("n", 0),
+        human_pairs=result["human_pairs"],
+        self_pairs=result["self_pairs"],
+        tie_pairs=result.get("tie_pairs", 0),
+        distilled=distilled,
+        times_drawn=result.get("looks", 1),
+    )
 
 
 def is_distilled(folder: RunFolder) -> bool:
@@ -99,5 +111,5 @@ def _told(folder: RunFolder) -> dict[str, Any]:
     """The result; {} where there is none that can be read: an estimate must not take the page along."""
     try:
         return folder.result() or {}
-    except ValueError:
+    except (OSError, ValueError):
         return {}

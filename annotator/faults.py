@@ -56,6 +56,7 @@ _RULES = {
     "less_than_equal": "must be at most {le}",
     "string_too_long": "must have at most {max_length} characters",
     "extra_forbidden": "is not known here",
+    "string_unicode": "has half of a character",
 }
 
 

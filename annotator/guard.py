@@ -13,6 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 SAFE = ("GET", "HEAD", "OPTIONS")
 OWN_CLIENT = "x-sail-client"
 """A browser cannot send this header from another site without asking first, and nobody answers yes."""
+OWN_SITES = ("same-origin", "none")
+"""What a browser says of a request by our own page, or by its user, such as an address that was typed."""
 HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -88,6 +90,10 @@ class Guard:
 
 def is_own(scope: MutableMapping[str, Any], headers: Headers) -> bool:
     """Whether a request comes from our own page, or from a program that says it is one of ours."""
+    # Any page may have a browser ask for an image or a file, some of which take minutes to make; the browser
+    # then says so here. The page itself may be opened from anywhere.
+    if scope["path"].startswith("/api/") and headers.get("sec-fetch-site", "none") not in OWN_SITES:
+        return False
     origin = headers.get("origin")
     scheme = {"ws": "http", "wss": "https"}.get(scope["scheme"], scope["scheme"])
     if origin is not None:

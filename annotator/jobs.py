@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from annotator.faults import FieldError
 from annotator.rows import Job, Run
 from annotator.store import Store
+from annotator.store.files import RUN_FOLDER
 from sail import mixup
 from sail import rounds as loop
 from sail.config import LoopSettings, ProposeRequest, Request, TrainRequest
@@ -20,7 +20,6 @@ from sail.records import TrainingPair
 from sail.rounds import NextStep, Round
 from sail.runfolder import RunFolder
 
-FOLDER_NAME = re.compile(r"(\d{4,})-\w+")
 DRAW_CHUNK = 8
 SIDES_OF = 16
 """Pixels: sides that are multiples of it suit every family of models."""
@@ -421,5 +420,5 @@ def _free_number(store: Store) -> int:
     runs = store.folder / "runs"
     if not runs.exists():
         runs.mkdir()
-    found = (FOLDER_NAME.fullmatch(path.name) for path in runs.iterdir())
+    found = (RUN_FOLDER.fullmatch(path.name) for path in runs.iterdir())
     return max([store.next_run_id() - 1, *(int(match[1]) for match in found if match)]) + 1

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import secrets
 import shlex
 import shutil
 import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import Field, field_validator
@@ -13,6 +17,30 @@ from pydantic import Field, field_validator
 from sail.config import Config
 
 PLACEHOLDERS = ("command", "python", "processes")
+KEY_BYTES = 32
+
+
+def launch_key(file: Path) -> bytes:
+    """The secret by which a command is known to have been entered here; made in `file` on first use.
+
+    It lies outside every project: whoever makes one that is sent here has to be unable to know it.
+    """
+    fresh = secrets.token_bytes(KEY_BYTES)
+    try:
+        if not file.exists():
+            # A temporary file is its owner's alone. Linked once it is whole; where two apps start at once the
+            # first one's counts.
+            with tempfile.NamedTemporaryFile(dir=file.parent) as made, suppress(FileExistsError):
+                made.write(fresh)
+                made.flush()
+                os.fsync(made.fileno())
+                os.link(made.name, file)
+        kept = file.read_bytes()
+    except OSError:
+        kept = b""
+    # Where it cannot be kept it is this process's alone: commands are then to be entered again after each
+    # start, which is a nuisance, while one that others can guess would let their projects start programs.
+    return kept if len(kept) == KEY_BYTES else fresh
 
 
 class Launcher(Config):

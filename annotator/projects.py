@@ -7,7 +7,7 @@ import os
 import re
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from annotator import jobs, models
 from annotator.assignment import Assignments
 from annotator.faults import FieldError, about
+from annotator.launcher import launch_key
 from annotator.runs import Runner
 from annotator.store import DATABASE, STARTER, DatabaseError, Store
 from sail.config import HUB_ID, LoopSettings, ModelRef
@@ -37,19 +38,34 @@ class OpenProject:
     store: Store
     assignments: Assignments
     runner: Runner
+    making: threading.Lock = field(default_factory=threading.Lock)
+    """Held by whoever makes a file for one answer: each takes memory and room on the disk."""
 
 
 class Projects:
-    """The projects below one folder, and the queue that their runs share."""
+    """The projects below one folder, and the queue that their runs share.
 
-    def __init__(self, root: Path, *, default: str, starter: Path, runner: Runner | None = None) -> None:
+    Launch commands count that were sealed with `launch_key`; without one, those entered since it was opened.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        default: str,
+        starter: Path,
+        runner: Runner | None = None,
+        launch_key: bytes | None = None,
+    ) -> None:
         self.root = root.resolve()
         self.default = default
         self.starter = starter.resolve()
         self.runner = runner or Runner()
+        self._launch_key = launch_key
         self._open: dict[str, OpenProject] = {}
         self._held: list[FileLock] = []
         self._lock = threading.Lock()
+        self._creating = threading.Lock()
 
     def names(self) -> list[str]:
         return sorted(path.parent.name for path in self.root.glob(f"[!.]*/{DATABASE}"))
@@ -72,6 +88,7 @@ class Projects:
             try:
                 store = Store(folder, starter=self.starter)
                 undoing.callback(store.close)
+                store.launch_key = self._launch_key or store.launch_key
                 store.project()
             except DatabaseError as error:
                 raise ValueError(f"{folder / DATABASE} cannot be opened: {error}.") from error
@@ -111,29 +128,31 @@ class Projects:
         by: str,
     ) -> OpenProject:
         """Make a project and queue its first pairs. ValueError says what cannot be used."""
-        with about("name"):
-            self._require_free(name)
-        usable = self.model(model)
-        if not download:
-            _require_here(usable)
-        with about("model.source"):
-            models.require_known(usable)
-        with about("prompts"):
-            parsed = parse_prompts(prompts)
-        whole = LoopSettings.for_model(usable).changed(settings or {})
-        jobs.require_size(whole)
-        store = Store.create(
-            self.root / name,
-            model=usable,
-            prompts=parsed,
-            settings=whole,
-            download=download,
-            starter=self.starter,
-            by=by,
-        )
-        jobs.draw(store, seed_pairs, by=by)
-        store.close()
-        return self.get(name)
+        # One at a time: of two people who choose the same name the second one is told that it is taken.
+        with self._creating:
+            with about("name"):
+                self._require_free(name)
+            usable = self.model(model)
+            if not download:
+                _require_here(usable)
+            with about("model.source"):
+                models.require_known(usable)
+            with about("prompts"):
+                parsed = parse_prompts(prompts)
+            whole = LoopSettings.for_model(usable).changed(settings or {})
+            jobs.require_size(whole)
+            store = Store.create(
+                self.root / name,
+                model=usable,
+                prompts=parsed,
+                settings=whole,
+                download=download,
+                starter=self.starter,
+                by=by,
+            )
+            jobs.draw(store, seed_pairs, by=by)
+            store.close()
+            return self.get(name)
 
     def _require_free(self, name: str) -> None:
         if not NAME.fullmatch(name) or name != name.strip(" ."):
@@ -194,11 +213,14 @@ def _require_here(model: ModelRef) -> None:
 def open_projects(folder: Path | None, *, home: Path) -> Projects:
     """The project at `folder` and its neighbours; without one, the demo project, made on first use.
 
-    `home` holds data/starter, data/prompts and data/projects. ValueError says what is missing.
+    `home` holds data/starter, data/prompts and data/projects, and data/launch.key, made on first use.
+    ValueError says what is missing.
     """
     starter, demo = home / "data" / "starter", home / "data" / "projects" / DEMO
     chosen = demo if folder is None else folder.resolve()
-    projects = Projects(chosen.parent, default=chosen.name, starter=starter)
+    # Beside the projects and in none of them.
+    key = launch_key(home / "data" / "launch.key")
+    projects = Projects(chosen.parent, default=chosen.name, starter=starter, launch_key=key)
     if folder is None and not (demo / DATABASE).is_file():
         file = home / "data" / "prompts" / "starter.txt"
         try:

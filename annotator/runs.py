@@ -25,9 +25,9 @@ from typing import Any, Literal
 import sail
 from annotator import jobs, looks
 from annotator.rows import Run
-from annotator.store import DatabaseError, Store
+from annotator.store import DatabaseError, Outside, Store, require_no_links
 from sail.rounds import Round
-from sail.runfolder import MB, RunFolder
+from sail.runfolder import MB, RunFolder, Snapshot, open_no_link
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def launch(command: Sequence[str], folder: Path, environment: Mapping[str, str])
     """The command of a run in its own session, so that it outlives this process."""
     home = str(Path(sail.__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH", ""))))
-    with open(folder / "log.txt", "ab") as output:
+    with open(folder / "log.txt", "ab", opener=open_no_link) as output:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -170,7 +170,10 @@ class Runner:
         try:
             try:
                 yield
-            except (ValueError, KeyError, OSError) as error:
+            except DatabaseError:
+                raise
+            except Exception as error:
+                # Whatever others wrote into its files: the next turn would only meet it again.
                 log.exception("Run %s of %s cannot go on.", run.id, store.name)
                 self._end(store, run, message=f"The run cannot go on: {error}")
         except DatabaseError as error:
@@ -195,6 +198,8 @@ class Runner:
 
     def _start(self, store: Store, run: Run) -> None:
         folder = RunFolder(store.run_folder(run))
+        # Before anything is written or removed there.
+        require_no_links(folder.path)
         folder.clear_stop()
         folder.forget_end()
         environment = ONLINE if store.project().download else OFFLINE
@@ -224,7 +229,9 @@ class Runner:
     def _take_in(self, store: Store, run: Run, folder: RunFolder) -> None:
         try:
             take_in(store, run, folder)
-        except (ValueError, KeyError, OSError) as error:
+        except DatabaseError:
+            raise
+        except Exception as error:
             log.exception("Run %s of %s could not be taken in.", run.id, store.name)
             message = f"The run is done, but its result could not be taken in: {error}"
             self._end(store, run, status=0, message=message)
@@ -326,7 +333,11 @@ class Runner:
         return self._done[key]
 
     def _view(self, store: Store, run: Run) -> RunView:
-        snapshot = RunFolder(store.run_folder(run)).snapshot()
+        try:
+            snapshot = RunFolder(store.run_folder(run)).snapshot()
+        except Outside as error:
+            # One such run must not take the page's status along.
+            snapshot = Snapshot(state="failed", message=str(error))
         state: State
         message = snapshot.message
         if run.what == "queued":

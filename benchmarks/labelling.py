@@ -60,7 +60,7 @@ def project(folder: Path, pairs: int) -> Path:
     chance = random.Random(0)
     for number in range(IMAGES):
         small = Image.frombytes("RGB", (64, 64), chance.randbytes(64 * 64 * 3))
-        small.resize((PIXELS, PIXELS), Image.Resampling.BICUBIC).save(images / f"{number}.png")
+        small.resize((PIXELS, PIXELS), Image.Resampling.BICUBIC).save(images / f"00000-{number}.png")
     store.take_in_candidates(run, (_candidates(index, prompt) for index, prompt in enumerate(prompts)))
     store.record_run_event(run.id, "done")
     store.close()
@@ -68,7 +68,7 @@ def project(folder: Path, pairs: int) -> Path:
 
 
 def _candidates(index: int, prompt: str) -> CandidateSet:
-    files = [f"candidates/{(2 * index + number) % IMAGES}.png" for number in range(2)]
+    files = [f"candidates/00000-{(2 * index + number) % IMAGES}.png" for number in range(2)]
     return CandidateSet(
         prompt_index=index,
         prompt=prompt,

@@ -214,7 +214,8 @@ def _scores(found: scorers.Found, shown: Sequence[Shown], device: torch.device) 
     firsts = range(0, len(shown), BATCH)
     for first in tqdm(firsts, desc=found.name, disable=None, leave=False):
         batch = shown[first : first + BATCH]
-        images = [Image.open(one.file).convert("RGB") for one in batch]
+        # As they were drawn: of all formats that PIL reads it hands some to other programs.
+        images = [Image.open(one.file, formats=("PNG",)).convert("RGB") for one in batch]
         scores += scorers.score(scorer, [one.prompt for one in batch], images, name=found.name)
     return scores
 

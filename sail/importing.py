@@ -31,6 +31,8 @@ from sail.rounds import NOT_TEXT
 from sail.runfolder import claim, publish, publish_lines, publish_text, read_lines
 
 IMAGES, LABELS = ("jpg_0", "jpg_1"), ("label_0", "label_1")
+FORMATS = ("JPEG", "PNG", "WEBP")
+"""Of the images. Others made them, and of all that PIL reads it hands some formats to other programs."""
 PAIRS_A_FILE = 16
 """Kept in one file of latents; what a stop loses."""
 PAIRS, PROMPTS = "pairs.jsonl", "prompts.txt"
@@ -227,7 +229,8 @@ class _Images:
 
     def _image(self, row: Row, column: str, place: int) -> Image.Image:
         try:
-            return Image.open(io.BytesIO(self._table[column][place].as_py())).convert("RGB")
+            content = io.BytesIO(self._table[column][place].as_py())
+            return Image.open(content, formats=FORMATS).convert("RGB")
         except (OSError, TypeError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(
                 f"{row.file}, row {row.number}: {column} is no image that can be read. "

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from statistics import median
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 LabelValue = Literal["left", "right", "tie", "both_bad", "skip"]
 Source = Literal["human", "self", "tie", "open"]
@@ -47,6 +47,14 @@ class CandidateSet(Record):
     candidates: tuple[Candidate, ...]
     to_show: tuple[tuple[int, int], ...] = ()
     """Indices of candidates that are to be shown to people as pairs."""
+
+    @model_validator(mode="after")
+    def _shows_what_it_has(self) -> CandidateSet:
+        has = range(len(self.candidates))
+        unknown = [index for pair in self.to_show for index in pair if index not in has]
+        if unknown:
+            raise ValueError(f"Candidate {unknown[0]} is to be shown, and there are {len(has)}.")
+        return self
 
 
 class SelfPair(Record):

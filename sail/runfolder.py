@@ -117,6 +117,14 @@ def open_latents(file: Path, framework: Literal["pt", "numpy"] = "pt") -> Iterat
         ) from error
 
 
+def open_no_link(path: str, flags: int) -> int:
+    """For `open`: OSError where the file is a link.
+
+    Others may have made a run folder, and a link in the place of its log would have any file read or written.
+    """
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 def sha256_file(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -345,10 +353,15 @@ class RunFolder:
     # What others read
 
     def result(self) -> dict[str, Any] | None:
+        """What the run came to; None before it is done. ValueError where that cannot be read."""
+        file = self.path / "result.json"
         try:
-            return dict(json.loads((self.path / "result.json").read_text(encoding="utf-8")))
+            found = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
+        if not isinstance(found, dict):
+            raise ValueError(f"{file} is no result: it has to be a JSON object.")
+        return found
 
     def forget_end(self) -> None:
         """Why a life before ended is not why the next one does. How far it was stays, and when it said so."""
@@ -383,13 +396,16 @@ class RunFolder:
     def _failure(self) -> str:
         try:
             return str(json.loads((self.path / "failed.json").read_text(encoding="utf-8"))["message"])
-        except FileNotFoundError:
+        except (OSError, ValueError, KeyError, TypeError):
+            # As of progress.json.
             return ""
 
     def log_tail(self, lines: int = 20) -> str:
+        """The end of log.txt; "" where there is none, or it cannot be read or is a link."""
         try:
-            text = (self.path / "log.txt").read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
+            with open(self.path / "log.txt", encoding="utf-8", errors="replace", opener=open_no_link) as file:
+                text = file.read()
+        except OSError:
             return ""
         return "\n".join(text.splitlines()[-lines:])
 

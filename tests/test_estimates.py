@@ -59,13 +59,34 @@ def test_the_next_run_is_reckoned_by_its_cost_and_the_pace_of_those_before(tmp_p
     assert pace and seconds == round(pace * expected) > 0
 
 
-@pytest.mark.parametrize("name", ["request.json", "result.json"])
-def test_a_run_that_cannot_be_read_is_not_reckoned_with(tmp_path: Path, name: str):
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("request.json", '{"cut'),
+        ("result.json", '{"cut'),
+        ("result.json", "null"),
+        ("result.json", '{"kind": "propose"}'),
+    ],
+)
+def test_a_run_that_cannot_be_read_is_not_reckoned_with(tmp_path: Path, name: str, content: str):
     store = make_store(tmp_path / "project")
     for pair in drawn(store, 8):
         label(store, pair, "left")
-    (store.run_folder(store.runs()[-1]) / name).write_text('{"cut')
+    (store.run_folder(store.runs()[-1]) / name).write_text(content)
     assert estimates.seconds_of(store, TRAIN) is None
+
+
+def test_a_run_that_was_resumed_is_not_reckoned_with(tmp_path: Path):
+    store = make_store(tmp_path / "project")
+    for pair in drawn(store, 8):
+        label(store, pair, "left")
+    (run,) = store.runs()
+    for what in ("ended", "queued", "done"):
+        store.record_run_event(run.id, what)
+    assert estimates.seconds_of(store, TRAIN) is None
+    drawn(store, 4)
+    whole = estimates.pace_of(RunFolder(store.run_folder(store.runs()[-1])))
+    assert estimates.seconds_per_evaluation(store, "draw") == whole
 
 
 def test_where_guidance_is_distilled_a_solver_step_counts_once(tmp_path: Path):

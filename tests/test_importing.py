@@ -208,6 +208,20 @@ def test_what_a_loop_cannot_start_from_is_one_sentence(model, out, tmp_path, mor
     assert done.exit_code == 2 and sentence in done.stderr and not (tmp_path / "loop").exists()
 
 
+def test_an_image_is_handed_to_no_other_program(model, tmp_path, monkeypatch):
+    handed = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *given, **_: handed.append(given))
+    (tmp_path / "in").mkdir()
+    write_parquet(tmp_path / "in/train.parquet", rows=6, noise_seed=0, row_group_size=6, ties=False)
+    table = pd.read_parquet(tmp_path / "in/train.parquet")
+    drawing = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(drawing, format="EPS")
+    table.at[3, "jpg_1"] = drawing.getvalue()
+    table.to_parquet(tmp_path / "in/train.parquet")
+    assert "no image that can be read" in import_pairs(model, tmp_path / "in", tmp_path / "out").stderr
+    assert handed == []
+
+
 def without(parquet: Path, column: str) -> None:
     pq.write_table(pq.read_table(parquet).drop_columns([column]), parquet)
 

@@ -302,6 +302,17 @@ def test_the_figure_is_shown_when_the_planned_answers_are_given_and_not_before(
     assert [(one["person"], one["you"]) for one in result["people"]] == [("you", True), ("everyone", False)]
 
 
+def test_an_answer_that_can_be_none_keeps_none_of_the_others_back(client: TestClient, store: Store) -> None:
+    compared(store)
+    first, second, *_ = compare_next(client)["pairs"]
+    answers = [
+        {"uuid": new_uuid(), "pair": pair["id"], "value": value, "elapsed_ms": 5}
+        for pair, value in ((first, "perhaps"), (second, "left"))
+    ]
+    said = client.post(f"{BASE}/comparisons/answers", json={"answers": answers}).json()
+    assert said["acknowledged"] == [answers[1]["uuid"]] and list(said["refused"]) == [answers[0]["uuid"]]
+
+
 def test_who_looks_before_is_shown_the_figure_and_that_is_kept(client: TestClient, store: Store) -> None:
     compared(store)
     send(client, compare_next(client)["pairs"][0])

@@ -1,9 +1,10 @@
 """What travels between the algorithm and the app."""
 
 import pytest
+from pydantic import ValidationError
 from scipy.stats import binomtest
 
-from sail.records import Interval, JudgedPair, human_margin
+from sail.records import Candidate, CandidateSet, Interval, JudgedPair, human_margin
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (1, 10), (10, 10), (3, 40), (200, 400)])
@@ -35,6 +36,15 @@ def test_a_share_of_none_is_not_a_number() -> None:
 )
 def test_few_are_told_as_a_count_and_many_in_per_cent(successes: float, n: int, words: str | None) -> None:
     assert Interval.of(successes, n).in_words() == words
+
+
+@pytest.mark.parametrize("pair", [(0, 2), (-1, 0)])
+def test_no_candidate_is_shown_that_is_not_there(pair: tuple[int, int]) -> None:
+    two = tuple(Candidate(index=index, image=f"candidates/00000-{index}.png") for index in range(2))
+    drawn = {"prompt_index": 0, "prompt": "a fox", "latents": "candidates/00000.safetensors"}
+    CandidateSet(**drawn, candidates=two, to_show=((1, 0),))
+    with pytest.raises(ValidationError, match="is to be shown, and there are 2"):
+        CandidateSet(**drawn, candidates=two, to_show=(pair,))
 
 
 def judged(*margins: float, held_out: bool = False) -> list[JudgedPair]:

@@ -149,11 +149,14 @@ def test_one_decision_that_is_refused_keeps_none_of_the_others_back(
 ) -> None:
     decide_audit(store, run)
     pair, gone = undecided(store, run)[0].id, _choose("no such pair", "left")
-    sent = [gone, {**_choose(pair, "left"), "decision": "drop"}]
+    unknown = {**_choose(pair, "left"), "decision": "perhaps"}
+    sent = [gone, unknown, {**_choose(pair, "left"), "decision": "drop"}]
     for _ in range(2):  # the second time changes nothing
         said = post(client, "reviews", answers=sent).json()
-        assert said["refused"] == {gone["uuid"]: "There is no such pair to review. Reload the page."}
-        assert said["acknowledged"] == [sent[1]["uuid"]]
+        assert said["refused"].keys() == {gone["uuid"], unknown["uuid"]}
+        assert said["refused"][gone["uuid"]] == "There is no such pair to review. Reload the page."
+        assert said["refused"][unknown["uuid"]].startswith("decision")
+        assert said["acknowledged"] == [sent[2]["uuid"]]
     assert [row["decision"] for row in store.review_history()][10:] == ["drop"]
 
 

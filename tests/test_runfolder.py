@@ -370,6 +370,13 @@ def test_once_a_run_is_done_candidates_that_cannot_be_read_are_named(run):
     assert len(run.candidate_sets(skip=(1,))) == 1
 
 
+@pytest.mark.parametrize("content", ["null", "[]", "{}", '{"mess'])
+def test_why_a_process_failed_says_nothing_where_it_cannot_be_read(run, content):
+    run.publish_snapshot(Snapshot(state="interrupted", message="It was cut off."))
+    (run.path / "failed.json").write_text(content)
+    assert run.snapshot().message == "It was cut off."
+
+
 def test_the_log_is_read_from_its_end(run):
     (run.path / "log.txt").write_bytes(b"first\nsecond \xff\nthird\n")
     assert run.log_tail(2) == "second \ufffd\nthird"

@@ -18,11 +18,11 @@ import pytest
 from annotating import SETTINGS, drawn, fake_runner, hold, label, make_store, new_uuid, run_now, wait_for
 from sqlite_utils import Database
 
-from annotator import jobs, looks
+from annotator import estimates, jobs, looks
 from annotator.faults import FieldError
 from annotator.launcher import Launcher
 from annotator.rows import Run
-from annotator.runs import Runner, take_in, why_ended
+from annotator.runs import Runner, launch, take_in, why_ended
 from annotator.store import DATABASE, Store, learning
 from sail import rounds as loop
 from sail.config import LoopSettings, ModelRef
@@ -334,6 +334,35 @@ def test_a_result_that_cannot_be_taken_in_fails_the_run_and_not_the_queue(store:
     runner.close()
 
 
+@pytest.mark.parametrize("result", ["null", "[1]", '"done"'])
+def test_a_result_that_is_none_ends_the_run_and_not_the_queue(store: Store, result: str) -> None:
+    run = jobs.draw(store, 2, by="ann")
+    fake_trainer.run(RunFolder(store.run_folder(run)))
+    (store.run_folder(run) / "result.json").write_text(result)
+    store.record_run_event(run.id, "started", pid=0)
+    runner = follow(fake_runner(), store)
+    wait_for(lambda: store.run(run.id).what == "ended")
+    assert "result.json is no result" in store.run(run.id).payload["message"]
+    again = jobs.draw(store, 1, by="ann")
+    wait_for(lambda: store.run(again.id).what == "done")
+    runner.close()
+
+
+def test_a_run_over_another_kind_of_request_ends_and_the_others_go_on(tmp_path: Path, store: Store) -> None:
+    other = make_store(tmp_path / "q")
+    first, second = jobs.draw(store, 2, by="ann"), jobs.draw(other, 2, by="ann")
+    database = Database(store.folder / DATABASE)
+    with database.conn:
+        database.execute("update runs set job = 'compare'")
+    fake_trainer.run(RunFolder(store.run_folder(first)))
+    store.record_run_event(first.id, "started", pid=0)
+    runner = follow(fake_runner(), store, other)
+    wait_for(lambda: other.run(second.id).what == "done")
+    assert store.run(first.id).payload["message"].startswith("The run cannot go on: ")
+    runner.close()
+    other.close()
+
+
 def test_a_broken_file_of_candidates_withholds_no_others_and_a_resume_draws_it_again(store: Store) -> None:
     run = jobs.draw(store, 4, by="ann")
     folder = RunFolder(store.run_folder(run))
@@ -635,6 +664,63 @@ def test_a_run_whose_folder_is_gone_ends_and_the_others_go_on(tmp_path: Path, st
     assert "it has no request.json" in store.run(first.id).payload["message"]
     runner.close()
     other.close()
+
+
+def test_a_project_starts_and_changes_nothing_outside_its_run_folders(tmp_path: Path, store: Store) -> None:
+    other = make_store(tmp_path / "q")
+    first, second = jobs.draw(store, 2, by="ann"), jobs.draw(other, 2, by="ann")
+    elsewhere = shutil.copytree(store.run_folder(first), tmp_path / "elsewhere")
+    RunFolder(elsewhere).publish_snapshot(Snapshot(state="failed", message="as it was"))
+    (elsewhere / "stop").touch()
+    before = {file.name: file.read_bytes() for file in elsewhere.iterdir() if file.is_file()}
+    database = Database(store.folder / DATABASE)
+    with database.conn:
+        database.execute("update runs set folder = '../../elsewhere'")
+    store.record_run_event(first.id, "queued")
+    runner = follow(fake_runner(), store, other)
+    wait_for(lambda: other.run(second.id).what == "done")
+    (view,) = runner.views(store)
+    assert view.state == "failed" and "'../../elsewhere'" in view.message
+    assert {file.name: file.read_bytes() for file in elsewhere.iterdir() if file.is_file()} == before
+    assert estimates.seconds_per_evaluation(store, "draw") is None
+    runner.close()
+    other.close()
+
+
+@pytest.mark.parametrize("name", ["log.txt", "stop", "candidates", "inputs/latents"])
+def test_a_run_whose_folder_holds_a_link_is_not_started(tmp_path: Path, store: Store, name: str) -> None:
+    run = jobs.draw(store, 2, by="ann")
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    link = store.run_folder(run) / name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(mine)
+    runner = fake_runner()
+    runner.open(store)
+    runner.turn()
+    (view,) = runner.views(store)
+    assert view.state == "failed" and f"{name} in the run folder {run.folder} is a link" in view.message
+    assert mine.read_text() == "mine" and link.is_symlink()
+
+
+def test_no_log_is_written_or_shown_through_a_link(tmp_path: Path, store: Store) -> None:
+    folder = store.run_folder(jobs.draw(store, 2, by="ann"))
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    (folder / "log.txt").symlink_to(mine)
+    with pytest.raises(OSError, match="symbolic link"):
+        launch([sys.executable, "-c", "print('written')"], folder, {})
+    assert mine.read_text() == "mine" and RunFolder(folder).log_tail() == ""
+
+
+def test_runs_may_lie_on_another_disk_behind_a_link(tmp_path: Path, store: Store) -> None:
+    (store.folder / "runs").rename(tmp_path / "larger")
+    (store.folder / "runs").symlink_to(tmp_path / "larger")
+    run = jobs.draw(store, 2, by="ann")
+    runner = follow(fake_runner(), store)
+    wait_for(lambda: store.run(run.id).what == "done")
+    assert len(store.open_pairs("ann", 10)) == 2
+    runner.close()
 
 
 def test_a_project_that_cannot_be_written_starts_nothing_and_keeps_nobody_waiting(

@@ -6,11 +6,12 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from safetensors.torch import load_file, save_file
 from tiny_model import build_tiny_model
 from tiny_scorers import WIDTH, build_aesthetic, build_clip, head_weights
@@ -20,7 +21,7 @@ from typer.testing import CliRunner, Result
 from sail import backbones, scorers
 from sail.__main__ import app
 from sail.config import Lora, ModelRef, TrainRequest
-from sail.evaluating import verdict
+from sail.evaluating import Shown, _scores, verdict
 from sail.policy import Policy
 from sail.records import Interval
 from sail.runfolder import RunFolder, read_lines
@@ -76,6 +77,18 @@ def cosines(folder: Path) -> torch.Tensor:
         out = model(**words(prompt, return_tensors="pt"), **pixels(images=image, return_tensors="pt"))
         found.append(torch.cosine_similarity(out.image_embeds, out.text_embeds).item())
     return torch.tensor(found)
+
+
+def test_an_image_is_handed_to_no_other_program(tmp_path, monkeypatch):
+    handed = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *given, **_: handed.append(given))
+    file = tmp_path / "00000-0.png"
+    Image.new("RGB", (8, 8)).save(file, format="EPS")
+    shown = [Shown(0, "a fox", "base", file, "images/candidates/00000-0.png")]
+    found = SimpleNamespace(name="any", load=lambda device: None)
+    with pytest.raises(UnidentifiedImageError):
+        _scores(found, shown, CPU)
+    assert handed == []
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,12 @@ import numpy as np
 import pytest
 from annotating import PROMPTS, drawn, fake_runner, make_model, make_store, new_uuid, run_now, wait_for
 from fastapi.testclient import TestClient
+from PIL import Image
 from safetensors.numpy import save_file
 from sqlite_utils import Database
 from starlette.websockets import WebSocketDisconnect
 
-from annotator import jobs, preferences
+from annotator import jobs, models, preferences
 from annotator.projects import Projects, open_projects
 from annotator.routes import export, file_of
 from annotator.routes.labelling import called
@@ -195,6 +196,17 @@ def test_a_pair_is_withdrawn_only_where_a_file_is_at_fault(client: TestClient, s
     assert client.post(report, json={"pair": "nobody's"}).status_code == 404
 
 
+def test_an_image_is_handed_to_no_other_program(
+    client: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[Any] = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *given, **_: handed.append(given))
+    (pair, *_) = next_pairs(client)
+    Image.new("RGB", (8, 8)).save(store.image_file(pair["left"].rsplit("/", 1)[1]), format="EPS")
+    said = client.post("/api/projects/p/pairs/broken", json={"pair": pair["id"]}).json()
+    assert "cannot be read" in said["withdrawn"] and handed == []
+
+
 def test_no_pair_is_withdrawn_while_a_whole_disk_is_gone(client: TestClient, store: Store) -> None:
     (pair, *_) = next_pairs(client)
     runs, away = store.folder / "runs", store.folder / "away"
@@ -221,6 +233,8 @@ def test_a_link_in_place_of_an_image_is_refused(client: TestClient, store: Store
     [
         ("image", "../../elsewhere"),
         ("image", "../../project.db"),
+        ("image", "request.json"),
+        ("image", "candidates/00000.json"),
         ("folder", "../elsewhere"),
         ("folder", "{}"),
     ],
@@ -240,9 +254,29 @@ def test_a_database_names_no_file_outside_its_run_folders(
     with database.conn:
         database.execute(f"update {table} set {column} = ?", [value.format(elsewhere)])
     refused = client.get(first["left"])
-    assert refused.status_code == 403 and "lies outside its run folder" in refused.json()["detail"]
+    assert refused.status_code == 403 and refused.json()["detail"].endswith("is left alone.")
     file = pq.ParquetFile(io.BytesIO(client.get("/api/projects/p/preferences.parquet").content))
     assert file.metadata.metadata[b"left_out"] == b"1" and file.metadata.num_rows == 0
+
+
+def test_a_database_names_nothing_beside_the_run_folders_where_runs_is_a_link(
+    client: TestClient, store: Store, tmp_path: Path
+) -> None:
+    (first, *_) = next_pairs(client)
+    send(client, answer(first["id"]))
+    # As somebody keeps it on a larger disk, or as a project that was sent has it: on a home.
+    (store.folder / "runs").rename(tmp_path / "home")
+    (store.folder / "runs").symlink_to(tmp_path / "home")
+    assert client.get(first["left"]).status_code == 200
+    (tmp_path / "home" / ".ssh").mkdir()
+    (tmp_path / "home" / ".ssh" / "id_rsa").write_text("a secret")
+    database = Database(store.folder / DATABASE)
+    with database.conn:
+        database.execute("update runs set folder = '.ssh'")
+        database.execute("update candidates set image = 'id_rsa'")
+    refused = client.get(first["left"])
+    assert refused.status_code == 403 and "No run folder is called '.ssh'" in refused.json()["detail"]
+    assert b"a secret" not in client.get("/api/projects/p/preferences.parquet").content
 
 
 @pytest.mark.parametrize(
@@ -340,7 +374,31 @@ def test_reasons_go_the_way_of_answers(client: TestClient, store: Store) -> None
     }
     assert send(client, own, why).json()["acknowledged"] == [own["uuid"], why["uuid"]]
     assert store.reasons([own["uuid"]]) == {own["uuid"]: (["colour"], "")}
-    assert send(client, {**why, "uuid": new_uuid(), "reasons": ["weather"]}).status_code == 422
+    unknown = {**why, "uuid": new_uuid(), "reasons": ["weather"]}
+    assert send(client, unknown).json()["refused"][unknown["uuid"]].startswith("reasons.0 cannot be used")
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ({"value": "reasons", "text": "a fo\ud83e"}, "text has half of a character."),
+        ({"value": "reasons", "text": "x" * 501}, "text must have at most 500 characters."),
+        ({"value": "perhaps"}, "value"),
+        ({"weather": "fine"}, "weather is not known here."),
+    ],
+)
+def test_an_answer_that_can_be_none_is_refused_and_keeps_back_no_others(
+    client: TestClient, store: Store, fault: dict[str, str], sentence: str
+) -> None:
+    first, second, *_ = next_pairs(client)
+    before, faulty, after = answer(first["id"]), {**answer(first["id"]), **fault}, answer(second["id"])
+    # As a browser writes it, half of a character too.
+    body = json.dumps({"answers": [before, faulty, after]})
+    said = client.post("/api/projects/p/labels", content=body, headers={"content-type": "application/json"})
+    assert said.json()["acknowledged"] == [before["uuid"], after["uuid"]]
+    assert list(said.json()["refused"]) == [faulty["uuid"]]
+    assert said.json()["refused"][faulty["uuid"]].startswith(sentence)
+    assert store.counts().labelled == 2
 
 
 # Where things stand
@@ -422,6 +480,31 @@ def test_the_preference_table_reads_as_parquet_with_the_public_names(
     assert list(table["label_0"]) == [0.0, 0.5] and list(table["label_1"]) == [1.0, 0.5]
     assert list(table["source"]) == ["human", "human"] and set(table["caption"]) <= set(PROMPTS)
     assert table["jpg_0"][0].startswith(b"\x89PNG") and table["annotator"][0] == "ann"
+
+
+def test_one_file_of_a_project_is_made_at_a_time(
+    client: TestClient, projects: Projects, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = "/api/projects/p/preferences.parquet"
+    begun, going_on, answers = threading.Event(), threading.Event(), []
+
+    def slow(store: Store, file: Path) -> None:
+        begun.set()
+        going_on.wait(30)
+
+    monkeypatch.setattr(preferences, "write_parquet", slow)
+    first = threading.Thread(target=lambda: answers.append(client.get(address).status_code))
+    first.start()
+    begun.wait(30)
+    refused = client.get(address)
+    going_on.set()
+    first.join()
+    assert refused.status_code == 429 and refused.json()["detail"].startswith("Another file of p is being")
+    assert answers == [200] and client.get(address).status_code == 200
+    monkeypatch.setattr(preferences, "write_parquet", lambda store, file: 1 / 0)
+    assert client.get(address).status_code == 500
+    monkeypatch.undo()
+    assert client.get(address).status_code == 200
 
 
 def test_the_preference_table_leaves_out_pairs_whose_images_are_gone_and_counts_them(
@@ -533,6 +616,29 @@ def create(client: TestClient, **changes: Any) -> httpx.Response:
         **changes,
     }
     return client.post("/api/projects", json=body)  # type: ignore[return-value]
+
+
+def test_of_two_people_who_choose_one_name_at_once_the_second_is_told_that_it_is_taken(
+    client: TestClient, projects: Projects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = models.require_known
+
+    def slow(model: ModelRef) -> None:
+        time.sleep(0.3)
+        plain(model)
+
+    monkeypatch.setattr(models, "require_known", slow)
+    said: list[httpx.Response] = []
+    people = [threading.Thread(target=lambda: said.append(create(client))) for _ in range(2)]
+    for one in people:
+        one.start()
+    for one in people:
+        one.join()
+    made, refused = sorted(said, key=lambda answer: answer.status_code)
+    assert (
+        made.json() == {"project": "new"} and "There is a project 'new' already" in refused.json()["detail"]
+    )
+    assert [run.job for run in projects.get("new").store.runs()] == ["draw"]
 
 
 def test_a_new_project_draws_its_first_pairs(client: TestClient, projects: Projects) -> None:
@@ -820,6 +926,25 @@ def test_a_write_without_any_origin_needs_our_header(projects: Projects) -> None
     assert bare.post("/api/projects/p/pairs/next", json={}).status_code == 403
     own = bare.post("/api/projects/p/pairs/next", json={}, headers={"x-sail-client": "test"})
     assert own.status_code == 200
+
+
+@pytest.mark.parametrize(("site", "status"), [("cross-site", 403), ("same-site", 403), ("same-origin", 200)])
+def test_another_page_cannot_have_a_browser_ask_for_files_and_images(
+    projects: Projects, client: TestClient, site: str, status: int
+) -> None:
+    (first, *_) = next_pairs(client)
+    # As of an <img>: no origin is sent with it.
+    bare = TestClient(build(projects), base_url=ORIGIN, headers={"sec-fetch-site": site})
+    for path in ("/api/projects/p/preferences.parquet?1", "/api/projects", first["left"]):
+        assert bare.get(path).status_code == status
+
+
+def test_the_page_is_opened_by_a_link_from_anywhere_and_files_by_their_address(projects: Projects) -> None:
+    said = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    followed = TestClient(build(projects), base_url=ORIGIN, headers=said)
+    assert followed.get("/").status_code == followed.get("/ui/core.js").status_code == 200
+    typed = TestClient(build(projects), base_url=ORIGIN, headers={"sec-fetch-site": "none"})
+    assert typed.get("/api/projects/p/preferences.parquet").status_code == 200
 
 
 def test_a_foreign_host_is_refused(projects: Projects) -> None:

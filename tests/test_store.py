@@ -96,6 +96,23 @@ def test_a_project_is_never_made_over_something_else(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
 
 
+def test_of_two_projects_made_at_once_in_one_place_the_first_one_is_there_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Store.set_prompts
+
+    def overtaken(store: Store, *given: Any, **how: Any) -> int:
+        monkeypatch.setattr(Store, "set_prompts", plain)
+        Store.create(tmp_path / "p", model=ModelRef(source="m"), prompts=["the first"], by="bob").close()
+        return plain(store, *given, **how)
+
+    monkeypatch.setattr(Store, "set_prompts", overtaken)
+    with pytest.raises(OSError, match="not empty"):
+        Store.create(tmp_path / "p", model=ModelRef(source="m"), prompts=["the second"], by="ann")
+    assert Store(tmp_path / "p").project().prompts == ("the first",)
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
+
+
 def test_a_project_keeps_model_prompts_and_settings_over_a_restart(tmp_path: Path) -> None:
     make_store(tmp_path / "p").close()
     project = Store(tmp_path / "p").project()

@@ -7,13 +7,14 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 from fastapi import Cookie, Depends, Header, HTTPException, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from annotator import jobs
+from annotator.faults import faults_of, sentence
 from annotator.projects import OpenProject, Projects
 from annotator.rows import Answer, Review, Run
 
@@ -27,7 +28,19 @@ class Body(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+B = TypeVar("B", bound=Body)
+
+
 Uuid = Annotated[str, Field(pattern=r"^[0-9a-f-]{36}$")]
+
+
+class Sent(BaseModel):
+    """One of the answers that a browser sends together: its id, and what is looked at answer by answer."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    uuid: Uuid
+
+
 Id = Annotated[str, Field(min_length=1, max_length=64)]
 
 
@@ -71,12 +84,32 @@ def named(person: str | None, names: Mapping[str, str], *, to: str | None = None
     return "you" if person == to else names.get(person, "somebody without a name")
 
 
-def receipt(answers: Sequence[Answer | Review], refusals: Sequence[str | None]) -> dict[str, Any]:
-    """What a page need not send again: answers that are on disk, and those that were refused, with why."""
+def told_apart(sent: Sequence[Sent], body: type[B]) -> tuple[list[B], dict[str, str]]:
+    """Those that can be answers, in their order, and by uuid why each of the others can be none.
+
+    Refused together they would be sent again for ever, and one of them would keep back all after it.
+    """
+    good, faulty = [], {}
+    for one in sent:
+        try:
+            good.append(body.model_validate({"uuid": one.uuid, **(one.model_extra or {})}))
+        except ValidationError as error:
+            faulty[one.uuid] = sentence(faults_of(error.errors())[0])
+    return good, faulty
+
+
+def receipt(
+    answers: Sequence[Answer | Review], refusals: Sequence[str | None], faulty: Mapping[str, str]
+) -> dict[str, Any]:
+    """What a page need not send again: answers that are on disk, and those that were refused, with why.
+
+    `faulty` are those that could be no answers.
+    """
     outcomes = list(zip(answers, refusals, strict=True))
+    refused = {one.uuid: why for one, why in outcomes if why is not None}
     return {
         "acknowledged": [one.uuid for one, why in outcomes if why is None],
-        "refused": {one.uuid: why for one, why in outcomes if why is not None},
+        "refused": {**faulty, **refused},
     }
 
 

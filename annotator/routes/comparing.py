@@ -9,7 +9,18 @@ from pydantic import Field
 
 from annotator import looks, winrate
 from annotator.projects import OpenProject
-from annotator.routes.common import UNDO_THROUGH, Body, Id, InProject, Person, Uuid, named, receipt
+from annotator.routes.common import (
+    UNDO_THROUGH,
+    Body,
+    Id,
+    InProject,
+    Person,
+    Sent,
+    Uuid,
+    named,
+    receipt,
+    told_apart,
+)
 from annotator.routes.labelling import shown
 from annotator.rows import Answer, Match, Tally
 
@@ -36,7 +47,8 @@ class ComparisonAnswerBody(Body):
 
 
 class ComparisonAnswersBody(Body):
-    answers: list[ComparisonAnswerBody] = Field(min_length=1, max_length=200)
+    answers: list[Sent] = Field(min_length=1, max_length=200)
+    """Each a ComparisonAnswerBody."""
 
 
 @api.post("/projects/{project}/comparisons/next")
@@ -101,8 +113,9 @@ def show_result(body: MatchBody, project: InProject, who: Person) -> dict[str, A
 @api.post("/projects/{project}/comparisons/answers")
 def record_answers(body: ComparisonAnswersBody, project: InProject, who: Person) -> dict[str, Any]:
     """Keep answers, in their order. What is acknowledged is on disk; the same uuid again changes nothing."""
-    answers = [Answer(**answer.model_dump()) for answer in body.answers]
-    return receipt(answers, project.store.record_comparison_answers(answers, by=who))
+    sound, faulty = told_apart(body.answers, ComparisonAnswerBody)
+    answers = [Answer(**answer.model_dump()) for answer in sound]
+    return receipt(answers, project.store.record_comparison_answers(answers, by=who), faulty)
 
 
 @api.post("/projects/{project}/comparisons/draw")

@@ -18,7 +18,7 @@ from annotator.projects import PASSING, OpenProject
 from annotator.routes.common import InProject
 from annotator.routes.loop import round_view
 from annotator.rows import Run
-from annotator.store import file_of, inside
+from annotator.store import inside
 from sail.rounds import export_facts
 from sail.runfolder import RunFolder
 
@@ -36,7 +36,18 @@ class Passing(FileResponse):
 
 
 def passing(project: OpenProject, write: Callable[[Path], None], *, name: str, media_type: str) -> Passing:
-    """An answer with what `write` puts into a file. Where it fails, no file is left."""
+    """An answer with what `write` puts into a file, one at a time in a project. If it fails, none is left."""
+    if not project.making.acquire(blocking=False):
+        raise HTTPException(
+            429, f"Another file of {project.store.name} is being made. Wait until it is, then ask again."
+        )
+    try:
+        return Passing(_made(project, write), filename=name, media_type=media_type)
+    finally:
+        project.making.release()
+
+
+def _made(project: OpenProject, write: Callable[[Path], None]) -> Path:
     # In the project, which has room for its images: where temporary files go is memory on some machines.
     handle, made = tempfile.mkstemp(prefix=PASSING, dir=project.store.folder)
     os.close(handle)
@@ -45,7 +56,7 @@ def passing(project: OpenProject, write: Callable[[Path], None], *, name: str, m
     except BaseException:
         os.unlink(made)
         raise
-    return Passing(made, filename=name, media_type=media_type)
+    return Path(made)
 
 
 @api.get("/projects/{project}/export")
@@ -88,7 +99,7 @@ def files_of(project: OpenProject, run: Run) -> list[dict[str, Any]]:
 
 def exported(project: OpenProject, run: Run, path: str) -> Path:
     """Where a file of an export lies. Outside where its result names another one."""
-    return inside(file_of(project.store.folder, run.folder, "export"), Path("..", path))
+    return inside(inside(project.store.run_folder(run), "export"), Path("..", path))
 
 
 def name_of(project: OpenProject, run: Run) -> str:

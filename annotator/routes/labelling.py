@@ -23,10 +23,12 @@ from annotator.routes.common import (
     Id,
     InProject,
     Person,
+    Sent,
     Uuid,
     image_url,
     label_counts,
     receipt,
+    told_apart,
 )
 from annotator.rows import Answer, Order, Reason, ShownPair
 from sail.records import LabelValue
@@ -46,7 +48,8 @@ class AnswerBody(Body):
 
 
 class AnswersBody(Body):
-    answers: list[AnswerBody] = Field(min_length=1, max_length=200)
+    answers: list[Sent] = Field(min_length=1, max_length=200)
+    """Each an AnswerBody."""
 
 
 class HoldingBody(Body):
@@ -143,10 +146,11 @@ def release_pairs(project: InProject, who: Person) -> dict[str, bool]:
 @api.post("/projects/{project}/labels")
 def record_labels(body: AnswersBody, project: InProject, who: Person) -> dict[str, Any]:
     """Keep answers, in their order. What is acknowledged is on disk; the same uuid again changes nothing."""
-    answers = [Answer(**answer.model_dump()) for answer in body.answers]
+    sound, faulty = told_apart(body.answers, AnswerBody)
+    answers = [Answer(**answer.model_dump()) for answer in sound]
     refusals = project.store.record_answers(answers, by=who)
     return {
-        **receipt(answers, refusals),
+        **receipt(answers, refusals, faulty),
         "usual_ms": project.store.usual_label_ms(who),
         "labels": label_counts(project),
     }
@@ -166,7 +170,8 @@ def broken_pair(body: BrokenBody, project: InProject, who: Person) -> dict[str, 
 def _unreadable(file: Path) -> str | None:
     """What is wrong with an image file, in a sentence; None where it can be shown."""
     try:
-        with Image.open(file) as opened:
+        # Others may have made the file, and PIL would hand some formats to other programs.
+        with Image.open(file, formats=("PNG",)) as opened:
             opened.load()
     except FileNotFoundError:
         # Where all of the folder is gone, a disk is: its pairs come back with it.

@@ -13,7 +13,19 @@ from pydantic import Field
 from annotator import audit, jobs
 from annotator.audit import Side
 from annotator.projects import OpenProject
-from annotator.routes.common import Body, Id, InProject, Person, Uuid, image_url, named, receipt, with_etag
+from annotator.routes.common import (
+    Body,
+    Id,
+    InProject,
+    Person,
+    Sent,
+    Uuid,
+    image_url,
+    named,
+    receipt,
+    told_apart,
+    with_etag,
+)
 from annotator.rows import Audit, Review, ReviewPair
 from sail.records import Decision
 
@@ -28,7 +40,8 @@ class ReviewBody(Body):
 
 
 class ReviewsBody(Body):
-    answers: list[ReviewBody] = Field(min_length=1, max_length=2000)
+    answers: list[Sent] = Field(min_length=1, max_length=2000)
+    """Each a ReviewBody."""
 
 
 class BulkBody(Body):
@@ -145,10 +158,11 @@ def record_reviews(body: ReviewsBody, project: InProject, who: Person) -> dict[s
 
     A side stands for approve or flip, for who does not know what the judge chose.
     """
-    reviews = [Review(**answer.model_dump()) for answer in body.answers]
+    sound, faulty = told_apart(body.answers, ReviewBody)
+    reviews = [Review(**answer.model_dump()) for answer in sound]
     refusals = project.store.record_reviews(reviews, by=who)
     return {
-        **receipt(reviews, refusals),
+        **receipt(reviews, refusals, faulty),
         "review": review_counts(project),
     }
 

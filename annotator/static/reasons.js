@@ -49,7 +49,9 @@ export class Reasons {
 
   #keep() {
     const chosen = this.#chips.filter((chip) => chip.ariaPressed === "true").map((chip) => chip.dataset.reason);
-    const text = this.#text.value.trim();
+    // Half of a character, as the field's limit may leave it, cannot be sent.
+    const written = this.#text.value.trim();
+    const text = written.toWellFormed?.() ?? written;
     const { reasons, text: before } = this.#label;
     if (chosen.join() !== reasons.join() || text !== before) this.#explain(this.#label, chosen, text);
   }

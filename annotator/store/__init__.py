@@ -8,30 +8,24 @@ any thread. No table is named outside this package and annotator.migrations.
 from __future__ import annotations
 
 import os
-import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from annotator.store.base import DATABASE, STARTER, DatabaseError, Displaced
 from annotator.store.comparisons import Comparisons
-from annotator.store.files import Outside, file_of, inside
+from annotator.store.files import Outside, inside, require_no_links
 from annotator.store.labels import Labels
 from annotator.store.learning import Learning
 from annotator.store.people import People
 from annotator.store.standing import Tally
 from sail.config import LoopSettings, ModelRef
+from sail.runfolder import fsync_folder
 
 __all__ = [
-    "DATABASE",
-    "STARTER",
-    "DatabaseError",
-    "Displaced",
-    "Outside",
-    "Store",
-    "Tally",
-    "file_of",
-    "inside",
-]
+    "DATABASE", "STARTER", "DatabaseError", "Displaced", "Outside", "Store", "Tally", "inside",
+    "require_no_links",
+]  # fmt: skip
 
 
 class Store(Labels, Learning, Comparisons, People):
@@ -53,16 +47,19 @@ class Store(Labels, Learning, Comparisons, People):
         final = Path(folder).resolve()
         if final.exists() and (not final.is_dir() or any(final.iterdir())):
             raise ValueError(f"{final} exists already. Choose another name for the new project.")
-        building = final.with_name(f".{final.name}.{os.getpid()}.new")
-        shutil.rmtree(building, ignore_errors=True)
-        (building / "runs").mkdir(parents=True)
-        (building / DATABASE).touch()
-        store = cls(building, starter=starter)
-        store.set_model(model, download=download, by=by)
-        store.set_prompts(prompts, by=by)
-        store.set_settings(settings or LoopSettings(), by=by)
-        store.close()
-        if final.exists():
-            final.rmdir()
-        os.replace(building, final)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        # A folder of one's own: others may be making a project of that name at the same time.
+        with tempfile.TemporaryDirectory(dir=final.parent, prefix=f".{final.name}.") as own:
+            building = Path(own, final.name)
+            (building / "runs").mkdir(parents=True)
+            (building / DATABASE).touch()
+            store = cls(building, starter=starter)
+            store.set_model(model, download=download, by=by)
+            store.set_prompts(prompts, by=by)
+            store.set_settings(settings or LoopSettings(), by=by)
+            store.close()
+            if final.exists():
+                final.rmdir()
+            os.replace(building, final)
+        fsync_folder(final.parent)
         return cls(final, starter=starter)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import os
 import platform
+import secrets
 import threading
 import time
 import weakref
@@ -18,7 +20,7 @@ from sqlite_utils import Database
 from sqlite_utils.utils import sqlite3  # type: ignore[attr-defined]  # pysqlite3 where it is installed
 
 from annotator import migrations, models
-from annotator.launcher import Launcher
+from annotator.launcher import KEY_BYTES, Launcher
 from annotator.rows import Project
 from annotator.writer import Writer
 from sail.config import LoopSettings, ModelRef
@@ -44,6 +46,8 @@ class Base:
         # A project may be behind a link, and it is asked for by the link's name.
         self.name = Path(os.path.abspath(folder)).name
         self._starter = starter
+        self.launch_key = secrets.token_bytes(KEY_BYTES)
+        """What launch commands are sealed with; this object's alone, unless it is given that of the app."""
         if not (self.folder / DATABASE).is_file():
             raise ValueError(
                 f"{self.folder} is not a project: it has no {DATABASE}. "
@@ -220,18 +224,23 @@ class Base:
         self._write(lambda: self._append_event("settings", settings.model_dump(mode="json"), by))
 
     def set_launcher(self, launcher: Launcher, *, by: str) -> None:
-        payload = {**launcher.model_dump(mode="json"), "place": self._place()}
+        payload = {**launcher.model_dump(mode="json"), "seal": self._seal(launcher.command)}
         self._write(lambda: self._append_event("launcher", payload, by))
 
     def _launcher(self) -> Launcher:
         said = dict(self._last_event("launcher") or {})
         # A project that somebody sent must not start programs of its own choice.
-        if said.pop("place", None) != self._place():
+        if said.get("seal") != self._seal(said.get("command")):
             said.pop("command", None)
         return Launcher.model_validate(said, extra="ignore")
 
-    def _place(self) -> str:
-        return f"{platform.node()}:{self.folder}"
+    def _seal(self, command: Any) -> str:
+        """Says that this command was entered on this machine, in this folder.
+
+        The command is in it, since a seal may come back with a project that was given away.
+        """
+        told = json.dumps([platform.node(), str(self.folder), command])
+        return hmac.new(self.launch_key, told.encode(), hashlib.sha256).hexdigest()
 
     def events(self) -> list[dict[str, Any]]:
         """Who decided what, when: settings, model, prompts and the current round, oldest first."""

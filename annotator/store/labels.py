@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any, get_args
 
 from annotator.rows import Answer, Job, PastLabel, Reason, Run, ShownPair
-from annotator.store.files import file_of
+from annotator.store.files import image_of
 from annotator.store.standing import Standing
 from sail.records import CandidateSet, SelfPair
 
@@ -103,7 +103,7 @@ class Labels(Standing):
         )
         if not rows:
             raise KeyError("There is no such image.")
-        return file_of(self.folder, str(rows[0]["folder"]), str(rows[0]["image"]))
+        return image_of(self.folder, str(rows[0]["folder"]), str(rows[0]["image"]))
 
     def used_prompts(self, jobs: Collection[Job] = get_args(Job)) -> list[str]:
         """Prompts that candidates were drawn for, oldest use first; by all runs, or those of some jobs."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from annotator.rows import Job, Run, RunEvent
 from annotator.store.base import Base
+from annotator.store.files import run_folder_of
 from sail.rounds import Round
 
 
@@ -19,7 +20,8 @@ class Runs(Base):
     _known_runs: tuple[int, list[Run]] = (-1, [])
 
     def run_folder(self, run: Run) -> Path:
-        return self.folder / "runs" / run.folder
+        """Where a run lies. Outside where that is no run folder of this project."""
+        return run_folder_of(self.folder, run.folder)
 
     def next_run_id(self) -> int:
         return int(self._rows("select coalesce(max(id), 0) + 1 as next from runs")[0]["next"])
@@ -55,6 +57,11 @@ class Runs(Base):
         """Every event of a run as it came in, oldest first."""
         rows = self._rows("select * from run_events where run = :run order by seq", run=run.id)
         return [{**row, "payload": json.loads(row["payload"])} for row in rows]
+
+    def resumed_runs(self) -> set[int]:
+        """Numbers of the runs that were queued more than once."""
+        rows = self._rows("select run from run_events where what = 'queued' group by run having count(*) > 1")
+        return {row["run"] for row in rows}
 
     def runs(self) -> list[Run]:
         """Asked for several times a poll, so they are read again only when something happened to one."""

@@ -115,6 +115,20 @@ def test_reasons_are_kept_for_the_last_answer_and_typing_labels_nothing(label: P
     expect(label.get_by_test_id("reason-prompt")).to_have_attribute("aria-pressed", "true")
 
 
+def test_half_of_a_character_in_a_reason_keeps_no_answer_back(label: Page, store: Store) -> None:
+    answer(label, "1")
+    label.keyboard.press("t")
+    # An emoji that the field's limit has cut.
+    label.get_by_test_id("reason-text").evaluate(
+        "field => (field.value = 'a fo' + String.fromCharCode(0xd83e))"
+    )
+    label.get_by_test_id("reason-text").press("Enter")
+    expect(label.get_by_test_id("announcement")).to_have_text("Reasons kept.")
+    wait_for(lambda: bool(store.reasons([row["uuid"] for row in store.label_history()])))
+    (kept,) = store.label_history()
+    assert store.reasons([kept["uuid"]]) == {kept["uuid"]: ([], "a fo\N{REPLACEMENT CHARACTER}")}
+
+
 def test_practice_is_offered_to_who_is_new_and_nothing_of_it_is_kept(label: Page, store: Store) -> None:
     pair = shown_pair(label)
     label.keyboard.press("p")

@@ -12,7 +12,7 @@ from labelling import App, open_page, open_tab, start_app, until
 from PIL import Image
 from playwright.sync_api import Locator, Page, Route, expect
 
-from annotator.launcher import Launcher
+from annotator.launcher import Launcher, launch_key
 from annotator.store import Store
 
 pytestmark = pytest.mark.browser
@@ -223,7 +223,7 @@ def test_several_settings_are_wrong_at_once_and_the_fold_opens_for_them(setup: P
     expect(setup.locator("[aria-invalid]")).to_have_count(0)
 
 
-def test_how_runs_are_started_is_refused_at_its_field_and_kept(setup: Page, store: Store) -> None:
+def test_how_runs_are_started_is_refused_at_its_field_and_kept(setup: Page, store: Store, root: Path) -> None:
     setup.get_by_test_id("settings-advanced").locator("summary").click()
     processes = setup.get_by_test_id("setting-launcher.processes")
     command = setup.get_by_test_id("setting-launcher.command")
@@ -236,6 +236,8 @@ def test_how_runs_are_started_is_refused_at_its_field_and_kept(setup: Page, stor
     command.fill("{python} {command}")
     setup.get_by_test_id("settings-submit").click()
     expect(setup.get_by_test_id("settings-saved")).to_have_text("Saved.")
+    # What the app takes for entered here: it is served from the repository.
+    store.launch_key = launch_key(root / "data" / "launch.key")
     assert store.project().launcher == Launcher(processes=2, command="{python} {command}")
     assert store.project().settings == SETTINGS
     expect(setup.locator('[data-default="launcher.command"]')).to_have_text("Default none.")

@@ -66,7 +66,9 @@ def _finished(store: Store, job: str) -> list[RunFolder]:
 
 
 def _processes(folder: RunFolder) -> int:
-    return int(_told(folder).get("made_with", {}).get("processes", 1))
+    with suppress(ValueError, TypeError, AttributeError):
+        return int(_told(folder).get("made_with", {}).get("processes", 1))
+    return 1
 
 
 def _median_pace(folders: list[RunFolder]) -> float | None:

@@ -25,7 +25,7 @@ from typing import Any, Literal
 import sail
 from annotator import jobs, looks
 from annotator.rows import Run
-from annotator.store import DatabaseError, Outside, Store, require_no_links
+from annotator.store import DatabaseError, IntegrityError, Outside, Store, require_no_links
 from sail.rounds import Round
 from sail.runfolder import MB, RunFolder, Snapshot, open_no_link
 
@@ -170,8 +170,10 @@ class Runner:
         try:
             try:
                 yield
-            except DatabaseError:
-                raise
+            except DatabaseError as error:
+                if not isinstance(error, IntegrityError):
+                    raise
+                self._end(store, run, message=f"The run cannot go on, its files name things twice: {error}")
             except Exception as error:
                 # Whatever others wrote into its files: the next turn would only meet it again.
                 log.exception("Run %s of %s cannot go on.", run.id, store.name)
@@ -200,6 +202,7 @@ class Runner:
         folder = RunFolder(store.run_folder(run))
         # Before anything is written or removed there.
         require_no_links(folder.path)
+        store.require_own_launcher()
         folder.clear_stop()
         folder.forget_end()
         environment = ONLINE if store.project().download else OFFLINE
@@ -229,9 +232,9 @@ class Runner:
     def _take_in(self, store: Store, run: Run, folder: RunFolder) -> None:
         try:
             take_in(store, run, folder)
-        except DatabaseError:
-            raise
         except Exception as error:
+            if isinstance(error, DatabaseError) and not isinstance(error, IntegrityError):
+                raise
             log.exception("Run %s of %s could not be taken in.", run.id, store.name)
             message = f"The run is done, but its result could not be taken in: {error}"
             self._end(store, run, status=0, message=message)

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sail import distributed
 from sail.backbones.base import Backbone, Conditioning, join, take
 from sail.config import Optimisation, TrainRequest
 from sail.cost import MAX_LEARNED_JUDGED, ties_in_a_step
@@ -56,7 +57,7 @@ def load_pairs(folder: RunFolder, policy: Policy, size: tuple[int, int] | None =
     # Not those of open pairs: an adapter is the same whether or not its judge is asked about more.
     prompts = list(dict.fromkeys(pair.prompt for pair in pairs if pair.source != "open"))
     row_of = {prompt: row for row, prompt in enumerate(prompts)}
-    _require_as_given(folder.path, pairs)
+    distributed.from_main(lambda: _require_as_given(folder.path, pairs))
     latents = [_both_latents(folder.path, pair) for pair in pairs]
     _require_one_shape(pairs, latents, policy.backbone.latent_shape(size))
     _require_own_space(folder.path, pairs, policy.backbone.latent_space)

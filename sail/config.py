@@ -123,7 +123,7 @@ class ModelRef(Config):
 
 class Lora(Config):
     rank: int = Field(8, ge=1, le=1024)
-    alpha: int | None = Field(None, ge=1)
+    alpha: int | None = None
     """Scale of the update is alpha / rank; None means alpha = rank."""
     targets: tuple[str, ...] | None = None
     """Names of modules to adapt; None takes the backbone family's own list."""
@@ -392,6 +392,26 @@ def _merged(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
+def _require_used(changes: Mapping[str, Any]) -> None:
+    """ValueError where a value would be left unused without a word. What was stored of them is still read."""
+    of_each_round = (
+        (
+            "monitoring",
+            "prompts",
+            "They are of the list, and no round learns from them. Set monitor_prompts.",
+        ),
+        ("optimisation", "noise_seed", "It is made of noise_seed in every round. Set that one."),
+    )
+    for part, name, instead in of_each_round:
+        own = changes.get(part)
+        if isinstance(own, Mapping) and own.get(name):
+            raise ValueError(f"{part}.{name} is no setting of the loop. {instead}")
+    lora = changes.get("lora")
+    alpha = lora.get("alpha") if isinstance(lora, Mapping) else None
+    if isinstance(alpha, int) and alpha < 1:
+        raise ValueError(f"lora.alpha must be at least 1, or null for the rank, got {alpha}.")
+
+
 class LoopSettings(Config):
     """One project's settings for the whole loop."""
 
@@ -433,18 +453,6 @@ class LoopSettings(Config):
         return self
 
     @model_validator(mode="after")
-    def _none_of_each_round(self) -> LoopSettings:
-        # A round has its own: what stands here would be left unused without a word.
-        if self.monitoring.prompts:
-            raise ValueError(
-                "monitoring.prompts are those of the prompt list that no round learns from. "
-                "Leave them out; monitor_prompts says how many."
-            )
-        if self.optimisation.noise_seed:
-            raise ValueError("optimisation.noise_seed is made of noise_seed in every round. Set that one.")
-        return self
-
-    @model_validator(mode="after")
     def _one_unit(self) -> LoopSettings:
         if self.min_margin > 0 and self.scoring.reference == "parent":
             raise ValueError(
@@ -454,10 +462,12 @@ class LoopSettings(Config):
         return self
 
     def changed(self, changes: Mapping[str, Any]) -> LoopSettings:
-        """With some values replaced, nested ones too. pydantic's ValidationError for wrong ones.
+        """With some values replaced, nested ones too. pydantic's ValidationError for wrong ones, ValueError
+        for those that no round would use.
 
         So many prompts a round holds for all rounds, unless later ones are given as well.
         """
+        _require_used(changes)
         if "prompts_per_round" in changes:
             changes = {"later_prompts_per_round": None, **changes}
         return LoopSettings.model_validate(_merged(self.model_dump(mode="json"), changes))

@@ -3,7 +3,9 @@
 Where the pairs of one training step are cut, or the images that are drawn, decoded or judged together,
 changes no mathematics, only the last bits, so they are cut smaller. A run started again is to have the same
 bits: of a training's steps, which a resume begins in the middle, that is written into its folder and holds
-from the same step on; images are tried with as many as before.
+from the same step on; images are tried with as many as before. Whether an adapter could be folded into
+weights in float32 on a GPU (`Policy.folded`) is found out anew: there a run that is resumed may differ in the
+last bits from one that was not.
 """
 
 from __future__ import annotations

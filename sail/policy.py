@@ -49,7 +49,7 @@ class Policy:
         """A new policy adapter that changes nothing yet (its B matrices are 0)."""
         config = LoraConfig(
             r=lora.rank,
-            lora_alpha=lora.rank if lora.alpha is None else lora.alpha,
+            lora_alpha=lora.alpha or lora.rank,
             target_modules=list(lora.targets or self.backbone.lora_targets),
         )
         # The CPU's alone: peft draws A there and then moves it.
@@ -77,9 +77,11 @@ class Policy:
         self._inject(part, config)
         try:
             outcome = set_peft_model_state_dict(self.backbone.denoiser, weights, adapter_name=part)
-        except RuntimeError as error:  # Weights of other sizes, each in a line.
-            said = str(error).split("\n")[1:2] or [str(error)]
-            raise ValueError(f"{folder} does not fit this model: {said[0].strip()}") from error
+        except RuntimeError as error:
+            what, *faults = str(error).split("\n")
+            if not what.startswith("Error(s) in loading state_dict"):
+                raise
+            raise ValueError(f"{folder} does not fit this model: {faults[0].strip()}") from error
         if outcome.unexpected_keys:
             raise ValueError(f"{folder} does not fit this model: no place for {outcome.unexpected_keys[0]}.")
 

@@ -183,7 +183,8 @@ def _rank(folder: RunFolder, request: ProposeRequest) -> int:
 
 
 def _gains(file: Path) -> Tensor:
-    with open_latents(file) as opened:
+    drawn_anew = f" Or remove it and {file.stem}.json, then resume: it is drawn anew."
+    with open_latents(file, instead=drawn_anew) as opened:
         gains_NK: Tensor = opened.get_tensor("gains")
     return gains_NK
 

@@ -106,15 +106,14 @@ def fsync_folder(path: Path) -> None:
 
 
 @contextmanager
-def open_latents(file: Path, framework: Literal["pt", "numpy"] = "pt") -> Iterator[Any]:
-    """A file of latents as safetensors opens it. ValueError with its name where it is cut short."""
+def open_latents(file: Path, framework: Literal["pt", "numpy"] = "pt", *, instead: str = "") -> Iterator[Any]:
+    """A file of latents as safetensors opens it. ValueError where it is cut short, with its name and what can
+    be done instead of copying it again."""
     try:
         with safe_open(file, framework) as opened:
             yield opened
     except SafetensorError as error:
-        raise ValueError(
-            f"{file} is broken: {error}. Copy it again from where it came, or remove it to go on without it."
-        ) from error
+        raise ValueError(f"{file} is broken: {error}. Copy it again from where it came.{instead}") from error
 
 
 def open_no_link(path: str, flags: int) -> int:
@@ -218,7 +217,7 @@ class RunFolder:
         def link(ref: LatentsRef) -> LatentsRef:
             if ref.file not in linked:
                 # Not as torch's: the app, which makes runs, does without it.
-                with open_latents(Path(ref.file), "numpy"):
+                with open_latents(Path(ref.file), "numpy", instead=" Or remove it, to go on without it."):
                     name = f"inputs/latents/{sha256_file(Path(ref.file))}.safetensors"
                 link_or_copy(Path(ref.file), self.path / name)
                 linked[ref.file] = name

@@ -117,7 +117,7 @@ def publish_candidates(
             Image.new("RGB", (8, 8), colour).save(folder.path / name)
             found.append(Candidate(index=number, image=name))
         latents = f"candidates/{index:05d}.safetensors"
-        drawn = {"latents": numpy.zeros((each, 1, 1, 1), numpy.float32)}
+        drawn = {"latents": numpy.zeros((each, 4, 1, 1), numpy.float32)}
         save_file(drawn, folder.path / latents, metadata={"of": f"{request.noise_seed} {index}"})
         published = CandidateSet(
             prompt_index=index,

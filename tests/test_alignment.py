@@ -99,7 +99,7 @@ def test_a_row_that_cannot_be_run_is_refused_before_anything_is_drawn(tmp_path):
 
 def test_the_table_of_the_repository_is_not_begun_anew_by_leaving_its_precision_out():
     before = [(file, file.read_bytes()) for file in sorted(RESULTS.glob("alignment*"))]
-    with pytest.raises(SystemExit, match="go on with --precision bfloat16"):
+    with pytest.raises(SystemExit, match="Go on with --precision bfloat16"):
         command_line(["--precision", "float32"])
     assert all(file.read_bytes() == content for file, content in before)
 

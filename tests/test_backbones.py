@@ -974,7 +974,11 @@ def test_a_lora_of_another_family_is_refused(looped, load):
 def test_the_page_on_families_names_all_of_them_and_every_file(root):
     page = (root / "docs/backbones.md").read_text(encoding="utf-8")
     files = {file.name for file in (root / "sail/backbones").glob("*.py")}
-    assert set(re.findall(r"\b[\w]+\.py\b", page)) == files | {"tiny_families.py", "test_backbones.py"}
+    assert set(re.findall(r"\b[\w]+\.py\b", page)) == files | {
+        "config.py",
+        "tiny_families.py",
+        "test_backbones.py",
+    }
     assert set(re.findall(r"`(\w+Pipeline)`", page)) == set(backbones.FAMILIES)
     for block in re.findall(r"`(\{.*\})`", page):
         Sampling.model_validate_json(block)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from sail.__main__ import app
 from sail.config import LoopSettings, ModelRef, Optimisation, ProposeRequest, Sampling, Scoring
-from sail.runfolder import ADAPTER_FILE, RunFolder, read_lines, sha256_file
+from sail.runfolder import ADAPTER_FILE, RunFolder, publish_json, read_lines, sha256_file
 
 PROMPTS = [
     f"a {size} {colour} {thing}"
@@ -115,11 +115,19 @@ def test_no_prompt_is_used_in_two_rounds_while_fresh_ones_are_left(looped):
     assert len(set(seed.prompts)) == 6 and len(fresh) == 1 and fresh <= set(first.prompts)
 
 
-def test_the_same_command_again_changes_nothing(looped, model, prompts, settings):
+def test_the_same_command_again_changes_nothing(looped, model, prompts, settings, monkeypatch):
     before = (looped / "result.json").read_text()
+    written = []
+
+    def publish(path, value):
+        written.append(json.loads(json.dumps(value)))
+        publish_json(path, value)
+
+    monkeypatch.setattr("sail.loop.publish_json", publish)
     command = f"{sys.executable} {looped.parent / 'annotator.py'}"
     done = loop(model, prompts, settings, command, looped)
     assert done.exit_code == 0 and (looped / "result.json").read_text() == before
+    assert written == [json.loads(before)], "what was done is not taken back meanwhile"
     assert len(read_lines(looped / "labels.jsonl")) == 6
 
 

@@ -11,11 +11,9 @@ from sail.config import (
     EvaluateRequest,
     ExportRequest,
     LoopSettings,
-    Lora,
     Loss,
     Mixup,
     ModelRef,
-    Monitoring,
     Optimisation,
     ProposeRequest,
     Request,
@@ -120,9 +118,6 @@ def test_a_config_does_not_change_after_its_birth():
         lambda: Loss(beta=0),
         lambda: Loss(label_smoothing=0.5),
         lambda: Optimisation(learning_rate=float("inf")),
-        lambda: Lora(alpha=0),
-        lambda: LoopSettings(monitoring=Monitoring(prompts=("a fox",))),
-        lambda: LoopSettings(optimisation=Optimisation(noise_seed=7)),
         lambda: ProposeRequest(model=MODEL, prompts=()),
         lambda: ProposeRequest(model=MODEL, prompts=("",)),
         lambda: ProposeRequest(model=MODEL, prompts=("x" * (MAX_PROMPT_CHARS + 1),)),
@@ -194,3 +189,19 @@ def test_a_checkpoint_that_is_not_whole_is_refused_where_it_is_named(tmp_path):
         ValueError, match=r"cut\.safetensors cannot be read as safetensors.*download it again"
     ):
         ModelRef(source=str(cut)).checked()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"monitoring": {"prompts": ["a fox"]}},
+        {"optimisation": {"noise_seed": 7}},
+        {"lora": {"alpha": 0}},
+    ],
+)
+def test_a_setting_that_no_round_would_use_is_refused_and_read_where_it_was_stored(changes):
+    ((part, own),) = changes.items()
+    with pytest.raises(ValueError, match=next(iter(own))):
+        LoopSettings().changed(changes)
+    stored = LoopSettings.model_validate({part: own})
+    assert stored.changed({"monitor_prompts": 3}).monitor_prompts == 3

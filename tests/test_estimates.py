@@ -65,6 +65,7 @@ def test_the_next_run_is_reckoned_by_its_cost_and_the_pace_of_those_before(tmp_p
         ("request.json", '{"cut'),
         ("result.json", '{"cut'),
         ("result.json", "null"),
+        ("result.json", '{"made_with": null}'),
         ("result.json", '{"kind": "propose"}'),
     ],
 )

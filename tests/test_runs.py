@@ -363,6 +363,34 @@ def test_a_run_over_another_kind_of_request_ends_and_the_others_go_on(tmp_path: 
     other.close()
 
 
+def test_a_run_whose_files_name_something_twice_ends(store: Store) -> None:
+    run = jobs.draw(store, 2, by="ann")
+    folder = RunFolder(store.run_folder(run))
+    fake_trainer.run(folder)
+    twice = json.loads((folder.path / "candidates" / "00000.json").read_text())
+    twice["candidates"][1]["index"] = twice["candidates"][0]["index"]
+    (folder.path / "candidates" / "00000.json").write_text(json.dumps(twice))
+    store.record_run_event(run.id, "started", pid=0)
+    runner = follow(fake_runner(), store)
+    wait_for(lambda: store.run(run.id).what == "ended")
+    assert "twice" in store.run(run.id).payload["message"]
+    runner.close()
+
+
+def test_a_launch_command_that_was_entered_elsewhere_is_not_left_out_without_a_word(store: Store) -> None:
+    store.set_launcher(Launcher(command="sbatch --wait job.sh {command}", processes=2), by="ann")
+    store.launch_key = bytes(32)
+    run = jobs.draw(store, 2, by="ann")
+    runner = follow(fake_runner(), store)
+    wait_for(lambda: store.run(run.id).what == "ended")
+    assert "Enter the launch command in Setup" in runner.view(store, store.run(run.id)).message
+    # Who saves it empty has said that runs are to start here.
+    store.set_launcher(Launcher(), by="ann")
+    runner.resume(store, run.id, by="ann")
+    wait_for(lambda: store.run(run.id).what == "done")
+    runner.close()
+
+
 def test_a_broken_file_of_candidates_withholds_no_others_and_a_resume_draws_it_again(store: Store) -> None:
     run = jobs.draw(store, 4, by="ann")
     folder = RunFolder(store.run_folder(run))

@@ -384,7 +384,6 @@ def test_reasons_go_the_way_of_answers(client: TestClient, store: Store) -> None
         ({"value": "reasons", "text": "a fo\ud83e"}, "text has half of a character."),
         ({"value": "reasons", "text": "x" * 501}, "text must have at most 500 characters."),
         ({"value": "perhaps"}, "value"),
-        ({"weather": "fine"}, "weather is not known here."),
     ],
 )
 def test_an_answer_that_can_be_none_is_refused_and_keeps_back_no_others(
@@ -399,6 +398,14 @@ def test_an_answer_that_can_be_none_is_refused_and_keeps_back_no_others(
     assert list(said.json()["refused"]) == [faulty["uuid"]]
     assert said.json()["refused"][faulty["uuid"]].startswith(sentence)
     assert store.counts().labelled == 2
+
+
+def test_what_a_page_of_another_version_sends_stays_with_it(client: TestClient, store: Store) -> None:
+    first, second, *_ = next_pairs(client)
+    told = {**answer(second["id"]), "weather": "fine"}
+    said = send(client, answer(first["id"]), told)
+    assert said.status_code == 422 and said.json()["detail"].startswith("weather is not known here")
+    assert store.counts().labelled == 0
 
 
 # Where things stand
@@ -496,11 +503,16 @@ def test_one_file_of_a_project_is_made_at_a_time(
     first = threading.Thread(target=lambda: answers.append(client.get(address).status_code))
     first.start()
     begun.wait(30)
+    monkeypatch.setattr(export, "LONGEST_TURN_S", 0.01)
     refused = client.get(address)
+    monkeypatch.setattr(export, "LONGEST_TURN_S", 30.0)
+    waits = threading.Thread(target=lambda: answers.append(client.get(address).status_code))
+    waits.start()
     going_on.set()
     first.join()
+    waits.join()
     assert refused.status_code == 429 and refused.json()["detail"].startswith("Another file of p is being")
-    assert answers == [200] and client.get(address).status_code == 200
+    assert answers == [200, 200]
     monkeypatch.setattr(preferences, "write_parquet", lambda store, file: 1 / 0)
     assert client.get(address).status_code == 500
     monkeypatch.undo()

@@ -297,12 +297,24 @@ def test_candidates_judged_on_draws_of_their_own_or_other_timesteps_are_learned_
         assert (judged_draws(folder.path, pair, folder.request(), policy.backbone) is not None) == is_known
 
 
-def test_candidates_that_an_earlier_version_judged_are_learned_from_on_new_draws(new_run, model, judged):
-    folder = new_run(on_judged_draws(train_request(model)), self_pairs(judged))
-    for file in {pair.winner.file for pair in folder.pairs() if pair.source == "self"}:
-        tensors = load_file(folder.path / file)
-        (folder.path / file).unlink()
-        save_file({name: tensors[name] for name in ("latents", "gains")}, folder.path / file)
+def test_candidates_that_an_earlier_version_judged_are_learned_from_on_new_draws(
+    new_run, model, judged, tmp_path
+):
+    pairs = self_pairs(judged)
+    earlier = {file: tmp_path / Path(file).name for pair in pairs for file in [pair.winner.file]}
+    for file, own in earlier.items():
+        tensors = load_file(file)
+        save_file({name: tensors[name] for name in ("latents", "gains")}, own)
+
+    def of_then(pair):
+        sides = {name: getattr(pair, name) for name in ("winner", "loser")}
+        return pair.model_copy(
+            update={
+                name: ref.model_copy(update={"file": str(earlier[ref.file])}) for name, ref in sides.items()
+            }
+        )
+
+    folder = new_run(on_judged_draws(train_request(model)), [of_then(pair) for pair in pairs])
     assert not data_of(folder, policy_of(model)).known
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 from fastapi import Cookie, Depends, Header, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from annotator import jobs
@@ -84,6 +85,9 @@ def named(person: str | None, names: Mapping[str, str], *, to: str | None = None
     return "you" if person == to else names.get(person, "somebody without a name")
 
 
+OF_ANOTHER_VERSION = ("missing", "extra_forbidden")
+
+
 def told_apart(sent: Sequence[Sent], body: type[B]) -> tuple[list[B], dict[str, str]]:
     """Those that can be answers, in their order, and by uuid why each of the others can be none.
 
@@ -94,6 +98,9 @@ def told_apart(sent: Sequence[Sent], body: type[B]) -> tuple[list[B], dict[str, 
         try:
             good.append(body.model_validate({"uuid": one.uuid, **(one.model_extra or {})}))
         except ValidationError as error:
+            if any(fault["type"] in OF_ANOTHER_VERSION for fault in error.errors()):
+                # No answer is at fault but the page that sent it: what is refused leaves the browser.
+                raise RequestValidationError(error.errors()) from error
             faulty[one.uuid] = sentence(faults_of(error.errors())[0])
     return good, faulty
 

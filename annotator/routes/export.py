@@ -25,6 +25,10 @@ from sail.runfolder import RunFolder
 api = APIRouter()
 
 
+LONGEST_TURN_S = 60.0
+"""So long one waits for another file of the project to be made."""
+
+
 class Passing(FileResponse):
     """A file made for one answer: deleted once it is sent, or whoever asked is gone."""
 
@@ -37,7 +41,8 @@ class Passing(FileResponse):
 
 def passing(project: OpenProject, write: Callable[[Path], None], *, name: str, media_type: str) -> Passing:
     """An answer with what `write` puts into a file, one at a time in a project. If it fails, none is left."""
-    if not project.making.acquire(blocking=False):
+    # A second click waits for its turn: a page that only links to the file could not show a refusal.
+    if not project.making.acquire(timeout=LONGEST_TURN_S):
         raise HTTPException(
             429, f"Another file of {project.store.name} is being made. Wait until it is, then ask again."
         )

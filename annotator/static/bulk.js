@@ -56,7 +56,7 @@ export function bulk(root, { afterAll, changed, look }) {
   }
 
   function thumb(pair) {
-    const image = (side) => h("img", { src: pair[side], alt: "", loading: "lazy", "data-wins": side === pair.judge.side });
+    const image = (side) => h("img", { loading: "lazy", src: pair[side], alt: "", "data-wins": side === pair.judge.side });
     const own = h(
       "button",
       { type: "button", title: pair.prompt, "aria-label": `${pair.prompt}: decide it by itself` },

@@ -23,13 +23,17 @@ export function lookCloser(root, look, screen) {
 
   /** Both as large as the window allows, from pair to pair and after a reload. */
   function setLarger(yes) {
-    pair.classList.toggle("sail-larger", yes);
-    tool("larger").ariaPressed = String(yes);
     try {
       localStorage.setItem(LARGER, yes ? "yes" : "");
     } catch {
       // A browser that keeps nothing: on this page it holds all the same.
     }
+    document.dispatchEvent(new CustomEvent(LARGER, { detail: yes }));
+  }
+
+  function showLarger(yes) {
+    pair.classList.toggle("sail-larger", yes);
+    tool("larger").ariaPressed = String(yes);
   }
 
   function draw() {
@@ -57,7 +61,8 @@ export function lookCloser(root, look, screen) {
 
   for (const name of ["zoom", "whole", "larger"]) tool(name)?.addEventListener("click", () => DO[name]());
   if (tool("larger")) {
-    setLarger(wasLarger());
+    showLarger(wasLarger());
+    document.addEventListener(LARGER, ({ detail }) => showLarger(detail));
     // The page is as wide as they are while they are on it, and on no other tab.
     const follow = () => pair.toggleAttribute("data-shown", isShown(pair));
     // Not while sizes are being looked at, since it changes them.

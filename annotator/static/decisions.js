@@ -17,13 +17,11 @@ export function decisions({ changed, heard, moved }) {
   const sending = new Sending(outbox, `${base}/reviews`, how);
   let refused = 0;
   let past = []; // what was said before each action, for undo
-  const own = new Set(); // what was said here, by its uuid
 
   function set(entries) {
     const at = Date.now() / 1000;
     const said = entries.map(([pair, choice]) => {
       const [uuid, seen] = [crypto.randomUUID(), pair.said?.uuid ?? ""];
-      own.add(uuid);
       pair.said = choice && { uuid, choice, by: "you", at, in_bulk: false };
       const shown = { run: pair.run, said: pair.said };
       return { uuid, self_pair: pair.id, decision: choice, seen, shown };
@@ -73,7 +71,7 @@ export function decisions({ changed, heard, moved }) {
     undo() {
       const last = past.pop();
       if (!last) return null;
-      const entries = last.filter(([pair]) => !pair.said || own.has(pair.said.uuid));
+      const entries = last.filter(([pair]) => !pair.said || pair.said.by === "you");
       if (entries.length) set(entries);
       return entries.map(([pair]) => pair);
     },

@@ -46,7 +46,7 @@ export function doubted(card) {
   function again(pair) {
     let began = null;
     const image = (side) =>
-      h("figure", {}, h("img", { src: pair[side], alt: `${pair.prompt}, ${side}`, loading: "lazy" }));
+      h("figure", {}, h("img", { loading: "lazy", src: pair[side], alt: `${pair.prompt}, ${side}` }));
     const buttons = Object.entries(ANSWERS).map(([value, title]) =>
       h("button", { type: "button", onclick: () => give(value) }, title),
     );

@@ -73,6 +73,7 @@ export function enlarge(title, images, { state = "", pressed = null } = {}) {
 }
 
 export const closeEnlarged = () => dialog?.own.close();
+export const isEnlarged = () => Boolean(dialog?.own.open);
 
 /** A small button that enlarges two images of a pair. */
 export const enlargeButton = (pair, attributes = {}) =>

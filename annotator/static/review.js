@@ -3,7 +3,7 @@
 import { bulk as bulkApproval } from "/ui/bulk.js";
 import { actionButton, ask, askAnew, base, h, isActive, isShown, onStatus, openTab, percent, plural, putParts, Refused, trouble } from "/ui/core.js";
 import { decisions } from "/ui/decisions.js";
-import { closeEnlarged, enlargePair } from "/ui/enlarge.js";
+import { closeEnlarged, enlargePair, isEnlarged } from "/ui/enlarge.js";
 import { GUARD_MS, leaveToKeys, nameOf, TOO_FAST } from "/ui/keys.js";
 import { mixup as mixupRatio } from "/ui/mixup.js";
 import { selection } from "/ui/selection.js";
@@ -42,7 +42,7 @@ export function mount(root) {
   let review = { run: null, pairs: [] }; // as the server gave it, with what was decided here since
   let cards = [];
   let status = null;
-  let cameAt = -Infinity; // when the next card was last gone to by itself
+  let guardedUntil = -Infinity; // nobody has looked at a pair that came in the place of another
 
   onStatus((now) => {
     status = now;
@@ -275,15 +275,17 @@ export function mount(root) {
     said.say(again ? entries.map(([pair]) => [pair, null]) : entries);
     const spoken = SAID[decisionOf(entries[0][0])];
     announce(again ? "Taken back." : entries.length > 1 ? `${plural(entries.length, "pair")}: ${spoken}` : spoken);
-    if (advance && !again) toUndecided(indices.at(-1));
+    if (advance && !again) toUndecided(indices.at(-1), !entries[0][0].judge);
   }
 
   /** To the next card that nobody decided, from the top again where there is none below. */
-  function toUndecided(after) {
+  function toUndecided(after, wasBlind = false) {
     const open = review.pairs.flatMap((pair, index) => (pair.said ? [] : [index]));
     const next = open.find((index) => index > after) ?? open[0];
     selected.select(next ?? Math.max(after, 0));
-    cameAt = performance.now();
+    // On the page the next card was there to be seen before, unless it is judged blind: who goes by key knows it.
+    if (wasBlind || isEnlarged() || (next !== undefined && !review.pairs[next].judge))
+      guardedUntil = performance.now() + GUARD_MS;
   }
 
   function undo() {
@@ -295,6 +297,7 @@ export function mount(root) {
   }
 
   function move(step, extend) {
+    guardedUntil = -Infinity;
     const at = selected.at();
     if (at === null) toUndecided(-1);
     else selected.select(at + step, { extend });
@@ -313,19 +316,29 @@ export function mount(root) {
     if (steps[key]) move(steps[key], event.shiftKey);
     else if (key === "z") undo();
     else if (selected.at() === null) toUndecided(-1);
-    else if (key === "e") enlargeSelected();
-    else press(KEYS[key]);
+    else if (key === "e") {
+      // What is decided there is the one that is seen.
+      selected.select(selected.at());
+      enlargeSelected();
+    } else press(KEYS[key]);
   });
 
   /** In the large view keys do what they do on the page, and the next pair takes the place of the one before. */
   function enlargeSelected(state = "") {
     const pair = review.pairs[selected.at()];
+    if (!pair) return closeEnlarged();
     const keys = pair.judge ? "A approve, F flip, X drop" : "1 left, 2 right, X neither";
     enlargePair(pair, {
       words: (side) => roleOf(pair, side),
       state: `${state} Keys: ${keys}, J and K move, Z undo.`.trim(),
       pressed(key) {
         if (!(key === "j" || key === "k" || key === "z" || KEYS[key])) return false;
+        announce("");
+        // Meanwhile the pairs may have changed.
+        if (review.pairs[selected.at()] !== pair) {
+          closeEnlarged();
+          return true;
+        }
         if (key === "j" || key === "k") move(key === "j" ? 1 : -1, false);
         else if (key === "z") undo();
         else press(KEYS[key]);
@@ -342,7 +355,7 @@ export function mount(root) {
     // Sides are random, so that one side means something else for every pair.
     if (indices.length > 1 && (name === "left" || name === "right"))
       return announce("Choose a side for one pair at a time.");
-    if (performance.now() < cameAt + GUARD_MS && !review.pairs[indices[0]].judge) return announce(TOO_FAST);
+    if (performance.now() < guardedUntil) return announce(TOO_FAST);
     decide(indices, name);
   }
 

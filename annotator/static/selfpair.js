@@ -57,7 +57,7 @@ function side(pair, which) {
   return h(
     "figure",
     { "data-side": which },
-    h("img", { src: pair[which], alt: `${pair.prompt}, ${which}`, loading: "lazy" }),
+    h("img", { loading: "lazy", src: pair[which], alt: `${pair.prompt}, ${which}` }),
     h(
       "figcaption",
       {},

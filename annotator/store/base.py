@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +30,7 @@ STARTER = "starter"
 """Stands for the model that ships, wherever this program lies."""
 BUSY_TIMEOUT_S = 10.0
 DatabaseError = sqlite3.DatabaseError
+IntegrityError = sqlite3.IntegrityError
 """What a full disk or a broken file raises."""
 T = TypeVar("T")
 
@@ -230,9 +231,22 @@ class Base:
     def _launcher(self) -> Launcher:
         said = dict(self._last_event("launcher") or {})
         # A project that somebody sent must not start programs of its own choice.
-        if said.get("seal") != self._seal(said.get("command")):
+        if not self._is_own(said):
             said.pop("command", None)
         return Launcher.model_validate(said, extra="ignore")
+
+    def require_own_launcher(self) -> None:
+        """ValueError where a launch command was entered elsewhere: without it runs would start on this
+        machine, as on the login node of a cluster."""
+        said = self._last_event("launcher") or {}
+        if said.get("command") and not self._is_own(said):
+            raise ValueError(
+                "How runs are started was entered on another machine, in another folder or before an update, "
+                "so it does not count here. Enter the launch command in Setup, or save it empty; then resume."
+            )
+
+    def _is_own(self, launcher: Mapping[str, Any]) -> bool:
+        return bool(launcher.get("seal") == self._seal(launcher.get("command")))
 
     def _seal(self, command: Any) -> str:
         """Says that this command was entered on this machine, in this folder.

@@ -53,10 +53,16 @@ def require_no_links(folder: Path) -> None:
 
     The algorithm makes none itself; what runs share are hard links.
     """
-    for root, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            if (found := Path(root, name)).is_symlink():
-                raise Outside(
-                    f"{found.relative_to(folder)} in the run folder {folder.name} is a link, and what is "
-                    "written there would land elsewhere. Put what it leads to in its place, then resume."
-                )
+    left = [str(folder)]
+    while left:
+        # What is a link the listing says: of 100,000 files none is asked for by itself.
+        with os.scandir(left.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    raise Outside(
+                        f"{os.path.relpath(entry.path, folder)} in the run folder {folder.name} is a link, "
+                        "and what is written there would land elsewhere. Put what it leads to in its place, "
+                        "then resume."
+                    )
+                if entry.is_dir():
+                    left.append(entry.path)

@@ -105,10 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     known_units = list(read_lines(units))
     finished = [unit for unit in known_units if still_holds(unit, size)]
     if known_units and not finished and out == RESULTS:
-        others = [other for other in PRECISIONS if still_holds(known_units[0], Size(precision=other))]
-        theirs = (
-            f"They are {others[0]}: go on with --precision {others[0]}, or" if others else "Remove it, or"
-        )
+        sizes = [Size(precision=other) for other in PRECISIONS]
+        others = [one.precision for one in sizes if any(still_holds(unit, one) for unit in known_units)]
+        theirs = f"Go on with --precision {others[0]}, or" if others else "Move it away, or"
         raise SystemExit(
             f"No unit of {units} was measured on this starter, at this size and precision "
             f"({size.precision}). {theirs} begin a table of your own with --out DIR."

@@ -106,10 +106,10 @@ def review(page: Page, store: Store) -> tuple[str, str]:
     with_it = {"left": "1", "right": "2"}
     against = {"left": "2", "right": "1"}
     page.keyboard.press("j")
-    page.keyboard.press(against[winner_side(ids[0])])
-    page.keyboard.press("x")
-    for pair in ids[2:]:
-        page.keyboard.press(with_it[winner_side(pair)])
+    for key in (against[winner_side(ids[0])], "x", *(with_it[winner_side(pair)] for pair in ids[2:])):
+        # What comes by itself takes no key in its first quarter of a second.
+        page.wait_for_timeout(300)
+        page.keyboard.press(key)
     expect(page.get_by_test_id("review-counts")).to_contain_text("1 flipped (human from now on), 1 dropped")
     expect(page.get_by_test_id("audit-title")).to_have_text("Audit: the model was wrong in 2 of 4")
     wait_for(

@@ -114,7 +114,7 @@ def test_a_label_taken_back_in_one_tab_is_open_in_the_other(labelling: Page, sto
     wait_for(lambda: len(values(store)) == len(given))
     labelling.get_by_test_id("undo-last").click()
     back = wait_for_pair(labelling)
-    assert wait_for_pair(other) == back
+    wait_for(lambda: shown_pair(other) == back)
 
 
 def test_a_pair_whose_image_never_comes_can_be_skipped(store: Store, app: App, page: Page) -> None:
@@ -220,6 +220,36 @@ def test_a_double_press_in_the_audit_decides_one_pair(home: Path, app: App, page
     press_twice(page, "1", "true")
     expect(page.get_by_test_id("audit-title")).to_have_text("Audit: 1 of 10 decided")
     expect(page.get_by_test_id("review-announcement")).to_contain_text("Too fast")
+    for _ in range(8):
+        page.wait_for_timeout(GUARDED_MS)
+        page.keyboard.press("1")
+    expect(page.get_by_test_id("audit-title")).to_have_text("Audit: 9 of 10 decided")
+    page.wait_for_timeout(GUARDED_MS)
+    # The pair after the last one is not blind any more.
+    press_twice(page, "1", "true")
+    expect(page.get_by_test_id("audit-title")).to_contain_text("the model was wrong in")
+    page.wait_for_timeout(GUARDED_MS)
+    assert len(store.review_history()) == 10
+    store.close()
+
+
+def test_in_the_large_view_a_key_decides_the_pair_that_is_seen(home: Path, app: App, page: Page) -> None:
+    store, _ = proposed(home / "large", 12, audited=True)
+    open_page(page, f"{app.address}/?project=large")
+    open_tab(page, "Review")
+    card = page.get_by_test_id("self-10")
+    card.click()
+    page.keyboard.press("Shift+J")
+    expect(page.locator("article[data-selected]")).to_have_count(2)
+    before = len(store.review_history())
+    page.keyboard.press("e")
+    large = page.get_by_test_id("enlarged")
+    page.keyboard.press("x")
+    expect(large).to_contain_text("Dropped.")
+    # Another came in its place: a key pressed twice is one decision.
+    page.keyboard.press("j")
+    expect(large).not_to_contain_text("Dropped.")
+    wait_for(lambda: len(store.review_history()) == before + 1)
     store.close()
 
 
@@ -256,11 +286,18 @@ def test_a_double_click_where_the_model_contradicts_gives_one_answer(
     cards = page.get_by_test_id("doubted-pair")
     expect(cards).to_have_count(len(doubted))
     before = len(values(store))
-    cards.first.get_by_role("button", name="Left").dblclick()
-    # The second pair is where the first one was.
-    second = cards.first.get_by_role("button", name="Left")
-    expect(cards).to_have_count(len(doubted) - 1)
-    second.click()
+    # The second pair takes the first one's place once the answer is kept.
+    page.evaluate(
+        """async () => {
+            const cards = () => document.querySelectorAll('[data-testid="doubted-pair"]');
+            const left = () => cards()[0].querySelector('.sail-decide button').click();
+            const many = cards().length;
+            left();
+            while (cards().length === many) await new Promise(requestAnimationFrame);
+            left();
+        }"""
+    )
     expect(page.get_by_test_id("trouble")).to_contain_text("Too fast")
+    expect(cards).to_have_count(len(doubted) - 1)
     page.wait_for_timeout(GUARDED_MS)
     assert len(values(store)) == before + 1

@@ -89,9 +89,12 @@ export class Answers {
   /** Until the outbox is empty or the server does not take it; never fails. */
   send = () => this.#sending.send();
 
-  /** What is on its way; null where nothing is. */
+  /** Done once the server has, or cannot be told, what was said before now. */
+  settled = () => this.#sending.settled();
+
+  /** Whether something is on its way. */
   get sending() {
-    return this.#sending.now;
+    return this.#sending.busy;
   }
 
   /** Requests in a row that nobody answered. */

@@ -118,7 +118,8 @@ export function mount(root) {
     if (!match) return null;
     const asked = match;
     // After what is on its way, so that the list knows of it.
-    fetching ??= Promise.resolve(sending.now)
+    fetching ??= sending
+      .settled()
       .then(() => ask(`${base}/comparisons/next`, asked, { signal: patience() }))
       .then((answer) => asked === match && takeIn(answer))
       .catch((error) => {
@@ -204,7 +205,7 @@ export function mount(root) {
     say(`Took back: ${ANSWER_WORDS[last.value]}.`);
     show({ known: true });
     // The other tab is to ask once the server knows.
-    Promise.resolve(sending.now).then(() => tabs.postMessage({ undone: last.pair.id }));
+    sending.settled().then(() => tabs.postMessage({ undone: last.pair.id }));
     if (past.length < FEW_TO_UNDO) fetchPairs();
   }
 

@@ -65,7 +65,7 @@ export class Pairs {
     let answer = null;
     try {
       // After what is on its way, so that the list knows of it.
-      await this.#answers.sending;
+      await this.#answers.settled();
       const holding = keep().slice(0, MOST_HELD).map((pair) => pair.id);
       answer = await ask(`${base}/pairs/next`, { holding }, { signal: patience() });
     } catch (error) {
@@ -123,7 +123,7 @@ export class Pairs {
     this.queue = [pair, ...this.queue.filter((other) => other.id !== pair.id)];
     this.fetch();
     // The other tab is to ask once the server knows.
-    Promise.resolve(this.#answers.sending).then(() => this.#tabs.postMessage({ undone: pair.id }));
+    this.#answers.settled().then(() => this.#tabs.postMessage({ undone: pair.id }));
   }
 
   get #absent() {

@@ -10,6 +10,7 @@ export class Sending {
   #path;
   #on;
   #now = null;
+  #waiting = []; // called when something has moved
   #line = []; // what is done in between, each with the uuids of all that goes before it
   #timer = 0;
   failures = 0;
@@ -25,9 +26,24 @@ export class Sending {
     addEventListener("beforeunload", (event) => outbox.atRisk && event.preventDefault());
   }
 
-  /** What is on its way; null where nothing is. */
-  get now() {
-    return this.#now;
+  /** Whether something is on its way. */
+  get busy() {
+    return this.#now !== null;
+  }
+
+  /**
+   * Done once the server has, or cannot be told, what was said before now. Not once it has all: who answers faster
+   * than it does would be waited for without end.
+   */
+  async settled() {
+    const before = new Set(this.#outbox.answers().map(({ uuid }) => uuid));
+    const waits = () => this.#outbox.answers().some(({ uuid }) => before.has(uuid));
+    while (this.#now && waits()) await new Promise((go) => this.#waiting.push(go));
+  }
+
+  #moved() {
+    for (const go of this.#waiting.splice(0)) go();
+    this.#on.changed();
   }
 
   /** Whether the server has all, and nothing waits in line. */
@@ -66,7 +82,7 @@ export class Sending {
     this.#on.changed();
     this.#now ??= this.#all().finally(() => {
       this.#now = null;
-      this.#on.changed();
+      this.#moved();
     });
     return this.#now;
   }
@@ -88,7 +104,7 @@ export class Sending {
         this.failures = 0;
         this.#on.heard(answer, waiting);
         waiting = this.#unsent();
-        this.#on.changed();
+        this.#moved();
       }
       this.#on.sent();
     } catch (error) {

@@ -252,7 +252,8 @@ class Monitoring(Config):
     preview_prompts: int = Field(4, ge=0)
     """So many of `prompts` are drawn at step 0 and at every checkpoint."""
     min_judge_accuracy: float = Field(0.5, ge=0, le=1)
-    """The gate closes when the upper end of the judge's interval is below this."""
+    """The gate closes where so few held-out pairs come out right by chance, in less than one of forty times,
+    from a judge that is right in this share."""
     min_diversity_ratio: float = Field(0.6, ge=0)
     max_saturation_ratio: float = Field(2.0, ge=1)
     """The gate closes outside [1 / this, this]."""

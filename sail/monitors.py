@@ -5,11 +5,13 @@ N candidates of a prompt, K draws, H W image.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 import torch
+from scipy.special import bdtr
 from torch import Tensor
 
 from sail import distributed
@@ -22,6 +24,8 @@ from sail.runfolder import Progress
 from sail.sampling import done_or_of_others, draw
 
 T = TypeVar("T")
+TAIL = 0.025
+"""Below a 95 % interval."""
 
 
 class HumanPair(NamedTuple):
@@ -254,12 +258,23 @@ def closed_because(measured: Measured, limits: Monitoring) -> list[str]:
     """Why the round is not accepted, in sentences; [] where it is."""
     accuracy = measured.judge_accuracy
     reasons = []
-    if accuracy.high is not None and accuracy.high < limits.min_judge_accuracy:
+    if _is_surely_below(accuracy, limits.min_judge_accuracy):
         reasons.append(
             f"The judge is right on {accuracy.value:.0%} of {accuracy.n} held-out pairs, "
             f"at best {accuracy.high:.0%}; the gate asks for {limits.min_judge_accuracy:.0%}."
         )
     return reasons + spoiled_because(measured.beside, limits)
+
+
+def _is_surely_below(found: Interval, share: float) -> bool:
+    """Whether so few right come by chance in less than one of forty times where `share` is right.
+
+    The binomial distribution itself: of four pairs, which is what a few dozen labels hold out, none right is
+    by Wilson's interval at best 49 %, and comes to a judge that is right in 60 % of all in one of forty.
+    """
+    if found.value is None:
+        return False
+    return bool(bdtr(math.ceil(found.value * found.n - 1e-9), found.n, share) < TAIL)
 
 
 def spoiled_because(found: Beside, limits: Monitoring) -> list[str]:

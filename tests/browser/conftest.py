@@ -34,6 +34,22 @@ def page(browser: Browser) -> Iterator[Page]:
         yield page
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of projects."""
+    folder = tmp_path_factory.mktemp("home")
+    make_store(folder / "none").close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def app(home: Path, root: Path) -> Iterator[App]:
+    """One app for all tests of a file: it finds each test's own project by its name."""
+    app = start_app(root, home / "none")
+    yield app
+    app.end()
+
+
 @pytest.fixture
 def pairs_to_label(tmp_path: Path, root: Path) -> Iterator[tuple[App, Store]]:
     """An app with eight drawn pairs, and a store of our own to look at what is kept."""

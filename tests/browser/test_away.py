@@ -9,7 +9,7 @@ from pathlib import Path
 import fake_trainer
 import pytest
 from annotating import drawn, label, make_store, proposed, run_now, wait_for
-from labelling import App, answer, open_page, open_tab, shown_pair, start_app, until, wait_for_pair, watched
+from labelling import App, answer, open_page, open_tab, shown_pair, until, wait_for_pair, watched
 from playwright.sync_api import Browser, Page, expect
 
 from annotator import jobs
@@ -22,20 +22,6 @@ pytestmark = pytest.mark.browser
 IMPATIENT = (
     "() => void (AbortSignal.timeout = ((own) => () => own.call(AbortSignal, 700))(AbortSignal.timeout))"
 )
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("away")
-    make_store(folder / "none").close()
-    return folder
-
-
-@pytest.fixture(scope="module")
-def app(home: Path, root: Path) -> Iterator[App]:
-    app = start_app(root, home / "none")
-    yield app
-    app.end()
 
 
 @pytest.fixture

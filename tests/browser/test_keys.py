@@ -43,21 +43,6 @@ def press(page: Page, key: str, code: str) -> None:
     )
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("keys")
-    make_store(folder / "none").close()
-    return folder
-
-
-@pytest.fixture(scope="module")
-def app(home: Path, root: Path) -> Iterator[App]:
-    """One app for all tests: it finds each test's own project by its name."""
-    app = start_app(root, home / "none")
-    yield app
-    app.end()
-
-
 @pytest.fixture
 def compared(home: Path) -> Iterator[Store]:
     """A project with five comparisons of round 0 with base."""

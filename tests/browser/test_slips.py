@@ -13,7 +13,6 @@ from labelling import (
     open_page,
     open_tab,
     shown_pair,
-    start_app,
     wait_for_pair,
 )
 from playwright.sync_api import Dialog, Page, Route, expect
@@ -25,21 +24,6 @@ pytestmark = pytest.mark.browser
 
 GUARDED_MS = 300
 """A pair takes no answer in its first quarter of a second."""
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("slips")
-    make_store(folder / "none").close()
-    return folder
-
-
-@pytest.fixture(scope="module")
-def app(home: Path, root: Path) -> Iterator[App]:
-    """One app for all tests: it finds each test's own project by its name."""
-    app = start_app(root, home / "none")
-    yield app
-    app.end()
 
 
 @pytest.fixture

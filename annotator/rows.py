@@ -74,6 +74,9 @@ class PairState:
     id: str
     ordinal: int
     prompt: str
+    one: str
+    two: str
+    """Its candidates."""
     answered_by: frozenset[str] = frozenset()
     """People, those who skipped it included."""
     judged: bool = False

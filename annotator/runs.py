@@ -25,7 +25,7 @@ from typing import Any, Literal
 import sail
 from annotator import jobs, looks
 from annotator.rows import Run
-from annotator.store import DatabaseError, IntegrityError, Outside, Store, require_no_links
+from annotator.store import DatabaseError, Outside, Store, require_no_links
 from sail.rounds import Round
 from sail.runfolder import MB, RunFolder, Snapshot, open_no_link
 
@@ -162,7 +162,7 @@ class Runner:
         return found
 
     @contextmanager
-    def _alone(self, store: Store, run: Run) -> Iterator[None]:
+    def _alone(self, store: Store, run: Run, *, trouble: str = "The run cannot go on") -> Iterator[None]:
         """Trouble with a run is its end, and where not even that can be written down, it is logged.
 
         Either way the other runs and projects go on.
@@ -170,15 +170,14 @@ class Runner:
         try:
             try:
                 yield
-            except DatabaseError as error:
-                if not isinstance(error, IntegrityError):
-                    raise
-                self._end(store, run, message=f"The run cannot go on, its files name things twice: {error}")
+            except DatabaseError:
+                # Perhaps not for ever: the next turn tries again.
+                raise
             except Exception as error:
                 # Whatever others wrote into its files: the next turn would only meet it again.
-                log.exception("Run %s of %s cannot go on.", run.id, store.name)
-                self._end(store, run, message=f"The run cannot go on: {error}")
-        except DatabaseError as error:
+                log.exception("Run %s of %s: %s.", run.id, store.name, trouble)
+                self._end(store, run, message=f"{trouble}: {error}")
+        except Exception as error:
             self._say(store, error)
 
     def _say(self, store: Store, error: Exception) -> None:
@@ -226,21 +225,11 @@ class Runner:
             status = child.poll() if child else None
             forced = "It was ended by force. Resume goes on." if run.payload.get("by_force") else None
             self._end(store, run, status=status, message=forced or why_ended(folder, status))
-        else:
-            self._take_in(store, run, folder)
-
-    def _take_in(self, store: Store, run: Run, folder: RunFolder) -> None:
-        try:
-            take_in(store, run, folder)
-        except Exception as error:
-            if isinstance(error, DatabaseError) and not isinstance(error, IntegrityError):
-                raise
-            log.exception("Run %s of %s could not be taken in.", run.id, store.name)
-            message = f"The run is done, but its result could not be taken in: {error}"
-            self._end(store, run, status=0, message=message)
             return
-        store.record_run_event(run.id, "done")
-        self._children.pop((store.folder, run.id), None)
+        with self._alone(store, run, trouble="The run is done, but its result could not be taken in"):
+            take_in(store, run, folder)
+            store.record_run_event(run.id, "done")
+            self._children.pop((store.folder, run.id), None)
 
     def _end(self, store: Store, run: Run, **why: Any) -> None:
         store.record_run_event(run.id, "ended", **why)
@@ -410,14 +399,12 @@ def take_in(store: Store, run: Run, folder: RunFolder) -> None:
         store.record_round(run, trained, by="gate")
 
 
-def take_in_candidates(store: Store, run: Run, folder: RunFolder) -> int:
+def take_in_candidates(store: Store, run: Run, folder: RunFolder) -> None:
     """Take in prompts that are finished and not here yet, while the rest is being drawn."""
-    known = store.taken_in(run)
-    found = folder.candidate_sets(skip=known)
-    new = store.take_in_candidates(run, found) if found else 0
+    if found := folder.candidate_sets(skip=store.taken_in(run)):
+        store.take_in_candidates(run, found)
     if run.job == "compare":
         looks.take_in_comparisons(store, run, folder.request(extra="ignore"))
-    return new
 
 
 def why_ended(folder: RunFolder, status: int | None) -> str:

@@ -282,7 +282,8 @@ class RunFolder:
     def is_held(self) -> bool:
         """Whether a living process on this machine holds the folder."""
         try:
-            descriptor = os.open(self.path / ".lock", os.O_RDONLY)
+            # Not waiting for the other end, were it a pipe.
+            descriptor = os.open(self.path / ".lock", os.O_RDONLY | os.O_NONBLOCK)
         except FileNotFoundError:
             return False
         try:

@@ -14,10 +14,18 @@ PROMPTS = ["a red fox", "a red fox at night", "a red fox in snow", "a blue boat"
 
 
 def pairs(count: int, **changes: object) -> list[PairState]:
-    return [
-        PairState(id=f"p{number}", ordinal=number, prompt=PROMPTS[number % 4], **changes)  # type: ignore[arg-type]
-        for number in range(count)
-    ]
+    return [pair(f"p{number}", number, PROMPTS[number % 4], **changes) for number in range(count)]
+
+
+def pair(uid: str, ordinal: int, prompt: str = "a", **changes: object) -> PairState:
+    return PairState(
+        id=uid,
+        ordinal=ordinal,
+        prompt=prompt,
+        one=f"{uid}-1",
+        two=f"{uid}-2",
+        **changes,  # type: ignore[arg-type]
+    )
 
 
 def chosen(found: list[PairState], order: Order, known: Known = NOTHING, count: int = 200) -> list[str]:
@@ -57,30 +65,26 @@ def test_without_a_judge_uncertain_is_by_lot() -> None:
 
 
 def test_disagreement_asks_again_about_what_is_disputed_or_contradicted() -> None:
-    disputed = PairState(
-        id="d", ordinal=90, prompt="a", judged=True, answered_by=frozenset("ab"), for_one=1, for_two=1
-    )
-    contradicted = PairState(
-        id="c", ordinal=91, prompt="a", judged=True, answered_by=frozenset("a"), for_one=1
-    )
+    disputed = pair("d", 90, judged=True, answered_by=frozenset("ab"), for_one=1, for_two=1)
+    contradicted = pair("c", 91, judged=True, answered_by=frozenset("a"), for_one=1)
     known = Known(contradicted=frozenset("c"))
     came = {
-        pair.id: how
-        for pair, how in next_of([*pairs(9), disputed, contradicted], "disagreement", known, Random(0))
+        one.id: how
+        for one, how in next_of([*pairs(9), disputed, contradicted], "disagreement", known, Random(0))
     }
     assert came["d"] == came["c"] == "disagreement" and len(came) == 11
 
 
 def test_disagreement_has_some_pairs_that_somebody_else_answered() -> None:
     answered = pairs(200, judged=True, answered_by=frozenset("a"), for_one=1)
-    both = [*answered, *[PairState(id=f"o{n}", ordinal=300 + n, prompt="a") for n in range(200)]]
+    both = [*answered, *[pair(f"o{n}", 300 + n) for n in range(200)]]
     overlap = chosen(both, "disagreement").count("overlap")
     assert 5 <= overlap <= 30
 
 
 def test_what_does_not_fit_never_comes_and_all_else_once() -> None:
     answered = pairs(20, judged=True, answered_by=frozenset("a"), for_one=1, for_two=1)
-    both = [*answered, *[PairState(id=f"o{n}", ordinal=300 + n, prompt="a") for n in range(20)]]
+    both = [*answered, *[pair(f"o{n}", 300 + n) for n in range(20)]]
     known = Known(margins={f"o{n}": 0.1 * n for n in range(10)})
     for order in ("random", "diverse", "uncertain", "disagreement"):
         found = next_of(both, order, known, Random(0), fits=lambda pair: pair.ordinal % 2 == 0)  # type: ignore[arg-type]

@@ -207,6 +207,12 @@ def test_a_request_that_is_not_understood_names_its_file(tmp_path, text):
 # Lock and state
 
 
+def test_a_pipe_in_place_of_the_lock_is_not_waited_for(run):
+    (run.path / ".lock").unlink(missing_ok=True)
+    os.mkfifo(run.path / ".lock")
+    assert not run.is_held()
+
+
 def test_a_run_held_by_another_process_is_busy_and_names_the_holder(run, root):
     with held_by_another_process(run, root) as holder:
         assert run.is_held()

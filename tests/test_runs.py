@@ -751,14 +751,24 @@ def test_runs_may_lie_on_another_disk_behind_a_link(tmp_path: Path, store: Store
     runner.close()
 
 
+def full_for(store: Store, table: str) -> None:
+    """Let SQLite find its disk full whenever a row comes into this table."""
+    others = Database(store.folder / DATABASE)
+    others.execute("create table ballast (it blob)")
+    others.execute(
+        f"create trigger full before insert on {table} "
+        "begin insert into ballast values (zeroblob(1000000)); end"
+    )
+    others.close()
+    store._write(lambda: store._writing.execute("pragma max_page_count = 1"))
+
+
 def test_a_project_that_cannot_be_written_starts_nothing_and_keeps_nobody_waiting(
     tmp_path: Path, store: Store
 ) -> None:
     other = make_store(tmp_path / "q")
     first, second = jobs.draw(store, 2, by="ann"), jobs.draw(other, 2, by="ann")
-    Database(store.folder / DATABASE).execute(
-        "create trigger full before insert on run_events begin select raise(abort, 'disk is full'); end"
-    )
+    full_for(store, "run_events")
     runner = follow(fake_runner(), store, other)
     wait_for(lambda: other.run(second.id).what == "done")
     assert store.run(first.id).what == "queued"
@@ -772,9 +782,7 @@ def test_a_run_that_is_over_but_cannot_be_recorded_keeps_nobody_waiting(tmp_path
     first = jobs.draw(store, 2, by="ann")
     fake_trainer.run(RunFolder(store.run_folder(first)))
     store.record_run_event(first.id, "started", pid=os.getpid())
-    Database(store.folder / DATABASE).execute(
-        "create trigger full before insert on run_events begin select raise(abort, 'disk is full'); end"
-    )
+    full_for(store, "run_events")
     second = jobs.draw(other, 2, by="ann")
     runner = follow(fake_runner(), store, other)
     wait_for(lambda: other.run(second.id).what == "done")

@@ -399,8 +399,10 @@ def test_what_is_learned_from_reads_the_candidates_of_its_own_pairs_alone(
     asked = (store.human_pairs, store.tie_pairs, store.latent_channels, lambda: store.unjudged_pairs(1))
     for pair, value in zip(drawn(store, 4), ("left", "right", "tie"), strict=False):
         label(store, pair, value)  # type: ignore[arg-type]
+    store.counts()  # What is new of pairs and labels is read once, whoever asks.
     few = [cost(ask) for ask in asked]
     drawn(store, 100)
+    store.counts()
     assert [cost(ask) for ask in asked] == few and few[2] == 1
 
 
@@ -636,8 +638,20 @@ def test_what_is_kept_up_pair_by_pair_is_what_a_fresh_look_finds(tmp_path: Path)
             assert store.counts().skipped == sum(bool(pair.answered_by) for pair in unjudged)
             assert store.counts().trainable == sum(not pair.held_out for pair in fresh.human_pairs())
             assert store.counts().winners == len(fresh.human_pairs())
+            assert [pair.id for pair in fresh.human_pairs()] == _with_a_majority(fresh)
             fresh.close()
         store.counts()
+
+
+def _with_a_majority(store: Store) -> list[str]:
+    rows = store._rows(
+        """
+        select p.id from standing_labels s join pairs p on p.id = s.pair
+        where s.value in ('left', 'right') group by p.ordinal
+        having sum(iif((s.value = 'left') = (s.left = p.one), 1, -1)) != 0 order by p.ordinal
+        """
+    )
+    return [row["id"] for row in rows]
 
 
 def test_a_label_is_counted_without_counting_the_pairs_before_it(

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from annotator.store.base import DATABASE, STARTER, DatabaseError, Displaced, IntegrityError
+from annotator.store.base import DATABASE, STARTER, DatabaseError, Displaced
 from annotator.store.comparisons import Comparisons
 from annotator.store.files import Outside, inside, require_no_links
 from annotator.store.labels import Labels
@@ -23,7 +23,7 @@ from sail.config import LoopSettings, ModelRef
 from sail.runfolder import fsync_folder
 
 __all__ = [
-    "DATABASE", "STARTER", "DatabaseError", "Displaced", "IntegrityError", "Outside", "Store", "Tally",
+    "DATABASE", "STARTER", "DatabaseError", "Displaced", "Outside", "Store", "Tally",
     "inside", "require_no_links",
 ]  # fmt: skip
 

@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,7 +30,6 @@ STARTER = "starter"
 """Stands for the model that ships, wherever this program lies."""
 BUSY_TIMEOUT_S = 10.0
 DatabaseError = sqlite3.DatabaseError
-IntegrityError = sqlite3.IntegrityError
 """What a full disk or a broken file raises."""
 T = TypeVar("T")
 
@@ -54,7 +53,7 @@ class Base:
                 f"{self.folder} is not a project: it has no {DATABASE}. "
                 "Create a project in Setup, or give a project's folder."
             )
-        self._said: dict[str, tuple[int, Any]] = {}
+        self._made: dict[Hashable, tuple[Hashable, Any]] = {}
         self._local = threading.local()
         # A reader goes with its thread: servers make new threads for as long as they run.
         self._readers: weakref.WeakSet[Database] = weakref.WeakSet()
@@ -95,6 +94,8 @@ class Base:
         # Transactions are begun and ended by the writer thread alone.
         self._writing.conn.isolation_level = None
         self._opened = self._identity()
+        # What the writer's thread reads is in its own transaction.
+        self._local.reader = self._writing
         return self._writing.conn
 
     def _identity(self) -> tuple[int, int]:
@@ -115,12 +116,17 @@ class Base:
             )
 
     def _write(self, change: Callable[[], T]) -> T:
-        value = self._writer.write(change)
+        try:
+            value = self._writer.write(change)
+        except sqlite3.IntegrityError as error:
+            # It would be so the next time as well: no trouble of the disk, after which one tries again.
+            raise ValueError(f"Something is named twice, or names what is not there: {error}.") from error
         # Afterwards: what is acknowledged was then in the file that the next start opens.
         self._require_in_place()
         return value
 
     def _rows(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+        """Rows as they are on disk; inside of a write, as its transaction leaves them."""
         # A thread that reads for the first time would open whatever is there now.
         self._require_in_place()
         reader: Database | None = getattr(self._local, "reader", None)
@@ -129,9 +135,13 @@ class Base:
             self._readers.add(reader)
         return list(reader.query(sql, parameters))
 
-    def _rows_in_write(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
-        """Rows as the writer sees them, in its transaction."""
-        return list(self._writing.query(sql, parameters))
+    def _kept(self, what: Hashable, version: Hashable, make: Callable[[], T]) -> T:
+        """What `make` made of this version of the data: a poll asks again where little has changed."""
+        known = self._made.get(what)
+        if known is None or known[0] != version:
+            known = self._made[what] = (version, make())
+        value: T = known[1]
+        return value
 
     def _append(self, table: str, row: dict[str, Any]) -> None:
         self._writing.table(table).insert(row)
@@ -141,15 +151,16 @@ class Base:
         self._append("events", row)
 
     def _last_event(self, kind: str) -> Any | None:
-        """What it says, not to be changed. Asked for at every poll: read again only when another came."""
+        """What it says, not to be changed. Not for a write that has appended one: it may not come to stay."""
         rows = self._rows("select seq from events where kind = :kind order by seq desc limit 1", kind=kind)
         if not rows:
             return None
-        seq, known = rows[0]["seq"], self._said.get(kind)
-        if known is None or known[0] != seq:
-            (row,) = self._rows("select payload from events where seq = :seq", seq=seq)
-            known = self._said[kind] = (seq, json.loads(row["payload"]))
-        return known[1]
+        seq = rows[0]["seq"]
+        return self._kept(("event", kind), seq, lambda: self._payload(seq))
+
+    def _payload(self, seq: int) -> Any:
+        (row,) = self._rows("select payload from events where seq = :seq", seq=seq)
+        return json.loads(row["payload"])
 
     def _first(
         self, table: str, where: str, values: Sequence[Any], *, order_by: str | None = None

@@ -18,14 +18,11 @@ from sail.records import CandidateSet, SelfPair
 
 FEW_LABELS = 5
 """Answers before which nothing is said of how long one takes."""
+RECENT_LABELS = 20
 
 
 class Labels(Standing):
     """Part of Store."""
-
-    def __init__(self, folder: Path | str, *, starter: Path | None = None) -> None:
-        self._used: dict[tuple[Job, ...], tuple[int, list[str]]] = {}
-        super().__init__(folder, starter=starter)
 
     # Candidates and pairs
 
@@ -34,19 +31,17 @@ class Labels(Standing):
         rows = self._rows("select distinct prompt_index from candidates where run = :run", run=run.id)
         return {row["prompt_index"] for row in rows}
 
-    def take_in_candidates(self, run: Run, sets: Iterable[CandidateSet]) -> int:
+    def take_in_candidates(self, run: Run, sets: Iterable[CandidateSet]) -> None:
         """Record the candidates of finished prompts, and for a draw run the pairs to label.
 
-        Idempotent: prompts that are here already are left as they are. Returns how many were new.
+        Idempotent: prompts that are here already are left as they are.
         """
 
-        def change() -> int:
-            before = self._writing.table("candidates").count_where("run = ?", [run.id])
+        def change() -> None:
             for found in sets:
                 self._insert_candidates(run, found)
-            return self._writing.table("candidates").count_where("run = ?", [run.id]) - before
 
-        return self._write(change)
+        self._write(change)
 
     def _insert_candidates(self, run: Run, found: CandidateSet) -> None:
         known = self._writing.table("candidates")
@@ -109,16 +104,17 @@ class Labels(Standing):
         """Prompts that candidates were drawn for, oldest use first; by all runs, or those of some jobs."""
         # Estimates ask at every poll, and candidates are only ever added.
         (seen,) = self._rows("select coalesce(max(rowid), 0) as newest from candidates")
-        known = self._used.get(tuple(jobs))
-        if known is None or known[0] != seen["newest"]:
-            rows = self._rows(
-                "select prompt from candidates where number = 0 "
-                "and run in (select id from runs where job in (select value from json_each(:jobs))) "
-                "order by run, prompt_index",
-                jobs=json.dumps(list(jobs)),
-            )
-            known = self._used[tuple(jobs)] = (seen["newest"], [row["prompt"] for row in rows])
-        return list(known[1])
+        asked = ("used prompts", *jobs)
+        return list(self._kept(asked, seen["newest"], lambda: self._read_used_prompts(jobs)))
+
+    def _read_used_prompts(self, jobs: Collection[Job]) -> list[str]:
+        rows = self._rows(
+            "select prompt from candidates where number = 0 "
+            "and run in (select id from runs where job in (select value from json_each(:jobs))) "
+            "order by run, prompt_index",
+            jobs=json.dumps(list(jobs)),
+        )
+        return [row["prompt"] for row in rows]
 
     # Labelling
 
@@ -286,7 +282,7 @@ class Labels(Standing):
         """Every label and undo as it came in, oldest first."""
         return self._rows("select * from labels order by seq")
 
-    def usual_label_ms(self, person: str, last: int = 20) -> float | None:
+    def usual_label_ms(self, person: str) -> float | None:
         """What this person's last answers usually took, pauses left out; None before the first few."""
-        rows = self._newest(person, last)
+        rows = self._newest(person, RECENT_LABELS)
         return float(median(row["elapsed_ms"] for row in rows)) if len(rows) >= FEW_LABELS else None

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from pathlib import Path
 
 from annotator import models
@@ -33,12 +34,6 @@ FILES = """
 class Learning(Reviews, Standing):
     """Part of Store."""
 
-    _counted: tuple[tuple[int, ...], Counts] | None = None
-    _tally: tuple[int, Tally] | None = None
-    """What is counted of pairs, where one in so many is held out."""
-    _flips: tuple[int, int] = (0, 0)
-    """(newest review, self pairs that stand flipped)."""
-
     def counts(self) -> Counts:
         """How far labelling is. Asked for at every poll, so it is counted only when something came in."""
         (seen,) = self._rows(
@@ -49,20 +44,17 @@ class Learning(Reviews, Standing):
                    (select coalesce(max(ordinal), -1) from pairs) as pairs
             """
         )
-        key, known = tuple(seen.values()), self._counted
-        if known is None or known[0] != key:
-            known = self._counted = (key, self._count(newest_review=seen["reviews"]))
-        return known[1]
+        newest_review = seen["reviews"]
+        return self._kept("counts", tuple(seen.values()), lambda: self._count(newest_review))
 
-    def _count(self, *, newest_review: int) -> Counts:
-        settings, known, flips = self.project().settings, self._tally, self._flips
-        if known is None or known[0] != settings.held_out_every:
-            tally = Tally(lambda pair: _facts(pair, settings))
-            known = self._tally = (settings.held_out_every, tally)
-        if flips[0] != newest_review:
-            # To take a bulk approval back turns no pair round: it took in undecided ones alone.
-            flips = self._flips = (newest_review, len(self._flipped()))
-        sums, flipped = self.tallied(known[1]), flips[1]
+    def _count(self, newest_review: int) -> Counts:
+        settings = self.project().settings
+        tally = self._kept(
+            "tally", settings.held_out_every, lambda: Tally(lambda pair: _facts(pair, settings))
+        )
+        # To take a bulk approval back turns no pair round: it took in undecided ones alone.
+        flipped = self._kept("flips", newest_review, lambda: len(self._flipped()))
+        sums = self.tallied(tally)
         return Counts(
             drawn=sums["drawn"],
             withdrawn=sums["withdrawn"],
@@ -86,9 +78,9 @@ class Learning(Reviews, Standing):
 
     def tie_pairs(self) -> list[TrainingPair]:
         """Pairs between which nobody who judged them saw a difference."""
-        tied = self._tied_pairs()
-        latents = self._latents(one for _, *both in tied for one in both)
-        return [_pair(latents, *pair, source="tie") for pair in tied]
+        tied = [pair for pair in self.pair_states() if pair.tied]
+        latents = self._latents_of(tied)
+        return [_pair(latents, pair.id, pair.one, pair.two, source="tie") for pair in tied]
 
     def self_pairs(self, run: Run) -> list[TrainingPair]:
         """Self pairs of one propose run that are still the model's opinion: not flipped, not dropped."""
@@ -102,56 +94,29 @@ class Learning(Reviews, Standing):
         return [_pair(latents, pair, loser, winner, source="human") for pair, winner, loser in flipped]
 
     def _seed_pairs(self) -> list[TrainingPair]:
-        settings, decided = self.project().settings, self._decided_pairs()
-        latents = self._latents(one for _, _, *both in decided for one in both)
+        settings = self.project().settings
+        decided = [pair for pair in self.pair_states() if pair.has_winner]
+        latents = self._latents_of(decided)
         return [
-            _pair(latents, pair, winner, loser, source="human", held_out=loop.is_held_out(ordinal, settings))
-            for pair, ordinal, winner, loser in decided
-        ]
-
-    def _decided_pairs(self) -> list[tuple[str, int, str, str]]:
-        """(pair, ordinal, winner, loser) of labelled pairs on which more people chose one side."""
-        rows = self._rows(
-            """
-            select p.id, p.ordinal, p.one, p.two,
-                   sum(iif((s.value = 'left') = (s.left = p.one), 1, -1)) as for_one
-            from standing_labels s join pairs p on p.id = s.pair
-            where s.value in ('left', 'right') group by p.ordinal order by p.ordinal
-            """
-        )
-        return [
-            (
-                row["id"],
-                row["ordinal"],
-                *((row["one"], row["two"]) if row["for_one"] > 0 else (row["two"], row["one"])),
+            _pair(
+                latents,
+                pair.id,
+                *((pair.one, pair.two) if pair.for_one > pair.for_two else (pair.two, pair.one)),
+                source="human",
+                held_out=loop.is_held_out(pair.ordinal, settings),
             )
-            for row in rows
-            if row["for_one"] != 0
+            for pair in decided
         ]
-
-    def _tied_pairs(self) -> list[tuple[str, str, str]]:
-        """(pair, one image, the other) of labelled pairs with no answer but "tie"."""
-        rows = self._rows(
-            """
-            select p.id, p.one, p.two from standing_labels s join pairs p on p.id = s.pair
-            where s.value != 'skip' group by p.ordinal having min(s.value = 'tie') order by p.ordinal
-            """
-        )
-        return [(row["id"], row["one"], row["two"]) for row in rows]
 
     def unjudged_pairs(self, limit: int) -> list[TrainingPair]:
         """So many pairs that nobody has judged, by lot, for a judge to look at: never learned from."""
-        rows = self._rows(
-            """
-            select id, one, two from pairs
-            where id not in (select pair from standing_labels where value != 'skip')
-              and id not in (select json_extract(payload, '$.pair') from events where kind = 'pair_withdrawn')
-            order by id limit :limit
-            """,
-            limit=limit,
-        )
-        latents = self._latents(row[side] for row in rows for side in ("one", "two"))
-        return [_pair(latents, row["id"], row["one"], row["two"], source="open") for row in rows]
+        # Ids are random.
+        found = sorted(self.unjudged_states(), key=attrgetter("id"))[:limit]
+        latents = self._latents_of(found)
+        return [_pair(latents, pair.id, pair.one, pair.two, source="open") for pair in found]
+
+    def _latents_of(self, pairs: Iterable[PairState]) -> Latents:
+        return self._latents(one for pair in pairs for one in (pair.one, pair.two))
 
     def _latents(self, candidates: Iterable[str]) -> Latents:
         rows = self._rows(

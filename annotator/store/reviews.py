@@ -9,7 +9,7 @@ import json
 import time
 import uuid as uuids
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from annotator import audit
@@ -18,7 +18,6 @@ from annotator.rows import Audit, Bulk, Review, ReviewCounts, ReviewPair, Run
 from annotator.store.runs import Runs
 from sail.records import Decision
 
-Query = Callable[..., list[dict[str, Any]]]
 NEWEST = """
     left join reviews r on r.decision != 'clear' and r.seq = (
         select max(o.seq) from reviews o where o.self_pair = s.id
@@ -31,25 +30,23 @@ NEWEST = """
 class Reviews(Runs):
     """Part of Store."""
 
-    _reviews_counted: tuple[tuple[int, ...], ReviewCounts] | None = None
-
     # What is there to review
 
     def review_pairs(self, run: Run) -> list[ReviewPair]:
         """Self pairs of one propose run: the audit sample as it was drawn, then the least certain first."""
         ended = self._audit_ended(run.id)
-        drawn = ended if ended is not None else self._audit_rows(run.id, self._rows)
+        drawn = ended if ended is not None else self._audit_rows(run.id)
         place = {one["pair"]: number for number, one in enumerate(drawn)}
-        clear = self._clarities(run.id, self._rows)
+        clear = self._clarities(run.id)
         pairs = [
             _review_pair(row, clear[row["id"]], in_audit=row["id"] in place, audit_open=ended is None)
             for row in self._reviewed(run)
         ]
         return sorted(pairs, key=lambda pair: (place.get(pair.id, len(place)), pair.clarity, -pair.rank))
 
-    def _clarities(self, run: int, query: Query) -> dict[str, float]:
+    def _clarities(self, run: int) -> dict[str, float]:
         """How clear each pair of a run is beside all others of it, reviewed or not."""
-        rows = query("select id, margin from self_pairs where run = :run", run=run)
+        rows = self._rows("select id, margin from self_pairs where run = :run", run=run)
         return audit.clarities({row["id"]: row["margin"] for row in rows})
 
     def _reviewed(self, run: Run | None) -> list[dict[str, Any]]:
@@ -79,9 +76,9 @@ class Reviews(Runs):
         )
         return [(row["id"], row["winner"], row["loser"]) for row in rows]
 
-    def _decisions(self, run: int, query: Query) -> list[dict[str, Any]]:
+    def _decisions(self, run: int) -> list[dict[str, Any]]:
         """(pair, rank, decision that stands) of a run's self pairs, the clearest first."""
-        return query(
+        return self._rows(
             f"select s.id as pair, s.rank, r.decision from self_pairs s {NEWEST} "
             "where s.run = :run order by s.rank",
             run=run,
@@ -99,13 +96,10 @@ class Reviews(Runs):
                    (select coalesce(max(seq), 0) from events) as events
             """
         )
-        key, known = (run.id, *seen.values()), self._reviews_counted
-        if known is None or known[0] != key:
-            known = self._reviews_counted = (key, self._count_reviews(run))
-        return known[1]
+        return self._kept("review counts", (run.id, *seen.values()), lambda: self._count_reviews(run))
 
     def _count_reviews(self, run: Run) -> ReviewCounts:
-        rows, ended = self._decisions(run.id, self._rows), self._audit_ended(run.id)
+        rows, ended = self._decisions(run.id), self._audit_ended(run.id)
         keep = self.project().settings.keep_self_pairs
         sample = self._sample(rows) if ended is None else ended
         # Of blind pairs only how many are decided: approved or flipped would say what the judge chose.
@@ -157,7 +151,7 @@ class Reviews(Runs):
         if self._first("reviews", "uuid = ?", [review.uuid]) is not None:
             return None
         if review.seen is not None:
-            standing = self._rows_in_write(
+            standing = self._rows(
                 "select uuid, person from standing_reviews where self_pair = :pair", pair=review.self_pair
             )
             if any(one["person"] != person and one["uuid"] != review.seen for one in standing):
@@ -178,10 +172,10 @@ class Reviews(Runs):
         """How far the sample of this propose run is; what was said of it once it is decided as a whole."""
         ended = self._audit_ended(run.id)
         if ended is not None:
-            clear = self._clarities(run.id, self._rows)
+            clear = self._clarities(run.id)
             audited = tuple(Audited(**one, clarity=clear[one["pair"]]) for one in ended)
             return Audit(pairs=len(ended), decided=len(ended), done=True, audited=audited)
-        rows = self._audit_rows(run.id, self._rows)
+        rows = self._audit_rows(run.id)
         decided = sum(row["decision"] is not None for row in rows)
         return Audit(pairs=len(rows), decided=decided, done=not rows, audited=())
 
@@ -198,15 +192,15 @@ class Reviews(Runs):
 
     def _end_audit(self, run: int, person: str) -> None:
         """With its last pair decided, what was said blind is kept for good."""
-        if self._first("events", "kind = 'audit' and json_extract(payload, '$.run') = ?", [run]) is not None:
+        if self._audit_ended(run) is not None:
             return
-        rows = self._audit_rows(run, self._rows_in_write)
+        rows = self._audit_rows(run)
         if all(row["decision"] for row in rows):
             self._append_event("audit", {"run": run, "audited": rows}, person)
 
-    def _audit_rows(self, run: int, query: Query) -> list[dict[str, Any]]:
+    def _audit_rows(self, run: int) -> list[dict[str, Any]]:
         """The sample in its order, with what stands."""
-        return self._sample(self._decisions(run, query))
+        return self._sample(self._decisions(run))
 
     def _sample(self, decisions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         keep = self.project().settings.keep_self_pairs
@@ -238,9 +232,8 @@ class Reviews(Runs):
         return self._write(change)
 
     def _undecided(self, run: Run, threshold: float) -> set[str]:
-        rows = self._decisions(run.id, self._rows_in_write)
-        decided = {row["pair"] for row in rows if row["decision"] is not None}
-        clear = self._clarities(run.id, self._rows_in_write)
+        decided = {row["pair"] for row in self._decisions(run.id) if row["decision"] is not None}
+        clear = self._clarities(run.id)
         return {pair for pair, clarity in clear.items() if clarity >= threshold and pair not in decided}
 
     def undo_bulk(self, bulk: str, *, uuid: str, by: str) -> None:

@@ -17,8 +17,6 @@ from sail.rounds import Round
 class Runs(Base):
     """Part of Store."""
 
-    _known_runs: tuple[int, list[Run]] = (-1, [])
-
     def run_folder(self, run: Run) -> Path:
         """Where a run lies. Outside where that is no run folder of this project."""
         return run_folder_of(self.folder, run.folder)
@@ -66,11 +64,10 @@ class Runs(Base):
     def runs(self) -> list[Run]:
         """Asked for several times a poll, so they are read again only when something happened to one."""
         seq = int(self._rows("select coalesce(max(seq), 0) as seq from run_events")[0]["seq"])
-        known = self._known_runs
-        if known[0] != seq:
-            rows = self._rows("select * from standing_runs order by id")
-            known = self._known_runs = (seq, [_run(row) for row in rows])
-        return list(known[1])
+        return list(self._kept("runs", seq, self._read_runs))
+
+    def _read_runs(self) -> list[Run]:
+        return [_run(row) for row in self._rows("select * from standing_runs order by id")]
 
     def run(self, number: int) -> Run:
         rows = self._rows("select * from standing_runs where id = :number", number=number)

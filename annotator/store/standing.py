@@ -82,7 +82,7 @@ class Standing(Base):
             seq=event,
         )
         pairs = self._rows(
-            "select pairs.id, ordinal, prompt from pairs join candidates on candidates.id = one "
+            "select pairs.id, ordinal, prompt, one, two from pairs join candidates on candidates.id = one "
             "where ordinal > :ordinal order by ordinal",
             ordinal=ordinal,
         )

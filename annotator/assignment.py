@@ -60,7 +60,7 @@ class Assignments:
         with self._lock:
             self._forget_stale()
             others = {pair: holder for pair, (holder, _) in self._leases.items() if holder != person}
-            own = [pair for pair, (holder, _) in self._leases.items() if holder == person]
+            own = dict.fromkeys(pair for pair, (holder, _) in self._leases.items() if holder == person)
             page = list(dict.fromkeys((*holding, *own)))
             # Not all pairs of the project: this is done at every refill, and others wait for it.
             asked = {
@@ -68,7 +68,12 @@ class Assignments:
                 for pair, state in self._store.states_of((*page, *others)).items()
                 if _is_askable(state, person)
             }
-            had = [pair for pair in page if pair in asked and pair not in others]
+            # Of what a page names and holds no more, others may have answered some meanwhile.
+            had = [
+                pair
+                for pair in page
+                if pair in asked and pair not in others and (pair in own or not asked[pair].judged)
+            ]
             held = {*others, *had}
             wanted = max(0, self._pairs_per_person - len(had))
             chosen = self._chosen(wanted, lambda pair: pair.id not in held and _is_askable(pair, person))

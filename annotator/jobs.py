@@ -49,13 +49,17 @@ def split_prompts(store: Store) -> tuple[list[str], list[str]]:
 
 
 def draw(store: Store, count: int, *, by: str) -> Run:
-    """Draw `count` more pairs for people to label, on prompts not used so far where there are any."""
+    """Draw `count` more pairs for people to label, on prompts not used so far where there are any.
+
+    As many of each prompt, and so a few more than `count` where there are fewer prompts than pairs.
+    """
     project = store.project()
     learn, _ = split_prompts(store)
     prompts = loop.take_prompts(learn, store.used_prompts(), count)
+    each = -(-count // len(prompts))
     earlier = sum(run.job == "draw" for run in store.runs())
     request = loop.seed_request(
-        project.settings, project.model, prompts, pairs_per_prompt=-(-count // len(prompts))
+        project.settings, project.model, prompts[: -(-count // each)], pairs_per_prompt=each
     )
     request = request.model_copy(
         update={
@@ -102,10 +106,10 @@ def _beta_of(store: Store, policy: Round) -> float:
 
 
 def request_of(store: Store, run: Run) -> Any:
-    """What a run was asked to do; None where its folder is gone or says nothing that is understood."""
+    """What a run was asked to do; None where its folder is gone or cannot be read or understood."""
     try:
         return RunFolder(store.run_folder(run)).request(extra="ignore")
-    except ValueError:
+    except (ValueError, OSError):
         return None
 
 
@@ -118,8 +122,9 @@ def doubted_pairs(store: Store, person: str) -> list[str]:
     current = store.current_round()
     if current is None:
         return []
-    run = store.run_of(current)
-    return store.answered_before(run.at, contradicted_pairs(store), by=person)[:MAX_DOUBTED]
+    # Trainings of an earlier version do not say so: of them nothing is asked again.
+    newest = store.training_facts()[current.round].get("newest_label", 0)
+    return store.answered_up_to(newest, contradicted_pairs(store), by=person)[:MAX_DOUBTED]
 
 
 def contradicted_pairs(store: Store) -> list[str]:
@@ -145,6 +150,7 @@ def train(store: Store, *, self_fraction: float | None = None, by: str) -> Run:
     `self_fraction` is what somebody chose, and a setting from then on; None is what suits the pairs.
     Pairs whose files are gone are left out; the run's first event says so, as `left_out`.
     """
+    newest_label = store.newest_label()
     judged, settings = _judged_pairs(store), store.project().settings
     lost = _lost_files(judged)
     pairs = _without(judged, lost)
@@ -153,21 +159,16 @@ def train(store: Store, *, self_fraction: float | None = None, by: str) -> Run:
         loop.require_enough_pairs(loop.trainable(pairs), settings)
     except ValueError as error:
         raise ValueError(f"{error} {left_out}".strip()) from error
-    if self_fraction is not None and self_fraction != settings.mixup.self_fraction:
-        store.set_settings(settings.changed({"mixup": {"self_fraction": self_fraction}}), by=by)
     request, parent = train_request(store, pairs, self_fraction=self_fraction), store.current_round()
     adapters = {parent.sha256: Path(parent.adapter)} if parent else {}
     unjudged = store.unjudged_pairs(MAX_UNJUDGED) if store.order() == "uncertain" else []
     asked = [*pairs, *_without(unjudged, _lost_files(unjudged))]
-    return create(
-        store,
-        "train",
-        request,
-        pairs=asked,
-        adapters=adapters,
-        by=by,
-        facts={**_reviewed(store), **({"left_out": left_out} if left_out else {})},
-    )
+    facts = {**_reviewed(store), "newest_label": newest_label, **({"left_out": left_out} if left_out else {})}
+    run = create(store, "train", request, pairs=asked, adapters=adapters, by=by, facts=facts)
+    # Once it is asked for: a training that is refused changes no setting.
+    if self_fraction is not None and self_fraction != settings.mixup.self_fraction:
+        change_settings(store, {"mixup": {"self_fraction": self_fraction}}, by=by)
+    return run
 
 
 def train_request(
@@ -344,6 +345,12 @@ def require_size(settings: LoopSettings) -> None:
 
 def change_settings(store: Store, changes: Mapping[str, Any], *, by: str) -> LoopSettings:
     """Settings from now on. ValueError where what was trained already rests on the old ones."""
+    # One after the other: of two people who save at once none takes back what the other changed.
+    with asking:
+        return _change_settings(store, changes, by=by)
+
+
+def _change_settings(store: Store, changes: Mapping[str, Any], *, by: str) -> LoopSettings:
     before = store.project().settings
     settings = before.changed(changes)
     training = any(run.job == "train" and run.unfinished for run in store.runs())

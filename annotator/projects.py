@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -150,8 +151,14 @@ class Projects:
                 starter=self.starter,
                 by=by,
             )
-            jobs.draw(store, seed_pairs, by=by)
-            store.close()
+            try:
+                jobs.draw(store, seed_pairs, by=by)
+            except BaseException:
+                # Whole or not at all: the same name is free again.
+                shutil.rmtree(store.folder, ignore_errors=True)
+                raise
+            finally:
+                store.close()
             return self.get(name)
 
     def _require_free(self, name: str) -> None:
@@ -229,6 +236,10 @@ def open_projects(folder: Path | None, *, home: Path) -> Projects:
             raise ValueError(f"The prompt file {file} cannot be read: {error.strerror}.") from error
         model = ModelRef(source=str(starter))
         projects.create(DEMO, model=model, prompts=text, seed_pairs=DEMO_PAIRS, by="app")
+    elif chosen.name.startswith("."):
+        raise ValueError(
+            f"{chosen} begins with a dot, and such folders are passed over. Rename it, then start again."
+        )
     elif not (chosen / DATABASE).is_file():
         raise ValueError(
             f"{chosen} is not a project: it has no {DATABASE}. "

@@ -213,14 +213,20 @@ class Runner:
 
     def _follow(self, store: Store, run: Run) -> None:
         folder = RunFolder(store.run_folder(run))
-        ended = not self._alive(store, run, folder)
+        try:
+            ended = not self._alive(store, run, folder)
+            done = ended and folder.result() is not None
+        except OSError as error:
+            # A disk may be away for a moment while the process goes on: the next turn looks again.
+            self._say(store, error)
+            return
         if run.job in ("draw", "compare", "try"):
             # People label while the rest is being drawn. What cannot be read is said when all is there.
             with suppress(ValueError, OSError):
                 take_in_candidates(store, run, folder)
         if not ended:
             return
-        if folder.result() is None:
+        if not done:
             child = self._children.get((store.folder, run.id))
             status = child.poll() if child else None
             forced = "It was ended by force. Resume goes on." if run.payload.get("by_force") else None
@@ -327,7 +333,7 @@ class Runner:
     def _view(self, store: Store, run: Run) -> RunView:
         try:
             snapshot = RunFolder(store.run_folder(run)).snapshot()
-        except Outside as error:
+        except (Outside, OSError) as error:
             # One such run must not take the page's status along.
             snapshot = Snapshot(state="failed", message=str(error))
         state: State
@@ -456,7 +462,8 @@ def _end_group(pid: int) -> None:
 
 
 def _overdue(run: Run) -> bool:
-    return run.what == "stop_asked" and time.time() - run.since >= STOP_PATIENCE_S
+    # A clock that was set back says nothing of how long ago it was.
+    return run.what == "stop_asked" and not 0 <= time.time() - run.since < STOP_PATIENCE_S
 
 
 def _exists(pid: int) -> bool:

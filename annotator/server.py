@@ -21,7 +21,8 @@ from annotator.projects import Projects
 from annotator.tabs import page
 
 STATIC = Path(__file__).parent / "static"
-MAX_BODY_BYTES = 2_000_000
+MAX_BODY_BYTES = 6_500_000
+"""As many as the longest list of prompts has, in the scripts whose characters take most."""
 QUEUE_LOOK_S = 1.0
 # All that the page asks Gradio for. It has no event, so uploads, the queue and the files stay closed.
 GRADIO_ROUTES = (

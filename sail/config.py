@@ -52,7 +52,9 @@ TimestepRange = Annotated[tuple[float, float], AfterValidator(_checked_share)]
 """Share of the training timesteps that draws are taken from: (0, 1) is all of them, 0 the least noise."""
 Choose = Literal["best_worst", "random"]
 """Which two candidates of a prompt become its self pair; the paper compares both."""
-Pixels = Annotated[int, Field(ge=8, le=8192)]
+MAX_SIDE = 8192
+"""Pixels; nothing larger is drawn, and no file with a larger image is decoded."""
+Pixels = Annotated[int, Field(ge=8, le=MAX_SIDE)]
 DrawStrength = Annotated[float, Field(ge=0, le=1)]
 """Share of the policy's adapter that candidates are drawn with: 1 the policy (the paper), 0 the base model.
 A policy prefers images that carry its own marks, whatever people like; a weaker one's carry fewer, and are

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from pyarrow import ArrowInvalid
 from safetensors.torch import save_file
 from torch import Tensor
@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from sail import backbones
 from sail.backbones import Backbone
-from sail.config import MAX_PROMPT_CHARS, Config, ModelRef
+from sail.config import MAX_PROMPT_CHARS, MAX_SIDE, Config, ModelRef
 from sail.proposing import SPACE
 from sail.records import LatentsRef, TrainingPair
 from sail.rounds import NOT_TEXT
@@ -36,8 +36,8 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 PAIRS_A_FILE = 16
 """Kept in one file of latents; what a stop loses."""
 PAIRS, PROMPTS = "pairs.jsonl", "prompts.txt"
-RULE = 1
-"""Another number where other rows are taken: an import cut short would go on with the latents of others."""
+RULE = 2
+"""Another number where other rows or pixels are taken: an import cut short would mix both."""
 
 
 class ImportRequest(Config):
@@ -230,7 +230,12 @@ class _Images:
     def _image(self, row: Row, column: str, place: int) -> Image.Image:
         try:
             content = io.BytesIO(self._table[column][place].as_py())
-            return Image.open(content, formats=FORMATS).convert("RGB")
+            image = Image.open(content, formats=FORMATS)
+            if max(image.size) > MAX_SIDE:
+                # A small file may hold gigabytes of one colour.
+                raise ValueError(f"It has {max(image.size)} pixels across; {MAX_SIDE} are the most.")
+            # Cameras store a photo as they were held, with a word on which way is up.
+            return ImageOps.exif_transpose(image).convert("RGB")
         except (OSError, TypeError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(
                 f"{row.file}, row {row.number}: {column} is no image that can be read. "

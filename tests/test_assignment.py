@@ -67,6 +67,20 @@ def test_what_somebody_else_took_meanwhile_is_not_given_back(tmp_path: Path) -> 
     assert (queue.pairs, queue.with_others, queue.holders) == ([], 4, {"bob", "cleo"})
 
 
+def test_who_comes_back_is_not_asked_what_others_answered_meanwhile(tmp_path: Path) -> None:
+    store, assignments, clock = start(tmp_path, 8, pairs_per_person=4)
+    before = ids(assignments.next_pairs("ann"))
+    clock.now += assignment.LEASE_S + 1
+    for pair in store.show_pairs(ids(assignments.next_pairs("bob")), to="bob"):
+        if pair.id in before:
+            label(store, pair, "left", by="bob")
+    assignments.release("bob")
+    answered = {pair.id for pair in store.pair_states() if pair.judged}
+    again = ids(assignments.next_pairs("ann", holding=before))
+    assert again[: len(before) - len(answered)] == [pair for pair in before if pair not in answered]
+    assert not answered & set(again)
+
+
 def test_a_pair_that_was_taken_back_is_held_at_once(tmp_path: Path) -> None:
     store, assignments, _ = start(tmp_path, 3, pairs_per_person=1)
     (first,) = assignments.next_pairs("ann").pairs

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 from sail import backbones
 from sail.__main__ import app
 from sail.backbones.pipeline import PipelineBackbone
-from sail.config import Lora, ModelRef, TrainRequest
+from sail.config import MAX_SIDE, Lora, ModelRef, TrainRequest
 from sail.importing import imported, rows_with_winner
 from sail.runfolder import RunFolder, read_lines, sha256_file
 from sail.running import execute
@@ -208,16 +208,38 @@ def test_what_a_loop_cannot_start_from_is_one_sentence(model, out, tmp_path, mor
     assert done.exit_code == 2 and sentence in done.stderr and not (tmp_path / "loop").exists()
 
 
+def parquet_with(folder: Path, image: Image.Image, **how: object) -> None:
+    """A parquet of six rows; what row 3 shows second is this image."""
+    folder.mkdir()
+    write_parquet(folder / "train.parquet", rows=6, noise_seed=0, row_group_size=6, ties=False)
+    table, file = pd.read_parquet(folder / "train.parquet"), io.BytesIO()
+    image.save(file, **how)
+    table.at[3, "jpg_1"] = file.getvalue()
+    table.to_parquet(folder / "train.parquet")
+
+
+def test_an_image_that_would_fill_the_memory_is_not_decoded(model, tmp_path):
+    parquet_with(tmp_path / "in", Image.new("1", (MAX_SIDE + 1, 8)), format="PNG")
+    assert "no image that can be read" in import_pairs(model, tmp_path / "in", tmp_path / "out").stderr
+
+
+def test_a_photo_is_learned_from_as_people_saw_it(model, tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 6  # Orientation: the camera was held upright.
+    photo = Image.linear_gradient("L").convert("RGB")
+    parquet_with(tmp_path / "in", photo, format="PNG", exif=turned)
+    assert import_pairs(model, tmp_path / "in", tmp_path / "out").exit_code == 0
+    pair = next(pair for pair in imported(tmp_path / "out") if pair.id.endswith("-3"))
+    backbone = backbones.load(ModelRef(source=str(model)))
+    upright = backbone.encode([photo.transpose(Image.Transpose.ROTATE_270)])[0]
+    found = [load_file(ref.file)["latents"][ref.row] for ref in (pair.winner, pair.loser)]
+    assert any(torch.allclose(one, upright, atol=1e-4) for one in found)
+
+
 def test_an_image_is_handed_to_no_other_program(model, tmp_path, monkeypatch):
     handed = []
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *given, **_: handed.append(given))
-    (tmp_path / "in").mkdir()
-    write_parquet(tmp_path / "in/train.parquet", rows=6, noise_seed=0, row_group_size=6, ties=False)
-    table = pd.read_parquet(tmp_path / "in/train.parquet")
-    drawing = io.BytesIO()
-    Image.new("RGB", (40, 40)).save(drawing, format="EPS")
-    table.at[3, "jpg_1"] = drawing.getvalue()
-    table.to_parquet(tmp_path / "in/train.parquet")
+    parquet_with(tmp_path / "in", Image.new("RGB", (40, 40)), format="EPS")
     assert "no image that can be read" in import_pairs(model, tmp_path / "in", tmp_path / "out").stderr
     assert handed == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -172,6 +173,26 @@ def test_a_waiting_run_leaves_the_queue_when_it_is_stopped(store: Store) -> None
     assert state(runner, store, run) == "stopped"
     with pytest.raises(ValueError, match="nothing to stop"):
         runner.stop(store, run.id, by="ann")
+
+
+def test_a_disk_that_is_away_for_a_moment_ends_no_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = subprocess.Popen(["true"])
+    launcher.wait()
+    run = jobs.draw(store, 2, by="ann")
+    runner = Runner(launch=lambda *_: launcher)
+    runner.open(store)
+    runner.turn()
+
+    def away(folder: RunFolder) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    for asked in ("is_held", "result"):
+        with monkeypatch.context() as patch:
+            patch.setattr(RunFolder, asked, away)
+            runner.turn()
+        assert state(runner, store, run) in ("running", "interrupted") and store.run(run.id).what == "started"
+    runner.turn()
+    assert not store.run(run.id).unfinished
 
 
 def test_a_killed_trainer_is_shown_as_interrupted_and_can_be_resumed(store: Store) -> None:
@@ -1022,6 +1043,42 @@ def test_open_pairs_go_to_the_judge_only_where_the_uncertain_ones_are_wanted(tmp
     assert set(jobs.open_margins(store)) == {pair.id for pair in pairs[6:]}
     trained = [len(RunFolder(store.run_folder(one)).pairs()) for one in (without, run)]
     assert trained == [6, 9] and store.rounds()[1].human_pairs == store.rounds()[0].human_pairs
+
+
+def test_as_many_pairs_are_drawn_as_asked_for_and_hardly_more(store: Store) -> None:
+    prompts = len(jobs.split_prompts(store)[0])
+    for count in (1, prompts, prompts + 1, 3 * prompts - 1):
+        request = RunFolder(store.run_folder(jobs.draw(store, count, by="ann"))).request()
+        each = request.pairs_to_show or request.num_candidates // 2
+        assert count <= len(request.prompts) * each < count + each
+        fake_runner().stop(store, store.runs()[-1].id, by="ann")
+
+
+def test_a_training_that_is_refused_changes_no_setting(store: Store) -> None:
+    label_all(store)
+    jobs.train(store, by="ann")
+    before = store.project().settings.mixup.self_fraction
+    with pytest.raises(ValueError, match="does that already"):
+        jobs.train(store, self_fraction=before / 2, by="bob")
+    assert store.project().settings.mixup.self_fraction == before
+
+
+def test_a_contradicted_answer_that_was_given_again_is_done_whatever_the_clock_says(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = drawn(store, 3)
+    for pair in pairs:
+        label(store, pair, "left")
+    run = run_now(store, jobs.train(store, by="ann"))
+    lines = [
+        JudgedPair(id=pair.id, margin=-2.0, margin_error=0.1, held_out=False).model_dump() for pair in pairs
+    ]
+    publish_lines(RunFolder(store.run_folder(run)).path / "judged_pairs.jsonl", lines)
+    assert set(jobs.doubted_pairs(store, "ann")) == {pair.id for pair in pairs}
+    plain = time.time
+    monkeypatch.setattr(time, "time", lambda: plain() - 3600)
+    label(store, pairs[1], "left")
+    assert set(jobs.doubted_pairs(store, "ann")) == {pairs[0].id, pairs[2].id}
 
 
 def test_answers_that_the_judge_contradicts_come_with_the_largest_margin_first(store: Store) -> None:

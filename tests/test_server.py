@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import io
 import json
 import os
@@ -35,7 +36,7 @@ from annotator.routes import export, file_of
 from annotator.routes.labelling import called
 from annotator.server import build, mount_page
 from annotator.store import DATABASE, Store
-from sail.config import ModelRef
+from sail.config import MAX_SIDE, ModelRef
 from sail.runfolder import ADAPTER_FILE, RunFolder
 
 ORIGIN = "http://127.0.0.1:7860"
@@ -205,6 +206,13 @@ def test_an_image_is_handed_to_no_other_program(
     Image.new("RGB", (8, 8)).save(store.image_file(pair["left"].rsplit("/", 1)[1]), format="EPS")
     said = client.post("/api/projects/p/pairs/broken", json={"pair": pair["id"]}).json()
     assert "cannot be read" in said["withdrawn"] and handed == []
+
+
+def test_an_image_that_would_fill_the_memory_is_not_decoded(client: TestClient, store: Store) -> None:
+    (pair, *_) = next_pairs(client)
+    Image.new("1", (MAX_SIDE + 1, 8)).save(store.image_file(pair["left"].rsplit("/", 1)[1]), format="PNG")
+    said = client.post("/api/projects/p/pairs/broken", json={"pair": pair["id"]}).json()
+    assert said["withdrawn"].endswith(f"more than {MAX_SIDE} pixels across.")
 
 
 def test_no_pair_is_withdrawn_while_a_whole_disk_is_gone(client: TestClient, store: Store) -> None:
@@ -959,6 +967,49 @@ def test_the_page_is_opened_by_a_link_from_anywhere_and_files_by_their_address(p
     assert typed.get("/api/projects/p/preferences.parquet").status_code == 200
 
 
+def test_what_is_not_said_of_how_runs_are_started_stays(client: TestClient, store: Store) -> None:
+    for launcher in ({"command": "{python} {command}"}, {"processes": 2}):
+        response = client.post("/api/projects/p/settings", json={"settings": {}, "launcher": launcher})
+        assert response.status_code == 200
+    assert store.project().launcher.model_dump() == {"processes": 2, "command": "{python} {command}"}
+
+
+def test_a_run_folder_that_cannot_be_read_takes_nothing_else_along(
+    client: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = jobs.draw(store, 2, by="ann")
+
+    def forbidden(folder: RunFolder, **_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    # Whoever tests may be root, who can read all.
+    monkeypatch.setattr(RunFolder, "request", forbidden)
+    monkeypatch.setattr(RunFolder, "snapshot", forbidden)
+    pair = next_pairs(client)[0]["id"]
+    sent = answer(pair)
+    said = client.post("/api/projects/p/labels", json={"answers": [sent]})
+    assert said.status_code == 200 and said.json()["acknowledged"] == [sent["uuid"]]
+    shown = {view["id"]: view for view in client.get("/api/projects/p/status").json()["runs"]}
+    assert shown[run.id]["state"] == "waiting"
+
+
+def test_a_project_whose_first_pairs_cannot_be_asked_for_is_not_made(
+    client: TestClient, projects: Projects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "draw", full)
+        assert create(client).status_code == 503
+    assert projects.names() == ["p"]
+    assert create(client).status_code == 200
+
+
+def test_prompts_in_any_script_fit_as_many_as_are_promised(client: TestClient) -> None:
+    assert create(client, prompts="\n".join(f"{n}{'狐' * 500}" for n in range(2_900))).status_code == 200
+
+
 def test_a_foreign_host_is_refused(projects: Projects) -> None:
     foreign = TestClient(build(projects), base_url="http://sail.example")
     for path in ("/", "/api/projects", "/config"):
@@ -974,7 +1025,7 @@ def test_too_large_a_body_is_refused_with_and_without_its_length(client: TestCli
     assert create(client, prompts="a fox\n" * 2_000_000).status_code == 413
 
     def endless() -> Iterator[bytes]:
-        for _ in range(40):
+        for _ in range(70):
             yield b" " * 100_000
 
     response = client.post("/api/projects", content=endless(), headers={"content-type": "application/json"})
@@ -1040,6 +1091,13 @@ def test_what_keeps_the_app_from_starting_is_one_sentence_and_exit_2(root: Path,
             ended = start_app(root, *flags)
             assert ended.returncode == 2
             assert sentence in ended.stderr and len(ended.stderr.splitlines()) == 1
+
+
+def test_a_project_in_a_hidden_folder_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    make_store(tmp_path / ".hidden").close()
+    (tmp_path / "data").mkdir()
+    with pytest.raises(ValueError, match=r"\.hidden begins with a dot"):
+        open_projects(tmp_path / ".hidden", home=tmp_path)
 
 
 def test_the_demo_project_says_what_is_missing(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -184,8 +185,8 @@ def test_candidates_of_one_prompt_make_as_many_pairs_as_were_asked_for(tmp_path:
     store = make_store(tmp_path / "p")
     pairs = drawn(store, 2 * len(PROMPTS))
     assert len({pair.left for pair in pairs} | {pair.right for pair in pairs}) == 2 * len(pairs)
-    # One prompt of the ten is held out.
-    assert set(Counter(pair.prompt for pair in pairs).values()) == {3} and len(pairs) == 27
+    # One prompt of the ten is held out; 20 pairs are three of each of seven.
+    assert set(Counter(pair.prompt for pair in pairs).values()) == {3} and len(pairs) == 21
 
 
 def test_sides_are_drawn_once_for_a_person_and_kept(tmp_path: Path) -> None:
@@ -641,6 +642,18 @@ def test_what_is_kept_up_pair_by_pair_is_what_a_fresh_look_finds(tmp_path: Path)
             assert [pair.id for pair in fresh.human_pairs()] == _with_a_majority(fresh)
             fresh.close()
         store.counts()
+
+
+def test_a_full_disk_is_not_taken_for_a_broken_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_store(tmp_path / "p").close()
+    (tmp_path / "p" / DATABASE).write_bytes(b"SQLite format 3\0" + bytes(4000))
+    with pytest.raises(ValueError, match="cannot be read as a project"):
+        Store(tmp_path / "p")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=3_400))
+    with pytest.raises(ValueError, match="the disk is full"):
+        Store(tmp_path / "p")
 
 
 def _with_a_majority(store: Store) -> list[str]:

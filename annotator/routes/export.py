@@ -74,13 +74,15 @@ def export_of(project: OpenProject) -> dict[str, Any]:
     store, current = project.store, project.store.current_round()
     done = [run for run in store.runs() if run.job == "export" and run.what == "done"]
     preferred = store.preferences()
+    # Of flipped pairs as many as are told: while the audit is blind each would say what the judge chose.
+    by_people = sum(one.round == 0 for one in preferred) + store.counts().flipped
     return {
         "round": round_view(current) if current else None,
         "facts": export_facts(current) if current else {},
         "exports": [export_view(project, run) for run in reversed(done)],
         "preferences": len(preferred),
-        "by_people": sum(one.source == "human" for one in preferred),
-        "by_model": sum(one.source == "self" for one in preferred),
+        "by_people": by_people,
+        "by_model": len(preferred) - by_people,
     }
 
 
@@ -97,8 +99,12 @@ def export_view(project: OpenProject, run: Run) -> dict[str, Any]:
 
 
 def files_of(project: OpenProject, run: Run) -> list[dict[str, Any]]:
-    """The files of an export as its result lists them; none where the run is another one."""
-    result = RunFolder(project.store.run_folder(run)).result() or {}
+    """The files of an export as its result lists them; none where the run is another one, or it lists none
+    that can be understood."""
+    try:
+        result = RunFolder(project.store.run_folder(run)).result() or {}
+    except ValueError:
+        return []
     return list(result.get("files", [])) if run.job == "export" else []
 
 

@@ -31,6 +31,7 @@ from annotator.routes.common import (
     told_apart,
 )
 from annotator.rows import Answer, Order, Reason, ShownPair
+from sail.config import MAX_SIDE
 from sail.records import LabelValue
 
 api = APIRouter()
@@ -172,6 +173,8 @@ def _unreadable(file: Path) -> str | None:
     try:
         # Others may have made the file, and PIL would hand some formats to other programs.
         with Image.open(file, formats=("PNG",)) as opened:
+            if max(opened.size) > MAX_SIDE:
+                return f"The image file {file.name} has more than {MAX_SIDE} pixels across."
             opened.load()
     except FileNotFoundError:
         # Where all of the folder is gone, a disk is: its pairs come back with it.

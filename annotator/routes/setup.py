@@ -92,13 +92,16 @@ def defaults(model: ModelRef) -> LoopSettings:
 
 @api.post("/projects/{project}/settings")
 def change_settings(body: SettingsBody, project: InProject, who: Person) -> dict[str, Any]:
-    if body.launcher:
+    # What is not said of it stays: somebody else may have changed it since the page was loaded.
+    said = body.launcher.model_dump(exclude_unset=True) if body.launcher else {}
+    launcher = project.store.project().launcher.model_copy(update=said)
+    if said:
         with about("launcher.command"):
-            body.launcher.checked()
+            launcher.checked()
     if body.settings:
         jobs.change_settings(project.store, body.settings, by=who)
-    if body.launcher:
-        project.store.set_launcher(body.launcher, by=who)
+    if said:
+        project.store.set_launcher(launcher, by=who)
     now = project.store.project()
     return {"settings": now.settings.model_dump(mode="json"), "launcher": now.launcher.model_dump()}
 

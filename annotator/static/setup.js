@@ -194,8 +194,7 @@ export function mount(root) {
         place[last] = typed(input);
       }
       const { launcher, ...rest } = changes;
-      const whole = launcher && { ...loaded.launcher, ...launcher };
-      fill(await ask(`${base}/settings`, { settings: rest, launcher: whole }));
+      fill(await ask(`${base}/settings`, { settings: rest, launcher }));
       said("settings", "Saved.");
     },
     settingOf,

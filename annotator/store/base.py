@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import secrets
+import shutil
 import threading
 import time
 import weakref
@@ -24,11 +25,14 @@ from annotator.launcher import KEY_BYTES, Launcher
 from annotator.rows import Project
 from annotator.writer import Writer
 from sail.config import LoopSettings, ModelRef
+from sail.runfolder import MB
 
 DATABASE = "project.db"
 STARTER = "starter"
 """Stands for the model that ships, wherever this program lies."""
 BUSY_TIMEOUT_S = 10.0
+NEEDED_TO_OPEN = MB
+"""Bytes: SQLite makes two files beside a database that it opens."""
 DatabaseError = sqlite3.DatabaseError
 """What a full disk or a broken file raises."""
 T = TypeVar("T")
@@ -85,6 +89,11 @@ class Base:
             connection.execute("pragma synchronous = full")
             connection.execute("pragma foreign_keys = on")
         except sqlite3.DatabaseError as error:
+            if (free := shutil.disk_usage(self.folder).free) < NEEDED_TO_OPEN:
+                raise ValueError(
+                    f"{file} cannot be opened, since the disk is full ({free // MB} MB are free). "
+                    "Make room, then start again; the project is left as it is."
+                ) from error
             raise ValueError(f"{file} cannot be read as a project: {error}.") from error
         return database
 

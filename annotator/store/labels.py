@@ -160,19 +160,24 @@ class Labels(Standing):
         )
         return {row["id"]: ShownPair(**row) for row in rows}
 
-    def answered_before(self, at: float, pairs: Sequence[str], *, by: str) -> list[str]:
-        """Those of `pairs` for which this person named a winner, and not again after `at`; in their order."""
+    def newest_label(self) -> int:
+        """The number of the newest label or undo; 0 before there is one."""
+        return int(self._rows("select coalesce(max(seq), 0) as newest from labels")[0]["newest"])
+
+    def answered_up_to(self, label: int, pairs: Sequence[str], *, by: str) -> list[str]:
+        """Those of `pairs` for which this person named a winner, and not again after that label; in their
+        order."""
         rows = self._rows(
             """
             select value from json_each(:pairs)
             where value in (
                 select pair from standing_labels
-                where person = :by and at <= :at and value in ('left', 'right')
+                where person = :by and seq <= :label and value in ('left', 'right')
             )
             order by key
             """,
             pairs=json.dumps(list(pairs)),
-            at=at,
+            label=label,
             by=by,
         )
         return [row["value"] for row in rows]

@@ -53,7 +53,7 @@ class Learning(Reviews, Standing):
             "tally", settings.held_out_every, lambda: Tally(lambda pair: _facts(pair, settings))
         )
         # To take a bulk approval back turns no pair round: it took in undecided ones alone.
-        flipped = self._kept("flips", newest_review, lambda: len(self._flipped()))
+        flipped = self._kept("flips", (newest_review, settings.keep_self_pairs), self._flips_told)
         sums = self.tallied(tally)
         return Counts(
             drawn=sums["drawn"],
@@ -90,8 +90,8 @@ class Learning(Reviews, Standing):
 
     def _flipped_pairs(self) -> list[TrainingPair]:
         flipped = self._flipped()
-        latents = self._latents(one for _, *both in flipped for one in both)
-        return [_pair(latents, pair, loser, winner, source="human") for pair, winner, loser in flipped]
+        latents = self._latents(row[side] for row in flipped for side in ("winner", "loser"))
+        return [_pair(latents, row["pair"], row["loser"], row["winner"], source="human") for row in flipped]
 
     def _seed_pairs(self) -> list[TrainingPair]:
         settings = self.project().settings

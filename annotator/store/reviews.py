@@ -65,16 +65,24 @@ class Reviews(Runs):
         keep = self.project().settings.keep_self_pairs
         return [row for row in rows if row["rank"] < kept(keep, row["among"]) or row["decision"] == "flip"]
 
-    def _flipped(self) -> list[tuple[str, str, str]]:
-        """(pair, winner, loser) as the judge had them, of the self pairs of all runs that stand flipped."""
-        rows = self._rows(
+    def _flipped(self) -> list[dict[str, Any]]:
+        """(run, pair, winner, loser), as the judge had them, of all self pairs that stand flipped."""
+        return self._rows(
             f"""
-            select s.id, s.winner, s.loser from self_pairs s {NEWEST}
+            select s.run, s.id as pair, s.winner, s.loser from self_pairs s {NEWEST}
             where s.id in (select self_pair from reviews where decision = 'flip') and r.decision = 'flip'
             order by s.run, s.rank
             """
         )
-        return [(row["id"], row["winner"], row["loser"]) for row in rows]
+
+    def _flips_told(self) -> int:
+        """How many stand flipped, but those judged blind: each would say what the judge chose."""
+        flipped = self._flipped()
+        blind: set[str] = set()
+        for run in {row["run"] for row in flipped}:
+            if self._audit_ended(run) is None:
+                blind.update(row["pair"] for row in self._audit_rows(run))
+        return sum(row["pair"] not in blind for row in flipped)
 
     def _decisions(self, run: int) -> list[dict[str, Any]]:
         """(pair, rank, decision that stands) of a run's self pairs, the clearest first."""

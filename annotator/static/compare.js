@@ -8,6 +8,7 @@ import {
   askAnew,
   base,
   beEager,
+  drawUnsent,
   endedEarly,
   h,
   isActive,
@@ -234,10 +235,7 @@ export function mount(root) {
   }
 
   function drawProgress() {
-    const waiting = outbox.answers().length;
-    const badge = find("compare-unsent");
-    badge.hidden = !(waiting > 1 || sending.failures);
-    badge.textContent = `${waiting} unsent`;
+    drawUnsent(find("compare-unsent"), outbox.answers().length, sending.failures > 0);
     root.querySelector('[data-answer="undo"]').disabled = !past.length;
     find("compare-footer").hidden = !found?.planned;
     if (!found?.planned) return;

@@ -155,6 +155,13 @@ export function actionButton(words, id, action, primary = false) {
   return own;
 }
 
+/** Says how many answers the server has not taken, unless it is one alone that is on its way: it may come and go with
+ * each answer. */
+export function drawUnsent(badge, waiting, isFailing) {
+  badge.hidden = !(waiting > 1 || (waiting && isFailing));
+  badge.textContent = `${waiting} unsent`;
+}
+
 const SVG = "http://www.w3.org/2000/svg";
 export function svg(tag, attributes = {}, ...children) {
   const element = document.createElementNS(SVG, tag);

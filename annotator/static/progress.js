@@ -6,6 +6,7 @@ import {
   ask,
   base,
   beEager,
+  drawUnsent,
   duration,
   endedEarly,
   h,
@@ -53,10 +54,7 @@ export class Progress {
   }
 
   #drawBadge() {
-    const waiting = this.#answers.waiting.length;
-    const badge = this.#find("unsent");
-    badge.hidden = !(waiting > 1 || (waiting && this.#answers.failures));
-    badge.textContent = `${waiting} unsent`;
+    drawUnsent(this.#find("unsent"), this.#answers.waiting.length, this.#answers.failures > 0);
     this.#find("answer-undo").disabled = this.#find("answer-reasons").disabled = !this.#answers.past.length;
   }
 

@@ -1,7 +1,7 @@
 // Review: self pairs as a grid, the audit first. Brings pairs, decisions, keys, bulk and training together.
 
 import { bulk as bulkApproval } from "/ui/bulk.js";
-import { actionButton, ask, askAnew, base, h, isActive, isShown, onStatus, openTab, percent, plural, putParts, Refused, trouble } from "/ui/core.js";
+import { actionButton, ask, askAnew, base, drawUnsent, h, isActive, isShown, onStatus, openTab, percent, plural, putParts, Refused, trouble } from "/ui/core.js";
 import { decisions } from "/ui/decisions.js";
 import { closeEnlarged, enlargePair, isEnlarged } from "/ui/enlarge.js";
 import { GUARD_MS, leaveToKeys, nameOf, TOO_FAST } from "/ui/keys.js";
@@ -32,7 +32,11 @@ export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
   const grid = find("review-grid");
   const selected = selection(grid);
-  const said = decisions({ changed, heard, moved: drawUnsent });
+  const said = decisions({
+    changed,
+    heard,
+    moved: () => drawUnsent(find("review-unsent"), said.unsent().size, said.failing()),
+  });
   const bulk = bulkApproval(root, { afterAll: said.afterAll, changed: refresh, look });
   const mixup = mixupRatio(root);
   const headings = {
@@ -237,13 +241,6 @@ export function mount(root) {
     // What is undone may have left the page.
     for (const pair of pairs.filter((one) => review.pairs.includes(one))) show(cards[review.pairs.indexOf(pair)], pair);
     draw();
-  }
-
-  function drawUnsent() {
-    const waiting = said.unsent().size;
-    const badge = find("review-unsent");
-    badge.hidden = !(waiting > 1 || (waiting && said.failing()));
-    badge.textContent = `${waiting} unsent`;
   }
 
   function heard(answer) {

@@ -412,11 +412,6 @@ export function mount(root) {
     event.preventDefault();
     answer(value);
   });
-  document.addEventListener("visibilitychange", () => {
-    if (!document.hidden) sending.send();
-  });
-  addEventListener("pagehide", () => sending.leave());
-  addEventListener("online", () => sending.send());
 
   sending.send();
   onStatus((now, opened) => {

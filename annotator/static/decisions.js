@@ -56,9 +56,6 @@ export function decisions({ changed, heard, moved }) {
     await afterAll(() => {});
     if (refused > before) throw new Refused("A decision in Review was not kept. Decide again, then train.");
   });
-  document.addEventListener("visibilitychange", () => document.hidden || sending.send());
-  addEventListener("pagehide", () => sending.leave());
-  addEventListener("online", () => sending.send());
 
   return {
     /** Say of each pair which side is better, `drop`, or null to take it back. */

@@ -160,18 +160,10 @@ export function mount(root) {
   });
 
   for (const dialog of dialogs) dialog.addEventListener("close", () => screen.restart());
-  document.addEventListener("visibilitychange", () => {
-    if (!document.hidden) {
-      pairs.fetch();
-      answers.send();
-    }
-  });
-  addEventListener("pagehide", () => {
-    answers.leave();
-    pairs.leave();
-  });
+  document.addEventListener("visibilitychange", () => document.hidden || pairs.fetch());
+  // After the answers: made before this, they leave first.
+  addEventListener("pagehide", () => pairs.leave());
   addEventListener("pageshow", (event) => event.persisted && pairs.fetch());
-  addEventListener("online", () => answers.send());
   beforeTraining(async () => {
     await answers.send();
     if (answers.waiting.length)

@@ -21,6 +21,8 @@ import {
   project,
   putParts,
   Refused,
+  text,
+  title,
   trouble,
 } from "/ui/core.js";
 import { lookCloser } from "/ui/closer.js";
@@ -365,9 +367,6 @@ export function mount(root) {
       ),
     );
   }
-
-  const title = (words) => h("h2", {}, words);
-  const text = (words) => h("p", {}, words);
 
   function drawMore(count, primary) {
     const words = `Draw ${plural(count, found.planned ? "more comparison" : "comparison")}`;

@@ -148,6 +148,22 @@ export function putParts(place, parts) {
   );
 }
 
+/** What stands in the place of something that is not there: a heading, and what is said under it. */
+export const title = (words) => h("h2", {}, words);
+export const text = (words) => h("p", {}, words);
+
+/** A table of two columns: what it is, and how it stands. */
+export const factTable = (rows) =>
+  h(
+    "table",
+    { class: "sail-table sail-facts" },
+    h(
+      "tbody",
+      {},
+      rows.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, value))),
+    ),
+  );
+
 /** A button that acts, locked meanwhile. */
 export function actionButton(words, id, action, primary = false) {
   const own = h("button", { type: "button", class: primary ? "sail-primary" : "sail-quiet", "data-testid": id }, words);

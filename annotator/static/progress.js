@@ -14,6 +14,8 @@ import {
   openTab,
   plural,
   putParts,
+  text,
+  title,
   train as askToTrain,
 } from "/ui/core.js";
 import { answered, toLearnFrom } from "/ui/counts.js";
@@ -188,9 +190,6 @@ export class Progress {
     ];
   }
 }
-
-const title = (words) => h("h2", {}, words);
-const text = (words) => h("p", {}, words);
 
 const listed = (names) => new Intl.ListFormat("en").format(names);
 

@@ -1,7 +1,7 @@
 // Review: self pairs as a grid, the audit first. Brings pairs, decisions, keys, bulk and training together.
 
 import { bulk as bulkApproval } from "/ui/bulk.js";
-import { actionButton, ask, askAnew, base, drawUnsent, h, isActive, isShown, onStatus, openTab, percent, plural, putParts, Refused, trouble } from "/ui/core.js";
+import { actionButton, ask, askAnew, base, drawUnsent, h, isActive, isShown, onStatus, openTab, percent, plural, putParts, Refused, text, title, trouble } from "/ui/core.js";
 import { decisions } from "/ui/decisions.js";
 import { closeEnlarged, enlargePair, isEnlarged } from "/ui/enlarge.js";
 import { GUARD_MS, leaveToKeys, nameOf, TOO_FAST } from "/ui/keys.js";
@@ -219,14 +219,14 @@ export function mount(root) {
     place.hidden = any || !status;
     if (place.hidden) return;
     const proposing = status.runs.find((run) => run.job === "propose" && isActive(run));
-    const text = proposing
+    const words = proposing
       ? `The model draws new images and chooses among them. ${howFar(proposing, status)}`
       : status.next.name === "propose"
         ? `The model of round ${status.current} has not drawn anything to choose from for round ${status.next.round} yet.`
         : "After round 0 new images are drawn, and the model picks winners itself. They come here before it learns from them.";
     putParts(place, [
-      h("h2", {}, proposing ? "Proposing" : "Nothing to review yet"),
-      h("p", {}, text),
+      title(proposing ? "Proposing" : "Nothing to review yet"),
+      text(words),
       actionButton("Open Rounds", "review-rounds", () => openTab("rounds"), true),
     ]);
   }

@@ -1,7 +1,7 @@
 // The rounds as a tree: which came from which, which one the loop goes on from, which were refused. Base is the
 // root; the way from it to the current round is one straight line, and what lies beside it is in lanes of its own.
 
-import { act, ask, base, h, interval, outOf, percent, plural } from "/ui/core.js";
+import { actionButton, ask, base, h, interval, outOf, percent, plural } from "/ui/core.js";
 import { figure } from "/ui/chart.js";
 
 const LANE_PX = 18;
@@ -97,21 +97,15 @@ export function tree(place, said) {
   }
 
   function makeCurrent(round, accepted = true) {
-    const words = `Make ${nameOf(round)} current${accepted ? "" : ", although it was not accepted"}`;
-    const own = h(
-      "button",
-      { type: "button", class: "sail-quiet", "data-testid": `make-current-${round ?? "base"}`, "aria-label": words },
-      accepted ? "Make current" : "Make current anyway",
-    );
+    const words = accepted ? "Make current" : "Make current anyway";
+    const own = actionButton(words, `make-current-${round ?? "base"}`, async () => {
+      await ask(`${base}/current`, { round });
+      // Base has no figures: the first thing after it.
+      focusOn = round === null ? "summary" : `[data-testid="figures-${round}"]`;
+      said.textContent = `${round === null ? "Base" : `Round ${round}`} is current. The next round goes on from it, and no round is lost.`;
+    });
+    own.ariaLabel = `Make ${nameOf(round)} current${accepted ? "" : ", although it was not accepted"}`;
     own.title = `The next round goes on from ${nameOf(round)}; the others stay`;
-    own.addEventListener("click", () =>
-      act(own, async () => {
-        await ask(`${base}/current`, { round });
-        // Base has no figures: the first thing after it.
-        focusOn = round === null ? "summary" : `[data-testid="figures-${round}"]`;
-        said.textContent = `${round === null ? "Base" : `Round ${round}`} is current. The next round goes on from it, and no round is lost.`;
-      }),
-    );
     return own;
   }
 

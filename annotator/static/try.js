@@ -1,6 +1,6 @@
 // Try: a prompt with base and any rounds, side by side on the same noise; what was tried before stays below.
 
-import { act, ask, askAnew, base, beEager, endedEarly, h, isActive, isShown, onStatus, put, Refused, whyNot } from "/ui/core.js";
+import { act, actionButton, ask, askAnew, base, beEager, endedEarly, h, isActive, isShown, onStatus, put, Refused, whyNot } from "/ui/core.js";
 import { enlarge } from "/ui/enlarge.js";
 import { mark, unmark } from "/ui/fields.js";
 import { goTo } from "/ui/runs.js";
@@ -183,11 +183,8 @@ export function mount(root) {
       runButton(run, "Resume", "resume"),
     );
 
-  function runButton(run, label, verb) {
-    const own = h("button", { type: "button", class: "sail-quiet", "data-testid": `try-${verb}` }, label);
-    own.addEventListener("click", () => act(own, () => ask(`${base}/runs/${run.id}/${verb}`, {})));
-    return own;
-  }
+  const runButton = (run, label, verb) =>
+    actionButton(label, `try-${verb}`, () => ask(`${base}/runs/${run.id}/${verb}`, {}));
 
   /** A column a look, a row an index: images in one row started from the same noise. */
   function columns(one, run) {

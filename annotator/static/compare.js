@@ -21,6 +21,8 @@ import {
   project,
   putParts,
   Refused,
+  roundName,
+  roundTitle,
   text,
   title,
   trouble,
@@ -76,7 +78,6 @@ export function mount(root) {
   // Which two
 
   const keyOf = ({ one, two }) => JSON.stringify([one, two]);
-  const nameOf = (round) => (round == null ? "Base" : `Round ${round}`);
   const current = () => status.current ?? status.rounds.at(-1)?.round ?? null;
 
   function drawChoice() {
@@ -91,7 +92,7 @@ export function mount(root) {
     for (const [side, select] of Object.entries(selects)) {
       select.dataset.key = key;
       select.replaceChildren(
-        ...[...rounds, null].map((round) => h("option", { value: round ?? "base" }, nameOf(round))),
+        ...[...rounds, null].map((round) => h("option", { value: round ?? "base" }, roundTitle(round))),
       );
       select.value = match[side] ?? "base";
     }
@@ -274,7 +275,7 @@ export function mount(root) {
     if (run && endedEarly(run)) return stopped(run);
     if (!found.planned)
       return [
-        title(`${nameOf(found.one)} against ${nameOf(found.two).replace("B", "b")}`),
+        title(`${roundTitle(found.one)} against ${roundName(found.two)}`),
         text("Two images of a held-out prompt from the same noise: choose the better one."),
         drawMore(PLANNED, true),
       ];
@@ -318,8 +319,8 @@ export function mount(root) {
     const { wins, losses } = found.result.people.at(-1);
     const better = wins >= losses ? found.one : found.two;
     return better === status.current && better !== null
-      ? [button(`Export ${nameOf(better).toLowerCase()}`, "compare-export", () => openTab("export"))]
-      : [button(`Make ${nameOf(better).toLowerCase()} current in Rounds`, "compare-current", () => openTab("rounds"))];
+      ? [button(`Export ${roundName(better)}`, "compare-export", () => openTab("export"))]
+      : [button(`Make ${roundName(better)} current in Rounds`, "compare-current", () => openTab("rounds"))];
   }
 
   /** In words first; each person's own share where there are several. */
@@ -337,7 +338,7 @@ export function mount(root) {
       const share = `${percent(value)} (${Math.round(100 * low)} to ${Math.round(100 * high)})`;
       return [name, one.wins, one.losses, one.ties, share];
     };
-    const heads = ["Who", nameOf(found.one), nameOf(found.two), "Ties", "Share, 95 % interval"];
+    const heads = ["Who", roundTitle(found.one), roundTitle(found.two), "Ties", "Share, 95 % interval"];
     return h(
       "div",
       { class: "sail-scroll" },

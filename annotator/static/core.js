@@ -400,6 +400,11 @@ export function size(bytes) {
   return bytes < 1e6 ? `${Math.max(1, Math.round(bytes / 1e3))} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
+/** A round in a sentence; `null` is the base model. */
+export const roundName = (round) => (round == null ? "base" : `round ${round}`);
+/** The same at the beginning of one, or by itself. */
+export const roundTitle = (round) => (round == null ? "Base" : `Round ${round}`);
+
 const JOBS = { propose: "Propose", train: "Train", export: "Export", compare: "Comparisons of" };
 const TITLES = { draw: "Draw pairs", try: "Try a prompt" };
 export function runTitle(run) {

@@ -1,7 +1,7 @@
 // Three practice pairs, drawn here: nothing of them is stored, and nobody has to wait for an image.
 
 import { svg } from "/ui/core.js";
-import { ANSWER_KEYS, nameOf } from "/ui/keys.js";
+import { ANSWER_KEYS, keyName } from "/ui/keys.js";
 
 const sun = () => [
   circle(50, 50, 22, "#f5b301"),
@@ -96,7 +96,7 @@ export function mountPractice(dialog, { done }) {
       event.preventDefault();
       return flip(true);
     }
-    const value = KEYS[nameOf(event)];
+    const value = KEYS[keyName(event)];
     if (!value || !PAIRS[at]) return;
     event.preventDefault();
     give(value);

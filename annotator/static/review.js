@@ -4,7 +4,7 @@ import { bulk as bulkApproval } from "/ui/bulk.js";
 import { actionButton, ask, askAnew, base, drawUnsent, h, isActive, isShown, onStatus, openTab, percent, plural, putParts, Refused, text, title, trouble } from "/ui/core.js";
 import { decisions } from "/ui/decisions.js";
 import { closeEnlarged, enlargePair, isEnlarged } from "/ui/enlarge.js";
-import { GUARD_MS, leaveToKeys, nameOf, TOO_FAST } from "/ui/keys.js";
+import { GUARD_MS, keyName, leaveToKeys, TOO_FAST } from "/ui/keys.js";
 import { mixup as mixupRatio } from "/ui/mixup.js";
 import { selection } from "/ui/selection.js";
 import { choiceFor, decisionOf, roleOf, selfPair, show } from "/ui/selfpair.js";
@@ -301,7 +301,7 @@ export function mount(root) {
   }
 
   document.addEventListener("keydown", (event) => {
-    const key = nameOf(event);
+    const key = keyName(event);
     const undoes = key === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey;
     if (((event.ctrlKey || event.metaKey) && !undoes) || event.altKey || event.isComposing) return;
     if (!isShown(grid) || !review.pairs.length || document.querySelector("dialog[open]")) return;

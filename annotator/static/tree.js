@@ -1,7 +1,7 @@
 // The rounds as a tree: which came from which, which one the loop goes on from, which were refused. Base is the
 // root; the way from it to the current round is one straight line, and what lies beside it is in lanes of its own.
 
-import { actionButton, ask, base, h, interval, outOf, percent, plural } from "/ui/core.js";
+import { actionButton, ask, base, h, interval, outOf, percent, plural, roundName, roundTitle } from "/ui/core.js";
 import { figure } from "/ui/chart.js";
 
 const LANE_PX = 18;
@@ -49,7 +49,7 @@ export function tree(place, said) {
     return h(
       "div",
       { class: "sail-row" },
-      h("strong", {}, `Round ${round.round}`),
+      h("strong", {}, roundTitle(round.round)),
       status.current === round.round && chip("current"),
       !round.accepted && chip("failed", "not accepted"),
       status.current !== round.round && makeCurrent(round.round, round.accepted),
@@ -59,7 +59,7 @@ export function tree(place, said) {
   function facts(round, status) {
     const run = status.runs.find((one) => one.job === "train" && one.round === round.round);
     const line = [
-      `from ${nameOf(round.parent)}`,
+      `from ${roundName(round.parent)}`,
       round.accepted && "accepted",
       `${round.human_pairs} human + ${round.self_pairs} self pairs`,
       round.tie_pairs > 0 && `${plural(round.tie_pairs, "tie")} held`,
@@ -102,10 +102,10 @@ export function tree(place, said) {
       await ask(`${base}/current`, { round });
       // Base has no figures: the first thing after it.
       focusOn = round === null ? "summary" : `[data-testid="figures-${round}"]`;
-      said.textContent = `${round === null ? "Base" : `Round ${round}`} is current. The next round goes on from it, and no round is lost.`;
+      said.textContent = `${roundTitle(round)} is current. The next round goes on from it, and no round is lost.`;
     });
-    own.ariaLabel = `Make ${nameOf(round)} current${accepted ? "" : ", although it was not accepted"}`;
-    own.title = `The next round goes on from ${nameOf(round)}; the others stay`;
+    own.ariaLabel = `Make ${roundName(round)} current${accepted ? "" : ", although it was not accepted"}`;
+    own.title = `The next round goes on from ${roundName(round)}; the others stay`;
     return own;
   }
 
@@ -120,7 +120,6 @@ export function tree(place, said) {
   };
 }
 
-const nameOf = (round) => (round == null ? "base" : `round ${round}`);
 const chip = (state, words = state) => h("span", { class: "sail-chip", "data-state": state }, words);
 
 function stateOf({ round }, status) {

@@ -1,7 +1,8 @@
 // The tools of looking closer, in Label and Compare alike: flip, zoom, whole and larger, by button and by key. Knows a
 // Look and a Screen; knows no answer.
 
-import { isShown, keep, kept } from "/ui/core.js";
+import { keep, kept } from "/ui/core.js";
+import { isShown } from "/ui/page.js";
 
 /** The tab that is open already has nothing to be pressed for. */
 const PRESSED_BY_SPACE = 'button:not([role="tab"][aria-selected="true"]), a, summary';

@@ -1,40 +1,30 @@
 // Compare: two rounds on the same noise, blindly. Answers never wait for the server, as in Label; the figure
 // is not on the page before all planned answers are given, or somebody asks for it.
 
+import { lookCloser } from "/ui/closer.js";
 import {
   act,
-  actionButton as button,
   ask,
   askAnew,
   base,
   beEager,
-  drawUnsent,
   endedEarly,
-  h,
   isActive,
-  isShown,
   onStatus,
   openTab,
   patience,
-  percent,
-  plural,
   project,
-  putParts,
   Refused,
-  roundName,
-  roundTitle,
-  text,
-  title,
   trouble,
 } from "/ui/core.js";
-import { lookCloser } from "/ui/closer.js";
 import { Images } from "/ui/images.js";
 import { ANSWER_KEYS, ANSWER_WORDS, FLIPPED, leaveToKeys, meant, onChoice } from "/ui/keys.js";
 import { Look } from "/ui/look.js";
 import { Outbox } from "/ui/outbox.js";
+import { actionButton as button, drawUnsent, h, isShown, putParts, text, title } from "/ui/page.js";
 import { Screen } from "/ui/screen.js";
 import { Sending } from "/ui/sending.js";
-import { howFar } from "/ui/waiting.js";
+import { howFar, percent, plural, roundName, roundTitle } from "/ui/words.js";
 
 const AHEAD = 3;
 const REFILL_BELOW = 6;

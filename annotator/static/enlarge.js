@@ -2,9 +2,9 @@
 // chosen between them.
 
 import { lookCloser } from "/ui/closer.js";
-import { h } from "/ui/core.js";
 import { FLIPPED, keyName } from "/ui/keys.js";
 import { Look } from "/ui/look.js";
+import { h } from "/ui/page.js";
 
 let dialog = null;
 

@@ -1,6 +1,8 @@
 // Export: what it holds, the run that writes it, the files.
 
-import { act, actionButton, ask, askAnew, base, doing, factTable, h, isActive, isShown, onStatus, openTab, plural, put, size } from "/ui/core.js";
+import { act, ask, askAnew, base, isActive, onStatus, openTab } from "/ui/core.js";
+import { actionButton, factTable, h, isShown, put } from "/ui/page.js";
+import { doing, plural, size } from "/ui/words.js";
 
 export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);

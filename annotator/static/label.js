@@ -2,13 +2,14 @@
 // What is said is in answers.js, which pairs come in pairs.js, how one looks closer in look.js.
 
 import { Answers } from "/ui/answers.js";
-import { ask, base, beforeTraining, isShown, onStatus, Refused, trouble } from "/ui/core.js";
+import { lookCloser } from "/ui/closer.js";
+import { ask, base, beforeTraining, onStatus, Refused, trouble } from "/ui/core.js";
 import { Images } from "/ui/images.js";
 import { ANSWER_KEYS, ANSWER_WORDS, FLIPPED, leaveToKeys, meant } from "/ui/keys.js";
 import { Look } from "/ui/look.js";
-import { lookCloser } from "/ui/closer.js";
 import { mountNotes } from "/ui/notes.js";
 import { mountOrder } from "/ui/order.js";
+import { isShown } from "/ui/page.js";
 import { Pairs } from "/ui/pairs.js";
 import { Progress } from "/ui/progress.js";
 import { Reasons } from "/ui/reasons.js";

@@ -1,7 +1,9 @@
 // The one thing to do next in the loop, in words and as a button. Knows the status; draws no page.
 
-import { actionButton, ask, base, doingWhat, duration, endedEarly, h, isActive, openTab, plural, runTitle, train } from "/ui/core.js";
+import { ask, base, endedEarly, isActive, openTab, train } from "/ui/core.js";
 import { answered, toLearnFrom } from "/ui/counts.js";
+import { actionButton, h } from "/ui/page.js";
+import { doingWhat, duration, plural, runTitle } from "/ui/words.js";
 
 const IN_THE_LOOP = ["draw", "propose", "train"];
 const LIMITS = "What a round has to keep is set in Setup, Advanced, Measuring. ";

@@ -1,7 +1,7 @@
 // Three practice pairs, drawn here: nothing of them is stored, and nobody has to wait for an image.
 
-import { svg } from "/ui/core.js";
 import { ANSWER_KEYS, keyName } from "/ui/keys.js";
+import { svg } from "/ui/page.js";
 
 const sun = () => [
   circle(50, 50, 22, "#f5b301"),

@@ -1,25 +1,9 @@
 // How far labelling is, and what stands where the pair was when there is none. Changes nothing.
 
-import {
-  act,
-  actionButton as button,
-  ask,
-  base,
-  beEager,
-  drawUnsent,
-  duration,
-  endedEarly,
-  h,
-  isActive,
-  openTab,
-  plural,
-  putParts,
-  text,
-  title,
-  train as askToTrain,
-} from "/ui/core.js";
+import { act, ask, base, beEager, endedEarly, isActive, openTab, train as askToTrain } from "/ui/core.js";
 import { answered, toLearnFrom } from "/ui/counts.js";
-import { loading } from "/ui/waiting.js";
+import { actionButton as button, drawUnsent, h, putParts, text, title } from "/ui/page.js";
+import { duration, loading, plural } from "/ui/words.js";
 
 export class Progress {
   counts = null;

@@ -1,14 +1,15 @@
 // Review: self pairs as a grid, the audit first. Brings pairs, decisions, keys, bulk and training together.
 
 import { bulk as bulkApproval } from "/ui/bulk.js";
-import { actionButton, ask, askAnew, base, drawUnsent, h, isActive, isShown, onStatus, openTab, percent, plural, putParts, Refused, text, title, trouble } from "/ui/core.js";
+import { ask, askAnew, base, isActive, onStatus, openTab, Refused, trouble } from "/ui/core.js";
 import { decisions } from "/ui/decisions.js";
 import { closeEnlarged, enlargePair, isEnlarged } from "/ui/enlarge.js";
 import { GUARD_MS, keyName, leaveToKeys, TOO_FAST } from "/ui/keys.js";
 import { mixup as mixupRatio } from "/ui/mixup.js";
+import { actionButton, drawUnsent, h, isShown, putParts, text, title } from "/ui/page.js";
 import { selection } from "/ui/selection.js";
 import { choiceFor, decisionOf, roleOf, selfPair, show } from "/ui/selfpair.js";
-import { howFar } from "/ui/waiting.js";
+import { howFar, percent, plural } from "/ui/words.js";
 
 const KEYS = {
   a: "approve",

@@ -1,6 +1,8 @@
 // One run as a row: what it does, how far it is, stop and resume, what ends it by force, the end of its log.
 
-import { actionButton, ask, base, duration, h, isActive, plural, runTitle, STAGES } from "/ui/core.js";
+import { ask, base, isActive } from "/ui/core.js";
+import { actionButton, h } from "/ui/page.js";
+import { duration, plural, runTitle, STAGES } from "/ui/words.js";
 
 const TROUBLED = ["failed", "interrupted"];
 

@@ -1,7 +1,9 @@
 // Setup: open, create and change projects.
 
-import { ask, base, factTable, h, onProjects, plural, project, Refused } from "/ui/core.js";
+import { ask, base, onProjects, project, Refused } from "/ui/core.js";
 import { mark, unmark } from "/ui/fields.js";
+import { factTable, h } from "/ui/page.js";
+import { plural } from "/ui/words.js";
 
 const LOOK_AGAIN_MS = 2000;
 const SIZE = /^(\d+)\s*[x×*,]\s*(\d+)$/i; // height, width

@@ -1,8 +1,9 @@
 // The rounds as a tree: which came from which, which one the loop goes on from, which were refused. Base is the
 // root; the way from it to the current round is one straight line, and what lies beside it is in lanes of its own.
 
-import { actionButton, ask, base, h, interval, outOf, percent, plural, roundName, roundTitle } from "/ui/core.js";
-import { figure } from "/ui/chart.js";
+import { ask, base } from "/ui/core.js";
+import { actionButton, h } from "/ui/page.js";
+import { figure, interval, outOf, percent, plural, roundName, roundTitle } from "/ui/words.js";
 
 const LANE_PX = 18;
 const DATE = { dateStyle: "medium", timeStyle: "short" };

@@ -1,10 +1,11 @@
 // Try: a prompt with base and any rounds, side by side on the same noise; what was tried before stays below.
 
-import { act, actionButton, ask, askAnew, base, beEager, endedEarly, h, isActive, isShown, onStatus, put, Refused, roundTitle, whyNot } from "/ui/core.js";
+import { act, ask, askAnew, base, beEager, endedEarly, isActive, onStatus, Refused, whyNot } from "/ui/core.js";
 import { enlarge } from "/ui/enlarge.js";
 import { mark, unmark } from "/ui/fields.js";
+import { actionButton, h, isShown, put } from "/ui/page.js";
 import { goTo } from "/ui/runs.js";
-import { howFar } from "/ui/waiting.js";
+import { howFar, roundTitle } from "/ui/words.js";
 
 const LARGEST_SEED = 999_999;
 

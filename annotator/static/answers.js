@@ -101,7 +101,4 @@ export class Answers {
   get failures() {
     return this.#sending.failures;
   }
-
-  /** The page is going: hand over what is unsent. */
-  leave = () => this.#sending.leave();
 }

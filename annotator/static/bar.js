@@ -4,8 +4,6 @@ import {
   act,
   base,
   beforeTraining,
-  doing,
-  h,
   isActive,
   keeps,
   onProjects,
@@ -20,7 +18,9 @@ import {
 } from "/ui/core.js";
 import { giveName, isNamed, nameShown, onName } from "/ui/names.js";
 import { Outbox } from "/ui/outbox.js";
+import { h } from "/ui/page.js";
 import { Sending } from "/ui/sending.js";
+import { doing } from "/ui/words.js";
 
 const SETTLED_MS = 1500;
 

@@ -1,8 +1,10 @@
 // Approving the clear pairs in one go: over which margin, which pairs, how often the judge errs there; and
 // taking it back. Knows pairs; decides none by itself.
 
-import { act, ask, base, h, patience, percent, plural, put } from "/ui/core.js";
+import { act, ask, base, patience } from "/ui/core.js";
+import { h, put } from "/ui/page.js";
 import { typical, when } from "/ui/selfpair.js";
+import { percent, plural } from "/ui/words.js";
 
 const FIRST_OVER = 1;
 

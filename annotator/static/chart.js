@@ -1,6 +1,7 @@
 // Small line charts. Knows series of numbers; knows nothing of training.
 
-import { h, svg } from "/ui/core.js";
+import { h, svg } from "/ui/page.js";
+import { figure } from "/ui/words.js";
 
 const WIDTH = 300;
 const HEIGHT = 130;
@@ -98,11 +99,3 @@ const padded = ([low, high]) => (high > low ? [low, high] : [low - 0.5, high + 0
 
 /** Of two ends of an axis that would read alike, as in the first steps of a training. */
 const closer = (value) => value.toPrecision(4).replaceAll("-", "\u2212");
-
-export function figure(value) {
-  if (!Number.isFinite(value)) return "";
-  const digits = Math.abs(value) < 10 ? 2 : 0;
-  const text = value !== 0 && Math.abs(value) < 0.01 ? value.toExponential(1) : value.toFixed(digits);
-  // A minus, not a hyphen, after which a line may break.
-  return text.replaceAll("-", "\u2212");
-}

@@ -1,7 +1,8 @@
 // The tools of looking closer, in Label and Compare alike: flip, zoom, whole and larger, by button and by key. Knows a
 // Look and a Screen; knows no answer.
 
-import { isShown } from "/ui/core.js";
+import { keep, kept } from "/ui/core.js";
+import { isShown } from "/ui/page.js";
 
 /** The tab that is open already has nothing to be pressed for. */
 const PRESSED_BY_SPACE = 'button:not([role="tab"][aria-selected="true"]), a, summary';
@@ -23,11 +24,7 @@ export function lookCloser(root, look, screen) {
 
   /** Both as large as the window allows, from pair to pair and after a reload. */
   function setLarger(yes) {
-    try {
-      localStorage.setItem(LARGER, yes ? "yes" : "");
-    } catch {
-      // A browser that keeps nothing: on this page it holds all the same.
-    }
+    keep(LARGER, yes ? "yes" : null);
     document.dispatchEvent(new CustomEvent(LARGER, { detail: yes }));
   }
 
@@ -61,7 +58,7 @@ export function lookCloser(root, look, screen) {
 
   for (const name of ["zoom", "whole", "larger"]) tool(name)?.addEventListener("click", () => DO[name]());
   if (tool("larger")) {
-    showLarger(wasLarger());
+    showLarger(kept(LARGER) === "yes");
     document.addEventListener(LARGER, ({ detail }) => showLarger(detail));
     // The page is as wide as they are while they are on it, and on no other tab.
     const follow = () => pair.toggleAttribute("data-shown", isShown(pair));
@@ -82,12 +79,4 @@ export function lookCloser(root, look, screen) {
   addEventListener("blur", () => flip(false));
 
   return { draw, hears };
-}
-
-function wasLarger() {
-  try {
-    return localStorage.getItem(LARGER) === "yes";
-  } catch {
-    return false;
-  }
 }

@@ -1,35 +1,30 @@
 // Compare: two rounds on the same noise, blindly. Answers never wait for the server, as in Label; the figure
 // is not on the page before all planned answers are given, or somebody asks for it.
 
+import { lookCloser } from "/ui/closer.js";
 import {
   act,
-  actionButton as button,
   ask,
   askAnew,
   base,
   beEager,
   endedEarly,
-  h,
   isActive,
-  isShown,
   onStatus,
   openTab,
   patience,
-  percent,
-  plural,
   project,
-  putParts,
   Refused,
   trouble,
 } from "/ui/core.js";
-import { lookCloser } from "/ui/closer.js";
 import { Images } from "/ui/images.js";
 import { ANSWER_KEYS, ANSWER_WORDS, FLIPPED, leaveToKeys, meant, onChoice } from "/ui/keys.js";
 import { Look } from "/ui/look.js";
 import { Outbox } from "/ui/outbox.js";
+import { actionButton as button, drawUnsent, h, isShown, putParts, text, title } from "/ui/page.js";
 import { Screen } from "/ui/screen.js";
 import { Sending } from "/ui/sending.js";
-import { howFar } from "/ui/waiting.js";
+import { howFar, percent, plural, roundName, roundTitle } from "/ui/words.js";
 
 const AHEAD = 3;
 const REFILL_BELOW = 6;
@@ -73,7 +68,6 @@ export function mount(root) {
   // Which two
 
   const keyOf = ({ one, two }) => JSON.stringify([one, two]);
-  const nameOf = (round) => (round == null ? "Base" : `Round ${round}`);
   const current = () => status.current ?? status.rounds.at(-1)?.round ?? null;
 
   function drawChoice() {
@@ -88,7 +82,7 @@ export function mount(root) {
     for (const [side, select] of Object.entries(selects)) {
       select.dataset.key = key;
       select.replaceChildren(
-        ...[...rounds, null].map((round) => h("option", { value: round ?? "base" }, nameOf(round))),
+        ...[...rounds, null].map((round) => h("option", { value: round ?? "base" }, roundTitle(round))),
       );
       select.value = match[side] ?? "base";
     }
@@ -234,10 +228,7 @@ export function mount(root) {
   }
 
   function drawProgress() {
-    const waiting = outbox.answers().length;
-    const badge = find("compare-unsent");
-    badge.hidden = !(waiting > 1 || sending.failures);
-    badge.textContent = `${waiting} unsent`;
+    drawUnsent(find("compare-unsent"), outbox.answers().length, sending.failures > 0);
     root.querySelector('[data-answer="undo"]').disabled = !past.length;
     find("compare-footer").hidden = !found?.planned;
     if (!found?.planned) return;
@@ -274,7 +265,7 @@ export function mount(root) {
     if (run && endedEarly(run)) return stopped(run);
     if (!found.planned)
       return [
-        title(`${nameOf(found.one)} against ${nameOf(found.two).replace("B", "b")}`),
+        title(`${roundTitle(found.one)} against ${roundName(found.two)}`),
         text("Two images of a held-out prompt from the same noise: choose the better one."),
         drawMore(PLANNED, true),
       ];
@@ -318,8 +309,8 @@ export function mount(root) {
     const { wins, losses } = found.result.people.at(-1);
     const better = wins >= losses ? found.one : found.two;
     return better === status.current && better !== null
-      ? [button(`Export ${nameOf(better).toLowerCase()}`, "compare-export", () => openTab("export"))]
-      : [button(`Make ${nameOf(better).toLowerCase()} current in Rounds`, "compare-current", () => openTab("rounds"))];
+      ? [button(`Export ${roundName(better)}`, "compare-export", () => openTab("export"))]
+      : [button(`Make ${roundName(better)} current in Rounds`, "compare-current", () => openTab("rounds"))];
   }
 
   /** In words first; each person's own share where there are several. */
@@ -337,7 +328,7 @@ export function mount(root) {
       const share = `${percent(value)} (${Math.round(100 * low)} to ${Math.round(100 * high)})`;
       return [name, one.wins, one.losses, one.ties, share];
     };
-    const heads = ["Who", nameOf(found.one), nameOf(found.two), "Ties", "Share, 95 % interval"];
+    const heads = ["Who", roundTitle(found.one), roundTitle(found.two), "Ties", "Share, 95 % interval"];
     return h(
       "div",
       { class: "sail-scroll" },
@@ -367,9 +358,6 @@ export function mount(root) {
       ),
     );
   }
-
-  const title = (words) => h("h2", {}, words);
-  const text = (words) => h("p", {}, words);
 
   function drawMore(count, primary) {
     const words = `Draw ${plural(count, found.planned ? "more comparison" : "comparison")}`;
@@ -414,11 +402,6 @@ export function mount(root) {
     event.preventDefault();
     answer(value);
   });
-  document.addEventListener("visibilitychange", () => {
-    if (!document.hidden) sending.send();
-  });
-  addEventListener("pagehide", () => sending.leave());
-  addEventListener("online", () => sending.send());
 
   sending.send();
   onStatus((now, opened) => {

@@ -1,4 +1,4 @@
-// What every tab shares: the project, requests, the poll, small helpers. Knows no tab.
+// What every tab shares: the project, requests, the poll, what went wrong. Knows no tab and makes no element.
 
 const query = new URLSearchParams(location.search);
 const fallback = document.querySelector('meta[name="sail-default-project"]')?.content ?? "demo";
@@ -102,68 +102,6 @@ export const identified = identify();
 function sentence(detail) {
   return typeof detail === "string" ? detail : undefined;
 }
-
-/** An element. Text goes in as text, never as markup. */
-export function h(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value === true) element.setAttribute(name, "");
-    else if (value !== false && value != null) element.setAttribute(name, value);
-  }
-  element.append(...children.flat().filter((child) => child != null && child !== false));
-  return element;
-}
-
-/** Pixels across, below which single ones are to be seen. What is larger is mostly shown smaller than it is, and where
- * it is to be pixelated browsers leave out whole rows of it. */
-const SMALL = 256;
-
-export const markIfSmall = (image) => image.toggleAttribute("data-small", image.naturalWidth < SMALL);
-
-// Captured: an image's load does not bubble.
-document.addEventListener("load", ({ target }) => target.tagName === "IMG" && markIfSmall(target), true);
-
-const shown = new WeakMap();
-
-/** Puts into `place` what `make` makes where `key` is another one than before, so that nothing is replaced under
- * someone's finger; a part that has the focus passes it on to what takes its place. */
-export function put(place, key, make) {
-  const text = JSON.stringify(key);
-  if (shown.get(place) === text) return false;
-  shown.set(place, text);
-  const focused = place.contains(document.activeElement) ? document.activeElement.dataset.testid : null;
-  place.replaceChildren(...[make()].flat().filter(Boolean));
-  if (focused) place.querySelector(`[data-testid="${focused}"]`)?.focus({ preventScroll: true });
-  return true;
-}
-
-/** The same for parts that are made already: they are put where they look different. */
-export function putParts(place, parts) {
-  const own = parts.filter(Boolean);
-  return put(
-    place,
-    own.map((part) => part.outerHTML),
-    () => own,
-  );
-}
-
-/** A button that acts, locked meanwhile. */
-export function actionButton(words, id, action, primary = false) {
-  const own = h("button", { type: "button", class: primary ? "sail-primary" : "sail-quiet", "data-testid": id }, words);
-  own.addEventListener("click", () => act(own, async () => action()));
-  return own;
-}
-
-const SVG = "http://www.w3.org/2000/svg";
-export function svg(tag, attributes = {}, ...children) {
-  const element = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children.flat());
-  return element;
-}
-
-export const isShown = (root) => root.isConnected && root.offsetParent !== null;
 
 /** Where the page is narrow, Gradio moves tabs into a menu, where they have no id but their title. */
 export function openTab(name) {
@@ -350,57 +288,3 @@ function schedule(after) {
 }
 
 document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : poll()));
-
-// Words and figures
-
-export const plural = (count, one, many = `${one}s`) =>
-  `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
-export const percent = (share) => `${(100 * share).toFixed(0)} %`;
-export const FEW = 20;
-/** A share of n: what was counted where n is small, since "0 % of 1" sounds like a verdict. */
-export const outOf = ({ value, n }) => `${n < FEW ? Math.round(2 * value * n) / 2 : percent(value)} of ${n}`;
-/** With its 95 % interval. */
-export function interval(share) {
-  if (share?.value == null) return "not measured";
-  return `${outOf(share)} (95 % interval ${Math.round(100 * share.low)} to ${percent(share.high)})`;
-}
-
-export function duration(seconds) {
-  if (seconds == null) return "";
-  if (seconds < 1.5) return "1 s";
-  if (seconds < 90) return `${Math.round(seconds)} s`;
-  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
-  return `${(seconds / 3600).toFixed(1)} h`;
-}
-
-export function size(bytes) {
-  return bytes < 1e6 ? `${Math.max(1, Math.round(bytes / 1e3))} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
-}
-
-const JOBS = { propose: "Propose", train: "Train", export: "Export", compare: "Comparisons of" };
-const TITLES = { draw: "Draw pairs", try: "Try a prompt" };
-export function runTitle(run) {
-  return TITLES[run.job] ?? `${JOBS[run.job]} round ${run.round}`;
-}
-
-const DOING = {
-  propose: "Proposing",
-  train: "Training",
-  export: "Exporting",
-  compare: "Drawing comparisons of",
-};
-export const STAGES = { start: "starting", load: "loading the model", train: "step" };
-const DRAWING = { draw: "Drawing pairs", try: "Drawing a try" };
-/** What a run at work does, without how far it is. */
-export const doingWhat = (run) => DRAWING[run.job] ?? `${DOING[run.job]} round ${run.round}`;
-
-export function doing(run) {
-  if (run.state === "waiting") return `${runTitle(run)}: waiting`;
-  const what = doingWhat(run);
-  const left = run.seconds_left != null && run.total ? ` · ${duration(run.seconds_left)} left` : "";
-  // "Drawing pairs" says already that they are drawn.
-  const stage = run.stage === "draw" ? "" : `${STAGES[run.stage] ?? run.stage} `;
-  if (run.total > 1) return `${what} · ${stage}${run.step} of ${run.total}${left}`;
-  // A run that was asked to stop before it said anything has no stage.
-  return run.stage ? `${what} · ${STAGES[run.stage] ?? run.stage}` : what;
-}

@@ -1,7 +1,7 @@
 // What is counted, in the same words everywhere. Drawn pairs are open or answered; answered ones are skipped or
 // labelled; labelled ones have a winner or none; those with a winner are trained on or held out.
 
-import { plural } from "/ui/core.js";
+import { plural } from "/ui/words.js";
 
 /** What became of the pairs that people answered. */
 export function answered(labels) {

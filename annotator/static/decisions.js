@@ -1,9 +1,10 @@
 // Decisions on self pairs: on the page at once, and in the outbox until the server has them. Knows pairs; knows
 // no card.
 
-import { base, beforeTraining, plural, poll, Refused, trouble } from "/ui/core.js";
+import { base, beforeTraining, poll, Refused, trouble } from "/ui/core.js";
 import { Outbox } from "/ui/outbox.js";
 import { Sending } from "/ui/sending.js";
+import { plural } from "/ui/words.js";
 
 const UNDOABLE = 200;
 
@@ -56,9 +57,6 @@ export function decisions({ changed, heard, moved }) {
     await afterAll(() => {});
     if (refused > before) throw new Refused("A decision in Review was not kept. Decide again, then train.");
   });
-  document.addEventListener("visibilitychange", () => document.hidden || sending.send());
-  addEventListener("pagehide", () => sending.leave());
-  addEventListener("online", () => sending.send());
 
   return {
     /** Say of each pair which side is better, `drop`, or null to take it back. */

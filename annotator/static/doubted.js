@@ -1,8 +1,10 @@
 // Answers of this person that the current judge contradicts, to be given again without being told what they were.
 
-import { act, ask, askAnew, base, beforeTraining, h, patience, plural, Refused, trouble } from "/ui/core.js";
+import { act, ask, askAnew, base, beforeTraining, patience, Refused, trouble } from "/ui/core.js";
 import { enlargeButton } from "/ui/enlarge.js";
 import { GUARD_MS, TOO_FAST } from "/ui/keys.js";
+import { h } from "/ui/page.js";
+import { plural } from "/ui/words.js";
 
 const ANSWERS = { left: "Left", tie: "Tie", right: "Right" };
 const LONGEST_MS = 86_400_000;

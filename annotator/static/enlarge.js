@@ -2,9 +2,9 @@
 // chosen between them.
 
 import { lookCloser } from "/ui/closer.js";
-import { h } from "/ui/core.js";
-import { FLIPPED, nameOf } from "/ui/keys.js";
+import { FLIPPED, keyName } from "/ui/keys.js";
 import { Look } from "/ui/look.js";
+import { h } from "/ui/page.js";
 
 let dialog = null;
 
@@ -39,7 +39,7 @@ function made() {
     const { ctrlKey, metaKey, altKey, repeat } = event;
     // Esc closes it; while it is zoomed in it shows the whole first.
     if (event.key === "Escape" && look.scale === 1) return;
-    const key = ctrlKey || metaKey || altKey || repeat ? "" : nameOf(event);
+    const key = ctrlKey || metaKey || altKey || repeat ? "" : keyName(event);
     if (closer.hears(event, key)) return;
     if (look.flipped) state.textContent = FLIPPED;
     else if (dialog.pressed?.(key)) event.preventDefault();

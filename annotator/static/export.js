@@ -1,6 +1,8 @@
 // Export: what it holds, the run that writes it, the files.
 
-import { act, ask, askAnew, base, doing, h, isActive, isShown, onStatus, openTab, plural, put, size } from "/ui/core.js";
+import { act, ask, askAnew, base, isActive, onStatus, openTab } from "/ui/core.js";
+import { actionButton, factTable, h, isShown, put } from "/ui/page.js";
+import { doing, plural, size } from "/ui/words.js";
 
 export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
@@ -62,15 +64,13 @@ export function mount(root) {
   }
 
   function nothingYet() {
-    const train = h("button", { type: "button", class: "sail-primary" }, "Open Rounds");
-    train.addEventListener("click", () => openTab("rounds"));
     return [
       h(
         "p",
         { class: "sail-dim", style: "margin-bottom:.9rem" },
         "No trained round is current, so there is no adapter to take away. Train a round, or make one current in Rounds.",
       ),
-      train,
+      actionButton("Open Rounds", "export-rounds", () => openTab("rounds"), true),
     ];
   }
 
@@ -81,17 +81,7 @@ export function mount(root) {
         : typeof value === "number" && !Number.isInteger(value)
           ? value.toFixed(3)
           : String(value);
-    return h(
-      "table",
-      { class: "sail-table" },
-      h(
-        "tbody",
-        {},
-        Object.entries(found).map(([name, value]) =>
-          h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, shown(value))),
-        ),
-      ),
-    );
+    return factTable(Object.entries(found).map(([name, value]) => [name, shown(value)]));
   }
 
   /** One export: what it is of, when it was made, one file to take away, and what is in it. */

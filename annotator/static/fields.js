@@ -1,6 +1,6 @@
 // What is wrong with a form, said at the field that it is wrong with. Knows forms; sends nothing.
 
-import { h } from "/ui/core.js";
+import { h } from "/ui/page.js";
 
 const FAULT = "sail-fault";
 let fresh = 0;

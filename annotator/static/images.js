@@ -1,7 +1,7 @@
 // Images of pairs, fetched and decoded ahead, so that putting one on the page costs nothing, and an outage of the
 // server is not seen until they are used up. Knows addresses alone.
 
-import { markIfSmall } from "/ui/core.js";
+import { markIfSmall } from "/ui/page.js";
 
 export class Images {
   #held = new Map(); // address -> the element, and the promise of it decoded once that was asked for

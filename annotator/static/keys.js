@@ -21,7 +21,7 @@ export const FLIPPED = "Let go of Space first, so that left is left.";
 export const TOO_FAST = "Too fast: this pair has just come. Look, then press again.";
 
 /** What is printed on the key: other alphabets have no S, and where digits need Shift the key is meant without. */
-export function nameOf({ key, code = "", shiftKey }) {
+export function keyName({ key, code = "", shiftKey }) {
   const letter = /^Key([A-Z])$/.exec(code)?.[1];
   const digit = /^(?:Digit|Numpad)(\d)$/.exec(code)?.[1];
   // Latin keyboards place their letters as they like, and signs where others have letters.
@@ -33,7 +33,7 @@ export function nameOf({ key, code = "", shiftKey }) {
 /** The key's name; "" where it repeats, belongs to a field, a dialog, the browser or a hidden tab. */
 export function meant(event) {
   const { ctrlKey, metaKey, altKey, shiftKey } = event;
-  const key = nameOf(event);
+  const key = keyName(event);
   const undoes = key === "z" && (ctrlKey || metaKey) && !shiftKey && !altKey;
   if (event.repeat || event.isComposing || document.hidden) return "";
   if (!undoes && (ctrlKey || metaKey || altKey)) return "";

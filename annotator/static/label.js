@@ -2,13 +2,14 @@
 // What is said is in answers.js, which pairs come in pairs.js, how one looks closer in look.js.
 
 import { Answers } from "/ui/answers.js";
-import { ask, base, beforeTraining, isShown, onStatus, Refused, trouble } from "/ui/core.js";
+import { lookCloser } from "/ui/closer.js";
+import { ask, base, beforeTraining, onStatus, Refused, trouble } from "/ui/core.js";
 import { Images } from "/ui/images.js";
 import { ANSWER_KEYS, ANSWER_WORDS, FLIPPED, leaveToKeys, meant } from "/ui/keys.js";
 import { Look } from "/ui/look.js";
-import { lookCloser } from "/ui/closer.js";
 import { mountNotes } from "/ui/notes.js";
 import { mountOrder } from "/ui/order.js";
+import { isShown } from "/ui/page.js";
 import { Pairs } from "/ui/pairs.js";
 import { Progress } from "/ui/progress.js";
 import { Reasons } from "/ui/reasons.js";
@@ -160,18 +161,10 @@ export function mount(root) {
   });
 
   for (const dialog of dialogs) dialog.addEventListener("close", () => screen.restart());
-  document.addEventListener("visibilitychange", () => {
-    if (!document.hidden) {
-      pairs.fetch();
-      answers.send();
-    }
-  });
-  addEventListener("pagehide", () => {
-    answers.leave();
-    pairs.leave();
-  });
+  document.addEventListener("visibilitychange", () => document.hidden || pairs.fetch());
+  // After the answers: made before this, they leave first.
+  addEventListener("pagehide", () => pairs.leave());
   addEventListener("pageshow", (event) => event.persisted && pairs.fetch());
-  addEventListener("online", () => answers.send());
   beforeTraining(async () => {
     await answers.send();
     if (answers.waiting.length)

@@ -1,6 +1,6 @@
 // Is it learning? The answer in words, from a run's curves and from what was measured after it. Draws nothing.
 
-import { FEW, interval, percent } from "/ui/core.js";
+import { FEW, interval, percent } from "/ui/words.js";
 
 const ENOUGH_STEPS = 20;
 const LEARNED = 0.6;

@@ -1,6 +1,8 @@
 // The mixup ratio, what it means before training, and the way to training. Knows no pair.
 
-import { act, ask, base, h, isActive, keep, kept, openTab, percent, plural, project, Refused, train } from "/ui/core.js";
+import { act, ask, base, isActive, keep, kept, openTab, project, Refused, train } from "/ui/core.js";
+import { h } from "/ui/page.js";
+import { percent, plural } from "/ui/words.js";
 
 const DEBOUNCE_MS = 60;
 const OFTEN = 100; // passes over one side from which on the model learns the images rather than a taste

@@ -1,7 +1,9 @@
 // The one thing to do next in the loop, in words and as a button. Knows the status; draws no page.
 
-import { act, ask, base, doingWhat, duration, endedEarly, h, isActive, openTab, plural, runTitle, train } from "/ui/core.js";
+import { ask, base, endedEarly, isActive, openTab, train } from "/ui/core.js";
 import { answered, toLearnFrom } from "/ui/counts.js";
+import { actionButton, h } from "/ui/page.js";
+import { doingWhat, duration, plural, runTitle } from "/ui/words.js";
 
 const IN_THE_LOOP = ["draw", "propose", "train"];
 const LIMITS = "What a round has to keep is set in Setup, Advanced, Measuring. ";
@@ -27,8 +29,12 @@ export function nextAction(status) {
  * failure, which the same settings would mostly bring again. */
 function resume(run, instead) {
   const text = `${run.message || `It ended at ${run.stage} ${run.step} of ${run.total}.`} What was changed since counts only for what begins anew.`;
-  const own = button(`Resume ${runTitle(run).toLowerCase()}`, () => ask(`${base}/runs/${run.id}/resume`, {}));
-  own.dataset.testid = "resume-next";
+  const own = actionButton(
+    `Resume ${runTitle(run).toLowerCase()}`,
+    "resume-next",
+    () => ask(`${base}/runs/${run.id}/resume`, {}),
+    true,
+  );
   (run.state === "failed" ? own : instead).className = "sail-quiet";
   return [words(`${runTitle(run)}: ${run.state}`, text), instead, own];
 }
@@ -111,8 +117,4 @@ const step = (title, text, label, run) => [words(title, text), button(label, run
 
 const words = (title, text) => h("div", {}, h("h3", {}, title), h("p", { class: "sail-dim" }, text));
 
-function button(label, run) {
-  const own = h("button", { type: "button", class: "sail-primary", "data-testid": "next-action" }, label);
-  own.addEventListener("click", () => act(own, async () => run()));
-  return own;
-}
+const button = (label, run) => actionButton(label, "next-action", run, true);

@@ -1,7 +1,8 @@
 // In which order pairs come, for everybody in the project: chosen here, said in words. Knows a select.
 
-import { ask, base, plural, Refused, trouble } from "/ui/core.js";
+import { ask, base, Refused, trouble } from "/ui/core.js";
 import { onChoice } from "/ui/keys.js";
+import { plural } from "/ui/words.js";
 
 const WHAT = {
   random: "at random",

@@ -1,6 +1,7 @@
 // Three practice pairs, drawn here: nothing of them is stored, and nobody has to wait for an image.
 
-import { svg } from "/ui/core.js";
+import { ANSWER_KEYS, keyName } from "/ui/keys.js";
+import { svg } from "/ui/page.js";
 
 const sun = () => [
   circle(50, 50, 22, "#f5b301"),
@@ -39,7 +40,8 @@ const PAIRS = [
     takes: { left: "Well seen.", right: "Look for the door." },
   },
 ];
-const KEYS = { 1: "left", ArrowLeft: "left", 2: "right", ArrowRight: "right", 0: "tie", ArrowDown: "tie", 9: "both_bad", s: "skip" };
+// Here nothing is kept, so nothing is taken back.
+const { z: undo, ...KEYS } = { ...ANSWER_KEYS, 9: "both_bad" };
 
 /** Returns a function that opens it. `done` is called when it is closed. */
 export function mountPractice(dialog, { done }) {
@@ -94,7 +96,7 @@ export function mountPractice(dialog, { done }) {
       event.preventDefault();
       return flip(true);
     }
-    const value = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    const value = KEYS[keyName(event)];
     if (!value || !PAIRS[at]) return;
     event.preventDefault();
     give(value);

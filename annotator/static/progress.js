@@ -1,22 +1,9 @@
 // How far labelling is, and what stands where the pair was when there is none. Changes nothing.
 
-import {
-  act,
-  actionButton as button,
-  ask,
-  base,
-  beEager,
-  duration,
-  endedEarly,
-  h,
-  isActive,
-  openTab,
-  plural,
-  putParts,
-  train as askToTrain,
-} from "/ui/core.js";
+import { act, ask, base, beEager, endedEarly, isActive, openTab, train as askToTrain } from "/ui/core.js";
 import { answered, toLearnFrom } from "/ui/counts.js";
-import { loading } from "/ui/waiting.js";
+import { actionButton as button, drawUnsent, h, putParts, text, title } from "/ui/page.js";
+import { duration, loading, plural } from "/ui/words.js";
 
 export class Progress {
   counts = null;
@@ -53,10 +40,7 @@ export class Progress {
   }
 
   #drawBadge() {
-    const waiting = this.#answers.waiting.length;
-    const badge = this.#find("unsent");
-    badge.hidden = !(waiting > 1 || (waiting && this.#answers.failures));
-    badge.textContent = `${waiting} unsent`;
+    drawUnsent(this.#find("unsent"), this.#answers.waiting.length, this.#answers.failures > 0);
     this.#find("answer-undo").disabled = this.#find("answer-reasons").disabled = !this.#answers.past.length;
   }
 
@@ -190,9 +174,6 @@ export class Progress {
     ];
   }
 }
-
-const title = (words) => h("h2", {}, words);
-const text = (words) => h("p", {}, words);
 
 const listed = (names) => new Intl.ListFormat("en").format(names);
 

@@ -1,6 +1,6 @@
 // Why the last answer was given: a few words to choose from and a free one. Knows a label and a form.
 
-import { h } from "/ui/core.js";
+import { h } from "/ui/page.js";
 
 export class Reasons {
   #dialog;

@@ -1,14 +1,15 @@
 // Review: self pairs as a grid, the audit first. Brings pairs, decisions, keys, bulk and training together.
 
 import { bulk as bulkApproval } from "/ui/bulk.js";
-import { actionButton, ask, askAnew, base, h, isActive, isShown, onStatus, openTab, percent, plural, putParts, Refused, trouble } from "/ui/core.js";
+import { ask, askAnew, base, isActive, onStatus, openTab, Refused, trouble } from "/ui/core.js";
 import { decisions } from "/ui/decisions.js";
 import { closeEnlarged, enlargePair, isEnlarged } from "/ui/enlarge.js";
-import { GUARD_MS, leaveToKeys, nameOf, TOO_FAST } from "/ui/keys.js";
+import { GUARD_MS, keyName, leaveToKeys, TOO_FAST } from "/ui/keys.js";
 import { mixup as mixupRatio } from "/ui/mixup.js";
+import { actionButton, drawUnsent, h, isShown, putParts, text, title } from "/ui/page.js";
 import { selection } from "/ui/selection.js";
 import { choiceFor, decisionOf, roleOf, selfPair, show } from "/ui/selfpair.js";
-import { howFar } from "/ui/waiting.js";
+import { howFar, percent, plural } from "/ui/words.js";
 
 const KEYS = {
   a: "approve",
@@ -32,7 +33,11 @@ export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
   const grid = find("review-grid");
   const selected = selection(grid);
-  const said = decisions({ changed, heard, moved: drawUnsent });
+  const said = decisions({
+    changed,
+    heard,
+    moved: () => drawUnsent(find("review-unsent"), said.unsent().size, said.failing()),
+  });
   const bulk = bulkApproval(root, { afterAll: said.afterAll, changed: refresh, look });
   const mixup = mixupRatio(root);
   const headings = {
@@ -215,14 +220,14 @@ export function mount(root) {
     place.hidden = any || !status;
     if (place.hidden) return;
     const proposing = status.runs.find((run) => run.job === "propose" && isActive(run));
-    const text = proposing
+    const words = proposing
       ? `The model draws new images and chooses among them. ${howFar(proposing, status)}`
       : status.next.name === "propose"
         ? `The model of round ${status.current} has not drawn anything to choose from for round ${status.next.round} yet.`
         : "After round 0 new images are drawn, and the model picks winners itself. They come here before it learns from them.";
     putParts(place, [
-      h("h2", {}, proposing ? "Proposing" : "Nothing to review yet"),
-      h("p", {}, text),
+      title(proposing ? "Proposing" : "Nothing to review yet"),
+      text(words),
       actionButton("Open Rounds", "review-rounds", () => openTab("rounds"), true),
     ]);
   }
@@ -237,13 +242,6 @@ export function mount(root) {
     // What is undone may have left the page.
     for (const pair of pairs.filter((one) => review.pairs.includes(one))) show(cards[review.pairs.indexOf(pair)], pair);
     draw();
-  }
-
-  function drawUnsent() {
-    const waiting = said.unsent().size;
-    const badge = find("review-unsent");
-    badge.hidden = !(waiting > 1 || (waiting && said.failing()));
-    badge.textContent = `${waiting} unsent`;
   }
 
   function heard(answer) {
@@ -304,7 +302,7 @@ export function mount(root) {
   }
 
   document.addEventListener("keydown", (event) => {
-    const key = nameOf(event);
+    const key = keyName(event);
     const undoes = key === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey;
     if (((event.ctrlKey || event.metaKey) && !undoes) || event.altKey || event.isComposing) return;
     if (!isShown(grid) || !review.pairs.length || document.querySelector("dialog[open]")) return;

@@ -1,13 +1,15 @@
 // Rounds: where the loop stands, what was trained, curves and samples of the newest training.
 
 import { chart } from "/ui/chart.js";
-import { ask, base, h, isActive, isShown, onStatus, percent, plural, projectId, put, putParts } from "/ui/core.js";
+import { ask, base, isActive, onStatus, projectId } from "/ui/core.js";
 import { doubted } from "/ui/doubted.js";
 import { enlarge } from "/ui/enlarge.js";
 import { afterTraining, whileTraining } from "/ui/learning.js";
 import { nextAction } from "/ui/next.js";
+import { h, isShown, put, putParts } from "/ui/page.js";
 import { keepUp, runRow } from "/ui/runs.js";
 import { tree } from "/ui/tree.js";
+import { percent, plural } from "/ui/words.js";
 
 const STEPS = ["seed", "propose", "review", "train", "gate"];
 const STEP_OF_JOB = { draw: "seed", propose: "propose", train: "train" };

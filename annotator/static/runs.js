@@ -1,6 +1,8 @@
 // One run as a row: what it does, how far it is, stop and resume, what ends it by force, the end of its log.
 
-import { act, ask, base, duration, h, isActive, plural, runTitle, STAGES } from "/ui/core.js";
+import { ask, base, isActive } from "/ui/core.js";
+import { actionButton, h } from "/ui/page.js";
+import { duration, plural, runTitle, STAGES } from "/ui/words.js";
 
 const TROUBLED = ["failed", "interrupted"];
 
@@ -70,11 +72,8 @@ function control(run) {
   return null;
 }
 
-function button(run, label, verb) {
-  const own = h("button", { type: "button", class: "sail-quiet", "data-testid": `${verb}-${run.id}` }, label);
-  own.addEventListener("click", () => act(own, () => ask(`${base}/runs/${run.id}/${verb}`, {})));
-  return own;
-}
+const button = (run, label, verb) =>
+  actionButton(label, `${verb}-${run.id}`, () => ask(`${base}/runs/${run.id}/${verb}`, {}));
 
 /** For a run that does not answer a stop, which keeps all others waiting. Asks once more. */
 function force(run) {

@@ -1,8 +1,8 @@
 // One self pair as a card: two images, what the judge says, what a person decided. Knows no other pair.
 
-import { figure } from "/ui/chart.js";
-import { h } from "/ui/core.js";
 import { enlargeButton } from "/ui/enlarge.js";
+import { h } from "/ui/page.js";
+import { figure } from "/ui/words.js";
 
 const OPEN = { approve: ["Approve", "A"], flip: ["Flip", "F"], drop: ["Drop", "X"] };
 const BLIND = { left: ["Left", "1"], drop: ["Neither", "X"], right: ["Right", "2"] };

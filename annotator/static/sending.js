@@ -23,6 +23,9 @@ export class Sending {
     this.#outbox = outbox;
     this.#path = path;
     this.#on = { name, heard, changed, sent };
+    document.addEventListener("visibilitychange", () => document.hidden || this.send());
+    addEventListener("online", () => this.send());
+    addEventListener("pagehide", () => this.#leave());
     addEventListener("beforeunload", (event) => outbox.atRisk && event.preventDefault());
   }
 
@@ -115,7 +118,7 @@ export class Sending {
   }
 
   /** The page is going: hand over what is unsent. */
-  leave() {
+  #leave() {
     const waiting = this.#outbox.answers().slice(0, AT_ONCE);
     if (waiting.length && projectId()) beacon(this.#path, { answers: told(waiting) });
   }

@@ -1,7 +1,9 @@
 // Setup: open, create and change projects.
 
-import { ask, base, h, onProjects, plural, project, Refused } from "/ui/core.js";
+import { ask, base, onProjects, project, Refused } from "/ui/core.js";
 import { mark, unmark } from "/ui/fields.js";
+import { factTable, h } from "/ui/page.js";
+import { plural } from "/ui/words.js";
 
 const LOOK_AGAIN_MS = 2000;
 const SIZE = /^(\d+)\s*[x×*,]\s*(\d+)$/i; // height, width
@@ -62,28 +64,12 @@ export function mount(root) {
     const model = found.model.revision
       ? `${found.model.source} at ${found.model.revision}`
       : found.model.source;
-    const rows = [
-      ["Model", model],
-      ["Folder", found.folder],
-      ["Prompts", plural(found.prompts.split("\n").length, "prompt")],
-    ];
     find("project-facts").replaceChildren(
-      h(
-        "table",
-        { class: "sail-table" },
-        h(
-          "tbody",
-          {},
-          rows.map(([name, value]) =>
-            h(
-              "tr",
-              {},
-              h("th", { scope: "row" }, name),
-              h("td", { style: "overflow-wrap:anywhere" }, value),
-            ),
-          ),
-        ),
-      ),
+      factTable([
+        ["Model", model],
+        ["Folder", found.folder],
+        ["Prompts", plural(found.prompts.split("\n").length, "prompt")],
+      ]),
     );
   }
 

@@ -1,8 +1,9 @@
 // The rounds as a tree: which came from which, which one the loop goes on from, which were refused. Base is the
 // root; the way from it to the current round is one straight line, and what lies beside it is in lanes of its own.
 
-import { act, ask, base, h, interval, outOf, percent, plural } from "/ui/core.js";
-import { figure } from "/ui/chart.js";
+import { ask, base } from "/ui/core.js";
+import { actionButton, h } from "/ui/page.js";
+import { figure, interval, outOf, percent, plural, roundName, roundTitle } from "/ui/words.js";
 
 const LANE_PX = 18;
 const DATE = { dateStyle: "medium", timeStyle: "short" };
@@ -49,7 +50,7 @@ export function tree(place, said) {
     return h(
       "div",
       { class: "sail-row" },
-      h("strong", {}, `Round ${round.round}`),
+      h("strong", {}, roundTitle(round.round)),
       status.current === round.round && chip("current"),
       !round.accepted && chip("failed", "not accepted"),
       status.current !== round.round && makeCurrent(round.round, round.accepted),
@@ -59,7 +60,7 @@ export function tree(place, said) {
   function facts(round, status) {
     const run = status.runs.find((one) => one.job === "train" && one.round === round.round);
     const line = [
-      `from ${nameOf(round.parent)}`,
+      `from ${roundName(round.parent)}`,
       round.accepted && "accepted",
       `${round.human_pairs} human + ${round.self_pairs} self pairs`,
       round.tie_pairs > 0 && `${plural(round.tie_pairs, "tie")} held`,
@@ -97,21 +98,15 @@ export function tree(place, said) {
   }
 
   function makeCurrent(round, accepted = true) {
-    const words = `Make ${nameOf(round)} current${accepted ? "" : ", although it was not accepted"}`;
-    const own = h(
-      "button",
-      { type: "button", class: "sail-quiet", "data-testid": `make-current-${round ?? "base"}`, "aria-label": words },
-      accepted ? "Make current" : "Make current anyway",
-    );
-    own.title = `The next round goes on from ${nameOf(round)}; the others stay`;
-    own.addEventListener("click", () =>
-      act(own, async () => {
-        await ask(`${base}/current`, { round });
-        // Base has no figures: the first thing after it.
-        focusOn = round === null ? "summary" : `[data-testid="figures-${round}"]`;
-        said.textContent = `${round === null ? "Base" : `Round ${round}`} is current. The next round goes on from it, and no round is lost.`;
-      }),
-    );
+    const words = accepted ? "Make current" : "Make current anyway";
+    const own = actionButton(words, `make-current-${round ?? "base"}`, async () => {
+      await ask(`${base}/current`, { round });
+      // Base has no figures: the first thing after it.
+      focusOn = round === null ? "summary" : `[data-testid="figures-${round}"]`;
+      said.textContent = `${roundTitle(round)} is current. The next round goes on from it, and no round is lost.`;
+    });
+    own.ariaLabel = `Make ${roundName(round)} current${accepted ? "" : ", although it was not accepted"}`;
+    own.title = `The next round goes on from ${roundName(round)}; the others stay`;
     return own;
   }
 
@@ -126,7 +121,6 @@ export function tree(place, said) {
   };
 }
 
-const nameOf = (round) => (round == null ? "base" : `round ${round}`);
 const chip = (state, words = state) => h("span", { class: "sail-chip", "data-state": state }, words);
 
 function stateOf({ round }, status) {

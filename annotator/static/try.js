@@ -1,10 +1,11 @@
 // Try: a prompt with base and any rounds, side by side on the same noise; what was tried before stays below.
 
-import { act, ask, askAnew, base, beEager, endedEarly, h, isActive, isShown, onStatus, put, Refused, whyNot } from "/ui/core.js";
+import { act, ask, askAnew, base, beEager, endedEarly, isActive, onStatus, Refused, whyNot } from "/ui/core.js";
 import { enlarge } from "/ui/enlarge.js";
 import { mark, unmark } from "/ui/fields.js";
+import { actionButton, h, isShown, put } from "/ui/page.js";
 import { goTo } from "/ui/runs.js";
-import { howFar } from "/ui/waiting.js";
+import { howFar, roundTitle } from "/ui/words.js";
 
 const LARGEST_SEED = 999_999;
 
@@ -34,8 +35,6 @@ export function mount(root) {
 
   // The form
 
-  const nameOf = (round) => (round == null ? "Base" : `Round ${round}`);
-
   function drawChoices() {
     const rounds = [null, ...status.rounds.map((one) => one.round)];
     const key = JSON.stringify(rounds);
@@ -53,7 +52,7 @@ export function mount(root) {
           "data-testid": `try-${round ?? "base"}`,
         });
         box.checked = before ? before.includes(round) || round === newest : checked;
-        return h("label", { class: "sail-check" }, box, nameOf(round));
+        return h("label", { class: "sail-check" }, box, roundTitle(round));
       }),
     );
   }
@@ -183,11 +182,8 @@ export function mount(root) {
       runButton(run, "Resume", "resume"),
     );
 
-  function runButton(run, label, verb) {
-    const own = h("button", { type: "button", class: "sail-quiet", "data-testid": `try-${verb}` }, label);
-    own.addEventListener("click", () => act(own, () => ask(`${base}/runs/${run.id}/${verb}`, {})));
-    return own;
-  }
+  const runButton = (run, label, verb) =>
+    actionButton(label, `try-${verb}`, () => ask(`${base}/runs/${run.id}/${verb}`, {}));
 
   /** A column a look, a row an index: images in one row started from the same noise. */
   function columns(one, run) {
@@ -199,7 +195,7 @@ export function mount(root) {
         h(
           "figure",
           {},
-          h("figcaption", {}, look.round == null ? "Base" : lookName(look)),
+          h("figcaption", {}, lookName(look)),
           Array.from({ length: one.count }, (_, index) =>
             look.images[index] ? image(one, look, index) : h("div", { class: "sail-blank" }),
           ),
@@ -213,8 +209,8 @@ export function mount(root) {
     const { prompt, looks } = one;
     const shownAs = (other) => ({
       src: other.images[index],
-      alt: `${prompt}, ${nameOf(other.round)}`,
-      words: other.round == null ? "Base" : lookName(other),
+      alt: `${prompt}, ${roundTitle(other.round)}`,
+      words: lookName(other),
     });
     const beside = look === looks[0] ? looks[1] : looks[0];
     const two = [beside, look].filter((other) => other?.images[index]);
@@ -226,12 +222,12 @@ export function mount(root) {
         title: "Enlarge",
         onclick: () => enlarge(prompt, looks.filter((other) => two.includes(other)).map(shownAs)),
       },
-      h("img", { src: look.images[index], alt: `${prompt}, ${nameOf(look.round)}`, loading: "lazy" }),
+      h("img", { src: look.images[index], alt: `${prompt}, ${roundTitle(look.round)}`, loading: "lazy" }),
     );
   }
 
   const lookName = ({ round, strength }) =>
-    strength === 1 ? nameOf(round) : `${nameOf(round)} × ${strength}`;
+    round == null || strength === 1 ? roundTitle(round) : `${roundTitle(round)} × ${strength}`;
 
   onStatus((now) => {
     status = now;

@@ -166,6 +166,16 @@ def test_an_answer_that_is_refused_is_said_and_not_sent_for_ever(app: App, store
     assert values(store) == []
 
 
+def test_what_another_tab_sent_is_not_said_to_be_unsent(app: App, store: Store, page: Page) -> None:
+    open_compare(page, app, store)
+    page.route("**/comparisons/answers", lambda route: route.abort())
+    choose(page, "1")
+    expect(page.get_by_test_id("compare-unsent")).to_have_text("1 unsent")
+    open_page(page.context.new_page(), f"{app.address}/?project={store.name}")
+    expect(page.get_by_test_id("compare-unsent")).to_be_hidden()
+    assert values(store) == ["left"]
+
+
 def test_without_a_round_there_is_nothing_to_compare_and_base_to_try(app: App, page: Page) -> None:
     open_at(page, app, "untrained", "Compare")
     page.get_by_role("heading", name="Nothing to compare yet").wait_for()

@@ -37,7 +37,7 @@ def values(store: Store) -> list[str]:
 def press(page: Page, key: str, code: str) -> None:
     """A key of a keyboard with other letters."""
     page.evaluate(
-        """([key, code]) => document.body.dispatchEvent(
+        """([key, code]) => document.activeElement.dispatchEvent(
             new KeyboardEvent('keydown', { key, code, bubbles: true, cancelable: true }))""",
         [key, code],
     )
@@ -73,6 +73,11 @@ def test_keys_answer_where_other_letters_are_printed_on_them(home: Path, app: Ap
     store = make_store(home / "letters")
     drawn(store, 8)
     open_page(page, f"{app.address}/?project=letters")
+    wait_for_pair(page)
+    for key, code in (("з", "KeyP"), ("&", "Digit1"), ("ы", "KeyS")):
+        press(page, key, code)
+    expect(page.get_by_test_id("practice")).to_contain_text("Practice 3 of 3")
+    page.keyboard.press("Escape")
     for key, code in (("ы", "KeyS"), ("&", "Digit1"), ("é", "Digit2"), ("1", "Numpad1")):
         before = wait_for_pair(page)
         press(page, key, code)

@@ -1,0 +1,99 @@
+// Counts, shares, times and runs in words. Knows the status; draws nothing.
+
+import { isActive } from "/ui/core.js";
+
+export const plural = (count, one, many = `${one}s`) =>
+  `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
+export const percent = (share) => `${(100 * share).toFixed(0)} %`;
+export const FEW = 20;
+/** A share of n: what was counted where n is small, since "0 % of 1" sounds like a verdict. */
+export const outOf = ({ value, n }) => `${n < FEW ? Math.round(2 * value * n) / 2 : percent(value)} of ${n}`;
+/** With its 95 % interval. */
+export function interval(share) {
+  if (share?.value == null) return "not measured";
+  return `${outOf(share)} (95 % interval ${Math.round(100 * share.low)} to ${percent(share.high)})`;
+}
+
+export function duration(seconds) {
+  if (seconds == null) return "";
+  if (seconds < 1.5) return "1 s";
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  return `${(seconds / 3600).toFixed(1)} h`;
+}
+
+export function size(bytes) {
+  return bytes < 1e6 ? `${Math.max(1, Math.round(bytes / 1e3))} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+}
+
+export function figure(value) {
+  if (!Number.isFinite(value)) return "";
+  const digits = Math.abs(value) < 10 ? 2 : 0;
+  const text = value !== 0 && Math.abs(value) < 0.01 ? value.toExponential(1) : value.toFixed(digits);
+  // A minus, not a hyphen, after which a line may break.
+  return text.replaceAll("-", "\u2212");
+}
+
+// Rounds and runs
+
+/** A round in a sentence; `null` is the base model. */
+export const roundName = (round) => (round == null ? "base" : `round ${round}`);
+/** The same at the beginning of one, or by itself. */
+export const roundTitle = (round) => (round == null ? "Base" : `Round ${round}`);
+
+const JOBS = { propose: "Propose", train: "Train", export: "Export", compare: "Comparisons of" };
+const TITLES = { draw: "Draw pairs", try: "Try a prompt" };
+export function runTitle(run) {
+  return TITLES[run.job] ?? `${JOBS[run.job]} round ${run.round}`;
+}
+
+const DOING = {
+  propose: "Proposing",
+  train: "Training",
+  export: "Exporting",
+  compare: "Drawing comparisons of",
+};
+export const STAGES = { start: "starting", load: "loading the model", train: "step" };
+const DRAWING = { draw: "Drawing pairs", try: "Drawing a try" };
+/** What a run at work does, without how far it is. */
+export const doingWhat = (run) => DRAWING[run.job] ?? `${DOING[run.job]} round ${run.round}`;
+
+export function doing(run) {
+  if (run.state === "waiting") return `${runTitle(run)}: waiting`;
+  const what = doingWhat(run);
+  const left = run.seconds_left != null && run.total ? ` · ${duration(run.seconds_left)} left` : "";
+  // "Drawing pairs" says already that they are drawn.
+  const stage = run.stage === "draw" ? "" : `${STAGES[run.stage] ?? run.stage} `;
+  if (run.total > 1) return `${what} · ${stage}${run.step} of ${run.total}${left}`;
+  // A run that was asked to stop before it said anything has no stage.
+  return run.stage ? `${what} · ${STAGES[run.stage] ?? run.stage}` : what;
+}
+
+// What somebody waits for
+
+const DOWNLOAD = "download (MB)";
+const DRAWS = ["draw", "draw and judge"];
+
+/** One sentence: what it waits for and how long about, or how far it is. */
+export function howFar(run, status) {
+  if (run.state === "waiting") return run.ahead ? waitsFor(run, status) : "Starting.";
+  if (run.state === "stopping") return "Stopping.";
+  if (!DRAWS.includes(run.stage)) return loading(run);
+  return `${run.step} of ${run.total} ${run.job === "propose" ? "prompts" : "drawn"}.${left(run)}`;
+}
+
+/** One sentence about a run that does not draw yet. */
+export function loading(run) {
+  if (run.stage !== DOWNLOAD) return "Loading the model. This takes some seconds.";
+  const mb = (count) => count.toLocaleString("en");
+  return `Fetching the model: ${mb(run.step)} of ${mb(run.total)} MB.${left(run)}`;
+}
+
+const left = (run) => (run.seconds_left ? ` About ${duration(run.seconds_left)} left.` : "");
+
+function waitsFor(run, status) {
+  const now = status.runs.find((other) => isActive(other) && other.state !== "waiting");
+  const what = now ? doing(now) : (status.elsewhere[0] ?? "another run");
+  const more = run.ahead > 1 ? ` ${plural(run.ahead - 1, "more run")} before it.` : "";
+  return `Waits for the device, which does one run at a time. Now: ${what}.${more}`;
+}

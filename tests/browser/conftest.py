@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from annotating import drawn, make_store
-from labelling import App, open_page, start_app, watched
+from labelling import App, open_page, start_app, wait_for_pair, watched
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from annotator.store import Store
@@ -36,36 +36,38 @@ def page(browser: Browser) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of projects."""
+    """A folder of projects, with one in which nothing is drawn."""
     folder = tmp_path_factory.mktemp("home")
-    make_store(folder / "none").close()
+    make_store(folder / "first").close()
     return folder
 
 
 @pytest.fixture(scope="module")
 def app(home: Path, root: Path) -> Iterator[App]:
     """One app for all tests of a file: it finds each test's own project by its name."""
-    app = start_app(root, home / "none")
+    app = start_app(root, home / "first")
     yield app
     app.end()
 
 
 @pytest.fixture
-def pairs_to_label(tmp_path: Path, root: Path) -> Iterator[tuple[App, Store]]:
-    """An app with eight drawn pairs, and a store of our own to look at what is kept."""
-    store = make_store(tmp_path / "p")
-    drawn(store, 8)
-    app = start_app(root, tmp_path / "p")
-    yield app, store
-    if app.process.poll() is None:
-        app.end()
+def project(home: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
+    """A project of the test's own."""
+    store = make_store(home / request.node.name[:60])
+    yield store
     store.close()
 
 
 @pytest.fixture
-def open_label(page: Page) -> Callable[[App], Page]:
-    def go(app: App) -> Page:
-        open_page(page, app.address)
-        return page
+def store(project: Store) -> Store:
+    """The same with eight pairs to label."""
+    drawn(project, 8)
+    return project
 
-    return go
+
+@pytest.fixture
+def label(app: App, store: Store, page: Page) -> Page:
+    """The page on those, with a pair that takes answers."""
+    open_page(page, f"{app.address}/?project={store.name}")
+    wait_for_pair(page)
+    return page

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, Request
 
+from annotator.store import Store
+
 GUARD_MS = 260
 
 
@@ -68,7 +70,25 @@ class watched:  # noqa: N801
 def open_page(page: Page, address: str) -> None:
     """Until the scripts of the page are there, whichever tab it opens on."""
     page.goto(address, timeout=120_000)
+    _mounted(page)
+
+
+def reload(page: Page) -> None:
+    page.reload()
+    _mounted(page)
+
+
+def _mounted(page: Page) -> None:
     page.wait_for_selector(".sail-label[data-mounted]", state="attached", timeout=120_000)
+
+
+def look_now(page: Page) -> None:
+    """Ask how things stand, as the page does by itself every few seconds."""
+    page.evaluate("async () => (await import('/ui/core.js')).poll()")
+
+
+def values(store: Store) -> list[str]:
+    return [row["value"] for row in store.label_history()]
 
 
 def shown_pair(page: Page) -> str:

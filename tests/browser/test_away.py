@@ -8,8 +8,8 @@ from pathlib import Path
 
 import fake_trainer
 import pytest
-from annotating import drawn, label, make_store, proposed, run_now, wait_for
-from labelling import App, answer, open_page, open_tab, shown_pair, until, wait_for_pair, watched
+from annotating import drawn, label, proposed, run_now, wait_for
+from labelling import App, answer, open_page, open_tab, shown_pair, until, values, wait_for_pair, watched
 from playwright.sync_api import Browser, Page, expect
 
 from annotator import jobs
@@ -22,15 +22,6 @@ pytestmark = pytest.mark.browser
 IMPATIENT = (
     "() => void (AbortSignal.timeout = ((own) => () => own.call(AbortSignal, 700))(AbortSignal.timeout))"
 )
-
-
-@pytest.fixture
-def store(home: Path) -> Iterator[Store]:
-    """A project with eight pairs to label."""
-    store = make_store(home / f"p{len(list(home.iterdir()))}")
-    drawn(store, 8)
-    yield store
-    store.close()
 
 
 def opened(page: Page, app: App, store: Store) -> Page:
@@ -48,10 +39,6 @@ def at_work(store: Store, run: Run, stage: str) -> Iterator[tuple[RunFolder, Pro
         progress = Progress(folder, min_interval_s=0)
         progress.stage(stage, 40)
         yield folder, progress
-
-
-def values(store: Store) -> list[str]:
-    return [row["value"] for row in store.label_history()]
 
 
 def test_pairs_that_run_out_while_nobody_answers_are_not_all_there_are(
@@ -105,14 +92,13 @@ def test_who_is_in_another_tab_of_the_page_does_not_keep_pairs_from_others(
 
 
 def test_what_a_run_came_to_while_another_tab_was_open_is_there_on_the_way_back(
-    home: Path, app: App, page: Page
+    app: App, project: Store, page: Page
 ) -> None:
-    store = make_store(home / "trained")
-    for pair in drawn(store, 6):
-        label(store, pair, "left")
-    run = jobs.train(store, by="ann")
-    with at_work(store, run, "train") as (folder, progress):
-        page.goto(f"{app.address}/?project=trained&tab=rounds")
+    for pair in drawn(project, 6):
+        label(project, pair, "left")
+    run = jobs.train(project, by="ann")
+    with at_work(project, run, "train") as (folder, progress):
+        page.goto(f"{app.address}/?project={project.name}&tab=rounds")
         row = page.get_by_test_id(f"run-{run.id}")
         expect(row).to_have_attribute("data-state", "running")
         open_tab(page, "Try")
@@ -123,14 +109,12 @@ def test_what_a_run_came_to_while_another_tab_was_open_is_there_on_the_way_back(
     expect(page.get_by_test_id("try-0")).to_be_attached()
     open_tab(page, "Rounds")
     expect(page.get_by_test_id("learning")).to_contain_text("it judges 1 of 1")
-    store.close()
 
 
-def test_stop_keeps_the_focus_while_its_run_goes_on(home: Path, app: App, page: Page) -> None:
-    store = make_store(home / "going")
-    run = jobs.draw(store, 2, by="ann")
-    with at_work(store, run, "draw") as (_, progress):
-        page.goto(f"{app.address}/?project=going&tab=rounds")
+def test_stop_keeps_the_focus_while_its_run_goes_on(app: App, project: Store, page: Page) -> None:
+    run = jobs.draw(project, 2, by="ann")
+    with at_work(project, run, "draw") as (_, progress):
+        page.goto(f"{app.address}/?project={project.name}&tab=rounds")
         row, stop = page.get_by_test_id(f"run-{run.id}"), page.get_by_test_id(f"stop-{run.id}")
         expect(row).to_contain_text("0 of 40")
         stop.focus()
@@ -141,7 +125,6 @@ def test_stop_keeps_the_focus_while_its_run_goes_on(home: Path, app: App, page: 
         page.keyboard.press("Enter")
         expect(row).to_have_attribute("data-state", "stopping")
         progress.end("stopped", "Stopped.")
-    store.close()
 
 
 def test_what_was_refused_is_in_view_further_down_the_page(home: Path, app: App, page: Page) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from annotating import drawn, label, make_store, run_now, wait_for
-from labelling import GUARD_MS, App, open_page, open_tab, start_app, wait_for_comparison, watched
+from labelling import GUARD_MS, App, open_page, open_tab, reload, start_app, wait_for_comparison, watched
 from playwright.sync_api import Browser, Page, Route, expect
 
 from annotator import jobs, looks
@@ -18,21 +18,6 @@ from sail.runfolder import Progress, RunFolder
 
 pytestmark = pytest.mark.browser
 BOTH = Match(one=0, two=None)
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the projects of all tests lie, with one in which nothing is trained."""
-    folder = tmp_path_factory.mktemp("all")
-    make_store(folder / "untrained").close()
-    return folder
-
-
-@pytest.fixture(scope="module")
-def app(home: Path, root: Path) -> Iterator[App]:
-    app = start_app(root, home / "untrained")
-    yield app
-    app.end()
 
 
 def trained(folder: Path) -> Store:
@@ -46,8 +31,8 @@ def trained(folder: Path) -> Store:
 
 
 @pytest.fixture
-def store(home: Path) -> Iterator[Store]:
-    store = trained(home / f"p{len(list(home.iterdir()))}")
+def store(home: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
+    store = trained(home / request.node.name[:60])
     yield store
     store.close()
 
@@ -141,8 +126,7 @@ def test_comparisons_wait_in_the_browser_while_the_server_is_gone_and_undo_works
     again = start_app(root, store.folder, app.port)
     expect(page.get_by_test_id("compare-unsent")).to_be_hidden(timeout=60_000)
     assert values(store) == ["left", "right", "tie"]
-    page.reload()
-    page.wait_for_selector(".sail-label[data-mounted]", state="attached")
+    reload(page)
     open_tab(page, "Compare")
     assert wait_for_comparison(page) == third
     page.keyboard.press("z")
@@ -177,7 +161,7 @@ def test_what_another_tab_sent_is_not_said_to_be_unsent(app: App, store: Store, 
 
 
 def test_without_a_round_there_is_nothing_to_compare_and_base_to_try(app: App, page: Page) -> None:
-    open_at(page, app, "untrained", "Compare")
+    open_at(page, app, "first", "Compare")
     page.get_by_role("heading", name="Nothing to compare yet").wait_for()
     open_tab(page, "Try")
     expect(page.get_by_test_id("try-rounds").locator("label")).to_have_text(["Base"])

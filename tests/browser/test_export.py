@@ -6,8 +6,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from annotating import make_store, proposed, run_now
-from labelling import open_page, open_tab, start_app, watched
+from annotating import proposed, run_now
+from labelling import App, open_page, open_tab, watched
 from playwright.sync_api import Browser, expect
 
 from annotator import jobs
@@ -17,16 +17,14 @@ pytestmark = pytest.mark.browser
 
 
 def test_each_export_is_one_file_that_names_its_project_and_round(
-    tmp_path: Path, root: Path, browser: Browser
+    home: Path, app: App, browser: Browser
 ) -> None:
-    store, _ = proposed(tmp_path / "my taste", 4)
+    store, _ = proposed(home / "my taste", 4)
     first = run_now(store, jobs.export(store, by="ann"))
     run_now(store, jobs.train(store, by="ann"))
     second = run_now(store, jobs.export(store, by="ann"))
-    make_store(tmp_path / "empty").close()
-    app = start_app(root, store.folder)
     with watched(browser, viewport={"width": 360, "height": 740}, color_scheme="dark") as page:
-        open_page(page, app.address)
+        open_page(page, f"{app.address}/?project=my taste")
         open_tab(page, "Export")
         rows = page.get_by_test_id("export-list").locator("> li")
         expect(rows).to_have_count(2)
@@ -51,8 +49,7 @@ def test_each_export_is_one_file_that_names_its_project_and_round(
             rows.nth(1).get_by_role("link", name="README.md").click()
         assert card.value.suggested_filename == "my taste-round-0-README.md"
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        page.goto(f"{app.address}/?project=empty&tab=export")
+        page.goto(f"{app.address}/?project=first&tab=export")
         page.get_by_test_id("export-facts").get_by_role("button", name="Open Rounds").click()
         expect(page.get_by_test_id("next")).to_be_visible()
-    app.end()
     store.close()

@@ -15,6 +15,7 @@ from labelling import (
     open_tab,
     start_app,
     until,
+    values,
     wait_for_comparison,
     wait_for_pair,
 )
@@ -28,10 +29,6 @@ pytestmark = pytest.mark.browser
 
 UNDO_AT_ONCE = 20
 """So many labels the page is told of when it is loaded."""
-
-
-def values(store: Store) -> list[str]:
-    return [row["value"] for row in store.label_history()]
 
 
 def press(page: Page, key: str, code: str) -> None:
@@ -69,10 +66,8 @@ def open_review(page: Page, app: App, store: Store) -> None:
     expect(page.get_by_test_id("review-grid").locator("article")).to_have_count(6)
 
 
-def test_keys_answer_where_other_letters_are_printed_on_them(home: Path, app: App, page: Page) -> None:
-    store = make_store(home / "letters")
-    drawn(store, 8)
-    open_page(page, f"{app.address}/?project=letters")
+def test_keys_answer_where_other_letters_are_printed_on_them(app: App, store: Store, page: Page) -> None:
+    open_page(page, f"{app.address}/?project={store.name}")
     wait_for_pair(page)
     for key, code in (("з", "KeyP"), ("&", "Digit1"), ("ы", "KeyS")):
         press(page, key, code)
@@ -92,26 +87,23 @@ def test_keys_answer_where_other_letters_are_printed_on_them(home: Path, app: Ap
     # And signs that stand where others have a letter.
     press(page, "?", "KeyM")
     expect(page.get_by_test_id("help")).to_be_visible()
-    store.close()
 
 
-def test_undo_goes_back_to_the_first_label_after_a_reload(home: Path, app: App, page: Page) -> None:
-    store = make_store(home / "undo")
-    pairs = drawn(store, UNDO_AT_ONCE + 4)
-    open_page(page, f"{app.address}/?project=undo")
+def test_undo_goes_back_to_the_first_label_after_a_reload(app: App, project: Store, page: Page) -> None:
+    pairs = drawn(project, UNDO_AT_ONCE + 4)
+    open_page(page, f"{app.address}/?project={project.name}")
     wait_for_pair(page)
     person = str(page.evaluate("document.cookie.match(/sail_person=([^;]+)/)[1]"))
-    for pair in store.show_pairs([pair.id for pair in pairs], to=person):
-        label(store, pair, "left", by=person)
+    for pair in project.show_pairs([pair.id for pair in pairs], to=person):
+        label(project, pair, "left", by=person)
     page.reload()
     # By touch there is no key for it, and the buttons went with the last pair.
     page.get_by_test_id("undo-last").click()
     for given in range(1, len(pairs)):
-        until(page, lambda given=given: values(store).count("undo") == given)  # type: ignore[misc]
+        until(page, lambda given=given: values(project).count("undo") == given)  # type: ignore[misc]
         page.keyboard.press("z")
-    until(page, lambda: values(store).count("undo") == len(pairs))
-    assert store.counts().labelled == 0
-    store.close()
+    until(page, lambda: values(project).count("undo") == len(pairs))
+    assert project.counts().labelled == 0
 
 
 def test_labels_wait_for_their_own_project_while_another_of_its_name_answers(

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-from annotating import make_store, wait_for
-from labelling import App, answer, open_page, shown_pair, start_app, until, wait_for_pair, watched
+from annotating import wait_for
+from labelling import (
+    App,
+    answer,
+    open_page,
+    reload,
+    shown_pair,
+    until,
+    values,
+    wait_for_pair,
+    watched,
+)
 from playwright.sync_api import Browser, Page, expect
 
 from annotator import jobs
@@ -16,27 +23,6 @@ from annotator.store import Store
 
 pytestmark = pytest.mark.browser
 IMAGE = '[data-testid="image-{}"] img'
-
-
-@pytest.fixture
-def store(pairs_to_label: tuple[App, Store]) -> Store:
-    return pairs_to_label[1]
-
-
-@pytest.fixture
-def label(pairs_to_label: tuple[App, Store], page: Page) -> Iterator[Page]:
-    """The page with a pair that takes answers."""
-    opened(page, pairs_to_label[0])
-    yield page
-
-
-def opened(page: Page, app: App) -> str:
-    open_page(page, app.address)
-    return wait_for_pair(page)
-
-
-def values(store: Store) -> list[str]:
-    return [row["value"] for row in store.label_history()]
 
 
 def addresses(page: Page) -> list[str]:
@@ -108,8 +94,7 @@ def test_reasons_are_kept_for_the_last_answer_and_typing_labels_nothing(label: P
     wait_for(lambda: bool(store.reasons([row["uuid"] for row in store.label_history()])))
     (kept,) = store.label_history()
     assert store.reasons([kept["uuid"]]) == {kept["uuid"]: (["colour", "prompt"], "a <b> fox1")}
-    label.reload()
-    label.wait_for_selector(".sail-label[data-mounted]", state="attached")
+    reload(label)
     label.keyboard.press("t")
     expect(label.get_by_test_id("reason-text")).to_have_value("a <b> fox1")
     expect(label.get_by_test_id("reason-prompt")).to_have_attribute("aria-pressed", "true")
@@ -142,8 +127,7 @@ def test_practice_is_offered_to_who_is_new_and_nothing_of_it_is_kept(label: Page
     answer(label, "1")
     wait_for(lambda: values(store) == ["left"])
     label.evaluate("localStorage.removeItem('sail.notes')")
-    label.reload()
-    label.wait_for_selector(".sail-label[data-mounted]", state="attached")
+    reload(label)
     expect(label.get_by_test_id("note-practice")).to_be_hidden()
 
 
@@ -203,15 +187,13 @@ def test_a_name_is_asked_for_once_and_never_taken_from_somebody_else(label: Page
 
 
 def test_two_browsers_never_hold_the_same_pair_and_a_closed_ones_come_to_the_other(
-    pairs_to_label: tuple[App, Store], browser: Browser, page: Page
+    label: Page, store: Store, browser: Browser
 ) -> None:
-    app, store = pairs_to_label
-    opened(page, app)
     with watched(browser) as other:
-        other.goto(app.address)
+        other.goto(label.url)
         other.get_by_role("heading", name="8 pairs are with other people right now").wait_for()
         expect(other.get_by_test_id("pair")).to_be_hidden()
-        page.goto("about:blank")
+        label.goto("about:blank")
         # Whoever waits asks again by itself.
         expect(other.get_by_test_id("pair")).to_be_visible()
         pair = wait_for_pair(other)
@@ -219,10 +201,11 @@ def test_two_browsers_never_hold_the_same_pair_and_a_closed_ones_come_to_the_oth
         wait_for(lambda: [row["pair"] for row in store.label_history()] == [pair])
 
 
-def test_who_is_away_does_not_keep_pairs_from_others(pairs_to_label: tuple[App, Store], page: Page) -> None:
+def test_who_is_away_does_not_keep_pairs_from_others(app: App, store: Store, page: Page) -> None:
     asked: list[str] = []
     page.clock.install()
-    opened(page, pairs_to_label[0])
+    open_page(page, f"{app.address}/?project={store.name}")
+    wait_for_pair(page)
     page.on("request", lambda request: asked.append(request.url) if "pairs/next" in request.url else None)
     page.clock.run_for(110_000)
     until(page, lambda: len(asked) > 0)
@@ -282,14 +265,13 @@ def test_what_was_pressed_offline_arrives_once_with_the_sides_that_were_shown(
 
 
 def test_a_pair_whose_image_is_broken_is_withdrawn_and_the_next_one_comes(
-    pairs_to_label: tuple[App, Store], page: Page
+    app: App, store: Store, page: Page
 ) -> None:
-    app, store = pairs_to_label
     pairs = store.show_pairs([pair for pair, _ in store.open_pairs("ann", 100)], to="ann")
     gone, torn, whole = pairs[0], pairs[1], {pair.id for pair in pairs[2:]}
     store.image_file(gone.left).unlink()
     store.image_file(torn.right).write_bytes(store.image_file(torn.right).read_bytes()[:-200])
-    open_page(page, app.address)
+    open_page(page, f"{app.address}/?project={store.name}")
     labelled = [wait_for_pair(page)]
     while labelled[-1]:
         labelled.append(answer(page, "1"))
@@ -307,29 +289,21 @@ def test_a_pair_whose_image_is_broken_is_withdrawn_and_the_next_one_comes(
     assert store.unjudged_pairs(100) == []
 
 
-def test_after_drawing_ended_early_pairs_can_be_drawn_anew(root: Path, tmp_path: Path, page: Page) -> None:
-    store = make_store(tmp_path / "p")
-    run = jobs.draw(store, 3, by="ann")
-    Runner().stop(store, run.id, by="ann")
-    app = start_app(root, tmp_path / "p")
-    page.goto(app.address)
+def test_after_drawing_ended_early_pairs_can_be_drawn_anew(app: App, project: Store, page: Page) -> None:
+    run = jobs.draw(project, 3, by="ann")
+    Runner().stop(project, run.id, by="ann")
+    page.goto(f"{app.address}/?project={project.name}")
     page.get_by_role("heading", name="Drawing pairs stopped").wait_for()
     page.get_by_text("counts only for what is drawn anew").wait_for()
     page.get_by_test_id("resume-draw").wait_for()
     page.get_by_role("button", name="Draw 60 pairs").click()
-    wait_for(lambda: [run.job for run in store.runs()] == ["draw", "draw"])
-    app.end()
-    store.close()
+    wait_for(lambda: [run.job for run in project.runs()] == ["draw", "draw"])
 
 
-def test_single_pixels_are_to_be_seen_in_small_images_alone(
-    pairs_to_label: tuple[App, Store], page: Page
-) -> None:
-    open_page(page, pairs_to_label[0].address)
-    wait_for_pair(page)
+def test_single_pixels_are_to_be_seen_in_small_images_alone(label: Page) -> None:
     rendering = "image => getComputedStyle(image).imageRendering"
-    assert page.locator(".sail-image img").first.evaluate(rendering) == "pixelated"
-    large = page.evaluate_handle("""() => {
+    assert label.locator(".sail-image img").first.evaluate(rendering) == "pixelated"
+    large = label.evaluate_handle("""() => {
       const canvas = Object.assign(document.createElement("canvas"), { width: 512, height: 256 });
       const image = Object.assign(new Image(), { src: canvas.toDataURL() });
       document.querySelector(".sail-image").append(image);
@@ -339,11 +313,10 @@ def test_single_pixels_are_to_be_seen_in_small_images_alone(
 
 
 def test_a_pair_whose_image_fails_can_only_be_skipped_until_it_is_there(
-    pairs_to_label: tuple[App, Store], page: Page
+    app: App, store: Store, page: Page
 ) -> None:
-    app, store = pairs_to_label
     page.route("**/images/*", lambda route: route.abort())
-    page.goto(app.address)
+    page.goto(f"{app.address}/?project={store.name}")
     page.get_by_text("An image of this pair could not be loaded").wait_for()
     page.keyboard.press("1")
     expect(page.get_by_test_id("announcement")).to_have_text("This pair cannot be seen. Skip it with S.")

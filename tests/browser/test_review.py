@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from annotating import decide_audit, new_uuid, proposed, run_now, wait_for
-from labelling import App, open_tab, start_app, until
+from labelling import App, look_now, open_page, open_tab, reload, until
 from playwright.sync_api import Page, Route, expect
 
 from annotator import jobs
@@ -37,14 +37,6 @@ def home(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Path:
     home = tmp_path_factory.mktemp("home")
     shutil.copytree(project, home / "first")
     return home
-
-
-@pytest.fixture(scope="module")
-def app(home: Path, root: Path) -> Iterator[App]:
-    """One app for all tests: it finds a new project beside the first by its name."""
-    app = start_app(root, home / "first")
-    yield app
-    app.end()
 
 
 @pytest.fixture
@@ -77,20 +69,14 @@ def audit(blind_store: Store, app: App, page: Page) -> Page:
 
 
 def open_review(store: Store, app: App, page: Page) -> Page:
-    page.goto(f"{app.address}/?project={store.name}")
+    open_page(page, f"{app.address}/?project={store.name}")
     show_review(page)
     return page
 
 
 def show_review(page: Page) -> None:
-    page.wait_for_selector(".sail-label[data-mounted]", state="attached")
     open_tab(page, "Review")
     expect(page.get_by_test_id("review-grid").locator("article")).to_have_count(24)
-
-
-def reload(page: Page) -> None:
-    page.reload()
-    show_review(page)
 
 
 def proposal(store: Store) -> Run:
@@ -176,6 +162,7 @@ def test_decisions_wait_in_the_browser_while_the_app_cannot_keep_them(review: Pa
     expect(review.get_by_test_id("review-unsent")).to_have_text("1 unsent")
     press(review, "x", "z")
     reload(review)
+    show_review(review)
     expect(review.get_by_test_id("self-10")).to_have_attribute("data-decision", "flip")
     expect(review.get_by_test_id("self-11")).to_have_attribute("data-decision", "none")
     assert decisions(store) == []
@@ -272,8 +259,7 @@ def test_a_page_that_hears_of_decisions_before_it_hears_how_things_stand_can_tra
     held: list[Route] = []
     review.route("**/status", lambda route: held.append(route))
     review.unroute("**/reviews")
-    review.reload()
-    review.wait_for_selector(".sail-label[data-mounted]", state="attached")
+    reload(review)
     open_tab(review, "Review")
     until(review, lambda: decisions(store) == ["flip"] and bool(held))
     for route in held:
@@ -301,7 +287,7 @@ def test_what_others_decide_appears_on_an_open_page(review: Page, store: Store) 
     dropped = pairs(store)[12].id
     store.name_person("bob", "Bob")
     store.record_review(dropped, "drop", uuid=new_uuid(), by="bob")
-    review.evaluate("async () => (await import('/ui/core.js')).poll()")
+    look_now(review)
     expect(review.get_by_test_id("self-12")).to_have_attribute("data-decision", "drop")
     expect(review.get_by_test_id("self-12")).to_contain_text("Dropped by Bob")
 
@@ -325,8 +311,7 @@ def test_an_answer_that_the_judge_contradicts_can_be_given_again(review: Page, s
     assert jobs.doubted_pairs(store, "bob") == []
     before = next(pair for pair in store.human_pairs() if pair.id == doubted)
     review.context.add_cookies([{"name": "sail_person", "value": "ann", "url": review.url}])
-    review.reload()
-    review.wait_for_selector(".sail-label[data-mounted]", state="attached")
+    reload(review)
     open_tab(review, "Rounds")
     card = review.get_by_test_id("doubted-pair")
     expect(card).to_have_attribute("data-pair", doubted)
@@ -344,7 +329,7 @@ def test_other_pairs_are_shown_when_another_round_is_made_current(review: Page, 
     other = run_now(store, jobs.propose(store, by="ann"))
     for run, number in ((other, 0), (own, 1)):
         store.make_current(number, by="ann")
-        review.evaluate("async () => (await import('/ui/core.js')).poll()")
+        look_now(review)
         first = review.get_by_test_id("self-0")
         expect(first).to_have_attribute("data-pair", store.review_pairs(run)[0].id)
 
@@ -445,7 +430,7 @@ def test_rounds_says_how_the_review_stood_when_training_began(audit: Page, blind
     blind_store.name_person("bob", "Bob")
     run_now(blind_store, jobs.train(blind_store, by="bob"))
     open_tab(audit, "Rounds")
-    audit.evaluate("async () => (await import('/ui/core.js')).poll()")
+    look_now(audit)
     audit.get_by_test_id("figures-1").click()
     expect(audit.get_by_test_id("round-1")).to_contain_text("trained without the audit (asked for by Bob)")
 
@@ -474,6 +459,7 @@ def test_a_bulk_approval_is_previewed_and_taken_back_as_a_whole_after_a_reload(
     expect(review.locator("article[data-decision=approve]")).to_have_count(AUDITED + len(clear))
     assert {pair.id for pair in pairs(store) if pair.bulk} == {pair.id for pair in clear}
     reload(review)
+    show_review(review)
     expect(review.get_by_test_id("bulk-said")).to_contain_text(
         re.compile(rf"Approved by you in one go: {len(clear)} pairs? with margin over 1\.25 × typical")
     )
@@ -511,8 +497,7 @@ def test_where_the_model_found_no_pair_it_says_so_and_a_round_on_peoples_pairs_c
     run_now(store, jobs.propose(store, by="ann"))
     store.close()
     shutil.copytree(tmp_path / "p", home / "none clear")
-    page.goto(f"{app.address}/?project=none clear")
-    page.wait_for_selector(".sail-label[data-mounted]", state="attached")
+    open_page(page, f"{app.address}/?project=none clear")
     open_tab(page, "Review")
     expect(page.get_by_test_id("audit-title")).to_have_text("The model found no pair")
     expect(page.get_by_test_id("review-counts")).to_have_text("No self pair for round 1.")
@@ -551,6 +536,7 @@ def test_the_mixup_ratio_is_a_draft_that_a_reload_keeps_and_all_self_is_warned_o
     review.get_by_test_id("mixup-ratio").fill("1")
     expect(review.get_by_test_id("mixup-warning")).to_contain_text("No human pair is learned from")
     reload(review)
+    show_review(review)
     expect(review.get_by_test_id("mixup-value")).to_have_text("100 %")
     expect(review.get_by_test_id("mixup-warning")).to_contain_text("No human pair is learned from")
     review.get_by_test_id("mixup-ratio").fill("0.5")

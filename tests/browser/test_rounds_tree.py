@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from annotating import decide_audit, drawn, label, make_store, proposed, run_now, wait_for
-from labelling import App, open_page, open_tab, start_app, watched
+from annotating import decide_audit, drawn, label, proposed, run_now, wait_for
+from labelling import App, open_page, open_tab, watched
 from playwright.sync_api import Browser, Page, expect
 
 from annotator import jobs
@@ -26,7 +26,7 @@ REASON = "Images vary 1.00 times as much as base's; 2 is asked for."
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """Round 1 from 0, kept by half; 2 from 1, refused; then back to 0, from which came 3, by half."""
-    store, _ = proposed(tmp_path_factory.mktemp("grown") / "p", 4)
+    store, _ = proposed(tmp_path_factory.mktemp("grown") / "first", 4)
     store.set_settings(store.project().settings.model_copy(update={"held_out_every": 5}), by="ann")
     train(store, min_diversity_ratio=1.25)
     learn(store, min_diversity_ratio=2)
@@ -50,10 +50,8 @@ def train(store: Store, **limits: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def app(grown: Store, root: Path) -> Iterator[App]:
-    app = start_app(root, grown.folder)
-    yield app
-    app.end()
+def home(grown: Store) -> Path:
+    return grown.folder.parent
 
 
 @pytest.fixture
@@ -202,9 +200,9 @@ def test_every_tab_is_in_the_row_at_360_pixels(app: App, browser: Browser) -> No
 
 
 def test_a_reload_in_the_middle_of_a_run_shows_the_same_run_and_follows_it(
-    grown: Store, app: App, page: Page
+    home: Path, app: App, page: Page
 ) -> None:
-    store, _ = proposed(grown.folder.parent / "running", 4)
+    store, _ = proposed(home / "running", 4)
     run = jobs.train(store, by="ann")
     folder = RunFolder(store.run_folder(run))
     # A trainer that holds its folder, as another process would.
@@ -239,36 +237,33 @@ def test_a_reload_in_the_middle_of_a_run_shows_the_same_run_and_follows_it(
 
 
 def test_pairs_whose_files_are_gone_are_said_when_training_is_asked_for_and_in_the_round(
-    grown: Store, app: App, page: Page
+    app: App, project: Store, page: Page
 ) -> None:
-    store = make_store(grown.folder.parent / "lost")
-    for pair in drawn(store, 6):
-        label(store, pair, "left")
-    Path(store.human_pairs()[0].winner.file).unlink()
-    page.goto(f"{app.address}/?project=lost&tab=rounds")
+    for pair in drawn(project, 6):
+        label(project, pair, "left")
+    Path(project.human_pairs()[0].winner.file).unlink()
+    page.goto(f"{app.address}/?project={project.name}&tab=rounds")
     page.get_by_test_id("next-action").click()
     said = re.compile(r"1 judged pair is left out: runs/\S+ is gone")
     expect(page.locator(".sail-trouble")).to_have_text(said)
-    (run,) = [one for one in store.runs() if one.job == "train"]
-    wait_for(lambda: not store.run(run.id).unfinished)
-    run_now(store, jobs.train(store, by="ann"))
+    (run,) = [one for one in project.runs() if one.job == "train"]
+    wait_for(lambda: not project.run(run.id).unfinished)
+    run_now(project, jobs.train(project, by="ann"))
     expect(page.get_by_test_id("round-0")).to_contain_text(said)
-    store.close()
 
 
 def test_a_run_that_does_not_answer_a_stop_is_ended_on_a_second_word(
-    grown: Store, app: App, page: Page, monkeypatch: pytest.MonkeyPatch
+    app: App, project: Store, page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = make_store(grown.folder.parent / "hung")
-    run = jobs.draw(store, 2, by="ann")
-    folder = RunFolder(store.run_folder(run))
+    run = jobs.draw(project, 2, by="ann")
+    folder = RunFolder(project.run_folder(run))
     command = [sys.executable, "-c", "import time; time.sleep(600)", str(folder.path)]
     hung = subprocess.Popen(command, start_new_session=True)
     now = time.time()
     monkeypatch.setattr("annotator.store.runs.time.time", lambda: now - 120)
-    store.record_run_event(run.id, "stop_asked", pid=hung.pid)
+    project.record_run_event(run.id, "stop_asked", pid=hung.pid)
     monkeypatch.undo()
-    page.goto(f"{app.address}/?project=hung&tab=rounds")
+    page.goto(f"{app.address}/?project={project.name}&tab=rounds")
     expect(page.get_by_test_id("device")).to_have_text("Drawing pairs")
     page.get_by_test_id(f"force-{run.id}").click()
     row = page.get_by_test_id(f"run-{run.id}")
@@ -277,7 +272,6 @@ def test_a_run_that_does_not_answer_a_stop_is_ended_on_a_second_word(
     page.get_by_test_id(f"end-{run.id}").click()
     assert hung.wait(timeout=30) == -signal.SIGTERM
     page.get_by_test_id(f"resume-{run.id}").wait_for()
-    store.close()
 
 
 def work(folder: RunFolder, progress: Progress, steps: int) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from annotating import SETTINGS, make_model, make_store
-from labelling import App, open_page, open_tab, start_app, until
+from annotating import SETTINGS, make_model
+from labelling import App, open_page, open_tab, until
 from PIL import Image
 from playwright.sync_api import Locator, Page, Route, expect
 
@@ -16,21 +16,6 @@ from annotator.launcher import Launcher, launch_key
 from annotator.store import Store
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of projects."""
-    home = tmp_path_factory.mktemp("projects")
-    make_store(home / "first").close()
-    return home
-
-
-@pytest.fixture(scope="module")
-def app(home: Path, root: Path) -> Iterator[App]:
-    app = start_app(root, home / "first")
-    yield app
-    app.end()
 
 
 @pytest.fixture
@@ -272,6 +257,30 @@ def test_settings_that_were_typed_survive_the_saving_of_prompts(setup: Page, sto
     expect(setup.get_by_test_id("project-facts")).to_contain_text("3 prompts")
     expect(steps).to_have_value("77")
     assert store.project().prompts == ("a fox", "a cat", "a dog")
+
+
+def test_a_setting_changed_in_another_tab_is_not_overwritten(setup: Page, store: Store) -> None:
+    steps = setup.get_by_test_id("setting-optimisation.steps")
+    expect(steps).to_have_value("6")
+    changed = store.project().settings.model_copy(update={"num_candidates": 5})
+    store.set_settings(changed, by="bob")
+    steps.fill("9")
+    setup.get_by_test_id("settings-submit").click()
+    setup.get_by_text("Saved.").wait_for()
+    settings = store.project().settings
+    assert (settings.optimisation.steps, settings.num_candidates) == (9, 5)
+    expect(setup.get_by_test_id("setting-num_candidates")).to_have_value("5")
+
+
+def test_prompts_changed_in_another_tab_are_not_overwritten(setup: Page, store: Store) -> None:
+    field = setup.locator('[data-testid="prompts"] textarea')
+    expect(field).not_to_have_value("")
+    store.set_prompts(["a fox", "a pizza"], by="bob")
+    field.fill("a house")
+    setup.get_by_test_id("prompts-submit").click()
+    setup.get_by_text("The prompts were changed elsewhere").wait_for()
+    assert store.project().prompts == ("a fox", "a pizza")
+    expect(field).to_have_value("a house")
 
 
 def test_prompts_are_copied_from_the_open_project_into_a_new_one(

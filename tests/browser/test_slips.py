@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from annotating import drawn, label, make_store, new_uuid, proposed, run_now, wait_for
+from annotating import drawn, label, new_uuid, proposed, run_now, wait_for
 from labelling import (
     App,
     answer,
+    look_now,
     open_page,
     open_tab,
+    reload,
     shown_pair,
+    values,
     wait_for_pair,
 )
 from playwright.sync_api import Dialog, Page, Route, expect
@@ -24,27 +26,6 @@ pytestmark = pytest.mark.browser
 
 GUARDED_MS = 300
 """A pair takes no answer in its first quarter of a second."""
-
-
-@pytest.fixture
-def store(home: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
-    """A project of the test's own."""
-    store = make_store(home / request.node.name[:60])
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def labelling(store: Store, app: App, page: Page) -> Page:
-    """Label, with six pairs."""
-    drawn(store, 6)
-    open_page(page, f"{app.address}/?project={store.name}")
-    wait_for_pair(page)
-    return page
-
-
-def values(store: Store) -> list[str]:
-    return [row["value"] for row in store.label_history()]
 
 
 def press_twice(page: Page, key: str, shown: str) -> None:
@@ -61,48 +42,47 @@ def press_twice(page: Page, key: str, shown: str) -> None:
     )
 
 
-def test_who_types_their_name_beside_the_field_answers_nothing(labelling: Page, store: Store) -> None:
-    pair = shown_pair(labelling)
-    labelling.get_by_test_id("name").click()
-    dialog = labelling.get_by_test_id("name-dialog")
+def test_who_types_their_name_beside_the_field_answers_nothing(label: Page, store: Store) -> None:
+    pair = shown_pair(label)
+    label.get_by_test_id("name").click()
+    dialog = label.get_by_test_id("name-dialog")
     dialog.click(position={"x": 5, "y": 5})
-    labelling.keyboard.type("susan 10")
-    labelling.evaluate("document.activeElement.blur()")
-    labelling.keyboard.type("susan 10")
-    labelling.keyboard.press("Escape")
+    label.keyboard.type("susan 10")
+    label.evaluate("document.activeElement.blur()")
+    label.keyboard.type("susan 10")
+    label.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
-    assert shown_pair(labelling) == pair and values(store) == []
+    assert shown_pair(label) == pair and values(store) == []
 
 
-def test_after_several_undos_a_double_press_is_one_answer(labelling: Page, store: Store) -> None:
-    first = shown_pair(labelling)
-    answer(labelling, "1")
-    second = shown_pair(labelling)
-    answer(labelling, "1")
+def test_after_several_undos_a_double_press_is_one_answer(label: Page, store: Store) -> None:
+    first = shown_pair(label)
+    answer(label, "1")
+    second = shown_pair(label)
+    answer(label, "1")
     for back in (second, first):
-        labelling.keyboard.press("z")
-        wait_for(lambda back=back: shown_pair(labelling) == back)  # type: ignore[misc]
-    press_twice(labelling, "2", f"document.querySelector('.sail-label').dataset.ready === {second!r}")
-    expect(labelling.get_by_test_id("announcement")).to_contain_text("Too fast")
-    labelling.wait_for_timeout(GUARDED_MS)
+        label.keyboard.press("z")
+        wait_for(lambda back=back: shown_pair(label) == back)  # type: ignore[misc]
+    press_twice(label, "2", f"document.querySelector('.sail-label').dataset.ready === {second!r}")
+    expect(label.get_by_test_id("announcement")).to_contain_text("Too fast")
+    label.wait_for_timeout(GUARDED_MS)
     wait_for(lambda: len(values(store)) == 5)
-    assert values(store) == ["left", "left", "undo", "undo", "right"] and shown_pair(labelling) == second
+    assert values(store) == ["left", "left", "undo", "undo", "right"] and shown_pair(label) == second
 
 
-def test_a_label_taken_back_in_one_tab_is_open_in_the_other(labelling: Page, store: Store, app: App) -> None:
-    other = labelling.context.new_page()
-    open_page(other, f"{app.address}/?project={store.name}")
+def test_a_label_taken_back_in_one_tab_is_open_in_the_other(label: Page, store: Store) -> None:
+    other = label.context.new_page()
+    open_page(other, label.url)
     wait_for_pair(other)
-    given = [answer(labelling, "1") for _ in range(6)]
-    other.get_by_role("heading", name="All 6 pairs are answered").wait_for()
+    given = [answer(label, "1") for _ in range(8)]
+    other.get_by_role("heading", name="All 8 pairs are answered").wait_for()
     wait_for(lambda: len(values(store)) == len(given))
-    labelling.get_by_test_id("undo-last").click()
-    back = wait_for_pair(labelling)
+    label.get_by_test_id("undo-last").click()
+    back = wait_for_pair(label)
     wait_for(lambda: shown_pair(other) == back)
 
 
 def test_a_pair_whose_image_never_comes_can_be_skipped(store: Store, app: App, page: Page) -> None:
-    drawn(store, 2)
     held: list[Route] = []
     page.route("**/images/*", lambda route: held.append(route))
     open_page(page, f"{app.address}/?project={store.name}")
@@ -119,11 +99,11 @@ def test_a_pair_whose_image_never_comes_can_be_skipped(store: Store, app: App, p
 
 
 def test_a_refusal_that_was_closed_is_said_again_when_the_button_is_pressed_again(
-    store: Store, app: App, page: Page
+    project: Store, app: App, page: Page
 ) -> None:
-    for pair in drawn(store, 4):
-        label(store, pair, "left")
-    open_page(page, f"{app.address}/?project={store.name}")
+    for pair in drawn(project, 4):
+        label(project, pair, "left")
+    open_page(page, f"{app.address}/?project={project.name}")
     open_tab(page, "Rounds")
     page.route("**/runs", lambda route: route.abort())
     trouble = page.get_by_test_id("trouble")
@@ -134,62 +114,61 @@ def test_a_refusal_that_was_closed_is_said_again_when_the_button_is_pressed_agai
         expect(trouble).to_be_hidden()
 
 
-def test_who_leaves_with_labels_that_no_storage_took_is_asked_first(labelling: Page, store: Store) -> None:
-    labelling.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full') } }")
-    labelling.route("**/labels*", lambda route: route.abort())
-    answer(labelling, "1")
+def test_who_leaves_with_labels_that_no_storage_took_is_asked_first(label: Page, store: Store) -> None:
+    label.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full') } }")
+    label.route("**/labels*", lambda route: route.abort())
+    answer(label, "1")
     asked: list[str] = []
 
     def stay(dialog: Dialog) -> None:
         asked.append(dialog.type)
         dialog.dismiss()
 
-    labelling.on("dialog", stay)
-    labelling.close(run_before_unload=True)
-    wait_for(lambda: labelling.evaluate("1") == 1 and asked == ["beforeunload"])
-    labelling.remove_listener("dialog", stay)
-    labelling.unroute("**/labels*")
-    labelling.evaluate("dispatchEvent(new Event('online'))")
+    label.on("dialog", stay)
+    label.close(run_before_unload=True)
+    wait_for(lambda: label.evaluate("1") == 1 and asked == ["beforeunload"])
+    label.remove_listener("dialog", stay)
+    label.unroute("**/labels*")
+    label.evaluate("dispatchEvent(new Event('online'))")
     wait_for(lambda: values(store) == ["left"])
 
 
-def test_larger_images_stay_so_from_pair_to_pair_and_after_a_reload(labelling: Page, store: Store) -> None:
+def test_larger_images_stay_so_from_pair_to_pair_and_after_a_reload(label: Page, store: Store) -> None:
     def width() -> float:
-        box = labelling.get_by_test_id("image-left").bounding_box()
+        box = label.get_by_test_id("image-left").bounding_box()
         assert box is not None
         return box["width"]
 
-    labelling.set_viewport_size({"width": 1600, "height": 1000})
+    label.set_viewport_size({"width": 1600, "height": 1000})
     small = width()
-    labelling.keyboard.press("e")
+    label.keyboard.press("e")
     wait_for(lambda: width() > 1.4 * small)
-    answer(labelling, "1")
+    answer(label, "1")
     assert width() > 1.4 * small
-    labelling.reload()
-    labelling.wait_for_selector(".sail-label[data-mounted]", state="attached")
-    wait_for_pair(labelling)
+    reload(label)
+    wait_for_pair(label)
     wait_for(lambda: width() > 1.4 * small)
-    expect(labelling.get_by_test_id("answer-larger")).to_have_attribute("aria-pressed", "true")
+    expect(label.get_by_test_id("answer-larger")).to_have_attribute("aria-pressed", "true")
     # Other tabs are as wide as they were.
-    open_tab(labelling, "Setup")
-    labelling.wait_for_function("document.querySelector('.gradio-container').offsetWidth <= 1080")
-    open_tab(labelling, "Label")
-    labelling.get_by_test_id("answer-larger").click()
+    open_tab(label, "Setup")
+    label.wait_for_function("document.querySelector('.gradio-container').offsetWidth <= 1080")
+    open_tab(label, "Label")
+    label.get_by_test_id("answer-larger").click()
     wait_for(lambda: width() == small)
 
 
 def test_comparisons_that_somebody_asked_for_stay_when_a_round_comes(
-    store: Store, app: App, page: Page
+    project: Store, app: App, page: Page
 ) -> None:
-    for pair in drawn(store, 5):
-        label(store, pair, "left")
-    run_now(store, jobs.train(store, by="ann"))
-    open_page(page, f"{app.address}/?project={store.name}")
+    for pair in drawn(project, 5):
+        label(project, pair, "left")
+    run_now(project, jobs.train(project, by="ann"))
+    open_page(page, f"{app.address}/?project={project.name}")
     open_tab(page, "Compare")
     page.route("**/comparisons/draw", lambda route: route.abort())
     page.get_by_test_id("compare-draw").click()
-    run_now(store, jobs.train(store, by="ann"))
-    page.evaluate("async () => (await import('/ui/core.js')).poll()")
+    run_now(project, jobs.train(project, by="ann"))
+    look_now(page)
     expect(page.get_by_test_id("compare-one").locator("option")).to_have_count(3)
     assert page.get_by_test_id("compare-one").input_value() == "0"
 
@@ -246,7 +225,7 @@ def test_undo_in_review_leaves_what_somebody_else_decided_since(home: Path, app:
     card.get_by_role("button", name="Approve").click()
     wait_for(lambda: store.review_history()[-1]["decision"] == "approve")
     store.record_review(pair.id, "flip", uuid=new_uuid(), by="bob")
-    page.evaluate("async () => (await import('/ui/core.js')).poll()")
+    look_now(page)
     expect(card).to_have_attribute("data-decision", "flip")
     page.get_by_test_id("review-undo").click()
     expect(page.get_by_test_id("review-announcement")).to_have_text(
@@ -257,19 +236,19 @@ def test_undo_in_review_leaves_what_somebody_else_decided_since(home: Path, app:
 
 
 def test_a_double_click_where_the_model_contradicts_gives_one_answer(
-    store: Store, app: App, page: Page
+    project: Store, app: App, page: Page
 ) -> None:
     page.context.add_cookies([{"name": "sail_person", "value": "ann", "url": app.address}])
-    for pair in store.show_pairs([pair.id for pair in drawn(store, 16)], to="ann"):
-        label(store, pair, "left")
-    run_now(store, jobs.train(store, by="ann"))
-    doubted = jobs.doubted_pairs(store, "ann")
+    for pair in project.show_pairs([pair.id for pair in drawn(project, 16)], to="ann"):
+        label(project, pair, "left")
+    run_now(project, jobs.train(project, by="ann"))
+    doubted = jobs.doubted_pairs(project, "ann")
     assert len(doubted) > 1
-    open_page(page, f"{app.address}/?project={store.name}")
+    open_page(page, f"{app.address}/?project={project.name}")
     open_tab(page, "Rounds")
     cards = page.get_by_test_id("doubted-pair")
     expect(cards).to_have_count(len(doubted))
-    before = len(values(store))
+    before = len(values(project))
     # The second pair takes the first one's place once the answer is kept.
     page.evaluate(
         """async () => {
@@ -284,4 +263,4 @@ def test_a_double_click_where_the_model_contradicts_gives_one_answer(
     expect(page.get_by_test_id("trouble")).to_contain_text("Too fast")
     expect(cards).to_have_count(len(doubted) - 1)
     page.wait_for_timeout(GUARDED_MS)
-    assert len(values(store)) == before + 1
+    assert len(values(project)) == before + 1

@@ -140,7 +140,32 @@ def test_a_loop_that_another_process_goes_through_is_refused(looped, model, prom
 
 def test_another_command_in_the_same_folder_is_refused(looped, model, prompts, settings):
     done = loop(model, prompts, settings, "true", looped, "--noise-seed", 5)
-    assert done.exit_code == 2 and "holds another loop: it differs in" in done.stderr
+    assert done.exit_code == 2
+    assert "holds another loop: it differs in settings.noise_seed (0 there, 5 now)." in done.stderr
+
+
+def test_fewer_rounds_than_there_are_take_none_back(looped, model, prompts, settings):
+    before = (looped / "result.json").read_text()
+    command = f"{sys.executable} {looped.parent / 'annotator.py'}"
+    done = loop(model, prompts, settings, command, looped, "--rounds", 0)
+    assert done.exit_code == 0 and (looped / "result.json").read_text() == before
+
+
+def test_labels_are_taken_along_into_a_loop_with_other_settings(looped, model, prompts, settings, tmp_path):
+    asked = tmp_path / "asked.txt"
+    notes = BRIGHTER.replace(
+        "pair = json.loads(line)",
+        f"pair = json.loads(line); print(pair['pair'], file=open({str(asked)!r}, 'a'))",
+    )
+    of_another = looped / "labels.jsonl"
+    lines = of_another.read_text().splitlines(keepends=True)
+    (tmp_path / "half.jsonl").write_text("".join(lines[:4]) + lines[4].replace("00004-", "00003-"))
+    told = ("--labels", tmp_path / "half.jsonl", "--steps", 2, "--rounds", 0)
+    done = loop(model, prompts, settings, annotator(tmp_path, notes), tmp_path / "out", *told)
+    assert done.exit_code == 0, done.stderr
+    assert asked.read_text().split() == ["00004", "00005"], "the fifth line is of other images"
+    labels = {line["pair"]: line["label"] for line in read_lines(tmp_path / "out" / "labels.jsonl")}
+    assert labels == {line["pair"]: line["label"] for line in read_lines(of_another)}
 
 
 def test_an_annotator_that_dies_loses_nothing_it_said(model, prompts, settings, tmp_path):
@@ -392,7 +417,7 @@ def test_a_loop_ends_with_its_current_rounds_files_for_other_tools(looped):
     current, exported = result["rounds"][result["current"]], Path(result["export"])
     lora = Path(current["adapter"]) / ADAPTER_FILE
     assert sha256_file(exported / "lora" / ADAPTER_FILE) == sha256_file(lora)
-    assert (exported / "lora_kohya.safetensors").is_file()
+    assert list(exported.glob("*-round-*.safetensors"))
     assert f"| human pairs | {current['human_pairs']} |" in (exported / "README.md").read_text()
 
 

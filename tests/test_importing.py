@@ -196,7 +196,7 @@ def test_labels_that_are_no_number_and_captions_that_are_no_text_are_left_out(pa
     ("more", "sentence"),
     [
         ([], "Give --annotator, a program to ask, or --pairs"),
-        (["--annotator", "true", "--pairs", "OUT"], "Give --annotator, a program to ask, or --pairs"),
+        (["--annotator", "true", "--pairs", "OUT"], "what import-pairs wrote, not both."),
         (["--pairs", "OUT", "--seed-pairs", "9"], "Leave out --seed-pairs"),
         (["--pairs", "EMPTY"], "holds no pairs.jsonl"),
     ],

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,13 @@ def test_a_loop_and_a_run_say_themselves_what_is_evaluated(done):
         pair.prompt for pair in RunFolder(done / "aligned/runs/0003-train").pairs() if pair.source == "self"
     }
     assert whole.trained_on == found.trained_on | own > found.trained_on
+
+
+def test_a_loop_is_evaluated_wherever_its_folder_is_now(done, tmp_path):
+    there = shutil.copytree(done / "aligned", tmp_path / "elsewhere")
+    found, moved = subject_of(done / "aligned"), subject_of(there)
+    assert moved.adapter.is_relative_to(there)
+    assert (moved.prompts, moved.trained_on) == (found.prompts, found.trained_on)
 
 
 @pytest.mark.parametrize(

@@ -567,8 +567,22 @@ def test_the_preference_tables_columns_have_the_types_they_had(client: TestClien
         "elapsed_ms": "int64",
         "image_0_uid": "large_string",
         "image_1_uid": "large_string",
+        "reasons": "list<element: string>",
+        "reason_text": "large_string",
     }
     assert [field.name for field in schema] == list(preferences.COLUMNS)
+
+
+def test_why_somebody_chose_is_in_the_preference_table(client: TestClient, store: Store) -> None:
+    import pandas
+
+    first, second, *_ = next_pairs(client)
+    labels = [answer(first["id"]), answer(second["id"])]
+    why = {"of": labels[0]["uuid"], "reasons": ["colour", "details"], "text": "the fox glows"}
+    send(client, *labels, {**answer(first["id"], "reasons"), **why})
+    table = pandas.read_parquet(io.BytesIO(client.get("/api/projects/p/preferences.parquet").content))
+    assert [list(found) for found in table["reasons"]] == [["colour", "details"], []]
+    assert list(table["reason_text"]) == ["the fox glows", ""]
 
 
 async def nobody_asks() -> dict[str, str]:

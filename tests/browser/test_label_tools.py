@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from annotating import make_store, wait_for
+from annotating import drawn, make_store, wait_for
 from labelling import App, answer, open_page, shown_pair, start_app, until, wait_for_pair, watched
 from playwright.sync_api import Browser, Page, expect
 
@@ -318,6 +318,24 @@ def test_after_drawing_ended_early_pairs_can_be_drawn_anew(root: Path, tmp_path:
     page.get_by_test_id("resume-draw").wait_for()
     page.get_by_role("button", name="Draw 60 pairs").click()
     wait_for(lambda: [run.job for run in store.runs()] == ["draw", "draw"])
+    app.end()
+    store.close()
+
+
+def test_where_drawing_stopped_before_training_can_begin_resume_is_the_first_thing_to_do(
+    root: Path, tmp_path: Path, page: Page
+) -> None:
+    store = make_store(tmp_path / "p")
+    drawn(store, 1)
+    Runner().stop(store, jobs.draw(store, 3, by="ann").id, by="ann")
+    app = start_app(root, tmp_path / "p")
+    open_page(page, app.address)
+    wait_for_pair(page)
+    assert answer(page, "1") == ""
+    page.get_by_role("heading", name="Drawing pairs stopped").wait_for()
+    page.get_by_text("Training needs").wait_for()
+    expect(page.locator('[data-testid="label-message"] .sail-primary')).to_have_text("Resume")
+    expect(page.get_by_test_id("draw-more")).to_have_text("Draw 20 more pairs")
     app.end()
     store.close()
 

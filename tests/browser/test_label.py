@@ -140,8 +140,8 @@ def test_labels_keep_their_order_when_the_clock_is_set_back(label: Page) -> None
             localStorage.setItem(old, JSON.stringify({ uuid: id('z') }));
             let now = 5000;
             Date.now = () => (now -= 1000);
-            for (const letter of 'cba') new Outbox().put({ uuid: id(letter) });
-            const answers = new Outbox().answers();
+            for (const letter of 'cba') new Outbox('sail.outbox').put({ uuid: id(letter) });
+            const answers = new Outbox('sail.outbox').answers();
             localStorage.clear();
             return answers.map((answer) => answer.uuid[0]).join('');
         }"""

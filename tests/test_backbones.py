@@ -23,15 +23,14 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 from diffusers.utils import convert_state_dict_to_kohya
+from engine import sail
 from peft.tuners.tuners_utils import BaseTunerLayer
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_families import SIZE, build_flux, build_sd3, build_sdxl, build_stable_diffusion
 from torch import Tensor
-from typer.testing import CliRunner
 
 from sail import backbones, config, cost
-from sail.__main__ import app
 from sail.backbones import Backbone
 from sail.backbones.base import take
 from sail.backbones.sdxl import StableDiffusionXL
@@ -787,7 +786,7 @@ def looped(folder_of, tmp_path_factory) -> Callable[[str], Path]:
                 *("--annotator", f"{sys.executable} {root / 'annotator.py'}", "--out", root / "out"),
                 *("--settings", root / "settings.json", "--seed-pairs", 3, "--rounds", 2),
             ]
-            result = CliRunner().invoke(app, list(map(str, command)), catch_exceptions=False)
+            result = sail(*command)
             assert result.exit_code == 0, result.stderr
             done[name] = root / "out"
         return done[name]

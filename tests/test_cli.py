@@ -8,10 +8,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from tiny_model import build_tiny_model
-from typer.testing import CliRunner, Result
+from engine import sail
+from typer.testing import Result
 
-from sail.__main__ import app
 from sail.config import LoopSettings, ModelRef, Optimisation, ProposeRequest, Sampling, Scoring
 from sail.runfolder import ADAPTER_FILE, RunFolder, publish_json, read_lines, sha256_file
 
@@ -31,14 +30,9 @@ BRIGHTER = """
 """
 
 
-def sail(*arguments: object) -> Result:
-    """The command in this process: importing the libraries anew each time would take most of the test."""
-    return CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
-
-
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+def model(tiny_model) -> Path:
+    return tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -382,18 +376,10 @@ def test_files_that_cannot_be_used_are_one_sentence(model, prompts, tmp_path):
 def test_too_few_seed_pairs_are_said_before_the_folder_is_taken(tmp_path):
     out = tmp_path / "loop"
     (tmp_path / "prompts.txt").write_text("a fox\na cow\n")
-    common = [
-        "loop",
-        "--model",
-        "data/starter",
-        "--prompts",
-        str(tmp_path / "prompts.txt"),
-        "--out",
-        str(out),
-    ]
-    refused = CliRunner().invoke(app, [*common, "--annotator", "cat", "--seed-pairs", "6"])
+    common = ("loop", "--model", "data/starter", "--prompts", tmp_path / "prompts.txt", "--out", out)
+    refused = sail(*common, "--annotator", "cat", "--seed-pairs", 6)
     assert refused.exit_code == 2 and "at most 5 can be learned from" in refused.output
-    missing = CliRunner().invoke(app, [*common, "--annotator", "no-such-program", "--seed-pairs", "96"])
+    missing = sail(*common, "--annotator", "no-such-program", "--seed-pairs", 96)
     assert missing.exit_code == 2 and not out.exists()
 
 
@@ -432,7 +418,6 @@ def test_a_settings_file_that_cannot_be_used_is_named(tmp_path):
         ("wrong.json", "wrong.json: optimisation.stepz"),
         ("list.json", "list.json: Settings are an object"),
     ):
-        options = ["--out", str(tmp_path / "o"), "--annotator", "cat", "--settings", str(tmp_path / name)]
-        command = ["loop", "--model", "data/starter", "--prompts", str(tmp_path / "prompts.txt"), *options]
-        refused = CliRunner().invoke(app, command)
+        options = ("--out", tmp_path / "o", "--annotator", "cat", "--settings", tmp_path / name)
+        refused = sail("loop", "--model", "data/starter", "--prompts", tmp_path / "prompts.txt", *options)
         assert refused.exit_code == 2 and sentence in refused.output, refused.output

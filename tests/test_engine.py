@@ -13,13 +13,20 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from engine import PROMPTS, QUICK, drawn_latents, holding_ties, on_judged_draws, policy_of, train_request
+from engine import (
+    PROMPTS,
+    QUICK,
+    drawn_latents,
+    holding_ties,
+    on_judged_draws,
+    policy_of,
+    sail,
+    train_request,
+)
 from pairs import human_pairs, self_pairs, tied_pairs
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
 from sail import backbones, cost, monitors
-from sail.__main__ import app
 from sail.backbones.stable_diffusion import StableDiffusion
 from sail.config import (
     CompareRequest,
@@ -904,7 +911,7 @@ def test_an_evaluate_run_measures_what_the_train_run_of_its_adapter_measured(tra
         pairs=human_pairs(proposed),
         adapters={told["sha256"]: trained.path / "adapter"},
     )
-    assert CliRunner().invoke(app, ["evaluate", str(folder.path)]).exit_code == 0
+    assert sail("evaluate", folder.path).exit_code == 0
     measured = folder.result()
     for name in ("judge_accuracy", "human_agreement", "accepted", "reasons"):
         assert measured[name] == told[name]

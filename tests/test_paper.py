@@ -7,12 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from engine import sail
 from pick_a_pic import CAPTIONS, write_parquet
 from tiny_model import build_tiny_model
 from tiny_scorers import build_aesthetic, build_clip
-from typer.testing import CliRunner
 
-from sail.__main__ import app
 from sail.config import LoopSettings, ModelRef, Optimisation, ProposeRequest
 from sail.cost import MAX_LEARNED_JUDGED, evaluations_to_draw, evaluations_to_propose, evaluations_to_train
 from sail.evaluating import subject_of
@@ -65,7 +64,7 @@ def done(paper, tmp_path_factory) -> Path:
             if name == "evaluate":
                 # PickScore's and CLIP's weights come from the hub, which is not here.
                 here += ["--scorer-path", "pickscore=hpsv2", "--scorer-path", "clip=hpsv2"]
-            result = CliRunner().invoke(app, [name, *here], catch_exceptions=False)
+            result = sail(name, *here)
             assert result.exit_code == 0, (name, result.stderr)
     return folder
 

@@ -6,22 +6,13 @@ from pathlib import Path
 
 import pytest
 from annotating import drawn, make_store, wait_for
-from labelling import (
-    App,
-    answer,
-    open_page,
-    reload,
-    shown_pair,
-    until,
-    values,
-    wait_for_pair,
-    watched,
-)
+from labelling import answer, open_page, reload, shown_pair, until, values, wait_for_pair, watched
 from playwright.sync_api import Browser, Page, expect
 
 from annotator import jobs
 from annotator.runs import Runner
 from annotator.store import Store
+from benchmarks.running_app import App
 
 pytestmark = pytest.mark.browser
 IMAGE = '[data-testid="image-{}"] img'

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from annotating import SETTINGS, make_model
-from labelling import App, open_page, open_tab, until
+from labelling import open_page, open_tab, until
 from PIL import Image
 from playwright.sync_api import Locator, Page, Route, expect
 
 from annotator.launcher import Launcher, launch_key
 from annotator.store import Store
+from benchmarks.running_app import App
 
 pytestmark = pytest.mark.browser
 

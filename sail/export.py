@@ -153,7 +153,7 @@ tags: [lora, text-to-image, diffusers, preference-alignment, sail]
 
 # {request.title}
 
-A LoRA for `{base}`, aligned with one person's or one team's taste by SAIL {__version__}
+A LoRA for `{base}`, aligned with people's choices by SAIL {__version__}
 (arXiv 2602.05380): {_how(request)}.
 
 ```python

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import MutableMapping
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 OWN_CLIENT = "x-sail-client"
@@ -50,14 +51,14 @@ class Guard:
             return
         headers = Headers(scope=scope)
         if not is_own(scope, headers):
-            await refuse(scope, send, 403, "This request came from another page, so it was refused.")
+            await refuse(scope, receive, send, 403, "This request came from another page, so it was refused.")
             return
         if scope["path"] not in self._exact and not scope["path"].startswith(self._below):
-            await refuse(scope, send, 404, "There is nothing here.")
+            await refuse(scope, receive, send, 404, "There is nothing here.")
             return
         too_large = f"The request is larger than {self._max_body_bytes // 1_000_000} MB. Send less at once."
         if int(headers.get("content-length") or 0) > self._max_body_bytes:
-            await refuse(scope, send, 413, too_large)
+            await refuse(scope, receive, send, 413, too_large)
             return
         started = over = False
         received = 0
@@ -85,7 +86,7 @@ class Guard:
         with contextlib.suppress(TooLarge):
             await self._app(scope, counted, with_headers)
         if over and not started:
-            await refuse(scope, send, 413, too_large)
+            await refuse(scope, receive, send, 413, too_large)
 
 
 def is_own(scope: MutableMapping[str, Any], headers: Headers) -> bool:
@@ -101,11 +102,6 @@ def is_own(scope: MutableMapping[str, Any], headers: Headers) -> bool:
     return scope.get("method") in SAFE or OWN_CLIENT in headers
 
 
-async def refuse(scope: Scope, send: Send, status: int, why: str) -> None:
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1008})
-        return
-    body = json.dumps({"detail": why}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+async def refuse(scope: Scope, receive: Receive, send: Send, status: int, why: str) -> None:
+    no = WebSocketClose(1008) if scope["type"] == "websocket" else JSONResponse({"detail": why}, status)
+    await no(scope, receive, send)

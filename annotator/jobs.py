@@ -12,9 +12,8 @@ from annotator.faults import FieldError
 from annotator.rows import Job, Run
 from annotator.store import Store
 from annotator.store.files import RUN_FOLDER
-from sail import mixup
-from sail import rounds as loop
-from sail.config import LoopSettings, ProposeRequest, Request, TrainRequest
+from sail import mixup, rounds
+from sail.config import LoopSettings, ProposeRequest, Request, Sampling, TrainRequest
 from sail.mixup import MixupPlan
 from sail.records import TrainingPair
 from sail.rounds import NextStep, Round
@@ -37,7 +36,7 @@ def split_prompts(store: Store) -> tuple[list[str], list[str]]:
     its place comes one that would be drawn last. Only where all were learned from, the split stays.
     """
     project = store.project()
-    learn, held_out = loop.split_prompts(project.prompts, project.settings)
+    learn, held_out = rounds.split_prompts(project.prompts, project.settings)
     used = set(store.used_prompts(("draw", "propose")))
     clean = [prompt for prompt in held_out if prompt not in used]
     missing = len(held_out) - len(clean)
@@ -55,23 +54,25 @@ def draw(store: Store, count: int, *, by: str) -> Run:
     """
     project = store.project()
     learn, _ = split_prompts(store)
-    prompts = loop.take_prompts(learn, store.used_prompts(), count)
+    prompts = rounds.take_prompts(learn, store.used_prompts(), count)
     each = -(-count // len(prompts))
     earlier = sum(run.job == "draw" for run in store.runs())
-    request = loop.seed_request(
+    request = rounds.seed_request(
         project.settings, project.model, prompts[: -(-count // each)], pairs_per_prompt=each
     )
     request = request.model_copy(
         update={
             # Prompts come back when they run out; another noise seed then gives other images.
             "noise_seed": request.noise_seed + 1_000 * earlier,
-            # A person waits for the first pair, so few images are drawn at a time.
-            "sampling": request.sampling.model_copy(
-                update={"chunk": min(request.sampling.chunk, DRAW_CHUNK)}
-            ),
+            "sampling": few_at_a_time(project.settings),
         }
     )
     return create(store, "draw", request, by=by)
+
+
+def few_at_a_time(settings: LoopSettings) -> Sampling:
+    """A person waits for the first images, so few are drawn at a time."""
+    return settings.sampling.model_copy(update={"chunk": min(settings.sampling.chunk, DRAW_CHUNK)})
 
 
 def propose(store: Store, *, by: str) -> Run:
@@ -93,10 +94,12 @@ def propose_request(store: Store) -> ProposeRequest:
     parent = next((round_ for round_ in trained if round_.round == policy.parent), None)
     learn, _ = split_prompts(store)
     number = next_round(store)
-    prompts = loop.take_prompts(learn, store.used_prompts(), project.settings.prompts_in(number))
+    prompts = rounds.take_prompts(learn, store.used_prompts(), project.settings.prompts_in(number))
     # Margins are in nats at the beta of the judge, whatever the next training is to have.
     settings = project.settings.changed({"loss": {"beta": _beta_of(store, policy)}})
-    return loop.propose_request(settings, project.model, prompts, number=number, policy=policy, parent=parent)
+    return rounds.propose_request(
+        settings, project.model, prompts, number=number, policy=policy, parent=parent
+    )
 
 
 def _beta_of(store: Store, policy: Round) -> float:
@@ -156,7 +159,7 @@ def train(store: Store, *, self_fraction: float | None = None, by: str) -> Run:
     pairs = _without(judged, lost)
     left_out = _left_out(store, len(judged) - len(pairs), lost)
     try:
-        loop.require_enough_pairs(loop.trainable(pairs), settings)
+        rounds.require_enough_pairs(rounds.trainable(pairs), settings)
     except ValueError as error:
         raise ValueError(f"{error} {left_out}".strip()) from error
     request, parent = train_request(store, pairs, self_fraction=self_fraction), store.current_round()
@@ -177,7 +180,7 @@ def train_request(
     """What `train` would ask for now."""
     project = store.project()
     _, held_out_prompts = split_prompts(store)
-    return loop.train_request(
+    return rounds.train_request(
         project.settings,
         project.model,
         number=next_round(store),
@@ -234,7 +237,7 @@ def export(store: Store, *, by: str) -> Run:
             "Train a round, or make one current in Rounds."
         )
     project = store.project()
-    request = loop.export_request(project.model, policy, title=f"{store.name}, round {policy.round}")
+    request = rounds.export_request(project.model, policy, title=f"{store.name}, round {policy.round}")
     return create(
         store,
         "export",
@@ -307,7 +310,7 @@ def _left_out(store: Store, pairs: int, lost: Set[str]) -> str:
 def next_step(store: Store) -> NextStep:
     """Where the loop stands."""
     proposed, counts = proposal(store), store.counts()
-    return loop.next_step(
+    return rounds.next_step(
         store.project().settings,
         trainable_pairs=counts.trainable,
         drawn_pairs=counts.drawn,

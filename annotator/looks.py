@@ -12,8 +12,8 @@ from pathlib import Path
 from annotator import jobs
 from annotator.rows import Match, Run
 from annotator.store import Store
-from sail import rounds as loop
-from sail.config import MAX_PROMPT_CHARS, CompareRequest, Look, LoopSettings, Sampling
+from sail import rounds
+from sail.config import MAX_PROMPT_CHARS, CompareRequest, Look
 from sail.rounds import Round
 
 PLANNED = 20
@@ -54,10 +54,10 @@ def compare(store: Store, match: Match, count: int, *, by: str) -> Run:
         model=project.model,
         round=match.one,
         looks=looks,
-        prompts=tuple(loop.take_prompts(held_out, store.used_prompts(), -(-count // per_prompt))),
+        prompts=tuple(rounds.take_prompts(held_out, store.used_prompts(), -(-count // per_prompt))),
         per_prompt=per_prompt,
         noise_seed=project.settings.noise_seed + COMPARED_FROM + earlier,
-        sampling=_few_at_a_time(project.settings),
+        sampling=jobs.few_at_a_time(project.settings),
     )
     return jobs.create(store, "compare", request, adapters=adapters, by=by)
 
@@ -114,7 +114,7 @@ class Try:
 def try_prompt(
     store: Store,
     prompt: str,
-    rounds: Sequence[int | None],
+    numbers: Sequence[int | None],
     *,
     strength: float,
     count: int,
@@ -122,7 +122,7 @@ def try_prompt(
     by: str,
 ) -> Run:
     """Draw `count` images of a prompt with each of these rounds. ValueError says what cannot be drawn."""
-    looks, adapters = _looks(store, list(dict.fromkeys(rounds)), strength=strength)
+    looks, adapters = _looks(store, list(dict.fromkeys(numbers)), strength=strength)
     if not looks:
         raise ValueError("Nothing is chosen to draw with. Choose base or a round.")
     project = store.project()
@@ -132,7 +132,7 @@ def try_prompt(
         prompts=(checked_prompt(prompt),),
         per_prompt=count,
         noise_seed=noise_seed,
-        sampling=_few_at_a_time(project.settings),
+        sampling=jobs.few_at_a_time(project.settings),
     )
     if any(run.job == "try" and run.unfinished and run.by == by for run in store.runs()):
         raise ValueError("Your last prompt is not drawn yet. Wait for it, or stop it first.")
@@ -183,9 +183,9 @@ def _looks(
     store: Store, numbers: Sequence[int | None], *, strength: float
 ) -> tuple[tuple[Look, ...], dict[str, Path]]:
     """Looks of these rounds, and where their adapters lie."""
-    rounds = [_round(store, number) for number in numbers]
-    looks = tuple(Look(adapter=one.sha256, strength=strength) if one else Look() for one in rounds)
-    return looks, {one.sha256: Path(one.adapter) for one in rounds if one}
+    trained = [_round(store, number) for number in numbers]
+    looks = tuple(Look(adapter=one.sha256, strength=strength) if one else Look() for one in trained)
+    return looks, {one.sha256: Path(one.adapter) for one in trained if one}
 
 
 def _round(store: Store, number: int | None) -> Round | None:
@@ -193,8 +193,3 @@ def _round(store: Store, number: int | None) -> Round | None:
     if number is not None and found is None:
         raise ValueError(f"Round {number} is not trained. Reload the page and choose another one.")
     return found
-
-
-def _few_at_a_time(settings: LoopSettings) -> Sampling:
-    """A person waits for the first images, so few are drawn at a time."""
-    return settings.sampling.model_copy(update={"chunk": min(settings.sampling.chunk, jobs.DRAW_CHUNK)})

@@ -305,7 +305,7 @@ def human_pairs(
 def kept_self_pairs(folder: RunFolder, settings: LoopSettings) -> list[SelfPair]:
     """Of a propose run's pairs the clearest, as many as `keep_self_pairs` says and at least one."""
     ranked = folder.self_pairs()
-    return ranked[: max(1, round(len(ranked) * settings.keep_self_pairs))]
+    return ranked[: loop_rounds.kept(len(ranked), settings)]
 
 
 def held_out_by_caption(pairs: Sequence[TrainingPair], settings: LoopSettings) -> list[TrainingPair]:

@@ -43,7 +43,6 @@ def judged_pairs(
     scoring: Scoring,
     *,
     progress: Progress,
-    reference: Part = "base",
     beta: float = 1.0,
     what: str = cost.JUDGE,
 ) -> list[JudgedPair]:
@@ -57,7 +56,7 @@ def judged_pairs(
     with distributed.together():
         for index in own:
             pair = pairs[index]
-            found[index] = gains(policy, pair.prompt, pair.latents_2CHW, scoring, reference=reference)
+            found[index] = gains(policy, pair.prompt, pair.latents_2CHW, scoring, reference="base")
             progress.advance()
             progress.stop_if_asked()
     gains_2K = _in_order(found)

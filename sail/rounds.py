@@ -205,6 +205,11 @@ def trainable(pairs: Iterable[TrainingPair]) -> int:
     return sum(pair.source == "human" and not pair.held_out for pair in pairs)
 
 
+def kept(pairs: int, settings: LoopSettings) -> int:
+    """So many of a run's ranked self pairs go to review: the clearest, and at least one."""
+    return max(1, round(settings.keep_self_pairs * pairs))
+
+
 def suited_fraction(settings: LoopSettings, pairs: Sequence[TrainingPair]) -> float:
     """The settings' share of self pairs, or less where there are few."""
     own = sum(pair.source == "self" for pair in pairs)

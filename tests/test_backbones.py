@@ -1012,4 +1012,4 @@ def test_the_page_on_families_names_all_of_them_and_every_file(root):
     }
     assert set(re.findall(r"`(\w+Pipeline)`", page)) == set(backbones.FAMILIES)
     for block in re.findall(r"`(\{.*\})`", page):
-        Sampling.model_validate_json(block)
+        LoopSettings().changed(json.loads(block))

@@ -13,9 +13,9 @@ from pathlib import Path
 from annotator import models
 from annotator.rows import Counts, PairState, Preference, Reason, Run
 from annotator.store.files import Outside
-from annotator.store.reviews import NEWEST, Reviews, kept
+from annotator.store.reviews import NEWEST, Reviews
 from annotator.store.standing import Standing, Tally
-from sail import rounds as loop
+from sail import rounds
 from sail.config import LoopSettings
 from sail.records import LatentsRef, Source, TrainingPair
 
@@ -103,7 +103,7 @@ class Learning(Reviews, Standing):
                 pair.id,
                 *((pair.one, pair.two) if pair.for_one > pair.for_two else (pair.two, pair.one)),
                 source="human",
-                held_out=loop.is_held_out(pair.ordinal, settings),
+                held_out=rounds.is_held_out(pair.ordinal, settings),
             )
             for pair in decided
         ]
@@ -149,7 +149,7 @@ class Learning(Reviews, Standing):
         learned = {
             pair.id
             for pair in self.pair_states()
-            if pair.has_winner and not loop.is_held_out(pair.ordinal, settings)
+            if pair.has_winner and not rounds.is_held_out(pair.ordinal, settings)
         }
         drawn = self._rows(
             f"{FILES} select p.id, a.file as one, b.file as two "
@@ -161,7 +161,7 @@ class Learning(Reviews, Standing):
             f"{NEWEST} where s.run = :run",
             run=run.id if run else None,
         )
-        share = kept(settings.keep_self_pairs, len(proposed))
+        share = rounds.kept(len(proposed), settings)
         human = [row for row in drawn if row["id"] in learned]
         own = [row for row in proposed if row["rank"] < share and row["decision"] not in ("flip", "drop")]
         files = {
@@ -253,7 +253,7 @@ def _facts(pair: PairState, settings: LoopSettings) -> Iterator[str]:
         yield "skipped"
     if pair.has_winner:
         yield "winners"
-        if not loop.is_held_out(pair.ordinal, settings):
+        if not rounds.is_held_out(pair.ordinal, settings):
             yield "trainable"
     if pair.tied:
         yield "ties"

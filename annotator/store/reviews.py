@@ -16,6 +16,8 @@ from annotator import audit
 from annotator.audit import Audited
 from annotator.rows import Audit, Bulk, Review, ReviewCounts, ReviewPair, Run
 from annotator.store.runs import Runs
+from sail import rounds
+from sail.config import LoopSettings
 from sail.records import Decision
 
 NEWEST = """
@@ -62,8 +64,12 @@ class Reviews(Runs):
             """,
             **parameters,
         )
-        keep = self.project().settings.keep_self_pairs
-        return [row for row in rows if row["rank"] < kept(keep, row["among"]) or row["decision"] == "flip"]
+        settings = self.project().settings
+        return [
+            row
+            for row in rows
+            if row["rank"] < rounds.kept(row["among"], settings) or row["decision"] == "flip"
+        ]
 
     def _flipped(self) -> list[dict[str, Any]]:
         """(run, pair, winner, loser), as the judge had them, of all self pairs that stand flipped."""
@@ -108,11 +114,13 @@ class Reviews(Runs):
 
     def _count_reviews(self, run: Run) -> ReviewCounts:
         rows, ended = self._decisions(run.id), self._audit_ended(run.id)
-        keep = self.project().settings.keep_self_pairs
+        settings = self.project().settings
         sample = self._sample(rows) if ended is None else ended
         # Of blind pairs only how many are decided: approved or flipped would say what the judge chose.
         blind = {one["pair"] for one in sample} if ended is None else set()
-        within = [row for row in rows if row["rank"] < kept(keep, len(rows)) or row["decision"] == "flip"]
+        within = [
+            row for row in rows if row["rank"] < rounds.kept(len(rows), settings) or row["decision"] == "flip"
+        ]
         said = Counter(row["decision"] for row in within if row["pair"] not in blind)
         return ReviewCounts(
             pairs=len(within),
@@ -211,8 +219,8 @@ class Reviews(Runs):
         return self._sample(self._decisions(run))
 
     def _sample(self, decisions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        keep = self.project().settings.keep_self_pairs
-        found = {row["pair"]: row["decision"] for row in decisions[: kept(keep, len(decisions))]}
+        settings = self.project().settings
+        found = {row["pair"]: row["decision"] for row in decisions[: rounds.kept(len(decisions), settings)]}
         return [{"pair": pair, "decision": found[pair]} for pair in audit.sample(found)]
 
     # In bulk
@@ -284,9 +292,9 @@ class Reviews(Runs):
         return self._rows("select * from bulk_reviews order by seq")
 
 
-def kept(keep: float, among: int) -> int:
-    """So many of the ranked self pairs of a run go to review."""
-    return max(1, round(keep * among))
+def _goes_to_review(row: dict[str, Any], among: int, settings: LoopSettings) -> bool:
+    """Among so many self pairs of a run. What somebody turned round stays, whatever share is kept now."""
+    return bool(row["rank"] < rounds.kept(among, settings) or row["decision"] == "flip")
 
 
 def _review_pair(row: dict[str, Any], clarity: float, *, in_audit: bool, audit_open: bool) -> ReviewPair:

@@ -169,8 +169,10 @@ class Projects:
         if self.root.exists() and not self.root.is_dir():
             raise ValueError(f"{self.root} is no folder, so no project can be made in it. Move it away.")
         folder = self.root / name
-        if (folder / DATABASE).exists():
-            raise ValueError(f"There is a project {name!r} already. Choose another name.")
+        # Disks that tell no "Demo" from "demo" would have one folder for both, and people mix them up.
+        for taken in self.names():
+            if taken.casefold() == name.casefold():
+                raise ValueError(f"There is a project {taken!r} already. Choose another name.")
         if folder.exists():
             raise ValueError(f"{folder} is there and no project. Move it away, or choose another name.")
 

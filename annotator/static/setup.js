@@ -6,6 +6,8 @@ import { factTable, h } from "/ui/page.js";
 import { plural } from "/ui/words.js";
 
 const LOOK_AGAIN_MS = 2000;
+const SAID_MS = 4000;
+const ENOUGH_PROMPTS = 100; // for a taste to be learned
 const SIZE = /^(\d+)\s*[x×*,]\s*(\d+)$/i; // height, width
 const address = (name) => `?${new URLSearchParams({ project: name })}`;
 
@@ -157,9 +159,12 @@ export function mount(root) {
     });
   }
 
+  const fading = {};
+
   function said(name, text) {
     find(`${name}-saved`).textContent = text;
-    setTimeout(() => (find(`${name}-saved`).textContent = ""), 4000);
+    clearTimeout(fading[name]);
+    fading[name] = setTimeout(() => (find(`${name}-saved`).textContent = ""), SAID_MS);
   }
 
   const changedHere = () => fields().filter((input) => input.value !== setting(input.name));
@@ -219,6 +224,13 @@ export function mount(root) {
     });
     leaving = true;
     location.search = address(made.project);
+  });
+
+  // Beyond it a browser drops what is typed without a word.
+  const { name } = create.elements;
+  name.addEventListener("input", () => {
+    const isFull = name.value.length >= name.maxLength;
+    find("create-name-hint").textContent = isFull ? `A name has ${name.maxLength} characters at most.` : "";
   });
 
   for (const form of [create, moved])

@@ -175,7 +175,8 @@ MARKUP = f"""
       <form class="sail-form" data-testid="create" novalidate>
         <h3>New project</h3>
         <label><span>Name</span>
-          <input name="name" maxlength="60" autocomplete="off" data-testid="create-name"></label>
+          <input name="name" maxlength="60" autocomplete="off" data-testid="create-name">
+          <small role="status" data-testid="create-name-hint"></small></label>
         {_model_fields("create", value="starter", hint=_STARTER)}
         <label><span>Prompts, one a line</span>
           <textarea name="prompts" data-testid="create-prompts"

@@ -7,15 +7,36 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from annotating import SETTINGS, make_model
-from labelling import App, open_page, open_tab, until
+from annotating import SETTINGS, make_model, make_store
+from labelling import App, open_page, open_tab, until, watched
 from PIL import Image
-from playwright.sync_api import Locator, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from annotator.launcher import Launcher, launch_key
 from annotator.store import Store
 
 pytestmark = pytest.mark.browser
+FITS = "one => one.scrollWidth <= innerWidth"
+CONTRAST = """(one, pseudo) => {
+    const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
+    const over = (top, below) => {
+        const alpha = top[3] ?? 1;
+        return [0, 1, 2].map((i) => alpha * top[i] + (1 - alpha) * below[i]);
+    };
+    const light = (color) =>
+        color
+            .map((value) => value / 255)
+            .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
+            .reduce((sum, value, i) => sum + value * [0.2126, 0.7152, 0.0722][i], 0);
+    const around = [];
+    for (let at = one; at; at = at.parentElement) around.unshift(rgb(getComputedStyle(at).backgroundColor));
+    const ground = around.reduce((below, top) => over(top, below), [255, 255, 255]);
+    const { color, opacity } = getComputedStyle(one, pseudo || null);
+    const text = rgb(color);
+    const ink = over([...text.slice(0, 3), (text[3] ?? 1) * Number(opacity)], ground);
+    const [low, high] = [light(ink), light(ground)].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
+}"""
 
 
 @pytest.fixture
@@ -298,3 +319,65 @@ def test_prompts_are_copied_from_the_open_project_into_a_new_one(
     made = Store(home / "second")
     assert "\n".join(made.project().prompts) == copied_text
     made.close()
+
+
+def test_a_long_name_of_a_project_widens_neither_setup_nor_the_bar(
+    home: Path, app: App, browser: Browser
+) -> None:
+    name = "x" * 60
+    make_store(home / name).close()
+    for width in (360, 1280):
+        with watched(browser, viewport={"width": width, "height": 740}) as page:
+            open_page(page, f"{app.address}/?project={name}&tab=setup")
+            page.wait_for_selector(".sail-setup[data-mounted]")
+            for part in (page.get_by_test_id("create-name"), page.get_by_test_id("create-copy")):
+                card, own = part.locator("xpath=ancestor::section").bounding_box(), part.bounding_box()
+                assert card and own and own["x"] + own["width"] <= card["x"] + card["width"]
+            title = page.locator('.sail-setup [data-part="title"]')
+            assert title.evaluate("one => one.scrollWidth <= one.clientWidth")
+            chosen = page.get_by_test_id("project-select").bounding_box()
+            assert chosen and chosen["width"] <= 256 and page.locator("html").evaluate(FITS)
+
+
+def test_a_name_that_is_as_long_as_may_be_is_said_while_it_is_typed(setup: Page) -> None:
+    name, hint = setup.get_by_test_id("create-name"), setup.get_by_test_id("create-name-hint")
+    name.press_sequentially("a" * 59)
+    expect(hint).to_have_text("")
+    name.press_sequentially("aa")
+    expect(hint).to_have_text("A name has 60 characters at most.")
+    name.press("Backspace")
+    expect(hint).to_have_text("")
+
+
+def test_a_name_that_differs_in_capitals_alone_is_taken(setup: Page) -> None:
+    setup.get_by_test_id("create-name").fill("FIRST")
+    setup.get_by_test_id("create-prompts").fill("a fox")
+    setup.get_by_test_id("create-submit").click()
+    says(setup.get_by_test_id("create-name"), "There is a project 'first' already. Choose another name.")
+
+
+def test_saved_stays_its_time_after_a_second_saving(setup: Page) -> None:
+    setup.clock.install()
+    saved = setup.get_by_test_id("settings-saved")
+    for steps in ("31", "32"):
+        setup.get_by_test_id("setting-optimisation.steps").fill(steps)
+        setup.get_by_test_id("settings-submit").click()
+        expect(saved).to_have_text("Saved.")
+        setup.clock.run_for(3000)
+    expect(saved).to_have_text("Saved.")
+    setup.clock.run_for(1500)
+    expect(saved).to_have_text("")
+
+
+def test_in_the_dark_the_browsers_own_parts_are_dark_and_words_stand_out(app: App, browser: Browser) -> None:
+    for scheme in ("dark", "light"):
+        with watched(browser, color_scheme=scheme) as page:
+            open_page(page, f"{app.address}/?tab=setup")
+            page.wait_for_selector(".sail-setup[data-mounted]")
+            dark = page.locator("html").evaluate("one => getComputedStyle(one).colorScheme === 'dark'")
+            assert dark == (scheme == "dark")
+            for selector, pseudo in (
+                ('[role="tab"][aria-selected="true"]', ""),
+                ('[data-testid="create-prompts"]', "::placeholder"),
+            ):
+                assert page.locator(selector).first.evaluate(CONTRAST, pseudo) >= 4.5, (scheme, selector)

@@ -77,14 +77,8 @@ export function mount(root) {
     for (const item of find("stepper").children) {
       item.hidden = isFirst && ["propose", "review"].includes(item.dataset.step);
       const [at, here] = [STEPS.indexOf(item.dataset.step), STEPS.indexOf(now)];
-      const seeded = item.dataset.step === "seed" && status.rounds.length > 0;
-      item.dataset.state =
-        item.dataset.step === now
-          ? "now"
-          : (at < here && (status.next.round > 0 || at === 0)) || seeded
-            ? "done"
-            : "todo";
-      if (item.dataset.step === now) item.setAttribute("aria-current", "step");
+      item.dataset.state = at === here ? "now" : at < here ? "done" : "todo";
+      if (at === here) item.setAttribute("aria-current", "step");
       else item.removeAttribute("aria-current");
     }
   }

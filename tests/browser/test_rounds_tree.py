@@ -281,3 +281,22 @@ def work(folder: RunFolder, progress: Progress, steps: int) -> None:
             step=step, loss=0.69, margin=0.1, winner_gain=1e-4, loser_gain=-1e-4, accuracy=0.6
         )
         progress.advance()
+
+
+def test_what_is_done_stays_done_while_the_first_round_is_checked(
+    app: App, project: Store, page: Page
+) -> None:
+    for pair in drawn(project, 6):
+        label(project, pair, "left")
+    run = jobs.train(project, by="ann")
+    folder = RunFolder(project.run_folder(run))
+    with folder.lock():
+        project.record_run_event(run.id, "started")
+        progress = Progress(folder, min_interval_s=0)
+        progress.stage("draw held-out prompts (policy)", 40)
+        page.goto(f"{app.address}/?project={project.name}&tab=rounds")
+        steps = page.get_by_test_id("stepper").locator("li:visible")
+        expect(steps).to_have_text(["Label", "Train", "Check"])
+        for step, state in zip(steps.all(), ("done", "done", "now"), strict=True):
+            expect(step).to_have_attribute("data-state", state)
+        progress.end("stopped", "Stopped.")

@@ -29,7 +29,8 @@ BAR = """
   <form class="sail-form" novalidate>
     <label><span>What shall we call you?</span>
       <input name="name" maxlength="40" autocomplete="nickname" data-testid="name-input">
-      <small>What you labelled before stays yours under any name.</small></label>
+      <small>Others here see it beside what you decide. What you labelled before stays yours under any
+        name.</small></label>
     <p class="sail-error" role="alert"></p>
     <div class="sail-row"><button class="sail-primary" data-testid="name-save">Save</button>
       <button type="button" class="sail-quiet" data-part="cancel">Cancel</button></div>

@@ -2,10 +2,12 @@
 
 import {
   act,
+  addressOf,
   base,
   beforeTraining,
   isActive,
   keeps,
+  onAway,
   onProjects,
   onStatus,
   openTab,
@@ -16,6 +18,7 @@ import {
   trouble,
   whyNot,
 } from "/ui/core.js";
+import { leaveToKeys } from "/ui/keys.js";
 import { giveName, isNamed, nameShown, onName } from "/ui/names.js";
 import { Outbox } from "/ui/outbox.js";
 import { h } from "/ui/page.js";
@@ -26,12 +29,13 @@ const SETTLED_MS = 1500;
 
 export function mount(root) {
   rememberTab();
+  leaveToKeys(document, '[role="tab"]');
   const select = root.querySelector("select");
   const device = root.querySelector(".sail-device");
   device.addEventListener("click", () => openTab("rounds"));
   chosen(select, () => {
     if (!select.value || select.value === project) return;
-    location.search = new URLSearchParams({ project: select.value });
+    location.search = addressOf(select.value);
     // Who stays for what they typed is still in this one.
     select.value = project;
   });
@@ -50,6 +54,8 @@ export function mount(root) {
       ...names.map((name) => h("option", { value: name, selected: name === project }, name)),
     ),
   );
+  // How far it was is not how far it is.
+  onAway(() => (device.dataset.state = "away"));
   onStatus((status) => {
     const runs = status.runs.filter(isActive);
     const first = runs.find((run) => run.state !== "waiting") ?? runs[0];

@@ -1,6 +1,6 @@
 // Setup: open, create and change projects.
 
-import { ask, base, onProjects, project, Refused } from "/ui/core.js";
+import { addressOf, ask, base, onProjects, project, Refused } from "/ui/core.js";
 import { mark, unmark } from "/ui/fields.js";
 import { factTable, h } from "/ui/page.js";
 import { plural } from "/ui/words.js";
@@ -9,7 +9,6 @@ const LOOK_AGAIN_MS = 2000;
 const SAID_MS = 4000;
 const ENOUGH_PROMPTS = 100; // for a taste to be learned
 const SIZE = /^(\d+)\s*[x×*,]\s*(\d+)$/i; // height, width
-const address = (name) => `?${new URLSearchParams({ project: name })}`;
 
 export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
@@ -25,7 +24,7 @@ export function mount(root) {
   onProjects((names) =>
     find("projects").replaceChildren(
       ...names.map((name) =>
-        h("li", {}, h("a", { href: address(name), "aria-current": name === project ? "page" : null }, name)),
+        h("li", {}, h("a", { href: addressOf(name), "aria-current": name === project ? "page" : null }, name)),
       ),
     ),
   );
@@ -223,7 +222,7 @@ export function mount(root) {
         : {},
     });
     leaving = true;
-    location.search = address(made.project);
+    location.search = new URLSearchParams({ project: made.project });
   });
 
   // Beyond it a browser drops what is typed without a word.

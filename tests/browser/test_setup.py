@@ -88,7 +88,7 @@ def test_an_address_of_no_project_leads_to_those_there_are(page: Page, app: App)
     chosen = page.locator(".sail-bar select")
     expect(chosen.locator("option:checked")).to_have_text("Choose…")
     chosen.select_option("first")
-    page.wait_for_url("**/?project=first")
+    page.wait_for_url("**/?project=first&tab=setup")
 
 
 def test_a_button_pressed_before_its_script_is_there_does_not_reload_the_page(page: Page, app: App) -> None:

@@ -23,7 +23,7 @@ import { giveName, isNamed, nameShown, onName } from "/ui/names.js";
 import { Outbox } from "/ui/outbox.js";
 import { h } from "/ui/page.js";
 import { Sending } from "/ui/sending.js";
-import { doing } from "/ui/words.js";
+import { doing, doingElsewhere, runTitle } from "/ui/words.js";
 
 const SETTLED_MS = 1500;
 
@@ -60,11 +60,9 @@ export function mount(root) {
     const runs = status.runs.filter(isActive);
     const first = runs.find((run) => run.state !== "waiting") ?? runs[0];
     device.dataset.state = first ? "busy" : status.elsewhere.length ? "elsewhere" : "idle";
-    device.textContent = first
-      ? doing(first)
-      : status.elsewhere.length
-        ? `Busy with ${status.elsewhere[0]}`
-        : "Idle";
+    const [other] = status.elsewhere;
+    const own = first && (first.state === "waiting" && other ? `${runTitle(first)} waits` : doing(first));
+    device.textContent = [own, other && `${own ? "" : "Busy: "}${doingElsewhere(other)}`].filter(Boolean).join(" · ") || "Idle";
   });
 }
 

@@ -34,6 +34,7 @@ export function mount(root) {
     drawFacts(found);
     fillModel(found);
     prompts.elements.prompts.value = promptsSaved = found.prompts;
+    countPrompts(prompts);
     version = found.prompts_version;
     defaults = found.defaults;
     fill(found);
@@ -232,6 +233,15 @@ export function mount(root) {
     find("create-name-hint").textContent = isFull ? `A name has ${name.maxLength} characters at most.` : "";
   });
 
+  /** How many there are, and whether that is enough. */
+  function countPrompts(form) {
+    const lines = form.elements.prompts.value.split("\n").map((line) => line.trim());
+    const count = new Set(lines.filter(Boolean)).size;
+    const enough = count < ENOUGH_PROMPTS ? ": enough to try; a hundred or more to learn a taste" : "";
+    form.querySelector('[data-part="count"]').textContent = count ? `${plural(count, "prompt")}${enough}.` : "";
+  }
+
+  for (const form of [create, prompts]) form.elements.prompts.addEventListener("input", () => countPrompts(form));
   for (const form of [create, moved])
     form.elements["model.source"].addEventListener("input", () => offerHub(form));
 

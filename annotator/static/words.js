@@ -71,6 +71,9 @@ const DRAWING = { draw: "Drawing pairs", try: "Drawing a try" };
 /** What a run at work does, without how far it is. */
 export const doingWhat = (run) => DRAWING[run.job] ?? `${DOING[run.job]} round ${run.round}`;
 
+/** What the device does for another project. */
+export const doingElsewhere = (run) => `${doingWhat(run)} in ${run.project}`;
+
 export function doing(run) {
   if (run.state === "waiting") return `${runTitle(run)}: waiting`;
   const what = doingWhat(run);
@@ -106,7 +109,7 @@ const left = (run) => (run.seconds_left ? ` About ${duration(run.seconds_left)} 
 
 function waitsFor(run, status) {
   const now = status.runs.find((other) => isActive(other) && other.state !== "waiting");
-  const what = now ? doing(now) : (status.elsewhere[0] ?? "another run");
+  const what = now ? doing(now) : status.elsewhere.length ? doingElsewhere(status.elsewhere[0]) : "another run";
   const more = run.ahead > 1 ? ` ${plural(run.ahead - 1, "more run")} before it.` : "";
   return `Waits for the device, which does one run at a time. Now: ${what}.${more}`;
 }

@@ -12,8 +12,10 @@ from labelling import App, open_page, open_tab, until, watched
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
+from annotator import jobs
 from annotator.launcher import Launcher, launch_key
 from annotator.store import Store
+from sail.runfolder import RunFolder
 
 pytestmark = pytest.mark.browser
 FITS = "one => one.scrollWidth <= innerWidth"
@@ -381,3 +383,56 @@ def test_in_the_dark_the_browsers_own_parts_are_dark_and_words_stand_out(app: Ap
                 ('[data-testid="create-prompts"]', "::placeholder"),
             ):
                 assert page.locator(selector).first.evaluate(CONTRAST, pseudo) >= 4.5, (scheme, selector)
+
+
+def test_an_empty_form_is_told_all_that_is_missing(setup: Page) -> None:
+    setup.get_by_test_id("create-model").fill("")
+    setup.get_by_test_id("create-submit").click()
+    for name, sentence in (
+        ("name", "Name is missing."),
+        ("model", "Model is missing."),
+        ("prompts", "There is no prompt. Write at least one, one a line."),
+    ):
+        expect(setup.get_by_test_id(f"create-{name}")).to_have_accessible_description(sentence)
+    expect(setup.get_by_test_id("create-name")).to_be_focused()
+    expect(setup.get_by_test_id("create-error")).to_be_hidden()
+
+
+def test_how_many_prompts_were_typed_is_counted_and_whether_they_are_enough(setup: Page) -> None:
+    prompts, count = setup.get_by_test_id("create-prompts"), setup.get_by_test_id("create-count")
+    prompts.fill("a fox\n\na cat \na cat")
+    expect(count).to_have_text("2 prompts: enough to try; a hundred or more to learn a taste.")
+    prompts.fill("\n".join(f"a fox of age {age}" for age in range(100)))
+    expect(count).to_have_text("100 prompts.")
+
+
+def test_what_the_device_does_for_another_project_is_named(app: App, home: Path, page: Page) -> None:
+    other = make_store(home / "other")
+    run = jobs.draw(other, 2, by="ann")
+    with RunFolder(other.run_folder(run)).lock():
+        other.record_run_event(run.id, "started")
+        open_page(page, f"{app.address}/?project=other")
+        page.goto(f"{app.address}/?project=first&tab=rounds")
+        device = page.get_by_test_id("device")
+        expect(device).to_have_text("Busy: Drawing pairs in other")
+        mine = Store(home / "first")
+        waiting = jobs.draw(mine, 2, by="ann")
+        expect(device).to_have_text("Draw pairs waits · Drawing pairs in other")
+        expect(page.get_by_test_id("next")).to_contain_text("Now: Drawing pairs in other.")
+        mine.record_run_event(waiting.id, "withdrawn", by="ann")
+        mine.close()
+        other.record_run_event(run.id, "withdrawn", by="ann")
+    other.close()
+
+
+def test_on_a_wide_window_rounds_takes_more_room_and_the_bar_stays_in_its_place(
+    app: App, browser: Browser
+) -> None:
+    with watched(browser, viewport={"width": 1920, "height": 1080}) as page:
+        open_page(page, app.address)
+        name = page.get_by_test_id("name")
+        before, narrow = name.bounding_box(), page.get_by_test_id("panel-label").bounding_box()
+        open_tab(page, "Rounds")
+        wide = page.get_by_test_id("panel-rounds").bounding_box()
+        assert narrow and wide and narrow["width"] <= 1016 and 1250 < wide["width"] <= 1400
+        assert name.bounding_box() == before

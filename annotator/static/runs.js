@@ -47,7 +47,7 @@ function figures(run) {
   }
   if (run.state === "waiting") return run.ahead ? `${plural(run.ahead, "run")} before it` : "starts now";
   if (run.total < 2) return stageName(run);
-  const parts = [stageName(run), `${run.step} of ${run.total}`];
+  const parts = [`${stageName(run)} ${run.step} of ${run.total}`];
   if (run.per_second)
     parts.push(
       run.per_second >= 1

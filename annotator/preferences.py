@@ -13,6 +13,7 @@ from annotator.store import Outside, Store
 COLUMNS = (
     "caption", "jpg_0", "jpg_1", "label_0", "label_1", "has_label", "both_bad",
     "source", "round", "annotator", "created_at", "elapsed_ms", "image_0_uid", "image_1_uid",
+    "reasons", "reason_text",
 )  # fmt: skip
 """As in Pick-a-Pic where it has a name for it; `jpg_*` hold the image file's bytes (PNG)."""
 GROUP_BYTES = 16_000_000
@@ -35,6 +36,9 @@ def write_parquet(store: Store, file: Path) -> None:
     preferred = store.preferences()
     table = pandas.DataFrame(map(_row, preferred), columns=list(COLUMNS))
     schema = pyarrow.Schema.from_pandas(table, preserve_index=False)
+    # It has to say so also where nobody gave a reason.
+    words = pyarrow.field("reasons", pyarrow.list_(pyarrow.string()))
+    schema = schema.set(schema.get_field_index("reasons"), words)
     left_out = len(table)
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:
         for group in _groups(store, preferred):
@@ -80,4 +84,6 @@ def _row(one: Preference) -> dict[str, Any]:
         "elapsed_ms": one.elapsed_ms,
         "image_0_uid": one.left,
         "image_1_uid": one.right,
+        "reasons": list(one.reasons),
+        "reason_text": one.reason_text,
     }

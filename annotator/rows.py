@@ -260,3 +260,6 @@ class Preference:
     at: float
     elapsed_ms: int | None
     round: int
+    reasons: tuple[Reason, ...] = ()
+    reason_text: str = ""
+    """Why, where the annotator said so."""

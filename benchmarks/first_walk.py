@@ -11,9 +11,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,8 +21,8 @@ from pathlib import Path
 from PIL import Image, ImageStat
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
-ROOT = Path(__file__).resolve().parents[1]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+from benchmarks.running_app import ROOT, chromium, start_app
+
 PATIENCE_MS = 1_800_000
 GUARD_MS = 300
 ALIKE = 4.0
@@ -197,14 +195,11 @@ def first_start() -> Iterator[tuple[str, float]]:
         clone = Path(folder) / "clone"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
         began = time.monotonic()
-        command = [sys.executable, str(clone / "app.py"), "--port", "0"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=clone)
+        app = start_app(root=clone)
         try:
-            assert process.stdout is not None
-            yield process.stdout.readline().split()[-1], began
+            yield app.address, began
         finally:
-            process.terminate()
-            process.wait(timeout=30)
+            app.end()
 
 
 def main() -> None:
@@ -220,9 +215,8 @@ def main() -> None:
     parser.add_argument("--dark", action="store_true")
     flags = parser.parse_args()
     flags.out.mkdir(parents=True, exist_ok=True)
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
     with first_start() as (address, began), sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(**chromium())
         page = browser.new_page(
             viewport={"width": flags.width, "height": flags.height},
             color_scheme="dark" if flags.dark else "light",

@@ -11,13 +11,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import random
-import shutil
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -30,12 +25,11 @@ from PIL import Image
 from playwright.async_api import Browser, Page, async_playwright
 
 from annotator.store import Store
+from benchmarks.running_app import App, chromium, start_app
 from sail.config import ModelRef, ProposeRequest
 from sail.records import Candidate, CandidateSet
 from sail.runfolder import RunFolder
 
-ROOT = Path(__file__).resolve().parents[1]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 OWN = {"x-sail-client": "benchmark"}
 PIXELS = 512
 IMAGES = 24
@@ -76,36 +70,6 @@ def _candidates(index: int, prompt: str) -> CandidateSet:
         candidates=tuple(Candidate(index=number, image=file) for number, file in enumerate(files)),
         to_show=((0, 1),),
     )
-
-
-class Server:
-    """A real app.py on a port of its own, that can be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
-        self._folder = folder
-        self.address = f"http://127.0.0.1:{self._port}"
-        self.start()
-
-    def start(self) -> None:
-        command = [sys.executable, str(ROOT / "app.py"), "--project", str(self._folder)]
-        self._process = subprocess.Popen(
-            [*command, "--port", str(self._port)], stdout=subprocess.PIPE, text=True
-        )
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line.startswith("SAIL is at"):
-            raise RuntimeError(f"The app did not start: {line!r}.")
-
-    def end(self, how: signal.Signals = signal.SIGTERM) -> None:
-        self._process.send_signal(how)
-        self._process.wait(timeout=30)
-
-    def cpu_s(self) -> float:
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
@@ -175,7 +139,7 @@ async def at_the_page(page: Page, pace_s: float, end: float, seen: Seen) -> None
         seen.paint_ms.append(await page.evaluate(PAINTED))
 
 
-async def fifty_labels(browser: Browser, server: Server, folder: Path, think_s: float) -> dict[str, float]:
+async def fifty_labels(browser: Browser, server: App, folder: Path, think_s: float) -> dict[str, float]:
     """Minutes that one person takes for 50 labels, and the share of them that was not thinking."""
     name, store = "simulated-alone", Store(folder)
     context = await browser.new_context(viewport={"width": 1280, "height": 860})
@@ -201,7 +165,7 @@ async def fifty_labels(browser: Browser, server: Server, folder: Path, think_s: 
     }
 
 
-async def idle_share(server: Server, seconds: float) -> float:
+async def idle_share(server: App, seconds: float) -> float:
     """Share of a core that the server takes for the polls of idle tabs: every 15 s each, as core.js does."""
     async with httpx.AsyncClient(base_url=server.address, headers=OWN) as client:
         client.cookies.set("sail_person", "idle")
@@ -228,12 +192,11 @@ async def measure(
     folder: Path, *, annotators: int, seconds: float, rate: float, think_s: float
 ) -> dict[str, Any]:
     """Everything at once, then what the database says of it."""
-    server, seen, calm = Server(folder), Seen(), Seen()
+    server, seen, calm = start_app(folder), Seen(), Seen()
     try:
         idle = await idle_share(server, min(seconds, 30))
         async with async_playwright() as playwright:
-            found = next(filter(None, map(shutil.which, BROWSERS)), None)
-            browser = await playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+            browser = await playwright.chromium.launch(**chromium())
             alone = await fifty_labels(browser, server, folder, think_s)
             page = await browser.new_page(viewport={"width": 1280, "height": 860})
             await page.goto(server.address)
@@ -241,7 +204,7 @@ async def measure(
             before = server.cpu_s()
             await _under(annotators, server, rate, seconds / 2, calm, page)
             cpu_ms = 1000 * (server.cpu_s() - before)
-            restarted = asyncio.create_task(asyncio.to_thread(_kill_and_start, server))
+            restarted = asyncio.create_task(asyncio.to_thread(_kill_and_start, server, folder))
             await _under(annotators, server, rate, seconds / 2, seen, page)
             await restarted
             unsent = "() => !Object.keys(localStorage).some((key) => key.startsWith('sail.outbox/'))"
@@ -258,9 +221,7 @@ async def measure(
     }
 
 
-async def _under(
-    annotators: int, server: Server, rate: float, seconds: float, seen: Seen, page: Page
-) -> None:
+async def _under(annotators: int, server: App, rate: float, seconds: float, seen: Seen, page: Page) -> None:
     pace_s = annotators / rate
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=annotators)
     async with httpx.AsyncClient(base_url=server.address, headers=OWN, timeout=30, limits=limits) as client:
@@ -269,10 +230,10 @@ async def _under(
         await asyncio.gather(*people, at_the_page(page, 1.0, end, seen))
 
 
-def _kill_and_start(server: Server) -> None:
+def _kill_and_start(server: App, folder: Path) -> None:
     time.sleep(2)
     server.end(signal.SIGKILL)
-    server.start()
+    server.process = start_app(folder, port=server.port).process
 
 
 def _kept(folder: Path, calm: Seen, killed: Seen) -> dict[str, Any]:

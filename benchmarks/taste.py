@@ -118,8 +118,13 @@ def main() -> None:
     parser.add_argument("--noise-seed", type=int, default=0)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    taste = Taste({"style": tuple(asked.style), "background": tuple(asked.background)})
+    liked = {"style": tuple(asked.style), "background": tuple(asked.background)}
     reader, person = AttributeReader.load("annotating"), Person(asked.noise_seed)
+    for attribute, names in liked.items():
+        if unknown := set(names) - set(reader.classes[attribute]):
+            known = ", ".join(reader.classes[attribute])
+            parser.error(f"There is no {attribute} {unknown.pop()!r}. There are {known}.")
+    taste = Taste(liked)
     for line in sys.stdin:
         pair = json.loads(line)
         left, right = taste.utilities([Image.open(pair[side]) for side in ("left", "right")], reader).tolist()

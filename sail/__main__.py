@@ -29,6 +29,8 @@ PromptFile = Annotated[Path, typer.Option(help="Prompts, one a line.")]
 
 STOPPED = 3
 """Exit status of a run that was asked to stop."""
+INTERRUPTED = 130
+"""As of a shell, after Ctrl+C."""
 
 
 @app.command()
@@ -198,6 +200,10 @@ def loop(
     pairs: Annotated[
         Path | None, typer.Option(help="Instead of an annotator: what import-pairs wrote.")
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="labels.jsonl of another loop: nobody is asked again about the same two images."),
+    ] = None,
     seed_pairs: Annotated[
         int | None, typer.Option(min=1, help="Pairs that the annotator is shown.", show_default="96")
     ] = None,
@@ -223,7 +229,12 @@ def loop(
     """The whole loop with an annotator program; writes OUT/result.json after every round."""
     with _mistakes_as_sentences():
         if (annotator is None) == (pairs is None):
-            raise ValueError("Give --annotator, a program to ask, or --pairs, what import-pairs wrote.")
+            not_both = ", not both" if pairs is not None else ""
+            raise ValueError(
+                f"Give --annotator, a program to ask, or --pairs, what import-pairs wrote{not_both}."
+            )
+        if labels is not None and (annotator is None or not labels.is_file()):
+            raise ValueError(f"--labels {labels} is no file, or there is no --annotator for what it lacks.")
         if pairs is not None and seed_pairs is not None:
             raise ValueError("--pairs are all learned from. Leave out --seed-pairs.")
         from sail.importing import PAIRS, imported
@@ -251,7 +262,7 @@ def loop(
                         f"Of {request.seed_pairs} seed pairs at most {most} can be learned from, "
                         f"and training needs {asked.min_human_pairs}. Ask for more with --seed-pairs."
                     )
-            started = Loop(out, request, learned={pair.prompt for pair in given})
+            started = Loop(out, request, learned={pair.prompt for pair in given}, labels=labels)
             if annotator is not None:
                 started.run(annotator, rounds=rounds)
             else:
@@ -292,7 +303,7 @@ def _changed_by(file: Path, settings: LoopSettings) -> LoopSettings:
     try:
         changes = json.loads(file.read_bytes())
         if not isinstance(changes, dict):
-            raise ValueError(f"{file}: Settings are an object in braces, by name.")
+            raise ValueError("Settings are an object in braces, by name.")
         return settings.changed(changes)
     except OSError as error:
         raise ValueError(f"The settings file {file} cannot be read: {error.strerror}.") from error
@@ -300,6 +311,8 @@ def _changed_by(file: Path, settings: LoopSettings) -> LoopSettings:
         raise ValueError(f"{file}: Invalid JSON: {error}.") from error
     except ValidationError as error:
         raise ValueError(f"{file}: {first_fault(error)}") from error
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def read_prompts(file: Path) -> list[str]:
@@ -323,6 +336,7 @@ def _execute(run_dir: Path, kind: Kind) -> None:
         from sail.running import execute
 
         execute(folder)
+        typer.echo(folder.path / "result.json")
 
 
 @contextlib.contextmanager
@@ -336,7 +350,14 @@ def _mistakes_as_sentences() -> Iterator[None]:
     except ValidationError as error:
         typer.echo(first_fault(error), err=True)
         raise typer.Exit(2) from None
-    except (ValueError, RunBusy, Lost, OSError, MemoryError) as error:
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. The same command goes on.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    except OSError as error:
+        told = f"{error.filename}: {error.strerror}." if error.filename and error.strerror else str(error)
+        typer.echo(told, err=True)
+        raise typer.Exit(2) from None
+    except (ValueError, RunBusy, Lost, MemoryError) as error:
         typer.echo(str(error) or "Memory ran out.", err=True)
         raise typer.Exit(2) from None
 

@@ -1,7 +1,7 @@
 """A program that is shown pairs and answers with labels. Knows nothing of training.
 
 It reads one JSON object a line, {"pair", "prompt", "left", "right"} with image paths, and answers one a line,
-{"pair", "label"}.
+{"pair", "label"}, before it is sent the next.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ OF_TORCHRUN = re.compile(
 """What it says to each process that it starts."""
 SILENCE_S = 30.0
 """After so long without an answer of the annotator a person is told."""
+REMARK = "Does it write a line and flush it? The next pair comes after the answer to this one."
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,12 @@ class Annotator:
         unbuffered = {**own, "PYTHONUNBUFFERED": "1"}
         try:
             self._process = subprocess.Popen(
-                program(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=unbuffered
+                program(command),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
+                env=unbuffered,
             )
         except OSError as error:
             raise ValueError(f"The annotator {command!r} could not be started: {error}.") from error
@@ -120,9 +126,7 @@ def program(command: str) -> list[str]:
 @contextlib.contextmanager
 def _remark_after(seconds: float, remark: str) -> Iterator[None]:
     """Say something if what is inside takes long."""
-    timer = threading.Timer(
-        seconds, tqdm.write, [f"{remark} Does it write a line and flush it?"], {"file": sys.stderr}
-    )
+    timer = threading.Timer(seconds, tqdm.write, [f"{remark} {REMARK}"], {"file": sys.stderr})
     timer.daemon = True
     timer.start()
     try:

@@ -239,7 +239,13 @@ class Batches:
     """The batch of each step, as a function of pairs, settings and the step alone."""
 
     def __init__(
-        self, data: PairData, backbone: Backbone, optimisation: Optimisation, *, self_fraction: float
+        self,
+        data: PairData,
+        backbone: Backbone,
+        optimisation: Optimisation,
+        *,
+        self_fraction: float,
+        guided: bool = True,
     ) -> None:
         self._data, self._backbone, self._config = data, backbone, optimisation
         self._mixer = Mixer(
@@ -252,8 +258,8 @@ class Batches:
         learned = [index for indices in data.sides.values() for index in indices]
         channels, height, width = data.latents[learned[0]].shape[1:]
         self._shape = (channels, height, width)
-        # Where guidance is distilled nothing is ever drawn without its prompt.
-        self._empty_share = 0.0 if backbone.distilled else optimisation.empty_prompt_share
+        # Where images are drawn without guidance nothing is ever drawn without its prompt.
+        self._empty_share = optimisation.empty_prompt_share if guided else 0.0
 
     def at(self, step: int) -> Batch:
         """The pairs of a step, from 0, with one timestep and one noise for winner and loser."""

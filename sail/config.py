@@ -6,6 +6,7 @@ brings none, and `LoopSettings.paper()` has the paper's.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -32,6 +33,10 @@ def first_fault(error: ValidationError) -> str:
     """Where the first wrong value stands and what is wrong with it, as a sentence."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{where}: Nothing is called so here. Is it misspelt, or in another place?"
+    if first["type"] in ("model_type", "dict_type"):
+        return f"{where or 'All of it'}: It has to be an object in braces, with names and values."
     message = first["msg"].removeprefix("Value error, ").rstrip(".") + "."
     return f"{where}: {message}" if where else message
 
@@ -142,6 +147,10 @@ class Sampling(Config):
     """Images drawn together. Part of the request, because bits change with the batch size."""
     size: tuple[Pixels, Pixels] | None = None
     """Height and width; None takes the model's own."""
+
+    def is_guided(self, *, distilled: bool) -> bool:
+        """Whether each step of the solver asks with and without the prompt."""
+        return self.guidance > 1 and not distilled
 
 
 class Scoring(Config):
@@ -401,7 +410,7 @@ def _require_used(changes: Mapping[str, Any]) -> None:
         (
             "monitoring",
             "prompts",
-            "They are of the list, and no round learns from them. Set monitor_prompts.",
+            "Held-out prompts are taken from the list of prompts. Set monitor_prompts, how many.",
         ),
         ("optimisation", "noise_seed", "It is made of noise_seed in every round. Set that one."),
     )
@@ -492,9 +501,13 @@ class LoopSettings(Config):
         if not os.path.isfile(file):
             return cls()
         try:
-            return cls.model_validate_json(file.read_bytes())
+            found = cls.model_validate_json(file.read_bytes())
+            _require_used(json.loads(file.read_bytes()))
         except ValidationError as error:
             raise ValueError(f"{file} holds no settings of the loop: {first_fault(error)}") from error
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+        return found
 
     @classmethod
     def paper(cls) -> LoopSettings:

@@ -12,6 +12,9 @@ from sail import mixup
 from sail.config import Optimisation, ProposeRequest, Sampling, TrainRequest
 
 FORWARD_AND_BACKWARD = 3
+DRAW_BASE, LEARN, DRAW_POLICY = "draw held-out prompts (base)", "train", "draw held-out prompts (policy)"
+JUDGE, JUDGE_OPEN = "judge human pairs", "judge open pairs"
+"""Stages of a train run."""
 MAX_LEARNED_JUDGED = 256
 """Pairs it learned from that the judge is asked about: enough for a share, however many labels there are."""
 
@@ -34,7 +37,7 @@ def evaluations_to_draw(sampling: Sampling, *, distilled: bool = False) -> int:
 
     Whether guidance is distilled into a model its backbone knows; each result.json says it.
     """
-    return sampling.steps * (2 if sampling.guidance > 1 and not distilled else 1)
+    return sampling.steps * (2 if sampling.is_guided(distilled=distilled) else 1)
 
 
 def evaluations_to_propose(request: ProposeRequest, *, distilled: bool = False) -> int:
@@ -58,17 +61,45 @@ def evaluations_to_train(
 
     `times_drawn`: how often the policy's monitor images are; more than once where the gate refuses them.
     """
+    stages = stages_of_training(
+        request,
+        judged_pairs=judged_pairs,
+        human_pairs=human_pairs,
+        self_pairs=self_pairs,
+        tie_pairs=tie_pairs,
+        distilled=distilled,
+    )
+    return sum(stages.values()) + (times_drawn - 1) * stages[DRAW_POLICY]
+
+
+def stages_of_training(
+    request: TrainRequest,
+    *,
+    judged_pairs: int,
+    human_pairs: int,
+    self_pairs: int,
+    tie_pairs: int,
+    distilled: bool,
+    open_pairs: int = 0,
+) -> dict[str, int]:
+    """Evaluations of a train run, stage by stage in their order."""
     config, monitoring = request.optimisation, request.monitoring
-    judging = judged_pairs * 2 * 2 * request.scoring.draws
+    an_image = evaluations_to_draw(request.sampling, distilled=distilled)
+    a_pair = 2 * 2 * request.scoring.draws
     previews = (1 + -(-config.steps // request.checkpoint_every)) * min(
         monitoring.preview_prompts, len(monitoring.prompts)
     )
-    monitored = (1 + times_drawn) * len(monitoring.prompts) * monitoring.per_prompt
-    drawing = (monitored + previews) * evaluations_to_draw(request.sampling, distilled=distilled)
+    monitored = len(monitoring.prompts) * monitoring.per_prompt * an_image
     learning = evaluations_to_learn(
         request, human_pairs=human_pairs, self_pairs=self_pairs, tie_pairs=tie_pairs, distilled=distilled
     )
-    return learning + judging + drawing
+    return {
+        DRAW_BASE: monitored,
+        LEARN: learning + previews * an_image,
+        DRAW_POLICY: monitored,
+        JUDGE: judged_pairs * a_pair,
+        JUDGE_OPEN: open_pairs * a_pair,
+    }
 
 
 def evaluations_to_learn(
@@ -109,7 +140,7 @@ def reference_pairs(
         steps=config.steps,
         batch_pairs=config.batch_pairs,
     )
-    emptied = 0.0 if distilled else config.empty_prompt_share
+    emptied = config.empty_prompt_share if request.sampling.is_guided(distilled=distilled) else 0.0
     return plan.human_draws + round(plan.self_draws * emptied)
 
 

@@ -91,18 +91,23 @@ def _of_loop(target: Path) -> Subject:
     now = current(rounds)
     if now is None:
         raise ValueError(f"The loop in {target} has no accepted round yet, so that there is no adapter.")
-    of_round = _of_run(RunFolder(Path(now.adapter).parent))
-    trained_on = of_round.trained_on.union(*map(_learned_from, _folders_before(now, rounds)))
+    of_round = _of_run(_folder_of(target, now))
+    trained_on = of_round.trained_on.union(*map(_learned_from, _folders_before(target, now, rounds)))
     return replace(of_round, trained_on=trained_on)
 
 
-def _folders_before(now: Round, rounds: Sequence[Round]) -> Iterator[RunFolder]:
+def _folder_of(target: Path, trained: Round) -> RunFolder:
+    """The run that trained a round, also where the loop's folder was moved since."""
+    return RunFolder(target / "runs" / Path(trained.adapter).parent.name)
+
+
+def _folders_before(target: Path, now: Round, rounds: Sequence[Round]) -> Iterator[RunFolder]:
     """Of the rounds that `now` goes back to, as far as they are kept."""
     while now.parent is not None:
         now = rounds[now.parent]
-        folder = Path(now.adapter).parent
-        if (folder / "request.json").is_file():
-            yield RunFolder(folder)
+        folder = _folder_of(target, now)
+        if (folder.path / "request.json").is_file():
+            yield folder
 
 
 def _of_run(folder: RunFolder) -> Subject:

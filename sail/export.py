@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -16,12 +17,19 @@ from torch import Tensor
 from sail import __version__, backbones
 from sail.config import HUB_ID, ExportRequest
 from sail.policy import canonical
-from sail.runfolder import ADAPTER_FILE, Progress, RunFolder, publish, publish_text, sha256_file
+from sail.runfolder import (
+    ADAPTER_FILE,
+    Progress,
+    RunFolder,
+    publish,
+    publish_folder,
+    publish_text,
+    sha256_file,
+)
 
 CONFIG = "lora_adapter_metadata"
 """Where a LoRA's file has its configuration in its metadata, as diffusers reads it: `unet.lora_alpha`, ..."""
 
-KOHYA_FILE = "lora_kohya.safetensors"
 ONLY_IN_SDXL = ".transformer_blocks.1."
 """In names of a UNet's modules: where Stable Diffusion attends it has one such block, SDXL up to ten."""
 MERGED = """
@@ -42,7 +50,7 @@ def export(folder: RunFolder, request: ExportRequest, progress: Progress) -> dic
     weights = _publish_lora(source / ADAPTER_FILE, out / "lora" / ADAPTER_FILE)
     is_unet = all(name.startswith("unet.") for name in weights)
     if is_unet:
-        publish(out / KOHYA_FILE, lambda beside: save_file(in_kohya_names(weights), beside))
+        publish(out / kohya_file(request), lambda beside: save_file(in_kohya_names(weights), beside))
     progress.advance()
     if request.merged:
         _write_merged(request, source, out / "merged", progress)
@@ -86,6 +94,11 @@ def _publish_lora(source: Path, target: Path) -> dict[str, Tensor]:
     return weights
 
 
+def kohya_file(request: ExportRequest) -> str:
+    """`demo-round-1.safetensors` of "demo, round 1": those tools keep all LoRAs in one folder."""
+    return "-".join(re.findall(r"[\w.]+", request.title)) + ".safetensors"
+
+
 def in_kohya_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A UNet's LoRA as ComfyUI and AUTOMATIC1111 look for it, with alpha as the rank.
 
@@ -109,13 +122,13 @@ def _write_merged(request: ExportRequest, adapter: Path, target: Path, progress:
     # Whatever it was trained in: in bfloat16 most of what an adapter adds is less than a weight's last bit.
     model = request.model.model_copy(update={"precision": "float32"})
     backbones.load(model, torch.device("cpu"), told=progress.download).save_merged(adapter, building)
-    building.replace(target)
+    publish_folder(building, target)
 
 
 def model_card(request: ExportRequest, *, is_unet: bool, is_sdxl: bool = False) -> str:
     """What it is, how to use it, and every figure that is known about it."""
     for_diffusers = f"lora/{ADAPTER_FILE}"
-    for_ui = KOHYA_FILE if is_unet else for_diffusers
+    for_ui = kohya_file(request) if is_unet else for_diffusers
     merged = MERGED if request.merged else ""
     tools = "ComfyUI and AUTOMATIC1111" if is_unet else "ComfyUI"
     if is_unet and not is_sdxl:
@@ -130,7 +143,7 @@ def model_card(request: ExportRequest, *, is_unet: bool, is_sdxl: bool = False) 
     model = Path(request.model.source).name if is_local else request.model.source
     base = model + (f" at {request.model.revision}" if request.model.revision else "")
     revision = f', revision="{request.model.revision}"' if request.model.revision else ""
-    where = "  # the base model" if is_local else ""
+    where = "  # wherever the base model lies" if is_local else ""
     pipeline, read = "DiffusionPipeline", "from_pretrained"
     if Path(request.model.source).is_file():
         pipeline, read = backbones.pipeline_name(request.model), "from_single_file"
@@ -140,13 +153,13 @@ tags: [lora, text-to-image, diffusers, preference-alignment, sail]
 
 # {request.title}
 
-A LoRA for `{base}`, aligned with one person's or one team's taste by SAIL {__version__}
+A LoRA for `{base}`, aligned with people's choices by SAIL {__version__}
 (arXiv 2602.05380): {_how(request)}.
 
 ```python
 from diffusers import {pipeline}
 
-pipeline = {pipeline}.{read}("{model}"{revision}){where}
+pipeline = {pipeline}.{read}("{"path/to/" if is_local else ""}{model}"{revision}){where}
 pipeline.load_lora_weights("lora")  # the folder beside this file
 ```
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence, Set
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,8 +25,13 @@ from sail.annotate import Annotator, ShownPair
 from sail.config import Config, LoopSettings, ModelRef, Prompt
 from sail.records import CandidateSet, LabelValue, LatentsRef, SelfPair, TrainingPair
 from sail.rounds import Round
-from sail.runfolder import RunFolder, claim, publish_json, read_lines
+from sail.runfolder import RunFolder, claim, publish_json, read_lines, sha256_file
 from sail.running import execute
+
+NO_JUDGE = (
+    "Round 0 was not accepted, so there is no judge to go on with. Label more pairs, or allow more under "
+    '"monitoring" in --settings, in another --out; --labels takes the labels of this one along.'
+)
 
 
 class LoopRequest(Config):
@@ -160,9 +165,12 @@ class Rounds:
 class Loop:
     """One loop in one folder. `run` may be called again after a stop; it goes on where it was."""
 
-    def __init__(self, out: Path, request: LoopRequest, learned: Set[str] = frozenset()) -> None:
-        """`learned` are prompts of seed pairs that are there already."""
-        self._out = out.resolve()
+    def __init__(
+        self, out: Path, request: LoopRequest, learned: Set[str] = frozenset(), labels: Path | None = None
+    ) -> None:
+        """`learned` are prompts of seed pairs that are there already, `labels` a loop's labels.jsonl: whoever
+        gave them is not asked again about the same two images."""
+        self._out, self._labels = out.resolve(), labels
         self._request = request
         self._rounds = Rounds(self._out / "runs", request.model, request.settings, request.prompts, learned)
         claim(self._out, request, "loop")
@@ -184,11 +192,13 @@ class Loop:
 
     def _go_on(self, pairs: list[TrainingPair], rounds: int) -> dict[str, Any]:
         loop_rounds.require_enough_pairs(loop_rounds.trainable(pairs), self._request.settings)
+        # What was trained before stays, though fewer rounds are asked for now.
+        rounds = max(rounds, len(self._published()) - 1)
         self._train(pairs, parent=None)
         for _ in range(rounds):
             policy = self._rounds.current
             if policy is None:
-                tqdm.write("Round 0 was not accepted, so there is no judge to go on with.", file=sys.stderr)
+                tqdm.write(NO_JUDGE, file=sys.stderr)
                 break
             self._train([*pairs, *self._rounds.self_annotated(policy)], parent=policy)
         return self._publish(self._rounds.export())
@@ -202,18 +212,37 @@ class Loop:
 
     def _labelled(self, pairs: list[ShownPair], command: str) -> list[TrainingPair]:
         file = self._out / "labels.jsonl"
+        drop_half_line(file)
         known = {line["pair"]: line["label"] for line in read_lines(file)}
+        if self._labels is not None:
+            self._take_over(self._labels, [pair for pair in pairs if pair.id not in known], known)
         missing = [pair for pair in pairs if pair.id not in known]
         if missing:
-            drop_half_line(file)
-            with Annotator(command) as annotator, open(file, "a", encoding="utf-8") as log:
+            with Annotator(command) as annotator:
                 for pair in tqdm(missing, desc="label", disable=None, leave=False):
                     known[pair.id] = annotator.label(pair)
-                    line = {"pair": pair.id, "prompt": pair.prompt, "label": known[pair.id]}
-                    log.write(json.dumps({**line, "left": str(pair.left), "right": str(pair.right)}) + "\n")
-                    log.flush()
-                    os.fsync(log.fileno())
+                    self._log(pair, known[pair.id])
         return human_pairs(pairs, known, self._request.settings)
+
+    def _take_over(self, file: Path, pairs: Sequence[ShownPair], known: dict[str, LabelValue]) -> None:
+        """Labels that were given elsewhere to the very same two images."""
+        given: dict[tuple[str, ...], LabelValue] = {}
+        for line in read_lines(file):
+            with suppress(FileNotFoundError):
+                images = (sha256_file(Path(line[side])) for side in ("left", "right"))
+                given[line["prompt"], *images] = line["label"]
+        for pair in pairs:
+            label = given.get((pair.prompt, sha256_file(pair.left), sha256_file(pair.right)))
+            if label is not None:
+                known[pair.id] = label
+                self._log(pair, label)
+
+    def _log(self, pair: ShownPair, label: LabelValue) -> None:
+        line = {"pair": pair.id, "prompt": pair.prompt, "label": label}
+        with open(self._out / "labels.jsonl", "a", encoding="utf-8") as log:
+            log.write(json.dumps({**line, "left": str(pair.left), "right": str(pair.right)}) + "\n")
+            log.flush()
+            os.fsync(log.fileno())
 
     def _published(self) -> list[dict[str, Any]]:
         result = RunFolder(self._out).result() or {}

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -27,8 +26,15 @@ SMALLER = (
     "Take smaller images (in the app in Setup, once some are drawn with a new project), a smaller model "
     "or a device with more memory."
 )
+HANDLES = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""What is raised where a library finds no memory for itself, on a card that is full."""
 MOST_ON_CPU = 16
 """Larger micro-batches gain nothing there, and no error says in time that memory runs out."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether less at once may do."""
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in HANDLES)
 
 
 class AtOnce:
@@ -49,8 +55,11 @@ class AtOnce:
             most = min(most, self._most.get(what, most))
             size = min(most, count - first)
             part: Tensor | None = None
-            with suppress(torch.OutOfMemoryError):
+            try:
                 part = compute(slice(first, first + size))
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
             if part is None:
                 # Only now: what was raised had hold of the memory.
                 torch.cuda.empty_cache()

@@ -14,7 +14,7 @@ import torch
 from scipy.special import bdtr
 from torch import Tensor
 
-from sail import distributed
+from sail import cost, distributed
 from sail.config import Monitoring, Sampling, Scoring
 from sail.policy import Part, Policy, Weights
 from sail.proposing import decoded
@@ -45,7 +45,7 @@ def judged_pairs(
     progress: Progress,
     reference: Part = "base",
     beta: float = 1.0,
-    what: str = "judge human pairs",
+    what: str = cost.JUDGE,
 ) -> list[JudgedPair]:
     """Margin of every pair under `policy` as the judge. Draws are weighed over all of them."""
     if not pairs:
@@ -117,7 +117,7 @@ def appearance_of(
     """Of images of the monitored prompts drawn as `part`, on the same noise seeds for every part."""
     prompts, per_prompt = monitoring.prompts, monitoring.per_prompt
     skip = done_or_of_others(len(prompts), per_prompt, sampling)
-    progress.stage(f"draw held-out prompts ({part})", len(prompts) - len(skip))
+    progress.stage(cost.DRAW_BASE if part == "base" else cost.DRAW_POLICY, len(prompts) - len(skip))
     found: dict[int, Tensor] = {}
     with distributed.together(), policy.acting_as(part):
         for drawn in draw(

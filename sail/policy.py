@@ -28,6 +28,8 @@ from sail.runfolder import ADAPTER_FILE, Progress, publish, sha256_file
 Part = Literal["base", "parent", "policy"]
 MAX_WHOLE = 512
 """Inputs or outputs of a layer up to which learning its weight whole is faster on a CPU."""
+NOT_UNDERSTOOD = ("use_rslora", "use_dora", "alpha_pattern")
+"""Of a LoRA's metadata: with these it is of another strength than rank and alpha say."""
 Weights = dict[str, Tensor]
 """An adapter's, by name."""
 
@@ -72,6 +74,8 @@ class Policy:
         rank = next((tensor.shape[0] for name, tensor in weights.items() if ".lora_A." in name), None)
         if rank is None:
             raise ValueError(f"{folder / ADAPTER_FILE} is no LoRA as diffusers and peft write them.")
+        if special := [what for what in NOT_UNDERSTOOD if metadata.get(what)]:
+            raise ValueError(f"{folder / ADAPTER_FILE} has {special[0]}, by which nothing here goes.")
         targets = sorted({name.split(".lora_")[0] for name in weights})
         config = LoraConfig(r=rank, lora_alpha=metadata.get("lora_alpha", rank), target_modules=targets)
         self._inject(part, config)
@@ -82,6 +86,9 @@ class Policy:
             if not what.startswith("Error(s) in loading state_dict"):
                 raise
             raise ValueError(f"{folder} does not fit this model: {faults[0].strip()}") from error
+        absent = [key for key in outcome.missing_keys if ".lora_" in key and f".{part}." in key]
+        if absent:
+            raise ValueError(f"{folder / ADAPTER_FILE} lacks {absent[0]}, so it is no whole LoRA.")
         if outcome.unexpected_keys:
             raise ValueError(f"{folder} does not fit this model: no place for {outcome.unexpected_keys[0]}.")
 

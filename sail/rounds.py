@@ -75,7 +75,8 @@ def is_held_out(ordinal: int, settings: LoopSettings) -> bool:
 def parse_prompts(text: str) -> list[str]:
     """One prompt a line, without doubles and empty lines. ValueError says which line cannot be used."""
     prompts: dict[str, None] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Some editors begin a file with a mark of its encoding.
+    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), start=1):
         prompt = line.strip()
         if len(prompt) > MAX_PROMPT_CHARS:
             raise ValueError(

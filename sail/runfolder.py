@@ -76,9 +76,11 @@ def claim(folder: Path, request: Config, what: str) -> None:
     """
     file = folder / f"{what}.json"
     if file.exists():
-        held = type(request).model_validate_json(file.read_bytes())
-        fields = type(request).model_fields
-        other = [name for name in fields if getattr(held, name) != getattr(request, name)]
+        try:
+            held = type(request).model_validate_json(file.read_bytes())
+        except ValidationError as error:
+            raise ValueError(f"{file} cannot be read: {first_fault(error)} Choose another --out.") from error
+        other = _different(held.model_dump(mode="json"), request.model_dump(mode="json"))
         if other:
             raise ValueError(
                 f"{folder} holds another {what}: it differs in {', '.join(other)}. "
@@ -93,8 +95,29 @@ def claim(folder: Path, request: Config, what: str) -> None:
     publish_json(file, request.model_dump(mode="json"))
 
 
+def _different(held: Mapping[str, Any], asked: Mapping[str, Any], within: str = "") -> list[str]:
+    """Which values differ: "settings.lora.rank (8 there, 16 now)", and long ones by name alone."""
+    found = []
+    for name in asked:
+        before, now = held.get(name), asked[name]
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            found += _different(before, now, f"{within}{name}.")
+        elif before != now:
+            both = f" ({before} there, {now} now)"
+            found.append(f"{within}{name}" + (both if len(both) < 60 else ""))
+    return found
+
+
 def publish_lines(path: Path, values: Iterable[Any]) -> None:
     publish_text(path, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values))
+
+
+def publish_folder(building: Path, target: Path) -> None:
+    """Rename a folder once all in it is on disk."""
+    for path in [*building.rglob("*"), building]:
+        fsync_folder(path)
+    building.replace(target)
+    fsync_folder(target.parent)
 
 
 def fsync_folder(path: Path) -> None:
@@ -359,6 +382,10 @@ class RunFolder:
             found = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            raise ValueError(
+                f"{file} is no result: {error}. Without it what it says is made anew."
+            ) from error
         if not isinstance(found, dict):
             raise ValueError(f"{file} is no result: it has to be a JSON object.")
         return found
@@ -459,12 +486,16 @@ def _candidate_set(file: Path) -> CandidateSet | None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Objects of a .jsonl file; [] where there is none; a last line without its newline is left out."""
+    """Objects of a .jsonl file; [] where there is none; a last line without its newline is left out.
+    ValueError names the file where a line is none."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in text.split("\n")[:-1] if line]
+    try:
+        return [json.loads(line) for line in text.split("\n")[:-1] if line]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} has a line that is no JSON: {error}.") from error
 
 
 LOOKS_SHARE = 20
@@ -482,7 +513,12 @@ class Progress:
         self._min_interval_s = min_interval_s
         self._written = self._look_from = 0.0
         self._bar: tqdm[Any] | None = None
+        self._costs: dict[str, float] = {}
         self._snapshot = Snapshot(state="running", time=time.time())
+
+    def plan(self, costs: Mapping[str, float]) -> None:
+        """What each stage costs, in their order: the time left is then that of all of them."""
+        self._costs = dict(costs)
 
     def stage(self, name: str, total: int, *, done: int = 0) -> None:
         """Begin a stage of `total` steps, of which `done` were done before."""
@@ -511,7 +547,8 @@ class Progress:
         """So many steps of this stage are done, by whichever process."""
         elapsed = max(time.monotonic() - self._begun, 1e-9)
         rate = (step - self._initial) / elapsed
-        left = (self._snapshot.total - step) / rate if rate > 0 else None
+        total = self._snapshot.total
+        left = (total - step + self._ahead() * total) / rate if rate > 0 else None
         self._snapshot = self._snapshot.model_copy(
             update={"step": step, "per_second": rate, "seconds_left": left}
         )
@@ -519,6 +556,13 @@ class Progress:
             self._bar.update(step - self._bar.n)
         if time.monotonic() - self._written >= self._min_interval_s or step == self._snapshot.total:
             self._write()
+
+    def _ahead(self) -> float:
+        """What the stages after this one cost, as a multiple of what this one does."""
+        stages, own = list(self._costs), self._costs.get(self._snapshot.stage)
+        if not own:
+            return 0.0
+        return sum(self._costs[name] for name in stages[stages.index(self._snapshot.stage) + 1 :]) / own
 
     def look(self, count: Callable[[], int]) -> None:
         """As `reach`, of what is counted in the folder: now and then, since among many files that is slow."""

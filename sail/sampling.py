@@ -114,7 +114,7 @@ def denoise(
     solver = backbone.solver(sampling.solver, sampling.steps, noise_BCHW.shape[1:])
     latents = noise_BCHW.to(backbone.device) * solver.init_noise_sigma
     conditioning = backbone.at_guidance(conditioning, sampling.guidance)
-    guided = sampling.guidance > 1 and not backbone.distilled
+    guided = sampling.is_guided(distilled=backbone.distilled)
     if guided:
         empty = take(backbone.conditioning_of([""]), [0] * len(latents))
         conditioning = join(empty, conditioning)

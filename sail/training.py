@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sail import distributed
+from sail import cost, distributed
 from sail.backbones.base import Conditioning, take
 from sail.batches import Batch, Batches, PairData, load_pairs, with_judged_draws
 from sail.config import TrainRequest
 from sail.cost import ties_in_a_step
 from sail.loss import PairLoss, denoising_error, diffusion_dpo, safe_share
-from sail.memory import Fit, MemoryFit
+from sail.memory import Fit, MemoryFit, is_out_of_memory
 from sail.monitors import Appearance, base_appearance, judged_pairs, measure
 from sail.policy import Part, Policy, policy_of
 from sail.proposing import decoded, save_png
@@ -50,6 +50,18 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         load_pairs(folder, policy, request.sampling.size), folder, request, policy.backbone
     )
     trainer = Trainer(folder, request, policy, reference, data)
+    human, self_made = len(data.sides["human"]), len(data.sides["self"])
+    progress.plan(
+        cost.stages_of_training(
+            request,
+            judged_pairs=len(data.human),
+            human_pairs=human,
+            self_pairs=self_made,
+            tie_pairs=len(data.sides["tie"]),
+            open_pairs=len(data.open),
+            distilled=policy.backbone.distilled,
+        )
+    )
     looking = time.monotonic()
     base = _base_appearance(folder, request, policy, progress)
     looked_s = time.monotonic() - looking
@@ -72,10 +84,9 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
     sha256 = distributed.from_main(lambda: policy.save(folder.path / "adapter"))
     publish_judged(folder.path / "judged_pairs.jsonl", measured.judged)
     unjudged = judged_pairs(
-        policy, data.open, request.scoring, beta=request.loss.beta, progress=progress, what="judge open pairs"
+        policy, data.open, request.scoring, beta=request.loss.beta, progress=progress, what=cost.JUDGE_OPEN
     )
     publish_judged(folder.path / "judged_open.jsonl", unjudged)
-    human, self_made = len(data.sides["human"]), len(data.sides["self"])
     winner_gain, loser_gain = distributed.from_main(lambda: _last_gains(folder))
     return {
         "adapter": "adapter",
@@ -183,7 +194,13 @@ class Trainer:
         self._folder, self._request, self._policy = folder, request, policy
         self._reference = reference
         device, config = policy.backbone.device, request.optimisation
-        self._batches = Batches(data, policy.backbone, config, self_fraction=request.mixup.self_fraction)
+        self._batches = Batches(
+            data,
+            policy.backbone,
+            config,
+            self_fraction=request.mixup.self_fraction,
+            guided=request.sampling.is_guided(distilled=policy.backbone.distilled),
+        )
         self._parameters = policy.parameters()
         # Fused: the plain one reads every parameter's count of steps back.
         self._optimiser = torch.optim.AdamW(
@@ -204,7 +221,7 @@ class Trainer:
         total = self._request.optimisation.steps
         self._resume()
         distributed.from_main(lambda: self._folder.cut_metrics(self._step))
-        progress.stage("train", total, done=self._step)
+        progress.stage(cost.LEARN, total, done=self._step)
         # A kill may have come between a checkpoint and its preview.
         if self._at_checkpoint() and not all(file.exists() for file in self._previews()):
             self.preview()
@@ -218,6 +235,9 @@ class Trainer:
                 self._save()
                 self.preview()
                 self._since = time.monotonic()
+            if self._unread and distributed.world_size() > 1:
+                # To agree on a stop waits for the device, which is waited for when metrics are read.
+                continue
             try:
                 distributed.from_main(self._folder.stop_if_asked)
             except Stopped:
@@ -316,7 +336,9 @@ class Trainer:
                 self._of_ties = self._taken()
                 for parameter, own in zip(self._parameters.values(), taught, strict=True):
                     parameter.grad = own
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             return None
         return means
 

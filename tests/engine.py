@@ -1,12 +1,14 @@
-"""What the tests of the engine share: how its runs are asked for, and what a policy draws."""
+"""What the tests of the engine share: how its runs and commands are asked for, and what a policy draws."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
+from typer.testing import CliRunner, Result
 
 from sail import backbones
+from sail.__main__ import app
 from sail.config import Lora, Mixup, ModelRef, Monitoring, Optimisation, Sampling, Scoring, TrainRequest
 from sail.policy import Policy
 from sail.sampling import draw
@@ -38,6 +40,11 @@ def on_judged_draws(request: TrainRequest, **changes) -> TrainRequest:
     """Half of the pairs are self pairs, learned from on the draws that they were judged on."""
     optimisation = request.optimisation.model_copy(update={"self_pair_draws": "judged", **changes})
     return request.model_copy(update={"optimisation": optimisation, "mixup": Mixup(self_fraction=0.5)})
+
+
+def sail(*arguments: object) -> Result:
+    """The command in this process: importing the libraries anew each time would take most of the test."""
+    return CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
 
 
 def policy_of(model: ModelRef, adapter: Path | None = None) -> Policy:

@@ -23,15 +23,14 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 from diffusers.utils import convert_state_dict_to_kohya
+from engine import sail
 from peft.tuners.tuners_utils import BaseTunerLayer
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_families import SIZE, build_flux, build_sd3, build_sdxl, build_stable_diffusion
 from torch import Tensor
-from typer.testing import CliRunner
 
 from sail import backbones, config, cost
-from sail.__main__ import app
 from sail.backbones import Backbone
 from sail.backbones.base import take
 from sail.backbones.sdxl import StableDiffusionXL
@@ -47,7 +46,6 @@ from sail.config import (
     Sampling,
     Scoring,
 )
-from sail.export import KOHYA_FILE
 from sail.loss import denoising_error, diffusion_dpo
 from sail.monitors import HumanPair, judged_pairs
 from sail.policy import Policy
@@ -55,6 +53,9 @@ from sail.reward import draw_weights, gains, implicit_reward
 from sail.runfolder import ADAPTER_FILE, Progress, RunFolder, sha256_file
 from sail.running import execute
 from sail.sampling import denoise, draw
+
+FOR_TOOLS = "A-model-aligned-with-SAIL.safetensors"
+"""What such an export is called by in other tools, after its title."""
 
 BUILDERS: dict[str, Callable[[Path], Path]] = {
     "stable_diffusion": build_stable_diffusion,
@@ -785,7 +786,7 @@ def looped(folder_of, tmp_path_factory) -> Callable[[str], Path]:
                 *("--annotator", f"{sys.executable} {root / 'annotator.py'}", "--out", root / "out"),
                 *("--settings", root / "settings.json", "--seed-pairs", 3, "--rounds", 2),
             ]
-            result = CliRunner().invoke(app, list(map(str, command)), catch_exceptions=False)
+            result = sail(*command)
             assert result.exit_code == 0, result.stderr
             done[name] = root / "out"
         return done[name]
@@ -826,6 +827,36 @@ def test_training_moves_the_adapter_of_every_target(looped, load, name):
     assert still == (["transformer_blocks.1.attn.add_q_proj.lora_B.weight"] if name == "sd3" else [])
     suffixes = {target for target in policy.backbone.lora_targets for key in up if f".{target}." in key}
     assert suffixes == set(policy.backbone.lora_targets)
+
+
+def test_a_lora_is_as_strong_as_its_file_says_layer_by_layer(load, tmp_path):
+    policy = trainable(load("flux"), changed=True)
+    policy.save(tmp_path)
+    whole = load_file(tmp_path / ADAPTER_FILE)
+    modules = {name.rpartition(".lora_")[0] for name in whole}
+    file = tmp_path / "half" / ADAPTER_FILE
+    file.parent.mkdir()
+    save_file({**whole, **{f"{module}.alpha": torch.tensor(1.0) for module in modules}}, file)
+    halved = Policy(load("flux"))
+    halved.load("policy", file.parent)
+    found, expected = halved.weights(), policy.weights()
+    for name, tensor in expected.items():
+        assert torch.allclose(found[name], tensor / 2 if ".lora_B." in name else tensor), name
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_lora_that_would_be_drawn_in_part_is_refused(load, tmp_path, name):
+    backbone = load(name)
+    trainable(backbone, changed=True).save(tmp_path)
+    whole = load_file(tmp_path / ADAPTER_FILE)
+    more, less = dict(whole), dict(whole)
+    more["text_encoder.layers.0.q_proj.lora_A.weight"] = torch.ones(2, 4)
+    more["text_encoder.layers.0.q_proj.lora_B.weight"] = torch.ones(4, 2)
+    del less[next(key for key in whole if ".lora_B." in key)]
+    for tensors, sentence in ((more, "text_encoder.* would be left out"), (less, "it is no whole LoRA")):
+        save_file(tensors, tmp_path / ADAPTER_FILE)
+        with pytest.raises(ValueError, match=sentence):
+            Policy(load(name)).load("policy", tmp_path)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -903,7 +934,7 @@ def test_comfyui_finds_every_module_of_an_exported_unets_lora_and_does_the_same_
         for key, weight in weights
         if key.endswith(".weight")
     }
-    lora = load_file(out / KOHYA_FILE)
+    lora = load_file(out / FOR_TOOLS)
     modules = {key.partition(".")[0] for key in lora}
     assert len(lora) == 3 * len(modules) and modules <= named.keys()
     pipeline.load_lora_weights(out / "lora")
@@ -925,8 +956,8 @@ def test_the_model_card_says_which_file_is_for_which_tool(load, folder_of, tmp_p
     card = (out / "README.md").read_text()
     ((tools, file),) = re.findall(r"^\| (.*ComfyUI.*) \| `(.*)`, into", card, re.MULTILINE)
     is_unet = policy.backbone.part == "unet"
-    assert (out / file).is_file() and file == (KOHYA_FILE if is_unet else f"lora/{ADAPTER_FILE}")
-    assert ("AUTOMATIC1111" in tools) == (out / KOHYA_FILE).exists() == is_unet
+    assert (out / file).is_file() and file == (FOR_TOOLS if is_unet else f"lora/{ADAPTER_FILE}")
+    assert ("AUTOMATIC1111" in tools) == (out / FOR_TOOLS).exists() == is_unet
     # Of SDXL's modules kohya's own tools know Stability's names.
     assert ("kohya" in tools) == (name == "stable_diffusion")
 

@@ -8,10 +8,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from tiny_model import build_tiny_model
-from typer.testing import CliRunner, Result
+from engine import sail
+from typer.testing import Result
 
-from sail.__main__ import app
 from sail.config import LoopSettings, ModelRef, Optimisation, ProposeRequest, Sampling, Scoring
 from sail.runfolder import ADAPTER_FILE, RunFolder, publish_json, read_lines, sha256_file
 
@@ -31,14 +30,9 @@ BRIGHTER = """
 """
 
 
-def sail(*arguments: object) -> Result:
-    """The command in this process: importing the libraries anew each time would take most of the test."""
-    return CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
-
-
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+def model(tiny_model) -> Path:
+    return tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +134,32 @@ def test_a_loop_that_another_process_goes_through_is_refused(looped, model, prom
 
 def test_another_command_in_the_same_folder_is_refused(looped, model, prompts, settings):
     done = loop(model, prompts, settings, "true", looped, "--noise-seed", 5)
-    assert done.exit_code == 2 and "holds another loop: it differs in" in done.stderr
+    assert done.exit_code == 2
+    assert "holds another loop: it differs in settings.noise_seed (0 there, 5 now)." in done.stderr
+
+
+def test_fewer_rounds_than_there_are_take_none_back(looped, model, prompts, settings):
+    before = (looped / "result.json").read_text()
+    command = f"{sys.executable} {looped.parent / 'annotator.py'}"
+    done = loop(model, prompts, settings, command, looped, "--rounds", 0)
+    assert done.exit_code == 0 and (looped / "result.json").read_text() == before
+
+
+def test_labels_are_taken_along_into_a_loop_with_other_settings(looped, model, prompts, settings, tmp_path):
+    asked = tmp_path / "asked.txt"
+    notes = BRIGHTER.replace(
+        "pair = json.loads(line)",
+        f"pair = json.loads(line); print(pair['pair'], file=open({str(asked)!r}, 'a'))",
+    )
+    of_another = looped / "labels.jsonl"
+    lines = of_another.read_text().splitlines(keepends=True)
+    (tmp_path / "half.jsonl").write_text("".join(lines[:4]) + lines[4].replace("00004-", "00003-"))
+    told = ("--labels", tmp_path / "half.jsonl", "--steps", 2, "--rounds", 0)
+    done = loop(model, prompts, settings, annotator(tmp_path, notes), tmp_path / "out", *told)
+    assert done.exit_code == 0, done.stderr
+    assert asked.read_text().split() == ["00004", "00005"], "the fifth line is of other images"
+    labels = {line["pair"]: line["label"] for line in read_lines(tmp_path / "out" / "labels.jsonl")}
+    assert labels == {line["pair"]: line["label"] for line in read_lines(of_another)}
 
 
 def test_an_annotator_that_dies_loses_nothing_it_said(model, prompts, settings, tmp_path):
@@ -357,18 +376,10 @@ def test_files_that_cannot_be_used_are_one_sentence(model, prompts, tmp_path):
 def test_too_few_seed_pairs_are_said_before_the_folder_is_taken(tmp_path):
     out = tmp_path / "loop"
     (tmp_path / "prompts.txt").write_text("a fox\na cow\n")
-    common = [
-        "loop",
-        "--model",
-        "data/starter",
-        "--prompts",
-        str(tmp_path / "prompts.txt"),
-        "--out",
-        str(out),
-    ]
-    refused = CliRunner().invoke(app, [*common, "--annotator", "cat", "--seed-pairs", "6"])
+    common = ("loop", "--model", "data/starter", "--prompts", tmp_path / "prompts.txt", "--out", out)
+    refused = sail(*common, "--annotator", "cat", "--seed-pairs", 6)
     assert refused.exit_code == 2 and "at most 5 can be learned from" in refused.output
-    missing = CliRunner().invoke(app, [*common, "--annotator", "no-such-program", "--seed-pairs", "96"])
+    missing = sail(*common, "--annotator", "no-such-program", "--seed-pairs", 96)
     assert missing.exit_code == 2 and not out.exists()
 
 
@@ -392,7 +403,7 @@ def test_a_loop_ends_with_its_current_rounds_files_for_other_tools(looped):
     current, exported = result["rounds"][result["current"]], Path(result["export"])
     lora = Path(current["adapter"]) / ADAPTER_FILE
     assert sha256_file(exported / "lora" / ADAPTER_FILE) == sha256_file(lora)
-    assert (exported / "lora_kohya.safetensors").is_file()
+    assert list(exported.glob("*-round-*.safetensors"))
     assert f"| human pairs | {current['human_pairs']} |" in (exported / "README.md").read_text()
 
 
@@ -407,7 +418,6 @@ def test_a_settings_file_that_cannot_be_used_is_named(tmp_path):
         ("wrong.json", "wrong.json: optimisation.stepz"),
         ("list.json", "list.json: Settings are an object"),
     ):
-        options = ["--out", str(tmp_path / "o"), "--annotator", "cat", "--settings", str(tmp_path / name)]
-        command = ["loop", "--model", "data/starter", "--prompts", str(tmp_path / "prompts.txt"), *options]
-        refused = CliRunner().invoke(app, command)
+        options = ("--out", tmp_path / "o", "--annotator", "cat", "--settings", tmp_path / name)
+        refused = sail("loop", "--model", "data/starter", "--prompts", tmp_path / "prompts.txt", *options)
         assert refused.exit_code == 2 and sentence in refused.output, refused.output

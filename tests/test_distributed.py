@@ -20,7 +20,6 @@ import pytest
 import torch
 from pairs import human_pairs, self_pairs, tied_pairs
 from safetensors.torch import load_file
-from tiny_model import build_tiny_model
 
 from sail import distributed
 from sail.config import (
@@ -76,11 +75,6 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < end, "this did not happen in time"
         time.sleep(0.02)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> ModelRef:
-    return ModelRef(source=str(build_tiny_model(tmp_path_factory.mktemp("model") / "tiny")))
 
 
 def train_request(model: ModelRef, *, steps: int = 8, batch_pairs: int = 5) -> TrainRequest:

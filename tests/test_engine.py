@@ -13,13 +13,20 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from engine import PROMPTS, QUICK, drawn_latents, holding_ties, on_judged_draws, policy_of, train_request
+from engine import (
+    PROMPTS,
+    QUICK,
+    drawn_latents,
+    holding_ties,
+    on_judged_draws,
+    policy_of,
+    sail,
+    train_request,
+)
 from pairs import human_pairs, self_pairs, tied_pairs
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
 from sail import backbones, cost, monitors
-from sail.__main__ import app
 from sail.backbones.stable_diffusion import StableDiffusion
 from sail.config import (
     CompareRequest,
@@ -33,7 +40,6 @@ from sail.config import (
     Scoring,
 )
 from sail.evaluating import subject_of
-from sail.export import KOHYA_FILE
 from sail.monitors import appearance
 from sail.policy import Policy
 from sail.records import LatentsRef, TrainingPair
@@ -41,6 +47,9 @@ from sail.reward import gains
 from sail.rounds import Round
 from sail.runfolder import ADAPTER_FILE, Lost, RunFolder, Stopped, sha256_file
 from sail.running import execute
+
+FOR_TOOLS = "A-model-aligned-with-SAIL.safetensors"
+"""What such an export is called by in other tools, after its title."""
 
 MIRRORED = Loss(objective="mirrored")
 
@@ -902,7 +911,7 @@ def test_an_evaluate_run_measures_what_the_train_run_of_its_adapter_measured(tra
         pairs=human_pairs(proposed),
         adapters={told["sha256"]: trained.path / "adapter"},
     )
-    assert CliRunner().invoke(app, ["evaluate", str(folder.path)]).exit_code == 0
+    assert sail("evaluate", folder.path).exit_code == 0
     measured = folder.result()
     for name in ("judge_accuracy", "human_agreement", "accepted", "reasons"):
         assert measured[name] == told[name]
@@ -926,11 +935,11 @@ def test_what_a_killed_export_left_is_not_shipped(model, trained, tmp_path):
         ExportRequest(model=model, adapter=sha256),
         adapters={sha256: trained.path / "adapter"},
     )
-    for left in (".lora_kohya.safetensors.7.new", "lora/.half.7.new", ".merged.new/unet/half.safetensors"):
+    for left in (f".{FOR_TOOLS}.7.new", "lora/.half.7.new", ".merged.new/unet/half.safetensors"):
         (folder.path / "export" / left).parent.mkdir(parents=True, exist_ok=True)
         (folder.path / "export" / left).write_bytes(b"half")
     listed = {file["path"] for file in execute(folder)["files"]}
-    assert listed == {f"export/{name}" for name in ("README.md", KOHYA_FILE, f"lora/{ADAPTER_FILE}")}
+    assert listed == {f"export/{name}" for name in ("README.md", FOR_TOOLS, f"lora/{ADAPTER_FILE}")}
 
 
 def test_an_exported_lora_changes_a_plain_pipelines_picture_and_merging_it_does_the_same(

@@ -10,14 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from engine import sail
 from pick_a_pic import write_parquet
 from PIL import Image
 from safetensors.torch import load_file
-from tiny_model import build_tiny_model
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from sail import backbones
-from sail.__main__ import app
 from sail.backbones.pipeline import PipelineBackbone
 from sail.config import MAX_SIDE, Lora, ModelRef, TrainRequest
 from sail.importing import imported, rows_with_winner
@@ -25,13 +24,9 @@ from sail.runfolder import RunFolder, read_lines, sha256_file
 from sail.running import execute
 
 
-def sail(*arguments: object) -> Result:
-    return CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
-
-
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+def model(tiny_model) -> Path:
+    return tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +191,7 @@ def test_labels_that_are_no_number_and_captions_that_are_no_text_are_left_out(pa
     ("more", "sentence"),
     [
         ([], "Give --annotator, a program to ask, or --pairs"),
-        (["--annotator", "true", "--pairs", "OUT"], "Give --annotator, a program to ask, or --pairs"),
+        (["--annotator", "true", "--pairs", "OUT"], "what import-pairs wrote, not both."),
         (["--pairs", "OUT", "--seed-pairs", "9"], "Leave out --seed-pairs"),
         (["--pairs", "EMPTY"], "holds no pairs.jsonl"),
     ],

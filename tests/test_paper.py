@@ -3,15 +3,15 @@
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
+from engine import sail
 from pick_a_pic import CAPTIONS, write_parquet
 from tiny_model import build_tiny_model
 from tiny_scorers import build_aesthetic, build_clip
-from typer.testing import CliRunner
 
-from sail.__main__ import app
 from sail.config import LoopSettings, ModelRef, Optimisation, ProposeRequest
 from sail.cost import MAX_LEARNED_JUDGED, evaluations_to_draw, evaluations_to_propose, evaluations_to_train
 from sail.evaluating import subject_of
@@ -64,7 +64,7 @@ def done(paper, tmp_path_factory) -> Path:
             if name == "evaluate":
                 # PickScore's and CLIP's weights come from the hub, which is not here.
                 here += ["--scorer-path", "pickscore=hpsv2", "--scorer-path", "clip=hpsv2"]
-            result = CliRunner().invoke(app, [name, *here], catch_exceptions=False)
+            result = sail(name, *here)
             assert result.exit_code == 0, (name, result.stderr)
     return folder
 
@@ -109,6 +109,13 @@ def test_a_loop_and_a_run_say_themselves_what_is_evaluated(done):
         pair.prompt for pair in RunFolder(done / "aligned/runs/0003-train").pairs() if pair.source == "self"
     }
     assert whole.trained_on == found.trained_on | own > found.trained_on
+
+
+def test_a_loop_is_evaluated_wherever_its_folder_is_now(done, tmp_path):
+    there = shutil.copytree(done / "aligned", tmp_path / "elsewhere")
+    found, moved = subject_of(done / "aligned"), subject_of(there)
+    assert moved.adapter.is_relative_to(there)
+    assert (moved.prompts, moved.trained_on) == (found.prompts, found.trained_on)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from benchmarks.running_app import BROWSERS
 from sail.__main__ import app
 from sail.config import LoopSettings
 
@@ -90,6 +91,11 @@ def test_the_apps_flags_exist(readme, root):
 def test_every_make_target_in_the_readme_exists(readme, root):
     targets = set(re.findall(r"^([a-z]+):", (root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     assert set(re.findall(r"\bmake ([a-z]+)", readme)) <= targets
+
+
+def test_make_installs_no_chromium_where_the_tests_find_one(root):
+    rule = re.search(r"^browser:\n\t@for name in (.+); do", (root / "Makefile").read_text(), re.MULTILINE)
+    assert rule and tuple(rule[1].split()) == BROWSERS
 
 
 def test_what_the_file_tree_names_is_there(readme, root):

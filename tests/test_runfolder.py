@@ -325,6 +325,17 @@ def test_progress_tells_stage_step_and_time_left(run):
     assert (snapshot.state, snapshot.stage, snapshot.step, snapshot.total) == ("running", "draw", 5, 10)
     assert snapshot.per_second is not None and snapshot.seconds_left is not None
     assert snapshot.seconds_left == pytest.approx(5 / snapshot.per_second)
+
+
+def test_the_time_left_is_that_of_the_stages_to_come_as_well(run):
+    progress = Progress(run, min_interval_s=0)
+    progress.plan({"draw": 100.0, "train": 300.0, "judge": 50.0})
+    for stage, ahead in (("draw", 3.5), ("train", 1 / 6), ("judge", 0)):
+        progress.stage(stage, 10)
+        progress.advance(4)
+        snapshot = run.snapshot()
+        assert snapshot.per_second is not None
+        assert snapshot.seconds_left == pytest.approx((6 + 10 * ahead) / snapshot.per_second)
     assert snapshot.time > 0
 
 

@@ -1003,10 +1003,7 @@ def test_what_a_trained_round_rests_on_cannot_be_changed(store: Store) -> None:
 
 
 @pytest.mark.slow
-def test_the_real_trainer_draws_pairs_and_trains_on_them(tmp_path: Path) -> None:
-    from tiny_model import build_tiny_model
-
-    model = build_tiny_model(tmp_path / "model")
+def test_the_real_trainer_draws_pairs_and_trains_on_them(model: ModelRef, tmp_path: Path) -> None:
     settings = LoopSettings(
         held_out_every=4,
         min_human_pairs=2,
@@ -1016,9 +1013,7 @@ def test_the_real_trainer_draws_pairs_and_trains_on_them(tmp_path: Path) -> None
         optimisation=SETTINGS.optimisation.model_copy(update={"steps": 2}),
     )
     prompts = ["a red fox", "a blue fox", "a small pizza", "a big pizza"]
-    store = Store.create(
-        tmp_path / "p", model=ModelRef(source=str(model)), prompts=prompts, settings=settings, by="ann"
-    )
+    store = Store.create(tmp_path / "p", model=model, prompts=prompts, settings=settings, by="ann")
     runner = follow(Runner(), store)
     run = jobs.draw(store, 4, by="ann")
     wait_for(lambda: not store.run(run.id).unfinished, timeout_s=120)

@@ -11,15 +11,13 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 import torch
+from engine import sail
 from PIL import Image, UnidentifiedImageError
 from safetensors.torch import load_file, save_file
-from tiny_model import build_tiny_model
 from tiny_scorers import WIDTH, build_aesthetic, build_clip, head_weights
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
-from typer.testing import CliRunner, Result
 
 from sail import backbones, scorers
-from sail.__main__ import app
 from sail.config import Lora, ModelRef, TrainRequest
 from sail.evaluating import Shown, _scores, verdict
 from sail.policy import Policy
@@ -277,8 +275,8 @@ def test_a_scorer_of_ones_own_that_does_not_keep_to_the_form_is_refused(own, nam
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+def model(tiny_model) -> Path:
+    return tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -294,10 +292,6 @@ def lora(model, tmp_path_factory) -> Path:
     return folder
 
 
-def evaluate(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["evaluate", *map(str, arguments)], catch_exceptions=False)
-
-
 @pytest.fixture(scope="module")
 def evaluated(model, lora, clip, aesthetic, tmp_path_factory) -> tuple[list[object], Path, str]:
     root = tmp_path_factory.mktemp("evaluated")
@@ -307,7 +301,7 @@ def evaluated(model, lora, clip, aesthetic, tmp_path_factory) -> tuple[list[obje
         *("--scorers", "pickscore,aesthetic", "--scorer-path", f"pickscore={clip}"),
         *("--scorer-path", f"aesthetic={aesthetic}", "--out", root / "out"),
     ]
-    done = evaluate(*arguments)
+    done = sail("evaluate", *arguments)
     assert done.exit_code == 0, done.stderr
     return arguments, root / "out", done.stdout
 
@@ -350,14 +344,14 @@ def test_the_report_is_the_mean_the_gain_and_the_share_of_prompts_won(evaluated)
 def test_the_same_command_again_draws_nothing_and_says_the_same(evaluated):
     arguments, out, told = evaluated
     drawn = {file: file.stat().st_mtime_ns for file in (out / "images").rglob("*.png")}
-    again = evaluate(*arguments)
+    again = sail("evaluate", *arguments)
     assert again.stdout == told and len(drawn) == 12
     assert {file: file.stat().st_mtime_ns for file in (out / "images").rglob("*.png")} == drawn
 
 
 def test_other_options_in_the_same_folder_are_refused(evaluated):
     arguments, _, _ = evaluated
-    done = evaluate(*arguments, "--noise-seed", 1)
+    done = sail("evaluate", *arguments, "--noise-seed", 1)
     assert done.exit_code == 2 and "the images of another evaluation" in done.stderr
 
 
@@ -393,14 +387,15 @@ def test_a_tie_counts_half_and_one_prompt_has_no_interval_of_its_gain():
 def test_what_cannot_be_evaluated_is_one_sentence(model, lora, clip, tmp_path, arguments, sentence):
     train = RunFolder.create(tmp_path / "train", TrainRequest(model=ModelRef(source=str(model))))
     places = {"LORA": lora, "MODEL": model, "CLIP": clip, "clip=CLIP": f"clip={clip}", "TRAIN": train.path}
-    done = evaluate(*(places.get(word, word) for word in arguments))
+    done = sail("evaluate", *(places.get(word, word) for word in arguments))
     assert done.exit_code == 2 and sentence in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_a_scorer_that_cannot_be_had_is_refused_before_anything_is_drawn(model, lora, tmp_path):
     (tmp_path / "prompts.txt").write_text("a fox")
-    done = evaluate(
+    done = sail(
+        "evaluate",
         *(lora, "--model", model, "--prompts", tmp_path / "prompts.txt"),
         *("--scorers", "hpsv2", "--out", tmp_path / "out"),
     )

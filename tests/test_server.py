@@ -7,7 +7,6 @@ import contextlib
 import errno
 import io
 import json
-import os
 import shutil
 import signal
 import socket
@@ -36,6 +35,7 @@ from annotator.routes import export, file_of
 from annotator.routes.labelling import called
 from annotator.server import build, mount_page
 from annotator.store import DATABASE, Store
+from benchmarks.running_app import start_app
 from sail.config import MAX_SIDE, ModelRef
 from sail.runfolder import ADAPTER_FILE, RunFolder
 
@@ -567,8 +567,22 @@ def test_the_preference_tables_columns_have_the_types_they_had(client: TestClien
         "elapsed_ms": "int64",
         "image_0_uid": "large_string",
         "image_1_uid": "large_string",
+        "reasons": "list<element: string>",
+        "reason_text": "large_string",
     }
     assert [field.name for field in schema] == list(preferences.COLUMNS)
+
+
+def test_why_somebody_chose_is_in_the_preference_table(client: TestClient, store: Store) -> None:
+    import pandas
+
+    first, second, *_ = next_pairs(client)
+    labels = [answer(first["id"]), answer(second["id"])]
+    why = {"of": labels[0]["uuid"], "reasons": ["colour", "details"], "text": "the fox glows"}
+    send(client, *labels, {**answer(first["id"], "reasons"), **why})
+    table = pandas.read_parquet(io.BytesIO(client.get("/api/projects/p/preferences.parquet").content))
+    assert [list(found) for found in table["reasons"]] == [["colour", "details"], []]
+    assert list(table["reason_text"]) == ["the fox glows", ""]
 
 
 async def nobody_asks() -> dict[str, str]:
@@ -1068,7 +1082,7 @@ def test_every_answer_forbids_other_hosts_and_frames(client: TestClient) -> None
 # Starting
 
 
-def start_app(root: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+def run_app(root: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(root / "app.py"), *flags]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
@@ -1088,7 +1102,7 @@ def test_what_keeps_the_app_from_starting_is_one_sentence_and_exit_2(root: Path,
             "cannot be used: Is a directory": ("--project", str(locked), "--port", "0"),
         }
         for sentence, flags in cases.items():
-            ended = start_app(root, *flags)
+            ended = run_app(root, *flags)
             assert ended.returncode == 2
             assert sentence in ended.stderr and len(ended.stderr.splitlines()) == 1
 
@@ -1165,32 +1179,25 @@ def test_a_project_behind_a_link_is_called_by_the_links_name(projects: Projects,
 
 
 @pytest.mark.slow
-def test_a_killed_server_loses_no_acknowledged_label(root: Path, tmp_path: Path) -> None:
+def test_a_killed_server_loses_no_acknowledged_label(tmp_path: Path) -> None:
     store = make_store(tmp_path / "p")
     drawn(store, 10)
     store.close()
     acknowledged: set[str] = set()
     for _ in range(2):
-        process, base = serve(root, tmp_path / "p")
+        app = start_app(tmp_path / "p")
+        base = f"{app.address}/api/projects/p"
         threads = [
             threading.Thread(target=hammer, args=(base, f"person-{n}", acknowledged)) for n in range(8)
         ]
         for thread in threads:
             thread.start()
         wait_for(lambda: len(acknowledged) > 20, timeout_s=60)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        app.end(signal.SIGKILL)
         for thread in threads:
             thread.join()
     kept = [row["uuid"] for row in Store(tmp_path / "p").label_history()]
     assert acknowledged <= set(kept) and len(kept) == len(set(kept))
-
-
-def serve(root: Path, project: Path) -> tuple[subprocess.Popen[str], str]:
-    command = [sys.executable, str(root / "app.py"), "--project", str(project), "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    return process, f"{process.stdout.readline().split()[-1]}/api/projects/p"
 
 
 def hammer(base: str, who: str, acknowledged: set[str]) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_model import build_tiny_model
 from torch import nn
 
 from benchmarks import throughput
@@ -26,8 +25,7 @@ def test_the_shapes_have_as_many_parameters_as_the_published_models(name, parame
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    model = ModelRef(source=str(build_tiny_model(tmp_path / "model")))
+def bench(model: ModelRef, tmp_path: Path) -> Bench:
     asked = argparse.Namespace(
         pairs=3,
         self_pairs=2,

@@ -149,7 +149,8 @@ def export_file(number: int, index: int, project: InProject) -> FileResponse:
     if not 0 <= index < len(files):
         raise HTTPException(404, "There is no such file in this export.")
     file = exported(project, run, files[index]["path"])
-    name = f"{name_of(project, run)}-{file.name}"
+    whose = name_of(project, run)
+    name = file.name if file.name.startswith(whose) else f"{whose}-{file.name}"
     return FileResponse(file, filename=name, media_type="application/octet-stream")
 
 

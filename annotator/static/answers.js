@@ -1,7 +1,7 @@
-// What this person said: kept in the outbox until the server has it, and what undo goes back through.
-// Answers, what takes them back and the reasons for them go one way, so that they stay in their order.
+// What this person said of pairs, in Label and Compare alike: kept in an outbox until the server has it, and what
+// undo goes back through. Answers, what takes them back and the reasons for them go one way, so that they stay in
+// their order. Knows no page.
 
-import { base, poll } from "/ui/core.js";
 import { Outbox } from "/ui/outbox.js";
 import { Sending } from "/ui/sending.js";
 
@@ -11,14 +11,19 @@ const NO_LABEL = ["undo", "reasons"];
 
 export class Answers {
   past = []; // labels that stand, oldest first
-  #outbox = new Outbox();
+  #outbox;
   #sending;
+  #isMeant;
   #takenBack = new Set(); // here; the server may have said what stands before it heard of them
 
-  /** `changed` is called when something is said or sent, `heard` with what the server answers. */
-  constructor({ changed, heard }) {
-    const how = { name: "A label", heard, changed, sent: poll };
-    this.#sending = new Sending(this.#outbox, `${base}/labels`, how);
+  /**
+   * `kind` is the outbox's, `path` where it goes. `isMeant` says of a pair whether it is one of those that are answered
+   * now. `name`, `changed`, `heard` and `sent` are as Sending has them.
+   */
+  constructor({ kind, path, isMeant = () => true, name, changed, heard = () => {}, sent }) {
+    this.#outbox = new Outbox(kind);
+    this.#isMeant = isMeant;
+    this.#sending = new Sending(this.#outbox, path, { name, heard, changed, sent });
   }
 
   /** With the pair as it was shown, so that undo finds it after a reload. */
@@ -32,9 +37,16 @@ export class Answers {
   /** Takes the last label back and returns it; undefined where there is none. */
   undo() {
     const last = this.past.pop();
-    if (last) this.#takenBack.add(last.uuid);
-    if (last) this.#put({ uuid: crypto.randomUUID(), pair: last.pair.id, value: "undo", undoes: last.uuid });
+    if (!last) return undefined;
+    this.#takenBack.add(last.uuid);
+    const { uuid: undoes, pair } = last;
+    this.#put({ uuid: crypto.randomUUID(), pair: pair.id, value: "undo", undoes, shown: pair });
     return last;
+  }
+
+  /** Other pairs are answered from now on: what was said of those before cannot be undone here. */
+  forget() {
+    this.past = [];
   }
 
   /** Why a label was given. What was said of it before no longer holds. */
@@ -55,9 +67,7 @@ export class Answers {
 
   /** How many labels the server has not heard of, less those that it does not know are taken back. */
   get unheard() {
-    const waiting = this.waiting;
-    const undone = waiting.filter((one) => one.value === "undo").length;
-    return waiting.filter((one) => !NO_LABEL.includes(one.value)).length - undone;
+    return this.#labels().length - this.#undone().size;
   }
 
   /** Pairs whose labels the server may not have heard of yet. */
@@ -83,8 +93,9 @@ export class Answers {
     this.past = [...known.values()].filter(({ uuid }) => !undone.has(uuid) && !this.#takenBack.has(uuid));
   }
 
-  #labels = () => this.waiting.filter((one) => !NO_LABEL.includes(one.value));
-  #undone = () => new Set(this.waiting.filter((one) => one.value === "undo").map((one) => one.undoes));
+  #meant = () => this.waiting.filter(({ shown }) => this.#isMeant(shown));
+  #labels = () => this.#meant().filter(({ value }) => !NO_LABEL.includes(value));
+  #undone = () => new Set(this.#meant().filter(({ value }) => value === "undo").map(({ undoes }) => undoes));
 
   /** Until the outbox is empty or the server does not take it; never fails. */
   send = () => this.#sending.send();

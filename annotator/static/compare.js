@@ -1,6 +1,7 @@
 // Compare: two rounds on the same noise, blindly. Answers never wait for the server, as in Label; the figure
 // is not on the page before all planned answers are given, or somebody asks for it.
 
+import { Answers } from "/ui/answers.js";
 import { lookCloser } from "/ui/closer.js";
 import {
   act,
@@ -20,17 +21,14 @@ import {
 import { Images } from "/ui/images.js";
 import { ANSWER_KEYS, ANSWER_WORDS, FLIPPED, leaveToKeys, meant, onChoice } from "/ui/keys.js";
 import { Look } from "/ui/look.js";
-import { Outbox } from "/ui/outbox.js";
 import { actionButton as button, drawUnsent, h, isShown, putParts, text, title } from "/ui/page.js";
 import { Screen } from "/ui/screen.js";
-import { Sending } from "/ui/sending.js";
 import { howFar, percent, plural, roundName, roundTitle } from "/ui/words.js";
 
 const AHEAD = 3;
 const REFILL_BELOW = 6;
 const PLANNED = 20;
 const MOST_AT_ONCE = 100;
-const FEW_TO_UNDO = 10;
 
 export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
@@ -44,10 +42,11 @@ export function mount(root) {
   });
   const screen = new Screen(root, { sides, prompt: find("compare-prompt"), images, fresh: () => look.fresh() });
   const closer = lookCloser(root, look, screen);
-  const outbox = new Outbox("sail.comparisons");
-  const sending = new Sending(outbox, `${base}/comparisons/answers`, {
+  const answers = new Answers({
+    kind: "sail.comparisons",
+    path: `${base}/comparisons/answers`,
+    isMeant: (pair) => pair.match === keyOf(match),
     name: "A comparison",
-    heard: () => {},
     changed: drawProgress,
     sent: () => queue.length || fetchPairs(),
   });
@@ -56,13 +55,11 @@ export function mount(root) {
   let match = null; // the rounds that are chosen, as the server is asked for them
   let found = null; // what the server last said of the match
   let queue = [];
-  let past = [];
   let answered = 0;
   let fetching = null;
   let drawnSeen = ""; // how far drawing was when pairs were last fetched
   // A list of pairs may have been made before the server heard of the last answers.
   const done = new Set();
-  const takenBack = new Set();
   let chosenHere = false; // or answered, or drawn more for; else the newest round is compared with base
 
   // Which two
@@ -102,7 +99,8 @@ export function mount(root) {
 
   function forget() {
     found = null;
-    [queue, past, answered, drawnSeen] = [[], [], 0, ""];
+    [queue, answered, drawnSeen] = [[], 0, ""];
+    answers.forget();
     done.clear();
   }
 
@@ -112,7 +110,7 @@ export function mount(root) {
     if (!match) return null;
     const asked = match;
     // After what is on its way, so that the list knows of it.
-    fetching ??= sending
+    fetching ??= answers
       .settled()
       .then(() => ask(`${base}/comparisons/next`, asked, { signal: patience() }))
       .then((answer) => asked === match && takeIn(answer))
@@ -130,22 +128,15 @@ export function mount(root) {
 
   function takeIn(answer) {
     const own = keyOf(answer);
-    const pending = outbox.answers().filter((one) => one.shown.match === own);
-    const undone = new Set(pending.filter((one) => one.value === "undo").map((one) => one.undoes));
-    const given = pending.filter((one) => one.value !== "undo");
-    for (const one of given) if (!undone.has(one.uuid)) done.add(one.pair);
+    for (const pair of answers.unheardPairs) done.add(pair);
     const known = new Set(queue.map((pair) => pair.id));
     const fresh = answer.pairs.filter((pair) => !known.has(pair.id) && !done.has(pair.id));
     queue = [...queue, ...fresh.map((pair) => ({ ...pair, match: own }))];
     // Undo will soon come to what the page does not hold.
-    if (!found || past.length < FEW_TO_UNDO) {
-      const unheard = given.map((one) => ({ uuid: one.uuid, value: one.value, pair: one.shown }));
-      const heard = answer.past.map((one) => ({ ...one, pair: { ...one.pair, match: own } }));
-      const labels = new Map([...heard, ...past, ...unheard].map((one) => [one.uuid, one]));
-      past = [...labels.values()].filter(({ uuid }) => !undone.has(uuid) && !takenBack.has(uuid));
-    }
+    if (!found || answers.fewToUndo)
+      answers.remember(answer.past.map((one) => ({ ...one, pair: { ...one.pair, match: own } })));
     found = answer;
-    answered = answer.answered + given.length - undone.size;
+    answered = answer.answered + answers.unheard;
     trouble("", "compare");
     show();
   }
@@ -156,7 +147,7 @@ export function mount(root) {
     drawMessage();
     drawProgress();
     await screen.show(pair, how);
-    const again = past.slice(-AHEAD).map((one) => one.pair);
+    const again = answers.past.slice(-AHEAD).map((one) => one.pair);
     images.preload(queue.slice(0, AHEAD + 1), AHEAD + 1, again);
   }
 
@@ -168,12 +159,10 @@ export function mount(root) {
     if (!pair) return;
     const why = look.flipped ? FLIPPED : screen.whyNot(value);
     if (why) return say(why, "hint");
-    const uuid = crypto.randomUUID();
-    keep({ uuid, pair: pair.id, value, elapsed_ms: screen.elapsedMs, shown: pair });
+    answers.label(pair, value, screen.elapsedMs);
     tabs.postMessage({ answered: pair.id });
     chosenHere = true;
     done.add(pair.id);
-    past.push({ uuid, value, pair });
     queue.shift();
     answered += 1;
     say(`Last answer: ${ANSWER_WORDS[value]}.`);
@@ -182,30 +171,17 @@ export function mount(root) {
   }
 
   function undo() {
-    const last = past.pop();
+    const last = answers.undo();
     if (!last) return say("Nothing to undo.");
-    keep({
-      uuid: crypto.randomUUID(),
-      pair: last.pair.id,
-      value: "undo",
-      undoes: last.uuid,
-      shown: last.pair,
-    });
     done.delete(last.pair.id);
-    takenBack.add(last.uuid);
     queue = [last.pair, ...queue.filter((pair) => pair.id !== last.pair.id)];
     answered -= 1;
     found.result = null;
     say(`Took back: ${ANSWER_WORDS[last.value]}.`);
     show({ known: true });
     // The other tab is to ask once the server knows.
-    sending.settled().then(() => tabs.postMessage({ undone: last.pair.id }));
-    if (past.length < FEW_TO_UNDO) fetchPairs();
-  }
-
-  function keep(answer) {
-    outbox.put(answer);
-    sending.send();
+    answers.settled().then(() => tabs.postMessage({ undone: last.pair.id }));
+    if (answers.fewToUndo) fetchPairs();
   }
 
   tabs.addEventListener("message", ({ data: { answered: id, undone } }) => {
@@ -228,8 +204,8 @@ export function mount(root) {
   }
 
   function drawProgress() {
-    drawUnsent(find("compare-unsent"), outbox.answers().length, sending.failures > 0);
-    root.querySelector('[data-answer="undo"]').disabled = !past.length;
+    drawUnsent(find("compare-unsent"), answers.waiting.length, answers.failures > 0);
+    root.querySelector('[data-answer="undo"]').disabled = !answers.past.length;
     find("compare-footer").hidden = !found?.planned;
     if (!found?.planned) return;
     find("compare-progress").textContent = `${answered} of ${found.planned}`;
@@ -298,7 +274,7 @@ export function mount(root) {
         { class: "sail-row sail-middle" },
         drawMore(count, Boolean(more)),
         ...whereNext(),
-        past.length && button("Undo the last answer", "compare-undo-last", undo),
+        answers.past.length && button("Undo the last answer", "compare-undo-last", undo),
       ),
     ];
   }
@@ -379,8 +355,8 @@ export function mount(root) {
 
   find("show-result").addEventListener("click", (event) =>
     act(event.currentTarget, async () => {
-      await sending.send();
-      if (outbox.answers().length)
+      await answers.send();
+      if (answers.waiting.length)
         throw new Refused("Some answers are not with the app yet. They are sent again by themselves.");
       early
         .querySelector('[data-part="result"]')
@@ -404,7 +380,7 @@ export function mount(root) {
     answer(value);
   });
 
-  sending.send();
+  answers.send();
   onStatus((now, opened) => {
     status = now;
     root.dataset.mounted = "yes";

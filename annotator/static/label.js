@@ -3,7 +3,7 @@
 
 import { Answers } from "/ui/answers.js";
 import { lookCloser } from "/ui/closer.js";
-import { ask, base, beforeTraining, onStatus, Refused, trouble } from "/ui/core.js";
+import { ask, base, beforeTraining, onStatus, poll, Refused, trouble } from "/ui/core.js";
 import { Images } from "/ui/images.js";
 import { ANSWER_KEYS, ANSWER_WORDS, FLIPPED, leaveToKeys, meant } from "/ui/keys.js";
 import { Look } from "/ui/look.js";
@@ -31,7 +31,14 @@ export function mount(root) {
   const dialogs = [...root.querySelectorAll("dialog")];
   let loaded = false;
 
-  const answers = new Answers({ changed: () => progress.draw(), heard: (answer) => progress.hear(answer) });
+  const answers = new Answers({
+    kind: "sail.outbox",
+    path: `${base}/labels`,
+    name: "A label",
+    changed: () => progress.draw(),
+    heard: (answer) => progress.hear(answer),
+    sent: poll,
+  });
   const pairs = new Pairs(answers, {
     fetched,
     failed: () => progress.draw(),

@@ -7,7 +7,7 @@ export class Outbox {
   #unkept = []; // where the browser's storage is full or forbidden, this page is all there is
 
   /** `name` keeps answers of different kinds apart. */
-  constructor(name = "sail.outbox") {
+  constructor(name) {
     // One key an answer, so that two browser tabs never overwrite one another's.
     this.#prefix = `${name}/${encodeURIComponent(project)}/`;
   }

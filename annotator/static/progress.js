@@ -1,4 +1,5 @@
-// How far labelling is, and what stands where the pair was when there is none. Changes nothing.
+// How far labelling is, and what stands where the pair was when there is none: what comes next, with buttons that
+// train, draw and resume. Takes no answer.
 
 import { act, ask, base, beEager, endedEarly, isActive, openTab, train as askToTrain } from "/ui/core.js";
 import { answered, toLearnFrom } from "/ui/counts.js";
@@ -92,17 +93,15 @@ export class Progress {
   /** What it was asked for holds when it is resumed; where a model was moved since, or has no room, only another can
    * help. */
   #stopped(run) {
-    const { drawn } = this.counts;
-    const rest = drawn ? this.#allDone().slice(1) : [];
-    const goesOn = rest.some((part) => part.className === "sail-primary");
+    const on = this.#goesOn();
     // The same would mostly fail again.
     const anew = run.state === "failed";
     return [
       title("Drawing pairs stopped"),
       text(`${run.message} What was changed in Setup since counts only for what is drawn anew.`.trim()),
-      button("Resume", "resume-draw", () => ask(`${base}/runs/${run.id}/resume`, {}), !goesOn && !anew),
-      drawn ? drawMore(20, !goesOn && anew) : drawFirst(anew),
-      ...rest.filter((part) => part.dataset.testid !== "draw-more"),
+      button("Resume", "resume-draw", () => ask(`${base}/runs/${run.id}/resume`, {}), !on?.primary && !anew),
+      on ? drawMore(20, !on.primary && anew) : drawFirst(anew),
+      ...(on ? [...on.parts, on.primary] : []),
     ];
   }
 
@@ -135,43 +134,47 @@ export class Progress {
   }
 
   #allDone() {
+    const { parts, primary, draws } = this.#goesOn();
+    return [
+      title(`All ${plural(this.counts.drawn, "pair")} are answered`),
+      ...parts,
+      primary,
+      draws && drawMore(20, !primary),
+    ];
+  }
+
+  /** What comes after the pairs that are drawn, null where none is: `parts` say how things stand, `primary` is the button
+   * that goes on in the loop, null where more pairs are needed first, and `draws` whether they are offered beside it. */
+  #goesOn() {
     const { counts, status } = this;
     const { next } = status;
+    if (!counts.drawn) return null;
     const broken = `${plural(counts.withdrawn, "pair was", "pairs were")} withdrawn: an image is broken.`;
-    const head = [
-      title(`All ${plural(counts.drawn, "pair")} are answered`),
-      text(answered(counts)),
-      ...(counts.withdrawn ? [text(broken)] : []),
-    ];
+    const said = [text(answered(counts)), ...(counts.withdrawn ? [text(broken)] : [])];
     const training = status.runs.find((run) => run.job === "train" && isActive(run));
     if (training)
-      return [
-        ...head,
-        text(`Round ${training.round} is being trained.`),
-        button("Watch it in Rounds", "open-rounds", () => openTab("rounds"), true),
-      ];
+      return {
+        parts: [...said, text(`Round ${training.round} is being trained.`)],
+        primary: button("Watch it in Rounds", "open-rounds", () => openTab("rounds"), true),
+        draws: false,
+      };
     if (next.name === "train")
-      return [
-        ...head,
-        text(toLearnFrom(counts)),
-        button(`Train round ${next.round}`, "train", train, true),
-        drawMore(20),
-      ];
-    if (next.name === "label")
-      return [
-        ...head,
-        text(
-          `Training needs ${counts.needed} pairs with a winner that are not held out, and there are ${counts.trainable}.`,
-        ),
-        drawMore(20, true),
-      ];
+      return {
+        parts: [...said, text(toLearnFrom(counts))],
+        primary: button(`Train round ${next.round}`, "train", train, true),
+        draws: true,
+      };
+    if (next.name === "label") {
+      const lacks = `Training needs ${counts.needed} pairs with a winner that are not held out, and there are ${counts.trainable}.`;
+      return { parts: [...said, text(lacks)], primary: null, draws: true };
+    }
     const review = next.name === "review";
     const label = review ? "Review what the model chose" : `Go on with round ${next.round} in Rounds`;
-    return [
-      ...head,
-      button(label, "go-on", () => openTab(review ? "review" : "rounds"), true),
-      drawMore(20),
-    ];
+    return {
+      parts: said,
+      primary: button(label, "go-on", () => openTab(review ? "review" : "rounds"), true),
+      draws: true,
+    };
   }
 }
 

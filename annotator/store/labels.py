@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, get_args
 
-from annotator.rows import Answer, Job, PastLabel, Reason, Run, ShownPair
+from annotator.rows import Answer, Job, PastLabel, Run, ShownPair
 from annotator.store.files import image_of
 from annotator.store.standing import Standing
 from sail.records import CandidateSet, SelfPair
@@ -273,15 +273,6 @@ class Labels(Standing):
             person=person,
             limit=limit,
         )
-
-    def reasons(self, labels: Sequence[str]) -> dict[str, tuple[list[Reason], str]]:
-        """What people chose and wrote as their reasons for these labels, by uuid; the last event holds."""
-        rows = self._rows(
-            "select label, reasons, text from reasons "
-            "where label in (select value from json_each(:labels)) order by seq",
-            labels=json.dumps(list(labels)),
-        )
-        return {row["label"]: (json.loads(row["reasons"]), row["text"]) for row in rows}
 
     def label_history(self) -> list[dict[str, Any]]:
         """Every label and undo as it came in, oldest first."""

@@ -11,7 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from annotator import models
-from annotator.rows import Counts, PairState, Preference, Run
+from annotator.rows import Counts, PairState, Preference, Reason, Run
 from annotator.store.files import Outside
 from annotator.store.reviews import NEWEST, Reviews, kept
 from annotator.store.standing import Standing, Tally
@@ -197,6 +197,8 @@ class Learning(Reviews, Standing):
             """
         )
         wins = {"left": 1.0, "right": 0.0, "tie": 0.5, "both_bad": 0.5}
+        why = self.reasons([row["uuid"] for row in rows])
+        none: tuple[list[Reason], str] = ([], "")
         return [
             Preference(
                 prompt=row["prompt"],
@@ -209,6 +211,8 @@ class Learning(Reviews, Standing):
                 at=row["at"],
                 elapsed_ms=row["elapsed_ms"],
                 round=0,
+                reasons=tuple(why.get(row["uuid"], none)[0]),
+                reason_text=why.get(row["uuid"], none)[1],
             )
             for row in rows
         ]

@@ -6,6 +6,7 @@ and counted again: a label costs the same with ten thousand before it as with te
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from annotator.rows import PairState
+from annotator.rows import PairState, Reason
 from annotator.store.base import Base
 
 
@@ -115,6 +116,15 @@ class Standing(Base):
                 self._append_event("pair_withdrawn", {"pair": pair, "why": why}, by)
 
         self._write(write)
+
+    def reasons(self, labels: Sequence[str]) -> dict[str, tuple[list[Reason], str]]:
+        """What people chose and wrote as their reasons for these labels, by uuid; the last event holds."""
+        rows = self._rows(
+            "select label, reasons, text from reasons "
+            "where label in (select value from json_each(:labels)) order by seq",
+            labels=json.dumps(list(labels)),
+        )
+        return {row["label"]: (json.loads(row["reasons"]), row["text"]) for row in rows}
 
     def _labels_of(self, pair: str) -> list[dict[str, Any]]:
         return self._rows(

@@ -61,6 +61,9 @@ COMPARED = (
 )
 
 
+TITLE = "Rows and columns: [docs/alignment.md](../../docs/alignment.md)."
+
+
 def publish(table: Table, out: Path, command: str) -> str:
     """Write alignment.json and alignment.md; return the second."""
     out.mkdir(parents=True, exist_ok=True)
@@ -94,7 +97,7 @@ def publish(table: Table, out: Path, command: str) -> str:
     text += "\n" + _targets_as_words(targets(table)) + "\n" + _by_taste(table) + "\n" + _where_open(table)
     if table.pools_that_differ:
         text += f"\nPools drawn again, with other labels: {'; '.join(table.pools_that_differ)}.\n"
-    (out / "alignment.md").write_text(text)
+    (out / "alignment.md").write_text(f"{TITLE}\n\n{text}")
     return text
 
 

@@ -157,6 +157,8 @@ class PipelineBackbone(ABC):
         return prediction.float()
 
     def checkpoint_activations(self, on: bool) -> None:
+        # There the attention of the backward pass would be another than that of the forward pass.
+        on = on and not (self._dtype != torch.float32 and self.device.type == "cpu")
         if on == self._checkpointing:
             return
         self._checkpointing, denoiser = on, cast(Any, self.denoiser)
@@ -186,8 +188,13 @@ class PipelineBackbone(ABC):
         pixels_B3HW = self._pipeline.image_processor.preprocess(
             list(images), height * factor, width * factor, resize_mode="crop"
         )
-        vae = self._pipeline.vae
-        encoded = vae.encode(pixels_B3HW.to(self.device, vae.dtype))
+        vae, own = self._pipeline.vae, self._pipeline.vae.dtype
+        # In bfloat16 latents are off by as much as the least noisy timesteps add.
+        vae.float()
+        try:
+            encoded = vae.encode(pixels_B3HW.to(self.device))
+        finally:
+            vae.to(own)
         # The posterior's mode where there is a posterior: the same image gives the same latents.
         latents_BCHW = encoded.latent_dist.mode() if "latent_dist" in encoded else encoded.latents
         return ((latents_BCHW - (vae.config.get("shift_factor") or 0.0)) * vae.config.scaling_factor).float()
@@ -201,13 +208,23 @@ class PipelineBackbone(ABC):
         return next(folder.glob("*.safetensors"))
 
     def load_lora(self, folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        weights, *_, metadata = self.pipeline_class.lora_state_dict(
-            folder, use_safetensors=True, local_files_only=True, return_lora_metadata=True
+        weights, *alphas, metadata = self.pipeline_class.lora_state_dict(
+            folder, use_safetensors=True, local_files_only=True, return_alphas=True, return_lora_metadata=True
         )
         prefix = f"{self.part}."
         own = {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
         if not own:
             raise ValueError(f"{folder} holds no LoRA of a {self.part} for {self.pipeline_class.__name__}.")
+        if len(own) < len(weights):
+            other = next(key for key in weights if not key.startswith(prefix))
+            raise ValueError(
+                f"{folder} adapts more than the {self.part} ({other}), and that would be left out."
+            )
+        for key, alpha in (alphas[0] or {} if alphas else {}).items():
+            module = key.removeprefix(prefix).removesuffix(".alpha")
+            if f"{module}.lora_A.weight" in own:
+                # A strength that the file gives layer by layer.
+                own[f"{module}.lora_B.weight"] *= float(alpha) / len(own[f"{module}.lora_A.weight"])
         return own, {key.removeprefix(prefix): value for key, value in (metadata or {}).items()}
 
     def save_merged(self, lora_folder: Path, folder: Path) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from annotating import drawn, make_store
-from labelling import App, open_page, start_app, wait_for_pair, watched
+from labelling import open_page, wait_for_pair, watched
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from annotator.store import Store
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+from benchmarks.running_app import App, chromium, start_app
 
 # A busy machine may take its time; what never comes still fails.
 expect.set_options(timeout=30_000)
@@ -21,11 +19,10 @@ expect.set_options(timeout=30_000)
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+        browser = playwright.chromium.launch(**chromium())
+        yield browser
+        browser.close()
 
 
 @pytest.fixture
@@ -43,9 +40,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def app(home: Path, root: Path) -> Iterator[App]:
+def app(home: Path) -> Iterator[App]:
     """One app for all tests of a file: it finds each test's own project by its name."""
-    app = start_app(root, home / "first")
+    app = start_app(home / "first")
     yield app
     app.end()
 

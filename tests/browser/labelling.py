@@ -1,45 +1,15 @@
-"""A running app, a page that is watched, and what a person does on it by hand."""
+"""A page that is watched, and what a person does on it by hand."""
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 from playwright.sync_api import Browser, Page, Request
 
 from annotator.store import Store
 
 GUARD_MS = 260
-
-
-@dataclass
-class App:
-    """A running app.py."""
-
-    process: subprocess.Popen[str]
-    address: str
-
-    @property
-    def port(self) -> str:
-        return self.address.rsplit(":", 1)[1]
-
-    def end(self, how: signal.Signals = signal.SIGTERM) -> None:
-        self.process.send_signal(how)
-        self.process.wait(timeout=30)
-
-
-def start_app(root: Path, project: Path, port: str = "0") -> App:
-    command = [sys.executable, str(root / "app.py"), "--project", str(project), "--port", port]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line.startswith("SAIL is at "), f"the app did not start: {line!r}"
-    return App(process, line.split()[-1])
 
 
 class watched:  # noqa: N801

@@ -10,12 +10,13 @@ from pathlib import Path
 import fake_trainer
 import pytest
 from annotating import drawn, label, proposed, run_now, wait_for
-from labelling import App, answer, open_page, open_tab, shown_pair, until, values, wait_for_pair, watched
+from labelling import answer, open_page, open_tab, shown_pair, until, values, wait_for_pair, watched
 from playwright.sync_api import Browser, Page, expect
 
 from annotator import jobs
 from annotator.rows import Run
 from annotator.store import Store
+from benchmarks.running_app import App
 from sail.runfolder import Progress, RunFolder
 
 pytestmark = pytest.mark.browser

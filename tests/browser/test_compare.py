@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from annotating import drawn, label, make_store, run_now, wait_for
-from labelling import GUARD_MS, App, open_page, open_tab, reload, start_app, wait_for_comparison, watched
+from labelling import GUARD_MS, open_page, open_tab, reload, wait_for_comparison, watched
 from playwright.sync_api import Browser, Page, Route, expect
 
 from annotator import jobs, looks
 from annotator.rows import Match
 from annotator.store import Store
+from benchmarks.running_app import App, start_app
 from sail.config import ModelRef
 from sail.runfolder import Progress, RunFolder
 
@@ -113,10 +114,10 @@ def test_who_asks_sees_the_figure_early_and_that_is_kept(app: App, store: Store,
 
 
 def test_comparisons_wait_in_the_browser_while_the_server_is_gone_and_undo_works_after_a_reload(
-    tmp_path: Path, page: Page, root: Path
+    tmp_path: Path, page: Page
 ) -> None:
     store = trained(tmp_path / "p")
-    app = start_app(root, store.folder)
+    app = start_app(store.folder)
     open_compare(page, app, store)
     choose(page, "1")
     wait_for(lambda: values(store) == ["left"])
@@ -124,7 +125,7 @@ def test_comparisons_wait_in_the_browser_while_the_server_is_gone_and_undo_works
     second = choose(page, "2")
     third = choose(page, "0")
     expect(page.get_by_test_id("compare-unsent")).to_have_text("2 unsent")
-    again = start_app(root, store.folder, app.port)
+    again = start_app(store.folder, port=app.port)
     expect(page.get_by_test_id("compare-unsent")).to_be_hidden(timeout=60_000)
     assert values(store) == ["left", "right", "tie"]
     reload(page)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from annotating import proposed, run_now
-from labelling import App, open_page, open_tab, watched
+from labelling import open_page, open_tab, watched
 from playwright.sync_api import Browser, expect
 
 from annotator import jobs
+from benchmarks.running_app import App
 from sail.runfolder import ADAPTER_FILE
 
 pytestmark = pytest.mark.browser

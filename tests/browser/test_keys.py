@@ -8,22 +8,13 @@ from pathlib import Path
 
 import pytest
 from annotating import drawn, label, make_store, proposed, run_now, wait_for
-from labelling import (
-    App,
-    answer,
-    open_page,
-    open_tab,
-    start_app,
-    until,
-    values,
-    wait_for_comparison,
-    wait_for_pair,
-)
+from labelling import answer, open_page, open_tab, until, values, wait_for_comparison, wait_for_pair
 from playwright.sync_api import Page, expect
 
 from annotator import jobs, looks
 from annotator.rows import Match
 from annotator.store import Store
+from benchmarks.running_app import App, start_app
 
 pytestmark = pytest.mark.browser
 
@@ -107,18 +98,18 @@ def test_undo_goes_back_to_the_first_label_after_a_reload(app: App, project: Sto
 
 
 def test_labels_wait_for_their_own_project_while_another_of_its_name_answers(
-    tmp_path: Path, root: Path, page: Page
+    tmp_path: Path, page: Page
 ) -> None:
     mine, other = make_store(tmp_path / "mine" / "p"), make_store(tmp_path / "other" / "p")
     for store in (mine, other):
         drawn(store, 8)
-    app = start_app(root, mine.folder)
+    app = start_app(mine.folder)
     open_page(page, app.address)
     wait_for_pair(page)
     app.end(signal.SIGKILL)
     answer(page, "1")
     answer(page, "2")
-    elsewhere = start_app(root, other.folder, app.port)
+    elsewhere = start_app(other.folder, port=app.port)
     expect(page.get_by_test_id("trouble")).to_contain_text(
         "Another project that is called p answers here", timeout=60_000
     )
@@ -130,7 +121,7 @@ def test_labels_wait_for_their_own_project_while_another_of_its_name_answers(
     assert values(mine) == []
     expect(page.get_by_test_id("unsent")).to_be_hidden()
     elsewhere.end()
-    back = start_app(root, mine.folder, app.port)
+    back = start_app(mine.folder, port=app.port)
     open_page(page, app.address)
     wait_for(lambda: values(mine) == ["left", "right"])
     assert values(other) == ["tie"]

@@ -7,23 +7,12 @@ from pathlib import Path
 
 import pytest
 from annotating import SETTINGS, drawn, make_model, make_store, run_now, wait_for
-from labelling import (
-    App,
-    answer,
-    open_page,
-    open_tab,
-    reload,
-    shown_pair,
-    start_app,
-    until,
-    values,
-    wait_for_pair,
-    watched,
-)
+from labelling import answer, open_page, open_tab, reload, shown_pair, until, values, wait_for_pair, watched
 from playwright.sync_api import Browser, Page, Route, expect
 
 from annotator import jobs
 from annotator.store import Store
+from benchmarks.running_app import App, start_app
 from sail.config import ModelRef
 
 pytestmark = pytest.mark.browser
@@ -99,10 +88,10 @@ def test_a_double_press_is_one_answer(label: Page, store: Store) -> None:
     assert values(store) == ["left"]
 
 
-def test_labels_wait_in_the_browser_while_the_server_is_gone(tmp_path: Path, root: Path, page: Page) -> None:
+def test_labels_wait_in_the_browser_while_the_server_is_gone(tmp_path: Path, page: Page) -> None:
     store = make_store(tmp_path / "p")
     drawn(store, 8)
-    app = start_app(root, store.folder)
+    app = start_app(store.folder)
     open_page(page, app.address)
     wait_for_pair(page)
     answer(page, "1")
@@ -111,7 +100,7 @@ def test_labels_wait_in_the_browser_while_the_server_is_gone(tmp_path: Path, roo
     answer(page, "2")
     answer(page, "0")
     expect(page.get_by_test_id("unsent")).to_have_text("2 unsent")
-    again = start_app(root, store.folder, app.port)
+    again = start_app(store.folder, port=app.port)
     page.get_by_test_id("unsent").wait_for(state="hidden", timeout=60_000)
     assert values(store) == ["left", "right", "tie"]
     again.end()
@@ -140,8 +129,8 @@ def test_labels_keep_their_order_when_the_clock_is_set_back(label: Page) -> None
             localStorage.setItem(old, JSON.stringify({ uuid: id('z') }));
             let now = 5000;
             Date.now = () => (now -= 1000);
-            for (const letter of 'cba') new Outbox().put({ uuid: id(letter) });
-            const answers = new Outbox().answers();
+            for (const letter of 'cba') new Outbox('sail.outbox').put({ uuid: id(letter) });
+            const answers = new Outbox('sail.outbox').answers();
             localStorage.clear();
             return answers.map((answer) => answer.uuid[0]).join('');
         }"""

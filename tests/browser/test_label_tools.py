@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from annotating import wait_for
-from labelling import (
-    App,
-    answer,
-    open_page,
-    reload,
-    shown_pair,
-    until,
-    values,
-    wait_for_pair,
-    watched,
-)
+from annotating import drawn, make_store, wait_for
+from labelling import answer, open_page, reload, shown_pair, until, values, wait_for_pair, watched
 from playwright.sync_api import Browser, Page, expect
 
 from annotator import jobs
 from annotator.runs import Runner
 from annotator.store import Store
+from benchmarks.running_app import App
 
 pytestmark = pytest.mark.browser
 IMAGE = '[data-testid="image-{}"] img'
@@ -298,6 +291,22 @@ def test_after_drawing_ended_early_pairs_can_be_drawn_anew(app: App, project: St
     page.get_by_test_id("resume-draw").wait_for()
     page.get_by_role("button", name="Draw 60 pairs").click()
     wait_for(lambda: [run.job for run in project.runs()] == ["draw", "draw"])
+
+
+def test_where_drawing_stopped_before_training_can_begin_resume_is_the_first_thing_to_do(
+    app: App, home: Path, page: Page
+) -> None:
+    store = make_store(home / "few")
+    drawn(store, 1)
+    Runner().stop(store, jobs.draw(store, 3, by="ann").id, by="ann")
+    open_page(page, f"{app.address}/?project=few")
+    wait_for_pair(page)
+    assert answer(page, "1") == ""
+    page.get_by_role("heading", name="Drawing pairs stopped").wait_for()
+    page.get_by_text("Training needs").wait_for()
+    expect(page.locator('[data-testid="label-message"] .sail-primary')).to_have_text("Resume")
+    expect(page.get_by_test_id("draw-more")).to_have_text("Draw 20 more pairs")
+    store.close()
 
 
 def test_single_pixels_are_to_be_seen_in_small_images_alone(label: Page) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from annotating import wait_for
-from labelling import GUARD_MS, App, answer, open_page, open_tab, start_app, wait_for_pair
+from labelling import GUARD_MS, answer, open_page, open_tab, wait_for_pair
 from playwright.sync_api import Page, expect
 
 from annotator import jobs
 from annotator.audit import winner_side
 from annotator.store import Store
+from benchmarks.running_app import App, start_app
 from sail.config import LoopSettings, Loss, ModelRef, Monitoring, Optimisation, Sampling, Scoring
 from sail.runfolder import ADAPTER_FILE, RunFolder, sha256_file
 
@@ -44,7 +45,7 @@ def drawing(tmp_path: Path, root: Path) -> Iterator[tuple[App, Store]]:
     model = ModelRef(source=str(root / "data" / "starter")).checked()
     store = Store.create(tmp_path / "taste", model=model, prompts=prompts, settings=SETTINGS, by="ann")
     jobs.draw(store, 12, by="ann")
-    app = start_app(root, tmp_path / "taste")
+    app = start_app(tmp_path / "taste")
     yield app, store
     app.end()
     store.close()

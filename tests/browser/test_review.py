@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 from annotating import decide_audit, new_uuid, proposed, run_now, wait_for
-from labelling import App, look_now, open_page, open_tab, reload, until
+from labelling import look_now, open_page, open_tab, reload, until
 from playwright.sync_api import Page, Route, expect
 
 from annotator import jobs
 from annotator.audit import typical_margin, winner_side
 from annotator.rows import ReviewPair, Run
 from annotator.store import Store
+from benchmarks.running_app import App
 from sail.runfolder import RunFolder
 
 pytestmark = pytest.mark.browser

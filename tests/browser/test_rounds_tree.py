@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 from annotating import decide_audit, drawn, label, proposed, run_now, wait_for
-from labelling import App, open_page, open_tab, watched
+from labelling import open_page, open_tab, watched
 from playwright.sync_api import Browser, Page, expect
 
 from annotator import jobs
 from annotator.store import Store
+from benchmarks.running_app import App
 from sail.runfolder import Progress, RunFolder
 
 pytestmark = pytest.mark.browser

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 from annotating import SETTINGS, make_model, make_store
-from labelling import App, open_page, open_tab, until, watched
+from labelling import open_page, open_tab, until, watched
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from annotator import jobs
 from annotator.launcher import Launcher, launch_key
 from annotator.store import Store
+from benchmarks.running_app import App
 from sail.runfolder import RunFolder
 
 pytestmark = pytest.mark.browser

@@ -6,21 +6,12 @@ from pathlib import Path
 
 import pytest
 from annotating import drawn, label, new_uuid, proposed, run_now, wait_for
-from labelling import (
-    App,
-    answer,
-    look_now,
-    open_page,
-    open_tab,
-    reload,
-    shown_pair,
-    values,
-    wait_for_pair,
-)
+from labelling import answer, look_now, open_page, open_tab, reload, shown_pair, values, wait_for_pair
 from playwright.sync_api import Dialog, Page, Route, expect
 
 from annotator import jobs
 from annotator.store import Store
+from benchmarks.running_app import App
 
 pytestmark = pytest.mark.browser
 

@@ -37,6 +37,34 @@ def about(field: str) -> Iterator[None]:
         raise FieldError(field, str(error)) from error
 
 
+class FieldErrors(ValueError):
+    """Mistakes of several fields."""
+
+    def __init__(self, errors: list[FieldError]) -> None:
+        super().__init__(str(errors[0]))
+        self.errors = errors
+
+
+class Gathered:
+    """Goes on after a field that is wrong, so that all that are wrong can be said at once."""
+
+    def __init__(self) -> None:
+        self._errors: list[FieldError] = []
+
+    @contextmanager
+    def about(self, field: str) -> Iterator[None]:
+        try:
+            with about(field):
+                yield
+        except FieldError as error:
+            self._errors.append(error)
+
+    def check(self) -> None:
+        """FieldErrors where there is a mistake."""
+        if self._errors:
+            raise FieldErrors(self._errors)
+
+
 def faults_of(errors: Iterable[Mapping[str, Any]]) -> list[Fault]:
     """pydantic's errors, in words for people."""
     return [_fault(error) for error in errors]

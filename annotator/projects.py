@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from annotator import jobs, models
 from annotator.assignment import Assignments
-from annotator.faults import FieldError, about
+from annotator.faults import FieldError, Gathered, about
 from annotator.launcher import launch_key
 from annotator.runs import Runner
 from annotator.store import DATABASE, STARTER, DatabaseError, Store
@@ -131,15 +131,17 @@ class Projects:
         """Make a project and queue its first pairs. ValueError says what cannot be used."""
         # One at a time: of two people who choose the same name the second one is told that it is taken.
         with self._creating:
-            with about("name"):
+            fields = Gathered()
+            with fields.about("name"):
                 self._require_free(name)
-            usable = self.model(model)
-            if not download:
-                _require_here(usable)
-            with about("model.source"):
+            with fields.about("model.source"):
+                usable = self.model(model)
+                if not download:
+                    _require_here(usable)
                 models.require_known(usable)
-            with about("prompts"):
+            with fields.about("prompts"):
                 parsed = parse_prompts(prompts)
+            fields.check()
             whole = LoopSettings.for_model(usable).changed(settings or {})
             jobs.require_size(whole)
             store = Store.create(
@@ -162,6 +164,8 @@ class Projects:
             return self.get(name)
 
     def _require_free(self, name: str) -> None:
+        if not name:
+            raise ValueError("Name is missing.")
         if not NAME.fullmatch(name) or name != name.strip(" ."):
             raise ValueError(
                 f"{name!r} cannot name a project. Use letters, digits, spaces, dots and dashes (60 at most)."
@@ -169,8 +173,10 @@ class Projects:
         if self.root.exists() and not self.root.is_dir():
             raise ValueError(f"{self.root} is no folder, so no project can be made in it. Move it away.")
         folder = self.root / name
-        if (folder / DATABASE).exists():
-            raise ValueError(f"There is a project {name!r} already. Choose another name.")
+        # Disks that tell no "Demo" from "demo" would have one folder for both, and people mix them up.
+        for taken in self.names():
+            if taken.casefold() == name.casefold():
+                raise ValueError(f"There is a project {taken!r} already. Choose another name.")
         if folder.exists():
             raise ValueError(f"{folder} is there and no project. Move it away, or choose another name.")
 
@@ -191,6 +197,8 @@ class Projects:
 
     def model(self, asked: ModelRef) -> ModelRef:
         """A usable model; `starter` is the one that ships, a folder or file is named by its absolute path."""
+        if not asked.source.strip():
+            raise FieldError("model.source", "Model is missing.")
         source = str(self.starter) if asked.source.strip() == STARTER else asked.source.strip()
         if os.path.exists(source):
             source = str(Path(source).resolve())

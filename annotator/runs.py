@@ -74,6 +74,8 @@ class RunView:
     overdue: bool
     """Whether it has not answered a stop for so long that it can be ended by force."""
     at: float
+    took: float | None
+    """Seconds that it was at work, where it is done."""
 
 
 def launch(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -363,6 +365,7 @@ class Runner:
             ahead=self._ahead(store, run) if state == "waiting" else 0,
             overdue=_overdue(run),
             at=run.at,
+            took=_seconds_at_work(store, run) if state == "done" else None,
         )
 
     def _ahead(self, store: Store, run: Run) -> int:
@@ -464,6 +467,18 @@ def _end_group(pid: int) -> None:
 def _overdue(run: Run) -> bool:
     # A clock that was set back says nothing of how long ago it was.
     return run.what == "stop_asked" and not 0 <= time.time() - run.since < STOP_PATIENCE_S
+
+
+def _seconds_at_work(store: Store, run: Run) -> float:
+    """From each start to the end that followed, whatever it waited in between."""
+    total, began = 0.0, None
+    for event in store.run_history(run):
+        if event["what"] == "started" and began is None:
+            began = event["at"]
+        elif event["what"] in ("ended", "done") and began is not None:
+            total += max(0.0, event["at"] - began)
+            began = None
+    return round(total, 1)
 
 
 def _exists(pid: int) -> bool:

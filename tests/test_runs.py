@@ -1092,3 +1092,14 @@ def test_answers_that_the_judge_contradicts_come_with_the_largest_margin_first(s
     found = [pairs[number].id for number in (1, 3, 0)]
     assert jobs.contradicted_pairs(store) == found
     assert jobs.doubted_pairs(store, "ann") == found
+
+
+def test_how_long_a_run_took_leaves_out_what_it_waited(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = jobs.draw(store, 2, by="ann")
+    begun = run.at
+    for after, what in ((10, "started"), (11, "started"), (40, "ended"), (900, "queued"), (950, "started")):
+        monkeypatch.setattr("annotator.store.runs.time.time", lambda after=after: begun + after)
+        store.record_run_event(run.id, what)  # type: ignore[arg-type]
+    monkeypatch.setattr("annotator.store.runs.time.time", lambda: begun + 960)
+    store.record_run_event(run.id, "done")
+    assert fake_runner().view(store, store.run(run.id)).took == 40

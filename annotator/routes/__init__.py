@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
-from annotator.faults import Fault, FieldError, faults_of, sentence
+from annotator.faults import Fault, FieldError, FieldErrors, faults_of, sentence
 from annotator.routes import comparing, export, labelling, loop, review, setup, trying
 from annotator.routes.common import all_projects
 from annotator.store import DatabaseError, Displaced, Outside
@@ -33,6 +33,11 @@ def add_error_answers(app: FastAPI) -> None:
     def misfilled(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, FieldError)
         return _refusal([Fault(field=error.field, rule="", sentence=str(error))])
+
+    @app.exception_handler(FieldErrors)
+    def several(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, FieldErrors)
+        return _refusal([Fault(field=one.field, rule="", sentence=str(one)) for one in error.errors])
 
     @app.exception_handler(ValueError)
     def mistake(_: Request, error: Exception) -> JSONResponse:

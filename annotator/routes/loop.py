@@ -80,7 +80,9 @@ def status_of(project: OpenProject, projects: Projects) -> dict[str, Any]:
         "current": current.round if current else None,
         "review": review_counts(project),
         "elsewhere": [
-            f"run {run.id} of {other.name}" for other, run in runner.running() if other.folder != store.folder
+            {"project": other.name, "job": run.job, "round": run.round}
+            for other, run in runner.running()
+            if other.folder != store.folder
         ],
     }
 

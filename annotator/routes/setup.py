@@ -20,7 +20,7 @@ api = APIRouter()
 
 
 class ProjectBody(Body):
-    name: Annotated[str, Field(min_length=1, max_length=60)]
+    name: Annotated[str, Field(max_length=60)]
     model: ModelRef
     download: bool = False
     prompts: Annotated[str, Field(max_length=MAX_PROMPTS_CHARS)]

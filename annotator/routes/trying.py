@@ -10,7 +10,7 @@ from pydantic import Field
 
 from annotator import looks
 from annotator.projects import OpenProject
-from annotator.routes.common import Body, InProject, Person, image_url, with_etag
+from annotator.routes.common import Body, InProject, Person, all_projects, image_url, with_etag
 
 api = APIRouter()
 
@@ -26,9 +26,10 @@ class TryBody(Body):
 
 @api.get("/projects/{project}/tries")
 def tries(project: InProject, request: Request, who: Person) -> Response:
-    """The last tries, the newest first."""
+    """The last tries, the newest first, and whether they are drawn by the starter."""
     found = [try_view(project, one, who) for one in looks.tries(project.store)]
-    return with_etag(request, {"tries": found})
+    starter = project.store.project().model.source == str(all_projects(request).starter)
+    return with_etag(request, {"tries": found, "starter": starter})
 
 
 def try_view(project: OpenProject, one: looks.Try, who: str) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 import {
   act,
+  addressOf,
   base,
   beforeTraining,
   isActive,
   keeps,
+  onAway,
   onProjects,
   onStatus,
   openTab,
@@ -16,22 +18,24 @@ import {
   trouble,
   whyNot,
 } from "/ui/core.js";
+import { leaveToKeys } from "/ui/keys.js";
 import { giveName, isNamed, nameShown, onName } from "/ui/names.js";
 import { Outbox } from "/ui/outbox.js";
 import { h } from "/ui/page.js";
 import { Sending } from "/ui/sending.js";
-import { doing } from "/ui/words.js";
+import { doing, doingElsewhere, runTitle } from "/ui/words.js";
 
 const SETTLED_MS = 1500;
 
 export function mount(root) {
   rememberTab();
+  leaveToKeys(document, '[role="tab"]');
   const select = root.querySelector("select");
   const device = root.querySelector(".sail-device");
   device.addEventListener("click", () => openTab("rounds"));
   chosen(select, () => {
     if (!select.value || select.value === project) return;
-    location.search = new URLSearchParams({ project: select.value });
+    location.search = addressOf(select.value);
     // Who stays for what they typed is still in this one.
     select.value = project;
   });
@@ -50,15 +54,15 @@ export function mount(root) {
       ...names.map((name) => h("option", { value: name, selected: name === project }, name)),
     ),
   );
+  // How far it was is not how far it is.
+  onAway(() => (device.dataset.state = "away"));
   onStatus((status) => {
     const runs = status.runs.filter(isActive);
     const first = runs.find((run) => run.state !== "waiting") ?? runs[0];
     device.dataset.state = first ? "busy" : status.elsewhere.length ? "elsewhere" : "idle";
-    device.textContent = first
-      ? doing(first)
-      : status.elsewhere.length
-        ? `Busy with ${status.elsewhere[0]}`
-        : "Idle";
+    const [other] = status.elsewhere;
+    const own = first && (first.state === "waiting" && other ? `${runTitle(first)} waits` : doing(first));
+    device.textContent = [own, other && `${own ? "" : "Busy: "}${doingElsewhere(other)}`].filter(Boolean).join(" · ") || "Idle";
   });
 }
 

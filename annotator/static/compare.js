@@ -279,9 +279,10 @@ export function mount(root) {
     ];
   }
 
-  /** Once it is settled: to the better one's files, or to where it is made current. */
+  /** Where one of them is better: to the better one's files, or to where it is made current. */
   function whereNext() {
-    if (found.result.more) return [];
+    // More answers would settle it, or nothing is answered, or there is hardly a difference.
+    if (found.result.more !== 0) return [];
     const { wins, losses } = found.result.people.at(-1);
     const better = wins >= losses ? found.one : found.two;
     return better === status.current && better !== null

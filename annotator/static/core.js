@@ -4,6 +4,10 @@ const query = new URLSearchParams(location.search);
 const fallback = document.querySelector('meta[name="sail-default-project"]')?.content ?? "demo";
 export const project = query.get("project") || fallback;
 
+/** Where a project is, on the tab that is open here. */
+export const addressOf = (name) => `?${new URLSearchParams({ project: name, tab: openedTab() })}`;
+const openedTab = () => query.get("tab") ?? "label";
+
 if (!query.has("project")) {
   // The open project is part of the address, so that two browser tabs may have two projects.
   query.set("project", project);
@@ -113,17 +117,20 @@ export function openTab(name) {
 
 const SHOWN_AFTER_MS = 50;
 
-/** The open tab is part of the address: a reload, and a link to it, opens the same. */
+/** The open tab is part of the address: a reload, and a link to it, opens the same, and Back the one before. */
 export function rememberTab() {
-  const asked = query.get("tab");
-  if (asked) openTab(asked);
+  if (query.has("tab")) openTab(openedTab());
   document.addEventListener("click", (event) => {
     // What a hidden tab did not draw is drawn when it is there.
     if (event.target.closest('[role="tab"], .overflow-dropdown button')) setTimeout(() => tell(true), SHOWN_AFTER_MS);
     const chosen = /^sail-tab-(\w+)-button$/.exec(event.target.closest('[role="tab"]')?.id ?? "")?.[1];
-    if (!chosen) return;
+    if (!chosen || chosen === openedTab()) return;
     query.set("tab", chosen);
-    history.replaceState(null, "", `${location.pathname}?${query}${location.hash}`);
+    history.pushState(null, "", `${location.pathname}?${query}${location.hash}`);
+  });
+  addEventListener("popstate", () => {
+    query.set("tab", new URLSearchParams(location.search).get("tab") ?? "label");
+    openTab(openedTab());
   });
 }
 
@@ -200,6 +207,7 @@ export async function act(button, action) {
 
 const listeners = new Set();
 const projectListeners = new Set();
+const awayListeners = new Set();
 let projects = null;
 let status = null;
 let etag = null;
@@ -222,6 +230,9 @@ export function onProjects(listener) {
   if (projects) listener(projects);
   else poll();
 }
+
+/** Calls `listener` whenever the app does not answer; what it says next goes to all who hear of the state. */
+export const onAway = (listener) => awayListeners.add(listener);
 
 function tellProjects(names) {
   if (projects?.join("\n") === names.join("\n")) return;
@@ -272,6 +283,8 @@ async function look() {
     tellProjects(status.projects);
     tell();
   } catch {
+    askAnew();
+    for (const listener of awayListeners) listener();
     trouble("The app does not answer. What you labelled or decided is kept here and sent when it is back.", "poll");
   }
 }

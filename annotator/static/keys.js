@@ -39,17 +39,17 @@ export function meant(event) {
   if (!undoes && (ctrlKey || metaKey || altKey)) return "";
   // A dialog has the keys also where a click in it took the focus away.
   if (event.target.closest?.(FIELDS) || document.querySelector("dialog[open]")) return "";
-  // A long prompt scrolls by them.
-  if (key.startsWith("Arrow") && event.target.closest?.(".sail-prompt")) return "";
+  // A long prompt scrolls by them, and who is in a row of tabs means the tabs.
+  if (key.startsWith("Arrow") && event.target.closest?.('.sail-prompt, [role="tab"]')) return "";
   return key;
 }
 
 /** A button that was pressed by a pointer does not keep the focus: its ring looks like a choice already made, and
  * Space, which flips or scrolls, would press it again. */
-export function leaveToKeys(root) {
+export function leaveToKeys(root, pressed = "button") {
   // Captured: what the click does may replace what was clicked, or open a dialog, which gives the focus back.
   const leave = ({ target, detail }) =>
-    detail > 0 && target.closest("button") && !target.closest("dialog") && document.activeElement?.blur();
+    detail > 0 && target.closest(pressed) && !target.closest("dialog") && document.activeElement?.blur();
   root.addEventListener("click", leave, true);
 }
 

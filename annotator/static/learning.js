@@ -19,10 +19,10 @@ export function whileTraining(metrics) {
   const [winner, loser] = [mean("winner_gain"), mean("loser_gain")];
   const ground =
     winner >= 0
-      ? "the winners' error falls"
+      ? "and it draws nearer to the winners"
       : winner > -WORN * Math.abs(loser)
-        ? "the winners keep their ground while the losers lose theirs"
-        : "but the winners' error rises as well, which wears the model down: a lower learning rate would help";
+        ? "and it leaves the losers behind while the winners stay where they were"
+        : "but it moves away from the winners as well, which wears the model down: a lower learning rate (Setup, Advanced) would help";
   return `${right < LEARNED ? "It begins to learn" : "It is learning"}: ${ranked}, ${ground}.`;
 }
 

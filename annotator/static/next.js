@@ -1,42 +1,58 @@
-// The one thing to do next in the loop, in words and as a button. Knows the status; draws no page.
+// What to do next in the loop, in words and as buttons, or how far it is. Knows the status; draws no page.
 
 import { ask, base, endedEarly, isActive, openTab, train } from "/ui/core.js";
 import { answered, toLearnFrom } from "/ui/counts.js";
 import { actionButton, h } from "/ui/page.js";
-import { doingWhat, duration, plural, runTitle } from "/ui/words.js";
+import { keepUp, runBar, runFigures } from "/ui/runs.js";
+import { doingWhat, duration, howFar, plural, roundName, runTitle } from "/ui/words.js";
 
+const MORE_PAIRS = 20;
 const IN_THE_LOOP = ["draw", "propose", "train"];
 const LIMITS = "What a round has to keep is set in Setup, Advanced, Measuring. ";
 const MEANWHILE = {
   draw: "You can label what is there already.",
   propose: "The pairs go to Review when it is done.",
-  train: "Curves and samples appear below.",
+  train: "Curves and samples are below.",
 };
 
-/** Elements that say what comes next; while a run works on it, what it is. */
+/** Elements that say what comes next; while a run works on it, what it is. How far it is by now is said by `goOn`. */
 export function nextAction(status) {
-  const active = status.runs.find((run) => isActive(run) && IN_THE_LOOP.includes(run.job));
-  const canLabel = active?.job === "draw" && status.next.name !== "draw";
-  if (active && !canLabel) return during(active);
+  const active = atWork(status);
+  if (active) return during(active, status);
   const next = STEPS[status.next.name](status);
   const last = status.runs.find((run) => ["propose", "train"].includes(run.job));
-  return last && endedEarly(last) && last.round === status.next.round
-    ? resume(last, next[1])
-    : next;
+  return last && endedEarly(last) && last.round === status.next.round ? resume(last, next) : next;
+}
+
+/** How far the run is by now, in what `nextAction` made. */
+export function goOn(place, status) {
+  const run = atWork(status);
+  if (run && run.state !== "waiting") keepUp(place, run);
+}
+
+/** The run that the next step waits for. */
+function atWork(status) {
+  const active = status.runs.find((run) => isActive(run) && IN_THE_LOOP.includes(run.job));
+  const canLabel = active?.job === "draw" && status.next.name !== "draw";
+  return canLabel ? null : active;
 }
 
 /** What ended early goes on from where it was; what would begin anew stays beside it, and comes first after a
  * failure, which the same settings would mostly bring again. */
-function resume(run, instead) {
-  const text = `${run.message || `It ended at ${run.stage} ${run.step} of ${run.total}.`} What was changed since counts only for what begins anew.`;
+function resume(run, next) {
+  const begins = next.find((part) => part.dataset?.testid === "next-action");
+  const isAnew = begins.textContent === runTitle(run);
+  if (isAnew) begins.textContent = "Start over";
+  const text = `${run.message || `It ended at ${run.stage} ${run.step} of ${run.total}.`} Resume goes on where it stopped, with the labels and settings that it began with.${isAnew ? " Start over begins anew with those of now." : ""}`;
   const own = actionButton(
     `Resume ${runTitle(run).toLowerCase()}`,
     "resume-next",
     () => ask(`${base}/runs/${run.id}/resume`, {}),
     true,
   );
-  (run.state === "failed" ? own : instead).className = "sail-quiet";
-  return [words(`${runTitle(run)}: ${run.state}`, text), instead, own];
+  (run.state === "failed" ? own : begins).className = "sail-quiet";
+  (run.state === "failed" ? begins : own).className = "sail-primary";
+  return [words(`${runTitle(run)}: ${run.state}`, text), begins, own];
 }
 
 const STEPS = {
@@ -61,13 +77,28 @@ const STEPS = {
       `Train round ${status.next.round}`,
       () => train(),
     ),
-  propose: (status) =>
-    step(
-      `Propose pairs for round ${status.next.round}`,
-      goesOnFrom(status) + judgedBy(status) + takes(status.next),
-      `Propose round ${status.next.round}`,
-      start("propose"),
-    ),
+  propose: (status) => {
+    const { current, next, runs, labels } = status;
+    const isCompared = runs.some((run) => run.job === "compare" && run.round === current);
+    const open = labels.planned - labels.labelled - labels.skipped;
+    const compare = actionButton("Compare with base", "next-compare", () => openTab("compare"), !isCompared);
+    const propose = actionButton(`Propose round ${next.round}`, "next-action", start("propose"), isCompared);
+    const more = actionButton(open > 0 ? `Label ${plural(open, "more pair")}` : "Label 20 more", "next-label", async () => {
+      if (open <= 0) await ask(`${base}/runs`, { job: "draw", count: MORE_PAIRS });
+      openTab("label");
+    });
+    return [
+      words(
+        `Is ${roundName(current)} better?`,
+        `${goesOnFrom(status)}Compare asks you blindly whether it draws better than base. ` +
+          `To go on, propose round ${next.round}: the model draws new images and chooses among them itself, by what ` +
+          `${roundName(current)} learned, and you check its choice in Review.${takes(next)}`,
+      ),
+      compare,
+      propose,
+      more,
+    ];
+  },
   review: ({ next, review }) =>
     step(
       review.pairs ? `Review what the model chose for round ${next.round}` : "The model found no clear pair",
@@ -83,8 +114,6 @@ const start =
   (job, more = {}) =>
   () =>
     ask(`${base}/runs`, { job, ...more });
-
-const judgedBy = (status) => `The model judges new images by what round ${status.current} learned.`;
 
 /** By how long runs took on this device before. */
 const takes = ({ seconds }) => (seconds == null ? "" : ` About ${duration(seconds)} on this device.`);
@@ -107,10 +136,16 @@ function goesOnFrom(status) {
   );
 }
 
-function during(run) {
-  const text = run.state === "waiting" ? "It starts when the device is free." : MEANWHILE[run.job];
-  const title = run.state === "waiting" ? runTitle(run) : doingWhat(run);
-  return [words(title, text), run.job === "draw" && button("Label", () => openTab("label"))];
+function during(run, status) {
+  const waits = run.state === "waiting";
+  const own = words(waits ? runTitle(run) : doingWhat(run), waits ? howFar(run, status) : MEANWHILE[run.job]);
+  if (!waits) own.append(runFigures(), runBar(run));
+  return [
+    own,
+    run.job === "draw" && button("Label", () => openTab("label")),
+    run.state !== "stopping" &&
+      actionButton(waits ? "Leave the queue" : "Stop", "stop-next", () => ask(`${base}/runs/${run.id}/stop`, {})),
+  ];
 }
 
 const step = (title, text, label, run) => [words(title, text), button(label, run)];

@@ -1,7 +1,7 @@
 // Two short notes beside the pair that wait for no answer: practice for who is new, and what to be called.
 
 import { act, keep, kept, Refused } from "/ui/core.js";
-import { giveName, hearName, isNamed, madeUp } from "/ui/names.js";
+import { giveName, hearName, isNamed, madeUp, onName } from "/ui/names.js";
 import { mountPractice } from "/ui/practice.js";
 
 const KEPT = "sail.notes";
@@ -37,9 +37,10 @@ export function mountNotes(root, answers) {
     act(name.querySelector("button"), async () => {
       if (!wanted.trim()) throw new Refused("Type a name first, or choose “Not now”.");
       await giveName(wanted);
-      draw();
     });
   });
+  // It may be given on top of the page as well.
+  onName(draw);
 
   return {
     practise,

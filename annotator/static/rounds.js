@@ -5,7 +5,7 @@ import { ask, base, isActive, onStatus, projectId } from "/ui/core.js";
 import { doubted } from "/ui/doubted.js";
 import { enlarge } from "/ui/enlarge.js";
 import { afterTraining, whileTraining } from "/ui/learning.js";
-import { nextAction } from "/ui/next.js";
+import { goOn, nextAction } from "/ui/next.js";
 import { h, isShown, put, putParts } from "/ui/page.js";
 import { keepUp, runRow } from "/ui/runs.js";
 import { tree } from "/ui/tree.js";
@@ -27,6 +27,7 @@ export function mount(root) {
   onStatus((status) => {
     steps(status);
     putParts(find("next"), nextAction(status));
+    goOn(find("next"), status);
     if (put(find("rounds"), [status.rounds, status.current], () => rounds.draw(status))) rounds.drawn();
     // What was tried stays in Try.
     runList(status.runs.filter((run) => run.job !== "try" || run.state !== "done"));
@@ -77,14 +78,8 @@ export function mount(root) {
     for (const item of find("stepper").children) {
       item.hidden = isFirst && ["propose", "review"].includes(item.dataset.step);
       const [at, here] = [STEPS.indexOf(item.dataset.step), STEPS.indexOf(now)];
-      const seeded = item.dataset.step === "seed" && status.rounds.length > 0;
-      item.dataset.state =
-        item.dataset.step === now
-          ? "now"
-          : (at < here && (status.next.round > 0 || at === 0)) || seeded
-            ? "done"
-            : "todo";
-      if (item.dataset.step === now) item.setAttribute("aria-current", "step");
+      item.dataset.state = at === here ? "now" : at < here ? "done" : "todo";
+      if (at === here) item.setAttribute("aria-current", "step");
       else item.removeAttribute("aria-current");
     }
   }
@@ -122,9 +117,9 @@ export function mount(root) {
     return [
       chart({ title: "Loss", zero: Math.LN2, series: [series("", "loss", BLUE)] }),
       chart({
-        title: "Gain over the reference",
+        title: "Drawn towards (+) or away from (−)",
         zero: 0,
-        series: [series("winner", "winner_gain", GREEN), series("loser", "loser_gain", RED)],
+        series: [series("winners", "winner_gain", GREEN), series("losers", "loser_gain", RED)],
       }),
       chart({
         title: "Training pairs ranked right",

@@ -2,12 +2,12 @@
 
 import { ask, base, isActive } from "/ui/core.js";
 import { actionButton, h } from "/ui/page.js";
-import { duration, plural, runTitle, STAGES } from "/ui/words.js";
+import { duration, plural, runTitle, stageName } from "/ui/words.js";
 
 const TROUBLED = ["failed", "interrupted"];
 
 export function runRow(run) {
-  return h(
+  const own = h(
     "div",
     { class: "sail-run", "data-testid": `run-${run.id}`, "data-state": run.state },
     h(
@@ -15,14 +15,16 @@ export function runRow(run) {
       { class: "sail-row" },
       h("strong", {}, runTitle(run)),
       h("span", { class: "sail-chip", "data-state": run.state }, run.state),
-      h("span", { class: "sail-dim sail-grow", "data-part": "figures" }, figures(run)),
+      runFigures(),
       control(run),
     ),
-    bar(run),
+    runBar(run),
     run.overdue && force(run),
     reason(run),
     TROUBLED.includes(run.state) && log(run),
   );
+  keepUp(own, run);
+  return own;
 }
 
 /** How far it is by now, in the same row. */
@@ -39,11 +41,13 @@ export function goTo(bar, far) {
 }
 
 function figures(run) {
-  if (run.state === "done")
-    return new Date(1000 * run.at).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
+  if (run.state === "done") {
+    const when = new Date(1000 * run.at).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
+    return run.took == null ? when : `${when} · took ${duration(run.took)}`;
+  }
   if (run.state === "waiting") return run.ahead ? `${plural(run.ahead, "run")} before it` : "starts now";
-  if (run.total < 2) return STAGES[run.stage] ?? run.stage;
-  const parts = [run.stage, `${run.step} of ${run.total}`];
+  if (run.total < 2) return stageName(run);
+  const parts = [`${stageName(run)} ${run.step} of ${run.total}`];
   if (run.per_second)
     parts.push(
       run.per_second >= 1
@@ -54,10 +58,11 @@ function figures(run) {
   return parts.join(" · ");
 }
 
-function bar(run) {
-  if (!["running", "stopping"].includes(run.state)) return null;
-  const far = run.total > 1 ? { max: run.total, value: run.step } : {};
-  return h("progress", { ...far, "aria-label": runTitle(run) });
+/** Where `keepUp` says how far it is. It counts on, so nobody is read it out. */
+export const runFigures = () => h("span", { class: "sail-dim sail-grow", "data-part": "figures", "aria-live": "off" });
+
+export function runBar(run) {
+  return ["running", "stopping"].includes(run.state) ? h("progress", { "aria-label": runTitle(run) }) : null;
 }
 
 function reason(run) {

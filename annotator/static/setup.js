@@ -1,13 +1,14 @@
 // Setup: open, create and change projects.
 
-import { ask, base, onProjects, project, Refused } from "/ui/core.js";
+import { addressOf, ask, base, onProjects, project, Refused } from "/ui/core.js";
 import { mark, unmark } from "/ui/fields.js";
 import { factTable, h } from "/ui/page.js";
 import { plural } from "/ui/words.js";
 
 const LOOK_AGAIN_MS = 2000;
+const SAID_MS = 4000;
+const ENOUGH_PROMPTS = 100; // for a taste to be learned
 const SIZE = /^(\d+)\s*[x×*,]\s*(\d+)$/i; // height, width
-const address = (name) => `?${new URLSearchParams({ project: name })}`;
 
 export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
@@ -23,7 +24,7 @@ export function mount(root) {
   onProjects((names) =>
     find("projects").replaceChildren(
       ...names.map((name) =>
-        h("li", {}, h("a", { href: address(name), "aria-current": name === project ? "page" : null }, name)),
+        h("li", {}, h("a", { href: addressOf(name), "aria-current": name === project ? "page" : null }, name)),
       ),
     ),
   );
@@ -33,6 +34,7 @@ export function mount(root) {
     drawFacts(found);
     fillModel(found);
     prompts.elements.prompts.value = promptsSaved = found.prompts;
+    countPrompts(prompts);
     version = found.prompts_version;
     defaults = found.defaults;
     fill(found);
@@ -157,9 +159,12 @@ export function mount(root) {
     });
   }
 
+  const fading = {};
+
   function said(name, text) {
     find(`${name}-saved`).textContent = text;
-    setTimeout(() => (find(`${name}-saved`).textContent = ""), 4000);
+    clearTimeout(fading[name]);
+    fading[name] = setTimeout(() => (find(`${name}-saved`).textContent = ""), SAID_MS);
   }
 
   const changedHere = () => fields().filter((input) => input.value !== setting(input.name));
@@ -218,9 +223,25 @@ export function mount(root) {
         : {},
     });
     leaving = true;
-    location.search = address(made.project);
+    location.search = new URLSearchParams({ project: made.project });
   });
 
+  // Beyond it a browser drops what is typed without a word.
+  const { name } = create.elements;
+  name.addEventListener("input", () => {
+    const isFull = name.value.length >= name.maxLength;
+    find("create-name-hint").textContent = isFull ? `A name has ${name.maxLength} characters at most.` : "";
+  });
+
+  /** How many there are, and whether that is enough. */
+  function countPrompts(form) {
+    const lines = form.elements.prompts.value.split("\n").map((line) => line.trim());
+    const count = new Set(lines.filter(Boolean)).size;
+    const enough = count < ENOUGH_PROMPTS ? ": enough to try; a hundred or more to learn a taste" : "";
+    form.querySelector('[data-part="count"]').textContent = count ? `${plural(count, "prompt")}${enough}.` : "";
+  }
+
+  for (const form of [create, prompts]) form.elements.prompts.addEventListener("input", () => countPrompts(form));
   for (const form of [create, moved])
     form.elements["model.source"].addEventListener("input", () => offerHub(form));
 

@@ -8,6 +8,8 @@ import { goTo } from "/ui/runs.js";
 import { howFar, roundTitle } from "/ui/words.js";
 
 const LARGEST_SEED = 999_999;
+const NAME_CHARS = 60;
+const NOT_IN_NAMES = /[^\p{L}\p{N} ,.×-]+/gu;
 
 export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
@@ -26,6 +28,7 @@ export function mount(root) {
       .then((answer) => {
         if (key) seen = key;
         ({ tries } = answer);
+        find("try-starter").hidden = !answer.starter;
         draw();
         root.dataset.mounted = "yes";
       })
@@ -214,7 +217,7 @@ export function mount(root) {
     });
     const beside = look === looks[0] ? looks[1] : looks[0];
     const two = [beside, look].filter((other) => other?.images[index]);
-    return h(
+    const large = h(
       "button",
       {
         type: "button",
@@ -224,6 +227,9 @@ export function mount(root) {
       },
       h("img", { src: look.images[index], alt: `${prompt}, ${roundTitle(look.round)}`, loading: "lazy" }),
     );
+    const name = `${prompt.slice(0, NAME_CHARS)}, ${lookName(look)}, noise seed ${one.noise_seed}, ${index + 1}`;
+    const link = { href: look.images[index], download: `${name.replace(NOT_IN_NAMES, "-")}.png` };
+    return h("div", {}, large, h("a", { ...link, "aria-label": `Download ${lookName(look)}, image ${index + 1}` }, "Download"));
   }
 
   const lookName = ({ round, strength }) =>

@@ -28,8 +28,10 @@ export function size(bytes) {
 
 export function figure(value) {
   if (!Number.isFinite(value)) return "";
-  const digits = Math.abs(value) < 10 ? 2 : 0;
-  const text = value !== 0 && Math.abs(value) < 0.01 ? value.toExponential(1) : value.toFixed(digits);
+  const size = Math.abs(value);
+  // Of what is small the first digit that is not 0.
+  const digits = size >= 10 ? 0 : size >= 0.01 || size === 0 ? 2 : Math.min(6, Math.ceil(-Math.log10(size)));
+  const text = value.toFixed(digits);
   // A minus, not a hyphen, after which a line may break.
   return text.replaceAll("-", "\u2212");
 }
@@ -53,20 +55,34 @@ const DOING = {
   export: "Exporting",
   compare: "Drawing comparisons of",
 };
-export const STAGES = { start: "starting", load: "loading the model", train: "step" };
+const STAGES = {
+  start: "starting",
+  load: "loading the model",
+  train: "step",
+  "draw and judge": "drawing and judging, prompt",
+  "judge human pairs": "checking it on people's pairs,",
+  "judge open pairs": "judging pairs that nobody answered yet,",
+  "draw held-out prompts (base)": "drawing prompts kept for the check, by base,",
+  "draw held-out prompts (policy)": "drawing prompts kept for the check, by the new round,",
+};
+/** What it is at, in words for people. */
+export const stageName = ({ stage }) => STAGES[stage] ?? stage;
 const DRAWING = { draw: "Drawing pairs", try: "Drawing a try" };
 /** What a run at work does, without how far it is. */
 export const doingWhat = (run) => DRAWING[run.job] ?? `${DOING[run.job]} round ${run.round}`;
+
+/** What the device does for another project. */
+export const doingElsewhere = (run) => `${doingWhat(run)} in ${run.project}`;
 
 export function doing(run) {
   if (run.state === "waiting") return `${runTitle(run)}: waiting`;
   const what = doingWhat(run);
   const left = run.seconds_left != null && run.total ? ` · ${duration(run.seconds_left)} left` : "";
   // "Drawing pairs" says already that they are drawn.
-  const stage = run.stage === "draw" ? "" : `${STAGES[run.stage] ?? run.stage} `;
+  const stage = run.stage === "draw" ? "" : `${stageName(run)} `;
   if (run.total > 1) return `${what} · ${stage}${run.step} of ${run.total}${left}`;
   // A run that was asked to stop before it said anything has no stage.
-  return run.stage ? `${what} · ${STAGES[run.stage] ?? run.stage}` : what;
+  return run.stage ? `${what} · ${stageName(run)}` : what;
 }
 
 // What somebody waits for
@@ -93,7 +109,7 @@ const left = (run) => (run.seconds_left ? ` About ${duration(run.seconds_left)} 
 
 function waitsFor(run, status) {
   const now = status.runs.find((other) => isActive(other) && other.state !== "waiting");
-  const what = now ? doing(now) : (status.elsewhere[0] ?? "another run");
+  const what = now ? doing(now) : status.elsewhere.length ? doingElsewhere(status.elsewhere[0]) : "another run";
   const more = run.ahead > 1 ? ` ${plural(run.ahead - 1, "more run")} before it.` : "";
   return `Waits for the device, which does one run at a time. Now: ${what}.${more}`;
 }

@@ -96,7 +96,7 @@ MARKUP = f"""
 </aside>
 <aside class="sail-note" data-testid="note-name" hidden>
   <form novalidate>
-    <label><span>What shall we call you?</span>
+    <label><span>What shall we call you? Others here see it beside what you decide.</span>
       <input name="name" maxlength="40" autocomplete="nickname" data-testid="note-name-input"></label>
     <button class="sail-quiet" data-testid="note-name-save">Save</button>
     <button type="button" class="sail-quiet" data-dismiss="name" data-testid="no-name">Not now</button>

@@ -14,6 +14,7 @@ from gradio.themes.base import Base as Theme
 from annotator.tabs import compare, export, label, review, rounds, setup, tryout
 
 TABS = (setup, label, rounds, review, compare, tryout, export)
+LOAD_AGAIN_MS = 2000
 FONT = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
 BAR = """
 <div class="sail-bar">
@@ -29,7 +30,8 @@ BAR = """
   <form class="sail-form" novalidate>
     <label><span>What shall we call you?</span>
       <input name="name" maxlength="40" autocomplete="nickname" data-testid="name-input">
-      <small>What you labelled before stays yours under any name.</small></label>
+      <small>Others here see it beside what you decide. What you labelled before stays yours under any
+        name.</small></label>
     <p class="sail-error" role="alert"></p>
     <div class="sail-row"><button class="sail-primary" data-testid="name-save">Save</button>
       <button type="button" class="sail-quiet" data-part="cancel">Cancel</button></div>
@@ -59,10 +61,22 @@ def panel(markup: str, name: str) -> gr.HTML:
     Inert until then: a form that is sent before its script is there would reload the page.
     """
     load = f"""const root = element.querySelector(".sail-{name}");
-        import("/ui/{name}.js").then((script) => {{ script.mount(root); root.inert = false; }}, (error) => {{
-          root.before("This part of the page could not be loaded. Reload the page.");
-          reportError(error);
-        }});"""
+        const said = document.createElement("p");
+        // A browser may keep that a script did not come, by its address.
+        const address = (times) => "/ui/{name}.js" + (times ? `?again=${{times}}` : "");
+        const load = (times) => import(address(times)).then((script) => {{
+          said.remove();
+          script.mount(root);
+          root.inert = false;
+        }}, (error) => {{
+          said.textContent = "This part of the page could not be loaded. It is tried again by itself; "
+            + "where the app answers and that does not help, reload the page.";
+          root.before(said);
+          setTimeout(load, {LOAD_AGAIN_MS}, times + 1);
+          // A script that did not come is no fault of the page.
+          if (!(error instanceof TypeError)) reportError(error);
+        }});
+        load(0);"""
     return gr.HTML(
         f'<div class="sail sail-{name}" data-testid="panel-{name}" inert>{markup}</div>',
         js_on_load=load,

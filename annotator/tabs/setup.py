@@ -175,11 +175,13 @@ MARKUP = f"""
       <form class="sail-form" data-testid="create" novalidate>
         <h3>New project</h3>
         <label><span>Name</span>
-          <input name="name" maxlength="60" autocomplete="off" data-testid="create-name"></label>
+          <input name="name" maxlength="60" autocomplete="off" data-testid="create-name">
+          <small role="status" data-testid="create-name-hint"></small></label>
         {_model_fields("create", value="starter", hint=_STARTER)}
         <label><span>Prompts, one a line</span>
           <textarea name="prompts" data-testid="create-prompts"
-            placeholder="a fox on a blue background"></textarea></label>
+            placeholder="a fox on a blue background"></textarea>
+          <small data-part="count" data-testid="create-count"></small></label>
         <div class="sail-row">
           <button type="button" class="sail-quiet" data-testid="create-copy" hidden></button>
           <label class="sail-quiet sail-file"><span>From a text file</span>
@@ -234,7 +236,8 @@ MARKUP = f"""
       <form class="sail-form" data-testid="prompts" novalidate>
         <h3>Prompts</h3>
         <label><span class="sail-hidden">Prompts, one a line</span>
-          <textarea name="prompts"></textarea></label>
+          <textarea name="prompts"></textarea>
+          <small data-part="count"></small></label>
         <p class="sail-error" role="alert" data-testid="prompts-error"></p>
         <div class="sail-row"><button class="sail-quiet" data-testid="prompts-submit">Save prompts</button>
           <span class="sail-dim" aria-live="polite" data-testid="prompts-saved"></span></div>

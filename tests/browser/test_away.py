@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -213,3 +214,59 @@ def test_a_browser_that_keeps_nothing_is_told_what_to_allow(app: App, store: Sto
         page.goto(f"{app.address}/?project={store.name}")
         expect(page.get_by_test_id("trouble")).to_contain_text("Allow them and reload the page")
         expect(page.locator(".sail-label:not([inert])")).to_be_attached()
+
+
+def test_a_tab_opened_while_the_app_is_away_comes_to_life_when_it_is_back(
+    app: App, project: Store, page: Page
+) -> None:
+    run = jobs.draw(project, 2, by="ann")
+    with at_work(project, run, "draw") as (_, progress):
+        page.goto(f"{app.address}/?project={project.name}&tab=rounds")
+        device = page.get_by_test_id("device")
+        expect(device).to_have_attribute("data-state", "busy")
+        page.route(re.compile("/(ui|api)/"), lambda route: route.abort())
+        open_tab(page, "Try")
+        expect(page.get_by_text("This part of the page could not be loaded.")).to_be_visible()
+        expect(device).to_have_attribute("data-state", "away")
+        page.unroute_all()
+        page.get_by_test_id("try-0").or_(page.get_by_test_id("try-base")).wait_for()
+        expect(page.get_by_text("This part of the page could not be loaded.")).to_have_count(0)
+        expect(device).to_have_attribute("data-state", "busy")
+        progress.end("stopped", "Stopped.")
+
+
+def test_back_opens_the_tab_before_and_another_project_opens_on_the_same_tab(
+    app: App, project: Store, page: Page
+) -> None:
+    page.goto("about:blank")
+    open_page(page, f"{app.address}/?project={project.name}")
+    for name in ("Rounds", "Rounds", "Try"):
+        open_tab(page, name)
+    page.get_by_test_id("device").click()
+    chosen = page.locator('[role="tab"][aria-selected="true"]')
+    expect(chosen).to_have_text("Rounds")
+    for name in ("Try", "Rounds", "Label"):
+        page.go_back()
+        expect(chosen).to_have_text(name)
+    page.go_forward()
+    expect(chosen).to_have_text("Rounds")
+    page.get_by_test_id("project-select").select_option("first")
+    page.wait_for_url("**/?project=first&tab=rounds")
+    expect(chosen).to_have_text("Rounds")
+    page.go_back()
+    page.wait_for_url(f"**/?project={project.name}&tab=rounds")
+    expect(page.get_by_test_id("project-select").locator("option:checked")).to_have_text(project.name)
+
+
+def test_arrows_in_the_row_of_tabs_answer_nothing_and_after_a_click_there_they_do(
+    app: App, store: Store, page: Page
+) -> None:
+    pair = shown_pair(opened(page, app, store))
+    tab = page.get_by_role("tab", name="Label", exact=True)
+    tab.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(300)
+    assert shown_pair(page) == pair and values(store) == []
+    tab.click()
+    page.keyboard.press("ArrowRight")
+    wait_for(lambda: values(store) == ["right"])

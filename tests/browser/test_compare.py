@@ -15,6 +15,7 @@ from annotator import jobs, looks
 from annotator.rows import Match
 from annotator.store import Store
 from benchmarks.running_app import App, start_app
+from sail.config import ModelRef
 from sail.runfolder import Progress, RunFolder
 
 pytestmark = pytest.mark.browser
@@ -216,3 +217,35 @@ def test_both_tabs_fit_360_pixels_and_answer_to_touch(app: App, store: Store, br
         page.evaluate("async () => (await import('/ui/core.js')).openTab('try')")
         expect(page.get_by_test_id("tries").locator("img")).to_have_count(4)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_no_round_is_said_to_be_better_where_there_is_hardly_a_difference(
+    app: App, store: Store, page: Page
+) -> None:
+    open_compare(page, app, store)
+    for _ in range(5):
+        choose(page, "0")
+    expect(page.get_by_test_id("result")).to_be_visible()
+    expect(page.get_by_test_id("compare-draw")).to_be_visible()
+    expect(page.get_by_role("button", name="current in Rounds")).to_have_count(0)
+    expect(page.get_by_test_id("compare-export")).to_have_count(0)
+
+
+def test_each_image_that_was_tried_is_downloaded_under_a_name_that_says_what_it_is(
+    app: App, store: Store, page: Page
+) -> None:
+    run_now(
+        store, looks.try_prompt(store, "a fox/cat", [None, 0], strength=1, count=1, noise_seed=3, by="ann")
+    )
+    open_at(page, app, store.name, "Try")
+    expect(page.get_by_test_id("try-starter")).to_be_hidden()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download Round 0, image 1").click()
+    assert download.value.suggested_filename == "a fox-cat, Round 0, noise seed 3, 1.png"
+
+
+def test_the_starter_says_which_words_it_knows(app: App, page: Page, root: Path, home: Path) -> None:
+    model = ModelRef(source=str(root / "data" / "starter"))
+    Store.create(home / "of starter", model=model, prompts=["a fox"], by="ann").close()
+    open_at(page, app, "of starter", "Try")
+    expect(page.get_by_test_id("try-starter")).to_contain_text("40 subjects")

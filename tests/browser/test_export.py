@@ -50,6 +50,13 @@ def test_each_export_is_one_file_that_names_its_project_and_round(
             rows.nth(1).get_by_role("link", name="README.md").click()
         assert card.value.suggested_filename == "my taste-round-0-README.md"
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        table = page.get_by_test_id("export-facts").locator("table")
+        assert table.evaluate("one => one.offsetWidth <= one.parentElement.clientWidth")
+        for cells in table.locator("tr").all():
+            lines = cells.evaluate(
+                "one => [...one.children].map((cell) => getComputedStyle(cell).borderTopWidth)"
+            )
+            assert len(set(lines)) == 1
         page.goto(f"{app.address}/?project=first&tab=export")
         page.get_by_test_id("export-facts").get_by_role("button", name="Open Rounds").click()
         expect(page.get_by_test_id("next")).to_be_visible()

@@ -334,3 +334,13 @@ def test_a_pair_whose_image_fails_can_only_be_skipped_until_it_is_there(
     assert values(store) == []
     page.keyboard.press("1")
     wait_for(lambda: [(row["pair"], row["value"]) for row in store.label_history()] == [(pair, "left")])
+
+
+def test_who_gave_a_name_on_top_of_the_page_is_not_asked_for_it_again(label: Page) -> None:
+    for _ in range(5):
+        answer(label, "1")
+    expect(label.get_by_test_id("note-name")).to_contain_text("beside what you decide")
+    label.get_by_test_id("name").click()
+    label.get_by_test_id("name-input").fill("Cleo")
+    label.get_by_test_id("name-save").click()
+    expect(label.get_by_test_id("note-name")).to_be_hidden()

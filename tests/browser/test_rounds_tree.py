@@ -228,11 +228,20 @@ def test_a_reload_in_the_middle_of_a_run_shows_the_same_run_and_follows_it(
         expect(page.get_by_role("tab", name="Rounds")).to_have_attribute("aria-selected", "true")
         work(folder, progress, 5)
         expect(row).to_contain_text("35 of 40")
-        page.get_by_test_id(f"stop-{run.id}").click()
+        # On top as well, where one looks.
+        card, stop = page.get_by_test_id("next"), page.get_by_test_id("stop-next")
+        expect(card).to_contain_text("35 of 40")
+        stop.focus()
+        work(folder, progress, 1)
+        expect(card.locator("progress")).to_have_attribute("value", "36")
+        expect(stop).to_be_focused()
+        stop.click()
         expect(row).to_have_attribute("data-state", "stopping")
-        progress.end("stopped", "Stopped at step 35.")
+        expect(stop).to_have_count(0)
+        progress.end("stopped", "Stopped at step 36.")
     expect(row).to_have_attribute("data-state", "stopped")
-    expect(page.get_by_test_id("next")).to_contain_text("Stopped at step 35.")
+    expect(card).to_contain_text("Stopped at step 36. Resume goes on where it stopped")
+    expect(page.get_by_test_id("next-action")).to_have_text("Review")
     assert [one.what for one in store.runs() if one.job == "train"] == ["done", "ended"]
     store.close()
 
@@ -282,3 +291,58 @@ def work(folder: RunFolder, progress: Progress, steps: int) -> None:
             step=step, loss=0.69, margin=0.1, winner_gain=1e-4, loser_gain=-1e-4, accuracy=0.6
         )
         progress.advance()
+
+
+def test_what_is_done_stays_done_while_the_first_round_is_checked(
+    app: App, project: Store, page: Page
+) -> None:
+    for pair in drawn(project, 6):
+        label(project, pair, "left")
+    run = jobs.train(project, by="ann")
+    folder = RunFolder(project.run_folder(run))
+    with folder.lock():
+        project.record_run_event(run.id, "started")
+        progress = Progress(folder, min_interval_s=0)
+        progress.stage("draw held-out prompts (policy)", 40)
+        page.goto(f"{app.address}/?project={project.name}&tab=rounds")
+        steps = page.get_by_test_id("stepper").locator("li:visible")
+        expect(steps).to_have_text(["Label", "Train", "Check"])
+        for step, state in zip(steps.all(), ("done", "done", "now"), strict=True):
+            expect(step).to_have_attribute("data-state", state)
+        progress.end("stopped", "Stopped.")
+
+
+def test_after_an_accepted_round_comparing_comes_first_and_more_labels_are_offered(
+    app: App, project: Store, page: Page
+) -> None:
+    for pair in drawn(project, 6):
+        label(project, pair, "left")
+    trained = run_now(project, jobs.train(project, by="ann"))
+    page.goto(f"{app.address}/?project={project.name}&tab=rounds")
+    card = page.get_by_test_id("next")
+    expect(card.get_by_role("heading")).to_have_text("Is round 0 better?")
+    expect(card).to_contain_text("the model draws new images and chooses among them itself")
+    expect(card.get_by_role("button")).to_have_text(["Compare with base", "Propose round 1", "Label 20 more"])
+    expect(page.get_by_test_id(f"run-{trained.id}")).to_contain_text("took 1 s")
+    assert not re.search(r"\de.\d", page.get_by_test_id("curves").inner_text())
+    tops = page.get_by_test_id("samples").evaluate(
+        "one => getComputedStyle(one).gridTemplateColumns.split(' ').length"
+    )
+    assert tops == 4
+    page.get_by_test_id("next-label").click()
+    wait_for(lambda: [run.job for run in project.runs()][-1] == "draw")
+    expect(page.get_by_role("tab", name="Label")).to_have_attribute("aria-selected", "true")
+    page.go_back()
+    page.get_by_test_id("next-compare").click()
+    expect(page.get_by_test_id("match")).to_be_visible()
+
+
+def test_what_was_stopped_is_resumed_or_started_over(app: App, project: Store, page: Page) -> None:
+    for pair in drawn(project, 6):
+        label(project, pair, "left")
+    run = jobs.train(project, by="ann")
+    project.record_run_event(run.id, "withdrawn", by="ann")
+    page.goto(f"{app.address}/?project={project.name}&tab=rounds")
+    card = page.get_by_test_id("next")
+    expect(card.get_by_role("button")).to_have_text(["Start over", "Resume train round 0"])
+    expect(card).to_contain_text("Start over begins anew with those of now.")

@@ -7,16 +7,39 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from annotating import SETTINGS, make_model
-from labelling import open_page, open_tab, until
+from annotating import SETTINGS, make_model, make_store
+from labelling import open_page, open_tab, until, watched
 from PIL import Image
-from playwright.sync_api import Locator, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
+from annotator import jobs
 from annotator.launcher import Launcher, launch_key
 from annotator.store import Store
 from benchmarks.running_app import App
+from sail.runfolder import RunFolder
 
 pytestmark = pytest.mark.browser
+FITS = "one => one.scrollWidth <= innerWidth"
+CONTRAST = """(one, pseudo) => {
+    const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
+    const over = (top, below) => {
+        const alpha = top[3] ?? 1;
+        return [0, 1, 2].map((i) => alpha * top[i] + (1 - alpha) * below[i]);
+    };
+    const light = (color) =>
+        color
+            .map((value) => value / 255)
+            .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
+            .reduce((sum, value, i) => sum + value * [0.2126, 0.7152, 0.0722][i], 0);
+    const around = [];
+    for (let at = one; at; at = at.parentElement) around.unshift(rgb(getComputedStyle(at).backgroundColor));
+    const ground = around.reduce((below, top) => over(top, below), [255, 255, 255]);
+    const { color, opacity } = getComputedStyle(one, pseudo || null);
+    const text = rgb(color);
+    const ink = over([...text.slice(0, 3), (text[3] ?? 1) * Number(opacity)], ground);
+    const [low, high] = [light(ink), light(ground)].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
+}"""
 
 
 @pytest.fixture
@@ -68,7 +91,7 @@ def test_an_address_of_no_project_leads_to_those_there_are(page: Page, app: App)
     chosen = page.locator(".sail-bar select")
     expect(chosen.locator("option:checked")).to_have_text("Choose…")
     chosen.select_option("first")
-    page.wait_for_url("**/?project=first")
+    page.wait_for_url("**/?project=first&tab=setup")
 
 
 def test_a_button_pressed_before_its_script_is_there_does_not_reload_the_page(page: Page, app: App) -> None:
@@ -299,3 +322,120 @@ def test_prompts_are_copied_from_the_open_project_into_a_new_one(
     made = Store(home / "second")
     assert "\n".join(made.project().prompts) == copied_text
     made.close()
+
+
+def test_a_long_name_of_a_project_widens_neither_setup_nor_the_bar(
+    home: Path, app: App, browser: Browser
+) -> None:
+    long = "x" * 60
+    make_store(home / long).close()
+    for width in (360, 1280):
+        with watched(browser, viewport={"width": width, "height": 740}) as page:
+            open_page(page, f"{app.address}/?project={long}&tab=setup")
+            page.wait_for_selector(".sail-setup[data-mounted]")
+            for part in (page.get_by_test_id("create-name"), page.get_by_test_id("create-copy")):
+                card, own = part.locator("xpath=ancestor::section").bounding_box(), part.bounding_box()
+                assert card and own and own["x"] + own["width"] <= card["x"] + card["width"]
+            title = page.locator('.sail-setup [data-part="title"]')
+            assert title.evaluate("one => one.scrollWidth <= one.clientWidth")
+            chosen = page.get_by_test_id("project-select").bounding_box()
+            name = page.get_by_test_id("name").bounding_box()
+            assert chosen and name and (width < 400 or name["y"] < chosen["y"] + chosen["height"])
+            assert chosen["width"] <= 256 and page.locator("html").evaluate(FITS)
+
+
+def test_a_name_that_is_as_long_as_may_be_is_said_while_it_is_typed(setup: Page) -> None:
+    name, hint = setup.get_by_test_id("create-name"), setup.get_by_test_id("create-name-hint")
+    name.press_sequentially("a" * 59)
+    expect(hint).to_have_text("")
+    name.press_sequentially("aa")
+    expect(hint).to_have_text("A name has 60 characters at most.")
+    name.press("Backspace")
+    expect(hint).to_have_text("")
+
+
+def test_a_name_that_differs_in_capitals_alone_is_taken(setup: Page) -> None:
+    setup.get_by_test_id("create-name").fill("FIRST")
+    setup.get_by_test_id("create-prompts").fill("a fox")
+    setup.get_by_test_id("create-submit").click()
+    says(setup.get_by_test_id("create-name"), "There is a project 'first' already. Choose another name.")
+
+
+def test_saved_stays_its_time_after_a_second_saving(setup: Page) -> None:
+    setup.clock.install()
+    saved = setup.get_by_test_id("settings-saved")
+    for steps in ("31", "32"):
+        setup.get_by_test_id("setting-optimisation.steps").fill(steps)
+        setup.get_by_test_id("settings-submit").click()
+        expect(saved).to_have_text("Saved.")
+        setup.clock.run_for(3000)
+    expect(saved).to_have_text("Saved.")
+    setup.clock.run_for(1500)
+    expect(saved).to_have_text("")
+
+
+def test_in_the_dark_the_browsers_own_parts_are_dark_and_words_stand_out(app: App, browser: Browser) -> None:
+    for scheme in ("dark", "light"):
+        with watched(browser, color_scheme=scheme) as page:
+            open_page(page, f"{app.address}/?tab=setup")
+            page.wait_for_selector(".sail-setup[data-mounted]")
+            dark = page.locator("html").evaluate("one => getComputedStyle(one).colorScheme === 'dark'")
+            assert dark == (scheme == "dark")
+            for selector, pseudo in (
+                ('[role="tab"][aria-selected="true"]', ""),
+                ('[data-testid="create-prompts"]', "::placeholder"),
+            ):
+                assert page.locator(selector).first.evaluate(CONTRAST, pseudo) >= 4.5, (scheme, selector)
+
+
+def test_an_empty_form_is_told_all_that_is_missing(setup: Page) -> None:
+    setup.get_by_test_id("create-model").fill("")
+    setup.get_by_test_id("create-submit").click()
+    for name, sentence in (
+        ("name", "Name is missing."),
+        ("model", "Model is missing."),
+        ("prompts", "There is no prompt. Write at least one, one a line."),
+    ):
+        expect(setup.get_by_test_id(f"create-{name}")).to_have_accessible_description(sentence)
+    expect(setup.get_by_test_id("create-name")).to_be_focused()
+    expect(setup.get_by_test_id("create-error")).to_be_hidden()
+
+
+def test_how_many_prompts_were_typed_is_counted_and_whether_they_are_enough(setup: Page) -> None:
+    prompts, count = setup.get_by_test_id("create-prompts"), setup.get_by_test_id("create-count")
+    prompts.fill("a fox\n\na cat \na cat")
+    expect(count).to_have_text("2 prompts: enough to try; a hundred or more to learn a taste.")
+    prompts.fill("\n".join(f"a fox of age {age}" for age in range(100)))
+    expect(count).to_have_text("100 prompts.")
+
+
+def test_what_the_device_does_for_another_project_is_named(app: App, home: Path, page: Page) -> None:
+    other = make_store(home / "other")
+    run = jobs.draw(other, 2, by="ann")
+    with RunFolder(other.run_folder(run)).lock():
+        other.record_run_event(run.id, "started")
+        open_page(page, f"{app.address}/?project=other")
+        page.goto(f"{app.address}/?project=first&tab=rounds")
+        device = page.get_by_test_id("device")
+        expect(device).to_have_text("Busy: Drawing pairs in other")
+        mine = Store(home / "first")
+        waiting = jobs.draw(mine, 2, by="ann")
+        expect(device).to_have_text("Draw pairs waits · Drawing pairs in other")
+        expect(page.get_by_test_id("next")).to_contain_text("Now: Drawing pairs in other.")
+        mine.record_run_event(waiting.id, "withdrawn", by="ann")
+        mine.close()
+        other.record_run_event(run.id, "withdrawn", by="ann")
+    other.close()
+
+
+def test_on_a_wide_window_rounds_takes_more_room_and_the_bar_stays_in_its_place(
+    app: App, browser: Browser
+) -> None:
+    with watched(browser, viewport={"width": 1920, "height": 1080}) as page:
+        open_page(page, app.address)
+        name = page.get_by_test_id("name")
+        before, narrow = name.bounding_box(), page.get_by_test_id("panel-label").bounding_box()
+        open_tab(page, "Rounds")
+        wide = page.get_by_test_id("panel-rounds").bounding_box()
+        assert narrow and wide and narrow["width"] <= 1016 and 1250 < wide["width"] <= 1400
+        assert name.bounding_box() == before

@@ -142,7 +142,7 @@ def test_larger_images_stay_so_from_pair_to_pair_and_after_a_reload(label: Page,
     expect(label.get_by_test_id("answer-larger")).to_have_attribute("aria-pressed", "true")
     # Other tabs are as wide as they were.
     open_tab(label, "Setup")
-    label.wait_for_function("document.querySelector('.gradio-container').offsetWidth <= 1080")
+    label.wait_for_function("document.querySelector('.gradio-container').offsetWidth <= 1400")
     open_tab(label, "Label")
     label.get_by_test_id("answer-larger").click()
     wait_for(lambda: width() == small)

@@ -423,15 +423,18 @@ def gated(model, proposed, path, **limits: float) -> RunFolder:
     return folder
 
 
-def halfway(model, proposed, path, whole: RunFolder) -> RunFolder:
-    """As `whole`, with a limit on saturation that lies between what all of it does and what nothing does."""
+@pytest.fixture(scope="module")
+def whole_and_cut(model, proposed, tmp_path_factory) -> tuple[RunFolder, RunFolder]:
+    """One training twice, the second time with a limit on saturation between what all of it does and what
+    nothing does."""
+    root = tmp_path_factory.mktemp("gated")
+    whole = gated(model, proposed, root / "whole")
     ratio = whole.result()["saturation_ratio"]
-    return gated(model, proposed, path, max_saturation_ratio=max(ratio, 1 / ratio) ** 0.75)
+    return whole, gated(model, proposed, root / "cut", max_saturation_ratio=max(ratio, 1 / ratio) ** 0.75)
 
 
-def test_of_a_training_that_goes_too_far_the_largest_accepted_part_is_kept(model, proposed, tmp_path):
-    whole = gated(model, proposed, tmp_path / "whole")
-    cut = halfway(model, proposed, tmp_path / "cut", whole)
+def test_of_a_training_that_goes_too_far_the_largest_accepted_part_is_kept(model, whole_and_cut):
+    whole, cut = whole_and_cut
     result, limit = cut.result(), cut.request().monitoring.max_saturation_ratio
     assert result["accepted"] and not result["reasons"]
     assert result["kept"] in {0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875}
@@ -448,10 +451,9 @@ def test_of_a_training_that_goes_too_far_the_largest_accepted_part_is_kept(model
 
 
 def test_a_run_that_is_stopped_while_a_part_is_looked_for_ends_as_if_it_had_not_been(
-    model, proposed, tmp_path
+    whole_and_cut, proposed, tmp_path
 ):
-    whole = gated(model, proposed, tmp_path / "whole")
-    cut = halfway(model, proposed, tmp_path / "cut", whole)
+    _, cut = whole_and_cut
     again = RunFolder.create(tmp_path / "again", cut.request(), pairs=human_pairs(proposed))
 
     class StopsAtTheThirdLook(RunFolder):
@@ -668,21 +670,18 @@ def test_a_run_folder_and_its_model_are_all_that_another_machine_needs(model, pr
 
 @pytest.mark.slow
 def test_a_trainer_killed_in_the_middle_ends_with_the_same_adapter_bytes(model, proposed, tmp_path):
-    request = train_request(model, steps=80)
+    request = train_request(model, steps=40)
     whole = RunFolder.create(tmp_path / "whole", request, pairs=human_pairs(proposed))
     killed = RunFolder.create(tmp_path / "killed", request, pairs=human_pairs(proposed))
-    command = [sys.executable, "-m", "sail", "train"]
-    process = subprocess.Popen([*command, str(killed.path)])
+    process = subprocess.Popen([sys.executable, "-m", "sail", "train", str(killed.path)])
     while len(killed.metrics()) < 5:
         assert process.poll() is None
         time.sleep(0.02)
     process.kill()
     process.wait()
     assert killed.snapshot().state == "interrupted" and killed.result() is None
-    for folder in (whole, killed):
-        subprocess.run([*command, str(folder.path)], check=True)
-    assert killed.result()["sha256"] == whole.result()["sha256"]
-    assert [line["step"] for line in killed.metrics()] == list(range(1, 81))
+    assert execute(killed)["sha256"] == execute(whole)["sha256"]
+    assert [line["step"] for line in killed.metrics()] == list(range(1, 41))
 
 
 def test_a_second_round_starts_from_its_parent_and_measures_gain_against_it(

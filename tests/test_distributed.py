@@ -297,23 +297,6 @@ def test_a_run_that_fails_in_one_process_alone_says_why_and_is_resumed(tmp_path,
     assert (run.snapshot().state, len(run.candidate_sets())) == ("done", len(PROMPTS))
 
 
-JOINED = """
-import torch
-from sail import distributed
-distributed.join()
-assert torch.distributed.is_initialized()
-"""
-
-
-@pytest.mark.slow
-def test_who_has_joined_is_among_the_others_before_anything_is_asked_of_them(tmp_path):
-    # A model is loaded next, and joining sets the GPU that it is loaded on.
-    (tmp_path / "joined.py").write_text(JOINED)
-    both = start_two(str(tmp_path / "joined.py"))
-    log, _ = both.communicate(timeout=TIMEOUT_S)
-    assert both.returncode == 0, log
-
-
 LEFT_OR_RIGHT = """
 import json, sys, zlib
 for line in sys.stdin:

@@ -211,20 +211,6 @@ def test_the_same_answer_twice_is_one_label(tmp_path: Path) -> None:
     assert len(store.label_history()) == 1
 
 
-def test_the_same_answer_at_the_same_time_is_one_label(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "p")
-    (pair,) = drawn(store, 1)
-    uid = new_uuid()
-    threads = [
-        threading.Thread(target=label, args=(store, pair, "left"), kwargs={"uid": uid}) for _ in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [row["uuid"] for row in store.label_history()] == [uid]
-
-
 def test_a_pair_that_was_never_shown_cannot_be_labelled(tmp_path: Path) -> None:
     store = make_store(tmp_path / "p")
     (pair,) = drawn(store, 1)

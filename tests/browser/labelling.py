@@ -17,6 +17,8 @@ class watched:  # noqa: N801
 
     def __init__(self, browser: Browser, **settings: object) -> None:
         self._context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **settings})  # type: ignore[arg-type]
+        # Requests are held back from the start, so that none slips past a route that is added just before it.
+        self._context.route("**/nothing-is-here", lambda route: route.abort())
         self._page = self._context.new_page()
         self._errors: list[str] = []
         self._foreign: list[str] = []

@@ -47,18 +47,6 @@ def test_pairs_that_were_drawn_meanwhile_are_shown(label: Page, store: Store) ->
     assert label.get_by_test_id("label-progress").inner_text().startswith("8 of 10")
 
 
-def test_undo_works_after_a_reload(label: Page, store: Store) -> None:
-    first = shown_pair(label)
-    answer(label, "1")
-    wait_for(lambda: values(store) == ["left"])
-    reload(label)
-    wait_for_pair(label)
-    label.keyboard.press("z")
-    label.wait_for_function("pair => document.querySelector('.sail-label').dataset.pair === pair", arg=first)
-    wait_for(lambda: values(store) == ["left", "undo"])
-    assert store.counts().labelled == 0
-
-
 def test_keys_that_are_not_meant_do_nothing(label: Page, store: Store) -> None:
     pair = shown_pair(label)
     label.keyboard.press("Control+1")

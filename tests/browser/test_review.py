@@ -223,7 +223,6 @@ def test_a_decision_that_comes_after_its_round_was_trained_is_kept_and_that_it_w
     before = store.counts().trainable
     run_now(store, jobs.train(store, by="bob"))
     review.unroute("**/reviews")
-    review.reload()
     expect(review.get_by_test_id("trouble")).to_contain_text("Sent after the review was over: 1 decision.")
     assert decisions(store) == ["flip"] and store.counts().trainable == before + 1
 

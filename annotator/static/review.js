@@ -38,7 +38,7 @@ export function mount(root) {
     heard,
     moved: () => drawUnsent(find("review-unsent"), said.unsent().size, said.failing()),
   });
-  const bulk = bulkApproval(root, { afterAll: said.afterAll, changed: refresh, look });
+  const bulk = bulkApproval(root, { said, changed: refresh, look });
   const mixup = mixupRatio(root);
   const headings = {
     audit: h("h3", {}, "Audit sample, chosen at random"),
@@ -308,6 +308,8 @@ export function mount(root) {
     if (!isShown(grid) || !review.pairs.length || document.querySelector("dialog[open]")) return;
     if (event.target.closest?.("input:not([type=range]), textarea, select, [contenteditable], dialog")) return;
     if (key.startsWith("Arrow") && event.target.closest?.("input")) return;
+    const closes = (key === "z" || key === "Escape") && bulk.fold();
+    if (closes) return event.preventDefault();
     const steps = { j: 1, k: -1 };
     if (!steps[key] && (event.repeat || !(key === "z" || key === "e" || KEYS[key]))) return;
     event.preventDefault();
@@ -346,6 +348,9 @@ export function mount(root) {
     });
   }
   leaveToKeys(root);
+  // What is scrolled to stays clear of the bar.
+  const bar = find("mix");
+  new ResizeObserver(() => root.style.setProperty("--bar", `${bar.offsetHeight}px`)).observe(bar);
   find("review-undo").addEventListener("click", undo);
 
   function press(name) {

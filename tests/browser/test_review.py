@@ -480,6 +480,59 @@ def test_a_card_says_how_sure_the_model_is_by_the_size_of_its_margin(review: Pag
     expect(last.locator("small")).to_contain_text(f"{found[-1].margin / typical:.2f} × typical")
 
 
+def test_undo_takes_a_bulk_approval_back_as_a_whole_and_in_its_turn(review: Page, store: Store) -> None:
+    approved = review.locator("article[data-decision=approve]")
+    press(review, "j", "x")
+    review.get_by_test_id("bulk-open").click()
+    press(review, "z")
+    expect(review.get_by_test_id("bulk-preview")).to_be_hidden()
+    review.get_by_test_id("bulk-open").click()
+    press(review, "Escape")
+    expect(review.get_by_test_id("bulk-preview")).to_be_hidden()
+    until(review, lambda: decisions(store) == ["drop"])
+    review.get_by_test_id("bulk-open").click()
+    review.get_by_test_id("bulk-approve").click()
+    until(review, lambda: "approve" in decisions(store))
+    together = [pair for pair in pairs(store) if pair.bulk]
+    expect(approved).to_have_count(AUDITED + len(together))
+    card = review.locator(f'article[data-pair="{together[0].id}"]')
+    card.get_by_role("button", name="Flip").click()
+    expect(card).to_have_attribute("data-decision", "flip")
+    press(review, "z")
+    expect(card).to_have_attribute("data-decision", "approve")
+    review.get_by_test_id("review-undo").click()
+    expect(approved).to_have_count(AUDITED)
+    assert [pair.decision for pair in pairs(store)[AUDITED:]].count(None) == 13
+    expect(review.get_by_test_id("bulk-last")).to_be_hidden()
+    press(review, "z")
+    until(review, lambda: {pair.decision for pair in pairs(store)[AUDITED:]} == {None})
+    expect(review.get_by_test_id("review-undo")).to_be_disabled()
+
+
+def test_a_bulk_approval_can_be_undone_before_the_app_has_heard_of_it(review: Page, store: Store) -> None:
+    held: list[Route] = []
+    review.route("**/reviews/bulk", lambda route: held.append(route))
+    review.get_by_test_id("bulk-open").click()
+    review.get_by_test_id("bulk-approve").click()
+    until(review, lambda: len(held) == 1)
+    review.get_by_test_id("review-undo").click()
+    held[0].continue_()
+    until(review, lambda: len(store.bulk_history()) == 2)
+    expect(review.locator("article[data-decision=approve]")).to_have_count(AUDITED)
+    assert {pair.decision for pair in pairs(store)[AUDITED:]} == {None}
+
+
+def test_what_takes_a_bulk_approval_back_does_not_lie_under_the_bar(review: Page, store: Store) -> None:
+    review.get_by_test_id("bulk-open").click()
+    under_the_bar = "button => scrollBy(0, button.getBoundingClientRect().top - 110)"
+    review.get_by_test_id("bulk-approve").evaluate(under_the_bar)
+    review.get_by_test_id("bulk-approve").click()
+    expect(review.get_by_test_id("bulk-last")).to_be_visible()
+    review.wait_for_timeout(200)
+    bar, back = (review.get_by_test_id(one).bounding_box() for one in ("mix", "bulk-undo"))
+    assert bar and back and bar["y"] + bar["height"] <= back["y"]
+
+
 def test_a_lost_bulk_approval_approves_nothing_and_says_so(review: Page, store: Store) -> None:
     review.route("**/reviews/bulk", lambda route: route.abort())
     review.get_by_test_id("bulk-open").click()

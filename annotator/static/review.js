@@ -8,7 +8,7 @@ import { GUARD_MS, keyName, leaveToKeys, TOO_FAST } from "/ui/keys.js";
 import { mixup as mixupRatio } from "/ui/mixup.js";
 import { actionButton, drawUnsent, h, isShown, putParts, text, title } from "/ui/page.js";
 import { selection } from "/ui/selection.js";
-import { choiceFor, decisionOf, roleOf, selfPair, show } from "/ui/selfpair.js";
+import { actionsOf, choiceFor, decisionOf, markOf, roleOf, selfPair, show } from "/ui/selfpair.js";
 import { howFar, percent, plural } from "/ui/words.js";
 
 const KEYS = {
@@ -327,10 +327,13 @@ export function mount(root) {
   function enlargeSelected(state = "") {
     const pair = review.pairs[selected.at()];
     if (!pair) return closeEnlarged();
-    const keys = pair.judge ? "A approve, F flip, X drop" : "1 left, 2 right, X neither";
+    const alike = review.pairs.filter((one) => one.in_audit === pair.in_audit);
     enlargePair(pair, {
-      words: (side) => roleOf(pair, side),
-      state: `${state} Keys: ${keys}, J and K move, Z undo.`.trim(),
+      words: (side) => [side, roleOf(pair, side)].filter(Boolean).join(" · "),
+      mark: (side) => markOf(pair, side),
+      state,
+      count: `${alike.indexOf(pair) + 1} of ${alike.length}`,
+      actions: [...actionsOf(pair), { key: "z", words: "Undo", "data-testid": "enlarged-undo" }],
       pressed(key) {
         if (!(key === "j" || key === "k" || key === "z" || KEYS[key])) return false;
         announce("");
@@ -339,9 +342,12 @@ export function mount(root) {
           closeEnlarged();
           return true;
         }
-        if (key === "j" || key === "k") move(key === "j" ? 1 : -1, false);
-        else if (key === "z") undo();
-        else press(KEYS[key]);
+        if (key === "z") undo();
+        else if (KEYS[key]) press(KEYS[key]);
+        else {
+          move(key === "j" ? 1 : -1, false);
+          if (review.pairs[selected.at()] === pair) announce(key === "j" ? "This is the last pair." : "This is the first pair.");
+        }
         enlargeSelected(find("review-announcement").textContent);
         return true;
       },

@@ -4,7 +4,7 @@ import { enlargeButton } from "/ui/enlarge.js";
 import { h } from "/ui/page.js";
 import { figure } from "/ui/words.js";
 
-const OPEN = { approve: ["Approve", "A"], flip: ["Flip", "F"], drop: ["Drop", "X"] };
+const OPEN = { approve: ["Approve", "A"], flip: ["Flip", "F", ": the other wins"], drop: ["Drop", "X"] };
 const BLIND = { left: ["Left", "1"], drop: ["Neither", "X"], right: ["Right", "2"] };
 const DONE = { approve: "Approved", flip: "Flipped", drop: "Dropped", chosen: "Chosen" };
 
@@ -30,6 +30,21 @@ export function roleOf({ said, judge }, which) {
   if (which !== better) return "";
   return better === judge?.side ? "model’s choice" : said?.by === "you" ? "your choice" : "chosen";
 }
+
+/** Whose choice a side is, if it is one. */
+export const markOf = (pair, which) => roleOf(pair, which) && (which === pair.judge?.side ? "model" : "person");
+
+const isDecided = (pair, name) => [decisionOf(pair), pair.said?.choice].includes(name);
+
+/** What can be said of a pair where it stands alone: a button each, with the key that does the same. */
+export const actionsOf = (pair) =>
+  Object.entries(pair.judge ? OPEN : BLIND).map(([name, [words, key, more]]) => ({
+    key: key.toLowerCase(),
+    words,
+    more,
+    "data-testid": `enlarged-${name}`,
+    "aria-pressed": String(isDecided(pair, name)),
+  }));
 
 /** `enlarge` shows it as large as the window allows. */
 export function selfPair(pair, number, enlarge) {
@@ -95,8 +110,7 @@ export function show(own, pair) {
     one.querySelector("[data-role]").textContent = role;
   }
   for (const button of own.querySelectorAll("button[data-decision]")) {
-    const pressed = [decision, pair.said?.choice].includes(button.dataset.decision);
-    button.setAttribute("aria-pressed", String(pressed));
+    button.setAttribute("aria-pressed", String(isDecided(pair, button.dataset.decision)));
   }
   own.querySelector(".sail-who").textContent = pair.said ? who(decision, pair.said) : "";
 }

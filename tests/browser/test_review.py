@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from annotating import decide_audit, new_uuid, proposed, run_now, wait_for
-from labelling import App, look_now, open_page, open_tab, reload, until
-from playwright.sync_api import Page, Route, expect
+from labelling import App, look_now, open_page, open_tab, reload, until, watched
+from playwright.sync_api import Browser, Page, Route, expect
 
 from annotator import jobs
 from annotator.audit import typical_margin, winner_side
@@ -560,6 +560,74 @@ def test_where_the_model_found_no_pair_it_says_so_and_a_round_on_peoples_pairs_c
     opened = Store(home / "none clear")
     until(page, lambda: [run.job for run in opened.runs()].count("train") == 2)
     opened.close()
+
+
+# The large view, and small windows
+
+
+def tell(page: Page, project: Store, address: str) -> None:
+    """Open Review where its tab may be behind a menu."""
+    open_page(page, f"{address}/?project={project.name}")
+    page.evaluate("async () => (await import('/ui/core.js')).openTab('review')")
+    expect(page.get_by_test_id("review-grid").locator("article")).to_have_count(24)
+
+
+def test_the_large_view_fits_the_window_and_decides_and_moves_by_buttons(
+    store: Store, app: App, browser: Browser
+) -> None:
+    for width, height in ((1280, 800), (360, 740)):
+        with watched(browser, viewport={"width": width, "height": height}, has_touch=True) as page:
+            tell(page, store, app.address)
+            page.get_by_test_id("self-12").get_by_test_id("enlarge").click()
+            large = page.get_by_test_id("enlarged")
+            expect(large.locator("img")).to_have_count(2)
+            over = "box => [box.scrollWidth - box.clientWidth, box.scrollHeight - box.clientHeight]"
+            assert large.evaluate(over) == [0, 0]
+            left, right = (large.locator(".sail-image").nth(at).bounding_box() for at in (0, 1))
+            assert left and right and min(left["width"], right["width"]) > 200
+            assert (abs(left["x"] - right["x"]) < 1) == (width == 360)
+            for name in ("Close", "Approve", "Next"):
+                expect(large.get_by_role("button", name=name)).to_be_in_viewport(ratio=1)
+            expect(large.locator("[data-mark=model]")).to_have_count(1)
+            expect(large).to_contain_text("3 of 14")
+            large.get_by_role("button", name="Earlier").click()
+            expect(large).to_contain_text("2 of 14")
+            large.get_by_test_id("enlarged-flip").click()
+            expect(large).to_contain_text("Flipped: a human pair from now on.")
+            # Space swaps what is seen now, and does not press again.
+            page.wait_for_timeout(300)
+            page.keyboard.press(" ")
+            large.get_by_test_id("enlarged-undo").click()
+            expect(large).to_contain_text("Taken back.")
+            expect(large.get_by_test_id("enlarged-flip")).to_have_attribute("aria-pressed", "false")
+            expect(large).to_contain_text("2 of 14")
+    wait_for(lambda: decisions(store) == ["flip", "clear"] * 2)
+
+
+def test_in_the_audit_the_large_view_has_sides_to_choose(audit: Page, blind_store: Store) -> None:
+    audit.get_by_test_id("self-0").get_by_test_id("enlarge").click()
+    large = audit.get_by_test_id("enlarged")
+    expect(large).to_contain_text("1 of 10")
+    expect(large.get_by_role("group", name="Decision").get_by_role("button")).to_have_text(
+        [re.compile("Left"), re.compile("Neither"), re.compile("Right"), re.compile("Undo")]
+    )
+    large.get_by_test_id("enlarged-left").click()
+    expect(large).to_contain_text("2 of 10")
+    # The next pair takes nothing that was meant for the one before.
+    large.get_by_test_id("enlarged-left").click()
+    audit.keyboard.press("Escape")
+    expect(audit.get_by_test_id("audit-title")).to_have_text("Audit: 1 of 10 decided")
+
+
+def test_the_mixup_ratio_can_be_moved_at_360_pixels(store: Store, app: App, browser: Browser) -> None:
+    with watched(browser, viewport={"width": 360, "height": 740}, has_touch=True) as page:
+        tell(page, store, app.address)
+        slider = page.get_by_test_id("mixup-ratio")
+        slider.scroll_into_view_if_needed()
+        box = slider.bounding_box()
+        assert box and box["x"] >= 0 and box["width"] > 150 and box["x"] + box["width"] <= 360
+        page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        expect(page.get_by_test_id("mixup-value")).to_have_text(re.compile("^(49|50|51) %$"))
 
 
 # The mixup ratio

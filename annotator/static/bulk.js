@@ -4,7 +4,7 @@
 import { act, ask, base, patience } from "/ui/core.js";
 import { h, put } from "/ui/page.js";
 import { typical, when } from "/ui/selfpair.js";
-import { percent, plural } from "/ui/words.js";
+import { FEW, interval, outOf, plural } from "/ui/words.js";
 
 const FIRST_OVER = 1;
 
@@ -37,7 +37,9 @@ export function bulk(root, { said, changed, look }) {
     const pairs = clear();
     const { over, error } = threshold();
     find("bulk-value").textContent = typical(over);
-    open.textContent = `Approve all with margin over ${typical(over)} (${plural(pairs.length, "pair")}; ${audited(error)})`;
+    open.textContent = offer(pairs.length);
+    find("bulk-text").textContent = `Those with a margin over ${typical(over)} of this round. ${audited(error)}`;
+    slider.setAttribute("aria-valuetext", `${typical(over)}: ${open.textContent}. ${audited(error)}`);
     open.disabled = !pairs.length;
     if (!pairs.length) expand(false);
     find("bulk-approve").textContent = `Approve ${pairs.length === 1 ? "this pair" : `these ${pairs.length} pairs`}`;
@@ -45,9 +47,14 @@ export function bulk(root, { said, changed, look }) {
     drawLast();
   }
 
-  function audited({ value, low, high }) {
-    if (value == null) return "none audited";
-    return `audited error ${percent(value)} (${Math.round(100 * low)} to ${Math.round(100 * high)})`;
+  function offer(count) {
+    if (!count) return "No such pair is left";
+    return count === review.pairs.filter((pair) => !pair.said).length ? `Approve all ${count} left` : `Approve the ${count === 1 ? "" : `${count} `}clearest`;
+  }
+
+  function audited(error) {
+    if (!error.n) return "None of them was audited.";
+    return `Of those audited ${error.n < FEW ? outOf(error) : interval(error)} were wrong.`;
   }
 
   function drawLast() {

@@ -8,8 +8,8 @@ import { GUARD_MS, keyName, leaveToKeys, TOO_FAST } from "/ui/keys.js";
 import { mixup as mixupRatio } from "/ui/mixup.js";
 import { actionButton, drawUnsent, h, isShown, putParts, text, title } from "/ui/page.js";
 import { selection } from "/ui/selection.js";
-import { actionsOf, choiceFor, decisionOf, markOf, roleOf, selfPair, show } from "/ui/selfpair.js";
-import { howFar, percent, plural } from "/ui/words.js";
+import { actionsOf, choiceFor, decisionOf, figures, markOf, roleOf, selfPair, show } from "/ui/selfpair.js";
+import { FEW, howFar, interval, plural } from "/ui/words.js";
 
 const KEYS = {
   a: "approve",
@@ -188,8 +188,8 @@ export function mount(root) {
           `${count("drop")} dropped`,
         ]
       : [`${review.pairs.length - open} decided`];
-    const rest = open ? `${open} not reviewed: trained as the model judged.` : "All reviewed.";
-    return `${plural(review.pairs.length, "self pair")} for round ${review.round}: ${decided.join(", ")}. ${rest}`;
+    const rest = open ? `${open} not reviewed` : "all reviewed";
+    return `${plural(review.pairs.length, "self pair")} for round ${review.round}: ${decided.join(", ")}, ${rest}.`;
   }
 
   function drawAudit() {
@@ -211,8 +211,9 @@ export function mount(root) {
     }
     const wrong = Math.round(error.value * error.n);
     find("audit-title").textContent = `Audit: the model was wrong in ${wrong} of ${error.n}`;
-    find("audit-text").textContent =
-      `About ${percent(error.value)} of its pairs are wrong (95 % interval ${Math.round(100 * error.low)} to ${Math.round(100 * error.high)}); “Neither” counts as wrong. What you change now does not change this figure.`;
+    // Of a few the count above says all there is to say.
+    const share = error.n < FEW ? "" : `That is ${interval(error)}. `;
+    find("audit-text").textContent = `${share}“Neither” counts as wrong. What you change now does not change this figure.`;
   }
 
   function drawMessage(any) {
@@ -331,7 +332,7 @@ export function mount(root) {
     enlargePair(pair, {
       words: (side) => [side, roleOf(pair, side)].filter(Boolean).join(" · "),
       mark: (side) => markOf(pair, side),
-      state,
+      state: state || (pair.judge ? figures(pair.judge) : ""),
       count: `${alike.indexOf(pair) + 1} of ${alike.length}`,
       actions: [...actionsOf(pair), { key: "z", words: "Undo", "data-testid": "enlarged-undo" }],
       pressed(key) {

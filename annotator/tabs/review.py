@@ -26,19 +26,14 @@ MARKUP = """
       <div><h3 data-testid="audit-title"></h3><p class="sail-dim" data-testid="audit-text"></p></div>
       <div class="sail-stack" data-testid="bulk" hidden>
         <div class="sail-row">
+          <button type="button" class="sail-quiet" data-testid="bulk-open" aria-expanded="false"></button>
           <label class="sail-slider sail-grow">
-            <span>Margin over</span>
-            <input type="range" min="0" step="1" data-testid="bulk-threshold"
-                   aria-label="Margin over, times a typical one"
-                   aria-describedby="sail-typical">
+            <span>How clear</span>
+            <input type="range" min="0" step="1" data-testid="bulk-threshold">
             <output data-testid="bulk-value"></output>
           </label>
-          <button type="button" class="sail-quiet" data-testid="bulk-open" aria-expanded="false"></button>
         </div>
-        <p class="sail-dim" id="sail-typical" data-testid="bulk-typical">
-          Typical is the usual margin of this round. From 1 × typical the model is sure, from 0.5 × fairly
-          sure; below that it guesses.
-        </p>
+        <p class="sail-dim" data-testid="bulk-text"></p>
         <div class="sail-stack" data-testid="bulk-preview" hidden>
           <p class="sail-dim">The side in green wins. Click on a pair that looks wrong to go there.</p>
           <div class="sail-thumbs" data-testid="bulk-thumbs"></div>
@@ -69,8 +64,9 @@ MARKUP = """
       <kbd>Z</kbd> undo.
     </p>
     <p class="sail-dim" data-testid="review-help">
-      <kbd>A</kbd> approve, <kbd>F</kbd> flip, <kbd>X</kbd> drop; on a pair that is decided its key
-      takes it back. <kbd>J</kbd> <kbd>K</kbd> move, with <kbd>Shift</kbd> they select a range,
+      A pair that nobody reviews is learned as the model judged it. <kbd>A</kbd> approve says that you
+      looked, <kbd>F</kbd> flip learns it the other way round, <kbd>X</kbd> drop leaves it out; the same
+      key takes it back. <kbd>J</kbd> <kbd>K</kbd> move, with <kbd>Shift</kbd> they select a range,
       <kbd>E</kbd> enlarges, <kbd>Z</kbd> undo.
     </p>
     <p class="sail-warning" data-testid="review-late" role="status"></p>

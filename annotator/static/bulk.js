@@ -38,7 +38,7 @@ export function bulk(root, { said, changed, look }) {
     const { over, error } = threshold();
     find("bulk-value").textContent = typical(over);
     open.textContent = offer(pairs.length);
-    find("bulk-text").textContent = `Those with a margin over ${typical(over)} of this round. ${audited(error)}`;
+    find("bulk-text").textContent = `Margin over ${typical(over)} of this round. ${audited(error)}`;
     slider.setAttribute("aria-valuetext", `${typical(over)}: ${open.textContent}. ${audited(error)}`);
     open.disabled = !pairs.length;
     if (!pairs.length) expand(false);

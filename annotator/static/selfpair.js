@@ -120,7 +120,7 @@ export function show(own, pair) {
   for (const button of own.querySelectorAll("button[data-decision]")) {
     button.setAttribute("aria-pressed", String(isDecided(pair, button.dataset.decision)));
   }
-  own.querySelector(".sail-who").textContent = pair.said ? who(decision, pair.said) : "";
+  own.querySelector(".sail-who").textContent = pair.said ? who(decision, pair.said) : "Not reviewed";
 }
 
 function who(decision, { by, at, in_bulk }) {

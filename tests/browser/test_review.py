@@ -442,7 +442,7 @@ def test_a_bulk_approval_is_previewed_and_taken_back_as_a_whole_after_a_reload(
 ) -> None:
     opener = review.get_by_test_id("bulk-open")
     expect(opener).to_have_text(re.compile(r"^Approve the (\d+ )?clearest$"))
-    expect(review.get_by_test_id("bulk-text")).to_contain_text("margin over 1 × typical of this round")
+    expect(review.get_by_test_id("bulk-text")).to_contain_text("Margin over 1 × typical of this round.")
     expect(review.get_by_test_id("bulk-text")).to_contain_text(
         re.compile(r"Of those audited 0 of \d were wrong.$")
     )
@@ -644,6 +644,59 @@ def test_the_mixup_ratio_can_be_moved_at_360_pixels(store: Store, app: App, brow
         assert box and box["x"] >= 0 and box["width"] > 150 and box["x"] + box["width"] <= 360
         page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         expect(page.get_by_test_id("mixup-value")).to_have_text(re.compile("^(49|50|51) %$"))
+
+
+def test_what_is_undecided_comes_first_and_moves_only_once_the_audit_is_over(
+    audit: Page, blind_store: Store
+) -> None:
+    order = "grid => [...grid.children].map((one) => one.dataset.testid?.slice(5) ?? one.textContent)"
+    grid = audit.get_by_test_id("review-grid")
+    numbers = [str(number) for number in range(24)]
+    others = ["The others, least clear first", *numbers[AUDITED:]]
+    assert grid.evaluate(order) == [*numbers[:AUDITED], *others]
+    audit.get_by_test_id("self-0").get_by_role("button", name="Left").click()
+    audit.get_by_test_id("self-23").get_by_role("button", name="Drop").click()
+    look_now(audit)
+    until(audit, lambda: len(blind_store.review_history()) == 2)
+    look_now(audit)
+    assert grid.evaluate(order) == [*numbers[:AUDITED], *others]
+    reload(audit)
+    show_review(audit)
+    assert grid.evaluate(order) == [*numbers[1:AUDITED], "0", *others]
+    press(audit, "j")
+    press_blind(audit, *["1"] * 9)
+    expect(audit.get_by_test_id("audit-title")).to_contain_text("the model was wrong in")
+    assert grid.evaluate(order) == [*numbers[AUDITED:23], "Decided already", *numbers[:AUDITED], "23"]
+    expect(audit.get_by_test_id("self-10")).to_have_attribute("aria-current", "true")
+    press(audit, "k", "j")
+    expect(audit.get_by_test_id("self-11")).to_be_focused()
+
+
+def test_there_is_something_to_decide_on_the_first_screen_and_a_wide_window_has_more_of_it(
+    store: Store, app: App, browser: Browser
+) -> None:
+    across = []
+    for width, height in ((1280, 800), (1920, 1080)):
+        with watched(browser, viewport={"width": width, "height": height}) as page:
+            tell(page, store, app.address)
+            first = page.get_by_test_id("self-10")
+            expect(first.get_by_role("button", name="Approve")).to_be_in_viewport(ratio=1)
+            boxes = [page.locator("article").nth(at).bounding_box() for at in range(6)]
+            across.append(max(box["x"] + box["width"] for box in boxes if box))
+            # Nothing moves when one is decided, and its card stands clear of the bar.
+            before = first.bounding_box()
+            first.get_by_role("button", name="Approve").click()
+            expect(first).to_contain_text("Approved by you")
+            assert first.bounding_box() == before
+            page.mouse.wheel(0, 2000)
+            page.wait_for_timeout(300)
+            press(page, "j", "k")
+            page.wait_for_timeout(300)
+            bar, card = (one.bounding_box() for one in (page.get_by_test_id("mix"), first))
+            assert bar and card and card["y"] >= bar["y"] + bar["height"]
+            press(page, "z")
+            expect(first).to_contain_text("Not reviewed")
+    assert across[0] > 1200 and across[1] > 1800
 
 
 # The mixup ratio

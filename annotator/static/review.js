@@ -132,7 +132,7 @@ export function mount(root) {
     );
     // A card that is taken out and put back loses the focus.
     if (parts.length !== grid.children.length || parts.some((part, at) => part !== grid.children[at])) {
-      movedAt = performance.now();
+      if (grid.children.length) movedAt = performance.now();
       grid.replaceChildren(...parts);
     }
   }

@@ -4,14 +4,15 @@
 import { act, ask, base, patience } from "/ui/core.js";
 import { h, put } from "/ui/page.js";
 import { typical, when } from "/ui/selfpair.js";
-import { percent, plural } from "/ui/words.js";
+import { FEW, interval, outOf, plural } from "/ui/words.js";
 
 const FIRST_OVER = 1;
 
-/** `afterAll` sends after what was decided, `changed` loads what holds then, `look` shows one pair. */
-export function bulk(root, { afterAll, changed, look }) {
+/** `said` are the decisions that it stands in line with, `changed` loads what holds then, `look` shows one pair. */
+export function bulk(root, { said, changed, look }) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
   const [slider, open, preview] = [find("bulk-threshold"), find("bulk-open"), find("bulk-preview")];
+  const lost = new Set(); // approvals that did not come about
   let review = null;
 
   const threshold = () => review.audit.by_threshold[Number(slider.value)];
@@ -36,7 +37,9 @@ export function bulk(root, { afterAll, changed, look }) {
     const pairs = clear();
     const { over, error } = threshold();
     find("bulk-value").textContent = typical(over);
-    open.textContent = `Approve all with margin over ${typical(over)} (${plural(pairs.length, "pair")}; ${audited(error)})`;
+    open.textContent = offer(pairs.length);
+    find("bulk-text").textContent = `Margin over ${typical(over)} of this round. ${audited(error)}`;
+    slider.setAttribute("aria-valuetext", `${typical(over)}: ${open.textContent}. ${audited(error)}`);
     open.disabled = !pairs.length;
     if (!pairs.length) expand(false);
     find("bulk-approve").textContent = `Approve ${pairs.length === 1 ? "this pair" : `these ${pairs.length} pairs`}`;
@@ -44,9 +47,14 @@ export function bulk(root, { afterAll, changed, look }) {
     drawLast();
   }
 
-  function audited({ value, low, high }) {
-    if (value == null) return "none audited";
-    return `audited error ${percent(value)} (${Math.round(100 * low)} to ${Math.round(100 * high)})`;
+  function offer(count) {
+    if (!count) return "No such pair is left";
+    return count === review.pairs.filter((pair) => !pair.said).length ? `Approve all ${count} left` : `Approve the ${count === 1 ? "" : `${count} `}clearest`;
+  }
+
+  function audited(error) {
+    if (!error.n) return "None of them was audited.";
+    return `Of those audited ${error.n < FEW ? outOf(error) : interval(error)} were wrong.`;
   }
 
   function drawLast() {
@@ -79,29 +87,54 @@ export function bulk(root, { afterAll, changed, look }) {
     expand(preview.hidden);
     draw();
   });
-  find("bulk-cancel").addEventListener("click", () => expand(false));
+  /** Closes the preview; says whether it was open. */
+  function fold() {
+    if (preview.hidden) return false;
+    const focused = preview.contains(document.activeElement);
+    expand(false);
+    if (focused) open.focus();
+    return true;
+  }
 
+  /** Undo knows it before the app does, and takes it back in its turn. */
+  function remember(uuid, pairs) {
+    const back = async () => (await takeBack(uuid)) || remember(uuid, pairs);
+    said.remember(
+      pairs.map((pair) => [pair, null]),
+      { uuid, back },
+    );
+  }
+
+  /** True once it is. */
+  const takeBack = (uuid) =>
+    act(find("bulk-undo"), async () => {
+      const body = { uuid: crypto.randomUUID(), bulk: uuid };
+      await said.afterAll(() => lost.has(uuid) || ask(`${base}/reviews/bulk/undo`, body, { signal: patience() }));
+      said.forget(uuid);
+      await changed();
+      return true;
+    });
+
+  find("bulk-cancel").addEventListener("click", fold);
+  find("bulk-undo").addEventListener("click", () => takeBack(review.bulk.uuid));
   find("bulk-approve").addEventListener("click", (event) =>
     act(event.currentTarget, async () => {
-      const body = {
-        uuid: crypto.randomUUID(),
-        run: review.run,
-        threshold: threshold().over,
-        pairs: clear().map((pair) => pair.id),
-      };
-      await afterAll(() => ask(`${base}/reviews/bulk`, body, { signal: patience() }));
-      expand(false);
+      const [uuid, pairs] = [crypto.randomUUID(), clear()];
+      const body = { uuid, run: review.run, threshold: threshold().over, pairs: pairs.map((pair) => pair.id) };
+      remember(uuid, pairs);
+      try {
+        await said.afterAll(() => ask(`${base}/reviews/bulk`, body, { signal: patience() }));
+      } catch (error) {
+        lost.add(uuid);
+        said.forget(uuid);
+        throw error;
+      }
+      fold();
       await changed();
+      // What was above it is gone, and it would lie under the bar.
+      find("bulk-last").scrollIntoView({ block: "nearest" });
     }),
   );
 
-  find("bulk-undo").addEventListener("click", (event) =>
-    act(event.currentTarget, async () => {
-      const body = { uuid: crypto.randomUUID(), bulk: review.bulk.uuid };
-      await afterAll(() => ask(`${base}/reviews/bulk/undo`, body, { signal: patience() }));
-      await changed();
-    }),
-  );
-
-  return { show, draw };
+  return { show, draw, fold };
 }

@@ -2,7 +2,7 @@
 // Look and a Screen; knows no answer.
 
 import { keep, kept } from "/ui/core.js";
-import { isShown } from "/ui/page.js";
+import { markShown } from "/ui/page.js";
 
 /** The tab that is open already has nothing to be pressed for. */
 const PRESSED_BY_SPACE = 'button:not([role="tab"][aria-selected="true"]), a, summary';
@@ -61,9 +61,7 @@ export function lookCloser(root, look, screen) {
     showLarger(kept(LARGER) === "yes");
     document.addEventListener(LARGER, ({ detail }) => showLarger(detail));
     // The page is as wide as they are while they are on it, and on no other tab.
-    const follow = () => pair.toggleAttribute("data-shown", isShown(pair));
-    // Not while sizes are being looked at, since it changes them.
-    new ResizeObserver(() => requestAnimationFrame(follow)).observe(pair);
+    markShown(pair);
   }
   const button = tool("flip");
   button.addEventListener("pointerdown", (event) => {

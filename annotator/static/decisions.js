@@ -17,7 +17,7 @@ export function decisions({ changed, heard, moved }) {
   const how = { name: "A decision in Review", heard: hear, changed: () => moved(), sent: poll };
   const sending = new Sending(outbox, `${base}/reviews`, how);
   let refused = 0;
-  let past = []; // what was said before each action, for undo
+  let past = []; // by action what was said before it, for undo
 
   function set(entries) {
     const at = Date.now() / 1000;
@@ -30,6 +30,12 @@ export function decisions({ changed, heard, moved }) {
     outbox.put(...said);
     changed(entries.map(([pair]) => pair));
     sending.send();
+  }
+
+  /** An action, for undo: what was said before it, and what else takes it back. */
+  function remember(entries, { uuid, back } = {}) {
+    past = [...past, { entries, uuid, back }].slice(-UNDOABLE);
+    changed([]);
   }
 
   function hear(answer, sent) {
@@ -61,22 +67,27 @@ export function decisions({ changed, heard, moved }) {
   return {
     /** Say of each pair which side is better, `drop`, or null to take it back. */
     say(entries) {
-      past = [...past, entries.map(([pair]) => [pair, pair.said?.choice ?? null])].slice(-UNDOABLE);
+      remember(entries.map(([pair]) => [pair, pair.said?.choice ?? null]));
       set(entries);
     },
+    remember,
     /** The pairs of the last action, as they were before it; null where there is none. What somebody else said of
      * one since is theirs and stays. */
     undo() {
       const last = past.pop();
       if (!last) return null;
-      const entries = last.filter(([pair]) => !pair.said || pair.said.by === "you");
-      if (entries.length) set(entries);
+      const entries = last.entries.filter(([pair]) => !pair.said || pair.said.by === "you");
+      // What stands by a bulk approval goes with it as a whole.
+      const own = last.back ? entries.filter(([pair]) => pair.said && !pair.said.in_bulk) : entries;
+      if (own.length) set(own);
+      last.back?.();
       return entries.map(([pair]) => pair);
     },
     undoable: () => past.length > 0,
-    /** Other pairs are on the page: what was said of the old ones cannot be undone here. */
-    forget() {
-      past = [];
+    /** What cannot be undone here any more: the action of that uuid, or all, since other pairs are on the page. */
+    forget(uuid = null) {
+      past = uuid ? past.filter((one) => one.uuid !== uuid) : [];
+      changed([]);
     },
     /** By pair what was said, here or on an earlier visit, and is not with the server. */
     unsent: () => new Map(outbox.answers().map((one) => [one.self_pair, one.shown.said])),

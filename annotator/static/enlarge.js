@@ -4,67 +4,106 @@
 import { lookCloser } from "/ui/closer.js";
 import { FLIPPED, keyName } from "/ui/keys.js";
 import { Look } from "/ui/look.js";
-import { h } from "/ui/page.js";
+import { h, put } from "/ui/page.js";
 
 let dialog = null;
 
 function made() {
   const frames = [0, 1].map(() => h("div", { class: "sail-image" }));
   const captions = [0, 1].map(() => h("figcaption"));
-  const tool = (name, key, words) =>
-    h("button", { type: "button", class: "sail-answer", "data-tool": name }, h("kbd", { "aria-hidden": "true" }, key), ` ${words}`);
+  const button = (key, words, attributes, more) =>
+    h(
+      "button",
+      { type: "button", class: "sail-answer", ...attributes },
+      h("kbd", { "aria-hidden": "true" }, key),
+      h("span", {}, words, more && h("span", { "data-more": true }, more)),
+    );
+  const tool = (name, key, words) => button(key, words, { "data-tool": name });
+  const presses = ({ key, words, more, ...attributes }) =>
+    button(key.toUpperCase(), words, { ...attributes, onclick: () => press(key) }, more);
+  const moves = [presses({ key: "k", words: "Earlier" }), presses({ key: "j", words: "Next" })];
   const title = h("h3", { tabindex: "-1", autofocus: true });
+  const count = h("span", { class: "sail-dim" });
   const state = h("p", { class: "sail-dim", role: "status" });
+  const actions = h("div", { class: "sail-answers", role: "group", "aria-label": "Decision" });
   const own = h(
     "dialog",
     // What is clicked in it leaves the focus in it, and keys with it.
     { class: "sail-large", "data-testid": "enlarged", "aria-label": "Enlarged", tabindex: "-1" },
-    title,
-    h("div", { class: "sail-pair" }, frames),
-    h("div", { class: "sail-captions" }, captions),
+    h(
+      "div",
+      { class: "sail-row" },
+      h("div", { class: "sail-row sail-grow", "aria-live": "polite" }, title, count),
+      h("span", { class: "sail-zoom", "data-tool": "scale" }),
+      h("form", { method: "dialog" }, h("button", { class: "sail-quiet" }, "Close")),
+    ),
+    h(
+      "div",
+      { class: "sail-pair" },
+      frames.map((frame, index) => h("figure", {}, frame, captions[index])),
+    ),
+    state,
+    actions,
     h(
       "div",
       { class: "sail-answers sail-tools" },
-      tool("flip", "Space", "Flip"),
+      moves[0],
+      tool("flip", "Space", "Swap"),
       tool("zoom", "+", "Zoom"),
       tool("whole", "Esc", "Whole"),
-      h("span", { class: "sail-zoom", "data-tool": "scale" }),
+      moves[1],
     ),
-    state,
-    h("form", { method: "dialog" }, h("button", { class: "sail-quiet" }, "Close")),
   );
   const look = new Look(own.querySelector(".sail-pair"), { changed: () => closer.draw(), refused: () => {} });
   const closer = lookCloser(own, look, { open: true, pair: true });
+
+  /** Whether the key is one of those that decide or move. */
+  function press(key) {
+    if (look.flipped) state.textContent = FLIPPED;
+    return !look.flipped && Boolean(dialog.pressed?.(key));
+  }
+
   own.addEventListener("keydown", (event) => {
     const { ctrlKey, metaKey, altKey, repeat } = event;
     // Esc closes it; while it is zoomed in it shows the whole first.
     if (event.key === "Escape" && look.scale === 1) return;
     const key = ctrlKey || metaKey || altKey || repeat ? "" : keyName(event);
-    if (closer.hears(event, key)) return;
-    if (look.flipped) state.textContent = FLIPPED;
-    else if (dialog.pressed?.(key)) event.preventDefault();
+    if (!closer.hears(event, key) && press(key)) event.preventDefault();
   });
   own.addEventListener("close", () => look.fresh());
-  // Beside it.
-  own.addEventListener("click", ({ target, detail }) => target === own && detail && own.close());
+  own.addEventListener("click", ({ target, detail }) => {
+    // Beside it.
+    if (target === own && detail) own.close();
+    // Space swaps, and does not press once more what a pointer pressed.
+    else if (detail && target.closest("button")) own.focus();
+  });
   document.querySelector(".sail-bar").append(own);
-  return { own, look, title, frames, captions, state };
+  return { own, look, title, count, frames, captions, state, actions, moves, presses, shows: "" };
 }
 
-/** `images` are one or two of `{ src, alt, words }`; `words` say under an image what it is. `state` is said under both,
- * and `pressed` is called with other keys; it returns whether it took them. */
-export function enlarge(title, images, { state = "", pressed = null } = {}) {
+/** `images` are one or two of `{ src, alt, words, mark }`; `words` say under an image what it is, `mark` whose choice it
+ * is: the model's or a person's. `state` is said under both. `pressed` is called with other keys, and by the buttons that
+ * stand for `actions`, `{ key, words, more }` and what else they have; it returns whether it took them. `count` says which one
+ * of how many it is. */
+export function enlarge(title, images, { state = "", count = "", actions = [], pressed = null } = {}) {
   dialog ??= made();
   dialog.pressed = pressed;
   dialog.title.textContent = title;
+  dialog.count.textContent = count;
   dialog.state.textContent = state;
-  dialog.state.hidden = !pressed;
-  dialog.look.fresh();
+  put(dialog.actions, actions, () => actions.map(dialog.presses));
+  for (const one of [dialog.state, dialog.actions, ...dialog.moves]) one.hidden = !pressed;
+  const shows = images.map(({ src }) => src).join(" ");
+  // What is looked at stays zoomed while it is decided.
+  const others = shows !== dialog.shows || !dialog.own.open;
+  dialog.shows = shows;
+  if (others) dialog.look.fresh();
   dialog.frames.forEach((frame, index) => {
     const one = images[index];
-    frame.hidden = dialog.captions[index].hidden = !one;
-    frame.replaceChildren(...(one ? [h("img", { src: one.src, alt: one.alt, draggable: "false" })] : []));
+    frame.parentElement.hidden = !one;
+    frame.parentElement.dataset.mark = one?.mark ?? "";
     dialog.captions[index].textContent = one?.words ?? "";
+    if (others) frame.replaceChildren(...(one ? [h("img", { src: one.src, alt: one.alt, draggable: "false" })] : []));
   });
   dialog.own.querySelector('[data-tool="flip"]').hidden = images.length < 2;
   // What was pressed by a pointer would have the focus again when it closes, and Space would open it once more.
@@ -91,10 +130,10 @@ export const enlargeButton = (pair, attributes = {}) =>
     "⤢",
   );
 
-/** `words` say of a side what it is. */
-export const enlargePair = (pair, { words = () => "", ...more } = {}) =>
+/** `words` say of a side what it is, `mark` whose choice. */
+export const enlargePair = (pair, { words = () => "", mark = () => "", ...more } = {}) =>
   enlarge(
     pair.prompt,
-    ["left", "right"].map((side) => ({ src: pair[side], alt: `${pair.prompt}, ${side}`, words: words(side) })),
+    ["left", "right"].map((side) => ({ src: pair[side], alt: `${pair.prompt}, ${side}`, words: words(side), mark: mark(side) })),
     more,
   );

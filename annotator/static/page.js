@@ -86,3 +86,10 @@ export function svg(tag, attributes = {}, ...children) {
 }
 
 export const isShown = (root) => root.isConnected && root.offsetParent !== null;
+
+/** Says in its data whether an element is on the page, for what is wider while it is. */
+export function markShown(element) {
+  const follow = () => element.toggleAttribute("data-shown", isShown(element));
+  // Not while sizes are being looked at, since it changes them.
+  new ResizeObserver(() => requestAnimationFrame(follow)).observe(element);
+}

@@ -36,7 +36,7 @@ const PAIRS = [
   {
     prompt: "a house with a door",
     images: [() => house(true), () => house(false)],
-    says: "Hold Space, or the button, to flip the two in place: what differs jumps. Then choose.",
+    says: "Hold Space, or the button, to swap the two in place: what differs jumps. Then choose.",
     takes: { left: "Well seen.", right: "Look for the door." },
   },
 ];

@@ -6,10 +6,10 @@ import { decisions } from "/ui/decisions.js";
 import { closeEnlarged, enlargePair, isEnlarged } from "/ui/enlarge.js";
 import { GUARD_MS, keyName, leaveToKeys, TOO_FAST } from "/ui/keys.js";
 import { mixup as mixupRatio } from "/ui/mixup.js";
-import { actionButton, drawUnsent, h, isShown, putParts, text, title } from "/ui/page.js";
+import { actionButton, drawUnsent, h, isShown, markShown, putParts, text, title } from "/ui/page.js";
 import { selection } from "/ui/selection.js";
-import { choiceFor, decisionOf, roleOf, selfPair, show } from "/ui/selfpair.js";
-import { howFar, percent, plural } from "/ui/words.js";
+import { actionsOf, choiceFor, decisionOf, figures, markOf, roleOf, selfPair, show } from "/ui/selfpair.js";
+import { FEW, howFar, interval, plural } from "/ui/words.js";
 
 const KEYS = {
   a: "approve",
@@ -22,6 +22,7 @@ const KEYS = {
   ArrowLeft: "left",
   ArrowRight: "right",
 };
+const PARTS = ["audit", "open", "decided"];
 const SAID = {
   approve: "Approved.",
   flip: "Flipped: a human pair from now on.",
@@ -38,15 +39,17 @@ export function mount(root) {
     heard,
     moved: () => drawUnsent(find("review-unsent"), said.unsent().size, said.failing()),
   });
-  const bulk = bulkApproval(root, { afterAll: said.afterAll, changed: refresh, look });
+  const bulk = bulkApproval(root, { said, changed: refresh, look });
   const mixup = mixupRatio(root);
   const headings = {
     audit: h("h3", {}, "Audit sample, chosen at random"),
-    others: h("h3", {}, "The others, least certain first"),
+    open: h("h3", {}, "The others, least clear first"),
+    decided: h("h3", {}, "Decided already"),
   };
   let review = { run: null, pairs: [] }; // as the server gave it, with what was decided here since
   let cards = [];
   let status = null;
+  let movedAt = -Infinity; // when cards last took other places
   let guardedUntil = -Infinity; // nobody has looked at a pair that came in the place of another
 
   onStatus((now) => {
@@ -74,9 +77,11 @@ export function mount(root) {
 
   /** The same pairs as they stand now: the audit is over, or many were decided at once. */
   async function refresh() {
+    const before = review.pairs[selected.at()];
+    const focused = grid.contains(document.activeElement);
     await said.inOrder(takeAnew);
-    const at = selected.at();
-    if (at !== null) selected.select(at, { focus: false });
+    const at = review.pairs.indexOf(before);
+    if (at >= 0) selected.select(at, { focus: focused && !grid.contains(document.activeElement) });
     draw();
     mixup.refresh(review);
   }
@@ -105,28 +110,35 @@ export function mount(root) {
   function takeIn(found) {
     const known = new Map(review.pairs.map((pair, index) => [pair.id, [pair, cards[index]]]));
     const unsent = said.unsent();
-    const pairs = [];
-    cards = found.pairs.map((now, index) => {
+    // What is undecided comes first; later nothing moves under a finger, but once, when the audit is over.
+    const anew = found.run !== review.run || found.audit?.done !== review.audit?.done;
+    const place = new Map(review.pairs.map((pair, index) => [pair.id, index]));
+    const made = found.pairs.map((now, index) => {
       const [pair, card] = known.get(now.id) ?? [{}];
       const fits = card && Boolean(pair.judge) === Boolean(now.judge);
       // The same object as before, which undo knows. What the server has not heard of is newer.
-      pairs.push(Object.assign(pair, now, { run: found.run }, unsent.has(now.id) && { said: unsent.get(now.id) }));
-      if (!fits) return newCard(pair, index);
-      show(card, pair);
-      return card;
+      Object.assign(pair, now, { run: found.run }, unsent.has(now.id) && { said: unsent.get(now.id) });
+      if (anew || !pair.part) pair.part = partOf(pair, found.audit.done);
+      if (fits) show(card, pair);
+      return [pair, fits ? card : newCard(pair, index)];
     });
-    review = { ...found, pairs };
-    const audited = pairs.filter((pair) => pair.in_audit).length;
-    const parts = [
-      ...(audited ? [headings.audit] : []),
-      ...cards.slice(0, audited),
-      ...(audited < pairs.length ? [headings.others] : []),
-      ...cards.slice(audited),
-    ];
+    const key = anew ? ([pair]) => PARTS.indexOf(pair.part) + (pair.said ? 0.5 : 0) : ([pair]) => place.get(pair.id) ?? Infinity;
+    made.sort((one, two) => (key(one) === key(two) ? 0 : key(one) - key(two)));
+    review = { ...found, pairs: made.map(([pair]) => pair) };
+    cards = made.map(([, card]) => card);
+    // What the first part is the page says above it.
+    const parts = made.flatMap(([pair, card], at) =>
+      at && made[at - 1][0].part !== pair.part ? [headings[pair.part], card] : [card],
+    );
     // A card that is taken out and put back loses the focus.
-    if (parts.length !== grid.children.length || parts.some((part, at) => part !== grid.children[at]))
+    if (parts.length !== grid.children.length || parts.some((part, at) => part !== grid.children[at])) {
+      if (grid.children.length) movedAt = performance.now();
       grid.replaceChildren(...parts);
+    }
   }
+
+  /** In which part of the page a pair stands. */
+  const partOf = (pair, done) => (done && pair.said ? "decided" : done || !pair.in_audit ? "open" : "audit");
 
   function newCard(pair, index) {
     const card = selfPair(pair, index, () => {
@@ -139,6 +151,7 @@ export function mount(root) {
       if (event.shiftKey) return selected.select(index, { extend: true, focus: false });
       selected.select(index, { focus: false });
       const button = event.target.closest("button");
+      if (button?.dataset.decision && performance.now() < movedAt + GUARD_MS) return announce(TOO_FAST);
       if (button?.dataset.decision) return decide([index], button.dataset.decision, { advance: false });
       if (button) return;
       const side = event.target.closest("img") && event.target.closest("figure").dataset.side;
@@ -188,8 +201,8 @@ export function mount(root) {
           `${count("drop")} dropped`,
         ]
       : [`${review.pairs.length - open} decided`];
-    const rest = open ? `${open} not reviewed: trained as the model judged.` : "All reviewed.";
-    return `${plural(review.pairs.length, "self pair")} for round ${review.round}: ${decided.join(", ")}. ${rest}`;
+    const rest = open ? `${open} not reviewed` : "all reviewed";
+    return `${plural(review.pairs.length, "self pair")} for round ${review.round}: ${decided.join(", ")}, ${rest}.`;
   }
 
   function drawAudit() {
@@ -211,8 +224,9 @@ export function mount(root) {
     }
     const wrong = Math.round(error.value * error.n);
     find("audit-title").textContent = `Audit: the model was wrong in ${wrong} of ${error.n}`;
-    find("audit-text").textContent =
-      `About ${percent(error.value)} of its pairs are wrong (95 % interval ${Math.round(100 * error.low)} to ${Math.round(100 * error.high)}); “Neither” counts as wrong. What you change now does not change this figure.`;
+    // Of a few the count above says all there is to say.
+    const share = error.n < FEW ? "" : `That is ${interval(error)}. `;
+    find("audit-text").textContent = `${share}“Neither” counts as wrong; what you change now does not count.`;
   }
 
   function drawMessage(any) {
@@ -308,6 +322,8 @@ export function mount(root) {
     if (!isShown(grid) || !review.pairs.length || document.querySelector("dialog[open]")) return;
     if (event.target.closest?.("input:not([type=range]), textarea, select, [contenteditable], dialog")) return;
     if (key.startsWith("Arrow") && event.target.closest?.("input")) return;
+    const closes = (key === "z" || key === "Escape") && bulk.fold();
+    if (closes) return event.preventDefault();
     const steps = { j: 1, k: -1 };
     if (!steps[key] && (event.repeat || !(key === "z" || key === "e" || KEYS[key]))) return;
     event.preventDefault();
@@ -325,10 +341,13 @@ export function mount(root) {
   function enlargeSelected(state = "") {
     const pair = review.pairs[selected.at()];
     if (!pair) return closeEnlarged();
-    const keys = pair.judge ? "A approve, F flip, X drop" : "1 left, 2 right, X neither";
+    const alike = review.pairs.filter((one) => one.part === pair.part);
     enlargePair(pair, {
-      words: (side) => roleOf(pair, side),
-      state: `${state} Keys: ${keys}, J and K move, Z undo.`.trim(),
+      words: (side) => [side, roleOf(pair, side)].filter(Boolean).join(" · "),
+      mark: (side) => markOf(pair, side),
+      state: state || (pair.judge ? figures(pair.judge) : ""),
+      count: `${alike.indexOf(pair) + 1} of ${alike.length}`,
+      actions: [...actionsOf(pair), { key: "z", words: "Undo", "data-testid": "enlarged-undo" }],
       pressed(key) {
         if (!(key === "j" || key === "k" || key === "z" || KEYS[key])) return false;
         announce("");
@@ -337,15 +356,22 @@ export function mount(root) {
           closeEnlarged();
           return true;
         }
-        if (key === "j" || key === "k") move(key === "j" ? 1 : -1, false);
-        else if (key === "z") undo();
-        else press(KEYS[key]);
+        if (key === "z") undo();
+        else if (KEYS[key]) press(KEYS[key]);
+        else {
+          move(key === "j" ? 1 : -1, false);
+          if (review.pairs[selected.at()] === pair) announce(key === "j" ? "This is the last pair." : "This is the first pair.");
+        }
         enlargeSelected(find("review-announcement").textContent);
         return true;
       },
     });
   }
   leaveToKeys(root);
+  // What is scrolled to stays clear of the bar.
+  markShown(grid);
+  const bar = find("mix");
+  new ResizeObserver(() => root.style.setProperty("--bar", `${bar.offsetHeight}px`)).observe(bar);
   find("review-undo").addEventListener("click", undo);
 
   function press(name) {

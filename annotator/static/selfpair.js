@@ -4,8 +4,18 @@ import { enlargeButton } from "/ui/enlarge.js";
 import { h } from "/ui/page.js";
 import { figure } from "/ui/words.js";
 
-const OPEN = { approve: ["Approve", "A"], flip: ["Flip", "F"], drop: ["Drop", "X"] };
-const BLIND = { left: ["Left", "1"], drop: ["Neither", "X"], right: ["Right", "2"] };
+const OPEN = {
+  approve: { words: "Approve", key: "A", says: "You looked, and agree with the model" },
+  flip: { words: "Flip", key: "F", more: ": the other wins", says: "Learned the other way round: the other wins" },
+  drop: { words: "Drop", key: "X", says: "Not learned from" },
+};
+const BLIND = {
+  left: { words: "Left", key: "1", says: "The left one is better" },
+  drop: { words: "Neither", key: "X", says: "Not learned from" },
+  right: { words: "Right", key: "2", says: "The right one is better" },
+};
+const CLEARNESS = { sure: "Clear", "fairly sure": "Fairly clear", "a guess": "A guess" };
+const CLEAREST = 2; // times a typical margin
 const DONE = { approve: "Approved", flip: "Flipped", drop: "Dropped", chosen: "Chosen" };
 
 const otherSide = (side) => (side === "left" ? "right" : "left");
@@ -31,6 +41,22 @@ export function roleOf({ said, judge }, which) {
   return better === judge?.side ? "model’s choice" : said?.by === "you" ? "your choice" : "chosen";
 }
 
+/** Whose choice a side is, if it is one. */
+export const markOf = (pair, which) => roleOf(pair, which) && (which === pair.judge?.side ? "model" : "person");
+
+const isDecided = (pair, name) => [decisionOf(pair), pair.said?.choice].includes(name);
+
+/** What can be said of a pair where it stands alone: a button each, with the key that does the same. */
+export const actionsOf = (pair) =>
+  Object.entries(pair.judge ? OPEN : BLIND).map(([name, { words, key, more, says }]) => ({
+    key: key.toLowerCase(),
+    words,
+    more,
+    title: says,
+    "data-testid": `enlarged-${name}`,
+    "aria-pressed": String(isDecided(pair, name)),
+  }));
+
 /** `enlarge` shows it as large as the window allows. */
 export function selfPair(pair, number, enlarge) {
   const own = h(
@@ -42,8 +68,8 @@ export function selfPair(pair, number, enlarge) {
     h(
       "div",
       { class: "sail-decide", role: "group", "aria-label": "Decision" },
-      Object.entries(pair.judge ? OPEN : BLIND).map(([name, [title, key]]) =>
-        h("button", { type: "button", "data-decision": name, title: `Key: ${key}` }, title),
+      Object.entries(pair.judge ? OPEN : BLIND).map(([name, { words, key, says }]) =>
+        h("button", { type: "button", "data-decision": name, title: `${says}. Key: ${key}` }, words),
       ),
     ),
     h("p", { class: "sail-who" }),
@@ -53,35 +79,32 @@ export function selfPair(pair, number, enlarge) {
   return own;
 }
 
-function side(pair, which) {
-  return h(
+const side = (pair, which) =>
+  h(
     "figure",
     { "data-side": which },
     h("img", { loading: "lazy", src: pair[which], alt: `${pair.prompt}, ${which}` }),
-    h(
-      "figcaption",
-      {},
-      h("span", { "data-role": which }),
-      pair.judge && h("span", { title: "implicit reward" }, nats(pair.judge.rewards[which])),
-    ),
+    h("figcaption", {}),
   );
-}
 
 const nats = (value) => (Math.abs(value) < 0.1 ? value.toFixed(3).replace("-", "\u2212") : figure(value));
 
 /** How clear a pair is, and over what clearness pairs are approved, in the same words. */
 export const typical = (times) => `${times} × typical`;
 
-function opinion({ certainty, clarity, margin, margin_error, p }) {
+/** What the judge makes of it, in figures. */
+export function figures({ certainty, clarity, rewards, margin, margin_error, p }) {
+  const beside = `margin ${nats(margin)} ± ${nats(margin_error)}, ${typical(clarity.toFixed(2))}`;
+  return `${CLEARNESS[certainty]} beside the others of this round: ${beside}; implicit reward left ${nats(rewards.left)}, right ${nats(rewards.right)}; p ${p.toFixed(2)}.`;
+}
+
+function opinion(judge) {
+  const share = Math.min(1, Math.max(0, judge.clarity / CLEAREST));
   return h(
     "p",
-    { class: "sail-certainty" },
-    certainty[0].toUpperCase() + certainty.slice(1),
-    h(
-      "small",
-      {},
-      `margin ${nats(margin)} ± ${nats(margin_error)}, ${typical(clarity.toFixed(2))} · p ${p.toFixed(2)}`,
-    ),
+    { class: "sail-certainty", title: figures(judge) },
+    CLEARNESS[judge.certainty],
+    h("i", { style: `--share: ${Math.round(100 * share)}%` }),
   );
 }
 
@@ -92,13 +115,12 @@ export function show(own, pair) {
   for (const one of own.querySelectorAll("figure")) {
     const role = roleOf(pair, one.dataset.side);
     one.toggleAttribute("data-preferred", role !== "");
-    one.querySelector("[data-role]").textContent = role;
+    one.querySelector("figcaption").textContent = role;
   }
   for (const button of own.querySelectorAll("button[data-decision]")) {
-    const pressed = [decision, pair.said?.choice].includes(button.dataset.decision);
-    button.setAttribute("aria-pressed", String(pressed));
+    button.setAttribute("aria-pressed", String(isDecided(pair, button.dataset.decision)));
   }
-  own.querySelector(".sail-who").textContent = pair.said ? who(decision, pair.said) : "";
+  own.querySelector(".sail-who").textContent = pair.said ? who(decision, pair.said) : "Not reviewed";
 }
 
 function who(decision, { by, at, in_bulk }) {

@@ -131,7 +131,7 @@ MARKUP = f"""
     <div class="sail-pair" data-part="pair">{_PRACTICE_SIDES}</div>
     <div class="sail-answers" data-part="answers">{_PRACTICE_ANSWERS}
       <button type="button" class="sail-answer" data-part="flip">
-        <kbd aria-hidden="true">Space</kbd> Flip</button>
+        <kbd aria-hidden="true">Space</kbd> Swap</button>
     </div>
     <p class="sail-said" aria-live="polite" data-part="said" data-testid="practice-said"></p>
     <button type="button" class="sail-primary" data-part="close" data-testid="practice-close"></button>

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 _LOOKING = (
-    ("flip", "Space", "Flip", "hold Space"),
+    ("flip", "Space", "Swap", "hold Space"),
     ("zoom", "+", "Zoom", "+"),
     ("whole", "Esc", "Whole", "Esc"),
     ("larger", "E", "Larger", "E"),

@@ -6,7 +6,7 @@ TITLE = "Review"
 NAME = "review"
 
 MARKUP = """
-<div class="sail-stack">
+<div class="sail-stack sail-reviewing">
   <section class="sail-message" data-testid="review-message" hidden></section>
   <div class="sail-stack" data-testid="reviewing" hidden>
     <section class="sail-card sail-mix" data-testid="mix">
@@ -16,29 +16,26 @@ MARKUP = """
         <button type="button" class="sail-quiet" data-testid="review-undo" title="Key: Z">Undo</button>
         <button type="button" class="sail-primary" data-testid="train-round"></button>
       </div>
+    </section>
+    <div class="sail-columns">
+    <section class="sail-card" data-testid="audit">
+      <h3 data-testid="audit-title"></h3>
+      <p class="sail-dim" data-testid="audit-text"></p>
       <div class="sail-row sail-gate" data-testid="gate" hidden>
         <span class="sail-grow" data-testid="gate-text"></span>
         <button type="button" class="sail-quiet" data-testid="train-anyway">Train without the audit</button>
         <button type="button" class="sail-quiet" data-testid="gate-back" hidden>Back</button>
       </div>
-    </section>
-    <section class="sail-card sail-stack" data-testid="audit">
-      <div><h3 data-testid="audit-title"></h3><p class="sail-dim" data-testid="audit-text"></p></div>
-      <div class="sail-stack" data-testid="bulk" hidden>
+      <div class="sail-bulk" data-testid="bulk" hidden>
         <div class="sail-row">
+          <button type="button" class="sail-quiet" data-testid="bulk-open" aria-expanded="false"></button>
           <label class="sail-slider sail-grow">
-            <span>Margin over</span>
-            <input type="range" min="0" step="1" data-testid="bulk-threshold"
-                   aria-label="Margin over, times a typical one"
-                   aria-describedby="sail-typical">
+            <span>How clear</span>
+            <input type="range" min="0" step="1" data-testid="bulk-threshold">
             <output data-testid="bulk-value"></output>
           </label>
-          <button type="button" class="sail-quiet" data-testid="bulk-open" aria-expanded="false"></button>
         </div>
-        <p class="sail-dim" id="sail-typical" data-testid="bulk-typical">
-          Typical is the usual margin of this round. From 1 × typical the model is sure, from 0.5 × fairly
-          sure; below that it guesses.
-        </p>
+        <p class="sail-dim" data-testid="bulk-text"></p>
         <div class="sail-stack" data-testid="bulk-preview" hidden>
           <p class="sail-dim">The side in green wins. Click on a pair that looks wrong to go there.</p>
           <div class="sail-thumbs" data-testid="bulk-thumbs"></div>
@@ -63,15 +60,17 @@ MARKUP = """
       <p class="sail-dim" id="sail-mix-meaning" data-testid="mixup-meaning"></p>
       <p class="sail-warning" data-testid="mixup-warning" role="status"></p>
     </section>
-    <p class="sail-dim" data-testid="audit-help">
+    </div>
+    <p class="sail-dim sail-keys" data-testid="audit-help">
       <kbd>1</kbd> left is better, <kbd>2</kbd> right is better, <kbd>X</kbd> neither; on a pair that
       is decided its key takes it back. <kbd>J</kbd> <kbd>K</kbd> move, <kbd>E</kbd> enlarges,
       <kbd>Z</kbd> undo.
     </p>
     <p class="sail-dim" data-testid="review-help">
-      <kbd>A</kbd> approve, <kbd>F</kbd> flip, <kbd>X</kbd> drop; on a pair that is decided its key
-      takes it back. <kbd>J</kbd> <kbd>K</kbd> move, with <kbd>Shift</kbd> they select a range,
-      <kbd>E</kbd> enlarges, <kbd>Z</kbd> undo.
+      A pair that nobody reviews is learned as the model judged it. <kbd>A</kbd> approve says that you
+      looked, <kbd>F</kbd> flip learns it the other way round, <kbd>X</kbd> drop leaves it out; the same
+      again takes it back. <span class="sail-keys"><kbd>J</kbd> <kbd>K</kbd> move, with <kbd>Shift</kbd> they
+      select a range, <kbd>E</kbd> enlarges, <kbd>Z</kbd> undo.</span>
     </p>
     <p class="sail-warning" data-testid="review-late" role="status"></p>
     <div class="sail-grid" data-testid="review-grid"></div>

@@ -95,7 +95,7 @@ export const typical = (times) => `${times} × typical`;
 /** What the judge makes of it, in figures. */
 export function figures({ certainty, clarity, rewards, margin, margin_error, p }) {
   const beside = `margin ${nats(margin)} ± ${nats(margin_error)}, ${typical(clarity.toFixed(2))}`;
-  return `${CLEARNESS[certainty]} beside the others of this round: ${beside}; implicit reward left ${nats(rewards.left)}, right ${nats(rewards.right)}; p ${p.toFixed(2)}.`;
+  return `${CLEARNESS[certainty]}: ${beside}; rewards ${nats(rewards.left)} and ${nats(rewards.right)}; p ${p.toFixed(2)}.`;
 }
 
 function opinion(judge) {

@@ -482,7 +482,7 @@ def test_a_card_says_in_a_word_how_clear_its_pair_is_and_the_figures_stand_in_th
     first, last = review.get_by_test_id(f"self-{AUDITED}"), review.get_by_test_id("self-23")
     expect(first.locator(".sail-certainty")).to_have_text("A guess")
     expect(last.locator(".sail-certainty")).to_have_text("Clear")
-    figures = f"{found[-1].margin / typical:.2f} × typical; implicit reward left"
+    figures = f"{found[-1].margin / typical:.2f} × typical; rewards"
     expect(last.locator(".sail-certainty")).to_have_attribute("title", re.compile(re.escape(figures)))
     last.get_by_test_id("enlarge").click()
     expect(review.get_by_test_id("enlarged")).to_contain_text(figures)

@@ -227,7 +227,9 @@ class Loop:
     def _take_over(self, file: Path, pairs: Sequence[ShownPair], known: dict[str, LabelValue]) -> None:
         """Labels that were given elsewhere to the very same two images."""
         given: dict[tuple[str, ...], LabelValue] = {}
-        for line in read_lines(file):
+        for number, line in enumerate(read_lines(file), start=1):
+            if not {"prompt", "left", "right", "label"} <= line.keys():
+                raise ValueError(f"{file}, line {number}, is no label: it names no prompt, images or answer.")
             with suppress(FileNotFoundError):
                 images = (sha256_file(Path(line[side])) for side in ("left", "right"))
                 given[line["prompt"], *images] = line["label"]

@@ -18,6 +18,7 @@ import {
   trouble,
   whyNot,
 } from "/ui/core.js";
+import { tellLate } from "/ui/decisions.js";
 import { leaveToKeys } from "/ui/keys.js";
 import { giveName, isNamed, nameShown, onName } from "/ui/names.js";
 import { Outbox } from "/ui/outbox.js";
@@ -44,7 +45,7 @@ export function mount(root) {
       "The browser keeps no cookies or site data for this address, and without them nobody can answer here. Allow them and reload the page.",
       "storage",
     );
-  sendLeftOver("sail.reviews", `${base}/reviews`, "A decision in Review");
+  sendLeftOver("sail.reviews", `${base}/reviews`, "A decision in Review", tellLate);
   sendLeftOver("sail.comparisons", `${base}/comparisons/answers`, "A comparison");
   mountName(root);
   onProjects((names) =>
@@ -68,11 +69,14 @@ export function mount(root) {
 
 /** What an earlier visit said in a tab that is not opened now is sent as well. That tab may send it once more: by its
  * uuid the app takes each once. */
-function sendLeftOver(kind, path, name) {
+function sendLeftOver(kind, path, name, tell = () => {}) {
   const outbox = new Outbox(kind);
   if (!outbox.answers().length) return;
   let refused = 0;
-  const heard = (answer) => (refused += Object.keys(answer.refused).length);
+  const heard = (answer, sent) => {
+    refused += Object.keys(answer.refused).length;
+    tell(answer, sent);
+  };
   const sending = new Sending(outbox, path, { name, heard, changed() {}, sent: poll });
   sending.send();
   beforeTraining(async () => {

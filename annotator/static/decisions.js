@@ -8,6 +8,16 @@ import { plural } from "/ui/words.js";
 
 const UNDOABLE = 200;
 
+/** Of what the app has kept now, that some of it was of a round that is reviewed already. */
+export function tellLate({ acknowledged, review }, sent) {
+  const late = sent.filter(({ uuid, shown }) => acknowledged.includes(uuid) && shown.run !== review?.run).length;
+  if (late)
+    trouble(
+      `Sent after the review was over: ${plural(late, "decision")}. Flipped ones count from the next round on.`,
+      "review",
+    );
+}
+
 /**
  * `changed` is called with pairs that look different now, `heard` with what the server says, `moved` as decisions
  * come and go.
@@ -40,13 +50,7 @@ export function decisions({ changed, heard, moved }) {
 
   function hear(answer, sent) {
     refused += Object.keys(answer.refused).length;
-    const kept = sent.filter(({ uuid }) => answer.acknowledged.includes(uuid));
-    const late = kept.filter(({ shown }) => shown.run !== answer.review?.run).length;
-    if (late)
-      trouble(
-        `Sent after the review was over: ${plural(late, "decision")}. Flipped ones count from the next round on.`,
-        "review",
-      );
+    tellLate(answer, sent);
     heard(answer);
   }
 

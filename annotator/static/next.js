@@ -43,7 +43,7 @@ function resume(run, next) {
   const begins = next.find((part) => part.dataset?.testid === "next-action");
   const isAnew = begins.textContent === runTitle(run);
   if (isAnew) begins.textContent = "Start over";
-  const text = `${run.message || `It ended at ${run.stage} ${run.step} of ${run.total}.`} Resume goes on where it stopped, with the labels and settings that it began with.${isAnew ? " Start over begins anew with those of now." : ""}`;
+  const text = `${run.message || `It ended at ${run.stage} ${run.step} of ${run.total}.`} Resume keeps the labels and settings that it began with${isAnew ? "; Start over takes those of now" : ""}.`;
   const own = actionButton(
     `Resume ${runTitle(run).toLowerCase()}`,
     "resume-next",

@@ -162,7 +162,7 @@ function reviewed({ audit, without_audit, by }) {
 // Lanes
 
 /** Base and the rounds, oldest first, each with a lane: 0 for the way to the current round. */
-export function layOut(rounds, current) {
+function layOut(rounds, current) {
   const nodes = [null, ...rounds].map((round, at) => ({ round, at, lane: 0 }));
   const nodeOf = new Map(nodes.map((node) => [node.round?.round ?? null, node]));
   const main = new Set();

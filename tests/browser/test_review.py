@@ -213,9 +213,8 @@ def test_what_the_app_refuses_to_keep_is_taken_back_and_said(review: Page, store
     expect(review.get_by_test_id("review-unsent")).to_be_hidden()
 
 
-def test_a_decision_that_comes_after_its_round_was_trained_is_kept_and_that_it_was_late_is_said(
-    review: Page, store: Store
-) -> None:
+@pytest.mark.parametrize("how", ["by itself", "by the next visit"])
+def test_a_decision_after_its_round_is_kept_and_told(review: Page, store: Store, how: str) -> None:
     review.route("**/reviews", lambda route: route.abort())
     review.evaluate("navigator.sendBeacon = () => true")
     press(review, "j", "f")
@@ -223,6 +222,8 @@ def test_a_decision_that_comes_after_its_round_was_trained_is_kept_and_that_it_w
     before = store.counts().trainable
     run_now(store, jobs.train(store, by="bob"))
     review.unroute("**/reviews")
+    if how == "by the next visit":
+        review.reload()
     expect(review.get_by_test_id("trouble")).to_contain_text("Sent after the review was over: 1 decision.")
     assert decisions(store) == ["flip"] and store.counts().trainable == before + 1
 

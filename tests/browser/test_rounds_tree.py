@@ -240,7 +240,9 @@ def test_a_reload_in_the_middle_of_a_run_shows_the_same_run_and_follows_it(
         expect(stop).to_have_count(0)
         progress.end("stopped", "Stopped at step 36.")
     expect(row).to_have_attribute("data-state", "stopped")
-    expect(card).to_contain_text("Stopped at step 36. Resume goes on where it stopped")
+    expect(card).to_contain_text(
+        "Stopped at step 36. Resume keeps the labels and settings that it began with."
+    )
     expect(page.get_by_test_id("next-action")).to_have_text("Review")
     assert [one.what for one in store.runs() if one.job == "train"] == ["done", "ended"]
     store.close()
@@ -345,4 +347,4 @@ def test_what_was_stopped_is_resumed_or_started_over(app: App, project: Store, p
     page.goto(f"{app.address}/?project={project.name}&tab=rounds")
     card = page.get_by_test_id("next")
     expect(card.get_by_role("button")).to_have_text(["Start over", "Resume train round 0"])
-    expect(card).to_contain_text("Start over begins anew with those of now.")
+    expect(card).to_contain_text("began with; Start over takes those of now.")

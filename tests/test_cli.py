@@ -154,6 +154,9 @@ def test_labels_are_taken_along_into_a_loop_with_other_settings(looped, model, p
     of_another = looped / "labels.jsonl"
     lines = of_another.read_text().splitlines(keepends=True)
     (tmp_path / "half.jsonl").write_text("".join(lines[:4]) + lines[4].replace("00004-", "00003-"))
+    (tmp_path / "none.jsonl").write_text('{"pair": "00001"}\n')
+    refused = loop(model, prompts, settings, "true", tmp_path / "no", "--labels", tmp_path / "none.jsonl")
+    assert refused.exit_code == 2 and "none.jsonl, line 1, is no label" in refused.stderr
     told = ("--labels", tmp_path / "half.jsonl", "--steps", 2, "--rounds", 0)
     done = loop(model, prompts, settings, annotator(tmp_path, notes), tmp_path / "out", *told)
     assert done.exit_code == 0, done.stderr

@@ -628,11 +628,17 @@ def test_in_the_audit_the_large_view_has_sides_to_choose(audit: Page, blind_stor
     expect(large.get_by_role("group", name="Decision").get_by_role("button")).to_have_text(
         [re.compile("Left"), re.compile("Neither"), re.compile("Right"), re.compile("Undo")]
     )
-    large.get_by_test_id("enlarged-left").click()
-    expect(large).to_contain_text("2 of 10")
     # The next pair takes nothing that was meant for the one before.
-    large.get_by_test_id("enlarged-left").click()
+    large.evaluate(
+        """own => {
+            const left = () => own.querySelector('[data-testid="enlarged-left"]').click();
+            left();
+            left();
+        }"""
+    )
+    expect(large).to_contain_text("2 of 10")
     audit.keyboard.press("Escape")
+    expect(audit.get_by_test_id("review-announcement")).to_contain_text("Too fast")
     expect(audit.get_by_test_id("audit-title")).to_have_text("Audit: 1 of 10 decided")
 
 

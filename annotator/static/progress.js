@@ -52,7 +52,10 @@ export class Progress {
     const pace = usualMs ? ` · ${(usualMs / 1000).toFixed(1)} s each` : "";
     const left = usualMs && total > done ? ` · about ${duration(((total - done) * usualMs) / 1000)} left` : "";
     const text = this.#find("label-progress");
-    text.textContent = total ? `${done} of ${total} answered${pace}${left}` : "";
+    // Of those that are on their way nobody knows yet whether they count.
+    const lacks = status?.next.name === "label" ? counts.needed - counts.trainable : 0;
+    const enough = lacks > 0 ? ` · it can learn after ${plural(lacks, "more choice")}` : "";
+    text.textContent = total ? `${done} of ${total} answered${pace}${left}${enough}` : "";
     text.title = done ? answered(counts) : "";
     Object.assign(this.#find("label-bar"), { max: Math.max(total, 1), value: done });
     const early = this.#find("train-early");

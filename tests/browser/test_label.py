@@ -47,6 +47,32 @@ def test_pairs_that_were_drawn_meanwhile_are_shown(label: Page, store: Store) ->
     assert label.get_by_test_id("label-progress").inner_text().startswith("8 of 10")
 
 
+def test_how_many_choices_it_takes_to_learn_is_said_until_they_are_made(label: Page, store: Store) -> None:
+    progress = label.get_by_test_id("label-progress")
+    expect(progress).to_have_text("0 of 8 answered · it can learn after 2 more choices")
+    answer(label, "0")
+    expect(progress).to_contain_text("1 of 8 answered")
+    expect(progress).to_contain_text("after 2 more choices")
+    # Some of what is chosen is held out.
+    while store.counts().trainable < 2:
+        made = len(values(store))
+        answer(label, "1")
+        wait_for(lambda made=made: len(values(store)) > made)  # type: ignore[misc]
+    expect(progress).not_to_contain_text("it can learn")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1366, 768), (1440, 900)])
+def test_all_that_labelling_takes_fits_the_window(label: Page, width: int, height: int) -> None:
+    below = "name => document.querySelector(`[data-testid='${name}']`).getBoundingClientRect().bottom"
+    label.set_viewport_size({"width": width, "height": height})
+    expect(label.get_by_test_id("note-practice")).to_be_visible()
+    assert label.evaluate("document.documentElement.scrollHeight") <= height
+    label.keyboard.press("e")
+    wait_for(lambda: label.get_by_test_id("image-left").bounding_box()["width"] > 0.6 * height)
+    assert label.evaluate(below, "answer-help") <= height
+    expect(label.get_by_role("tab", name="Rounds")).to_be_in_viewport()
+
+
 def test_keys_that_are_not_meant_do_nothing(label: Page, store: Store) -> None:
     pair = shown_pair(label)
     label.keyboard.press("Control+1")

@@ -249,3 +249,16 @@ def test_the_starter_says_which_words_it_knows(app: App, page: Page, root: Path,
     Store.create(home / "of starter", model=model, prompts=["a fox"], by="ann").close()
     open_at(page, app, "of starter", "Try")
     expect(page.get_by_test_id("try-starter")).to_contain_text("40 subjects")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1366, 768), (1440, 900)])
+def test_all_that_comparing_takes_fits_the_window(
+    app: App, store: Store, page: Page, width: int, height: int
+) -> None:
+    page.set_viewport_size({"width": width, "height": height})
+    open_compare(page, app, store)
+    assert page.evaluate("document.documentElement.scrollHeight") <= height
+    page.keyboard.press("e")
+    expect(page.get_by_test_id("compare-larger")).to_have_attribute("aria-pressed", "true")
+    for name in ("compare-one", "compare-larger"):
+        expect(page.get_by_test_id(name)).to_be_in_viewport(ratio=1)

@@ -36,8 +36,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description="Choose between images, and teach a diffusion model your taste."
     )
-    parser.add_argument("--project", type=Path, help="a project's folder; default: the demo project")
-    parser.add_argument("--host", default="127.0.0.1", help="loopback only, until accounts exist")
+    parser.add_argument("--project", type=Path, help="folder of a project (default: the demo project)")
+    parser.add_argument("--host", default="127.0.0.1", help="loopback only, until there are accounts")
     parser.add_argument("--port", type=int, default=7860, help="on this machine (default: 7860)")
     flags = parser.parse_args()
     try:

@@ -190,7 +190,7 @@ class Projects:
             models.require_known(moved)
             models.require_alike(
                 moved,
-                pipeline=before.pipeline or models.pipeline_of(before.model),
+                pipeline=before.pipeline or before.model.pipeline,
                 latent_channels=store.latent_channels(),
             )
         store.set_model(moved, download=download, by=by)
@@ -217,7 +217,7 @@ class Projects:
 
 def _require_here(model: ModelRef) -> None:
     """A model that has to be downloaded, and may not be, is refused before there is a project with it."""
-    if models.folder_of(model) is None:
+    if model.folder is None:
         at = f"{model.source} at {model.revision}"
         raise FieldError(
             "model.source",

@@ -166,8 +166,8 @@ def import_pairs(
     model: Model,
     parquet: Annotated[Path, typer.Option(help="A parquet file with Pick-a-Pic's columns, or a folder.")],
     out: Annotated[Path, typer.Option(help="Folder for the pairs; the same command goes on in it.")],
-    share: Annotated[float, typer.Option(help="Of the rows with a winner, chosen at random.")] = 1.0,
-    noise_seed: Annotated[int, typer.Option(help="Of that choice.")] = 0,
+    share: Annotated[float, typer.Option(help="Share of the rows with a winner, at random.")] = 1.0,
+    noise_seed: Annotated[int, typer.Option(help="Seed of that choice.")] = 0,
     size: Annotated[
         tuple[int, int] | None,
         typer.Option(
@@ -209,15 +209,16 @@ def loop(
     ] = None,
     rounds: Annotated[int, typer.Option(min=0, help="Self-annotated rounds after the first.")] = 2,
     prompts_per_round: Annotated[
-        int | None, typer.Option(min=1, help="That the model draws for.", show_default="the preset's")
+        int | None, typer.Option(min=1, help="Prompts a round to choose for.", show_default="the preset's")
     ] = None,
     candidates: Annotated[
-        int | None, typer.Option(min=2, help="Images of each of them.", show_default="the preset's")
+        int | None,
+        typer.Option(min=2, help="Images of each prompt.", show_default="the preset's"),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimiser steps of a round.", show_default="the preset's")
     ] = None,
-    noise_seed: Annotated[int | None, typer.Option(help="Of all noise.", show_default="0")] = None,
+    noise_seed: Annotated[int | None, typer.Option(help="Seed of all noise.", show_default="0")] = None,
     preset: Annotated[str, typer.Option(help="default (what the model brings) or paper.")] = "default",
     settings: Annotated[
         Path | None,
@@ -226,7 +227,7 @@ def loop(
     revision: Revision = None,
     precision: PrecisionOption = "auto",
 ) -> None:
-    """The whole loop with an annotator program; writes OUT/result.json after every round."""
+    """The whole loop with an annotator program or imported pairs. Writes OUT/result.json after each round."""
     with _mistakes_as_sentences():
         if (annotator is None) == (pairs is None):
             not_both = ", not both" if pairs is not None else ""

@@ -18,6 +18,8 @@ from safetensors import SafetensorError, safe_open
 
 SCHEMA_VERSION: Final = 1
 MAX_PROMPT_CHARS = 2000
+INDEX: Final = "model_index.json"
+"""In every model's folder: what it consists of."""
 OWN_SETTINGS: Final = "sail.json"
 """Beside model_index.json: the settings of the loop that were found to work on that model."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -79,15 +81,6 @@ def _require_whole(file: str) -> None:
         ) from error
 
 
-FAMILIES: Final = (
-    "StableDiffusionPipeline",
-    "StableDiffusionXLPipeline",
-    "StableDiffusion3Pipeline",
-    "FluxPipeline",
-)
-"""Pipelines of diffusers that are known here, as model_index.json names them."""
-
-
 class ModelRef(Config):
     """A text-to-image model: a diffusers folder, a .safetensors checkpoint, or a hub id and revision."""
 
@@ -98,10 +91,40 @@ class ModelRef(Config):
     """Of the model's arithmetic; `auto` is bfloat16 on a GPU that has it by itself and float32 elsewhere.
     Latents, errors and adapters are float32 either way."""
 
+    @property
+    def folder(self) -> Path | None:
+        """Where its configuration lies; None where there is no such model on this machine."""
+        # os.path, since pathlib raises on names that are too long.
+        if os.path.isdir(self.source):
+            return Path(self.source)
+        if os.path.isfile(self.source):
+            return Path(self.source).with_suffix("")
+        if not HUB_ID.fullmatch(self.source):
+            return None
+        # Takes a fifth of a second to load, before a waiting person.
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(self.source, INDEX, revision=self.revision)
+        return Path(found).parent if isinstance(found, str) else None
+
+    def described(self, file: str, key: str) -> Any:
+        """A value of its configuration; None where that cannot be seen without loading it."""
+        folder = self.folder
+        try:
+            return json.loads((folder / file).read_text(encoding="utf-8")).get(key) if folder else None
+        except (OSError, ValueError, AttributeError):
+            return None
+
+    @property
+    def pipeline(self) -> str | None:
+        """Name of the diffusers pipeline that it is one of; None where that cannot be seen."""
+        found = self.described(INDEX, "_class_name")
+        return found if isinstance(found, str) else None
+
     def checked(self) -> ModelRef:
         """Raise ValueError where the source can be seen to be unusable; return self otherwise."""
         # os.path, since pathlib raises on names that are too long.
-        if self.source and os.path.isfile(os.path.join(self.source, "model_index.json")):
+        if self.source and os.path.isfile(os.path.join(self.source, INDEX)):
             return self
         if os.path.isfile(self.source):
             if self.source.endswith(".safetensors"):
@@ -151,6 +174,26 @@ class Sampling(Config):
     def is_guided(self, *, distilled: bool) -> bool:
         """Whether each step of the solver asks with and without the prompt."""
         return self.guidance > 1 and not distilled
+
+
+FAMILIES: Final = {
+    "StableDiffusionPipeline": Sampling(guidance=7.5),
+    "StableDiffusionXLPipeline": Sampling(guidance=5.0),
+    "StableDiffusion3Pipeline": Sampling(steps=28, guidance=7.0),
+    "FluxPipeline": Sampling(steps=28, guidance=3.5),
+}
+"""Pipelines of diffusers that are known here, as model_index.json names them, and how their models are drawn
+where nothing else is said: in the steps of an SD image here 20, else as by the pipeline's own defaults."""
+SCHNELL: Final = Sampling(steps=4, guidance=0.0)
+"""Flux without an input for guidance, which was distilled to few steps as well."""
+
+
+def _sampling_of(model: ModelRef) -> Sampling:
+    """How its family is drawn; the defaults where that cannot be seen."""
+    name = model.pipeline or ""
+    if name == "FluxPipeline" and model.described("transformer/config.json", "guidance_embeds") is False:
+        return SCHNELL
+    return FAMILIES.get(name, Sampling())
 
 
 class Scoring(Config):
@@ -491,23 +534,25 @@ class LoopSettings(Config):
 
     @classmethod
     def for_model(cls, model: ModelRef) -> LoopSettings:
-        """What was found to work on this model: the values in its folder's sail.json, defaults for the rest.
+        """What was found to work on this model: the values in its folder's sail.json; the defaults for the
+        rest, and drawn as its family is.
 
         The right beta depends on how a model's errors are scaled, and the rest on beta, so that settings
         belong to a model as a sampler's do. ValueError where the file is not one of settings.
         """
+        defaults = cls(sampling=_sampling_of(model))
         file = Path(model.source) / OWN_SETTINGS
         # os.path, since pathlib raises on names that are too long.
         if not os.path.isfile(file):
-            return cls()
+            return defaults
+        found = file.read_bytes()
         try:
-            found = cls.model_validate_json(file.read_bytes())
-            _require_used(json.loads(file.read_bytes()))
+            cls.model_validate_json(found)
+            return defaults.changed(json.loads(found))
         except ValidationError as error:
             raise ValueError(f"{file} holds no settings of the loop: {first_fault(error)}") from error
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
-        return found
 
     @classmethod
     def paper(cls) -> LoopSettings:

@@ -72,6 +72,34 @@ def test_a_model_without_settings_has_the_defaults(tmp_path):
         assert LoopSettings.for_model(ModelRef(source=source)) == LoopSettings()
 
 
+@pytest.mark.parametrize(
+    ("pipeline", "guided", "expected"),
+    [
+        ("StableDiffusionPipeline", None, (20, 7.5)),
+        ("StableDiffusionXLPipeline", None, (20, 5.0)),
+        ("StableDiffusion3Pipeline", None, (28, 7.0)),
+        ("FluxPipeline", True, (28, 3.5)),
+        ("FluxPipeline", False, (4, 0.0)),
+        ("AnotherPipeline", None, (20, 5.0)),
+    ],
+)
+def test_a_model_is_drawn_as_its_family_is_unless_it_says_otherwise(tmp_path, pipeline, guided, expected):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+    if guided is not None:
+        (tmp_path / "transformer").mkdir()
+        (tmp_path / "transformer/config.json").write_text(json.dumps({"guidance_embeds": guided}))
+    model = ModelRef(source=str(tmp_path))
+    sampling = LoopSettings.for_model(model).sampling
+    assert (sampling.steps, sampling.guidance) == expected
+    (tmp_path / "sail.json").write_text('{"sampling": {"steps": 9}}')
+    sampling = LoopSettings.for_model(model).sampling
+    assert (sampling.steps, sampling.guidance) == (9, expected[1])
+    # A checkpoint in one file has its configuration in the folder of its name.
+    file = tmp_path.parent / f"{tmp_path.name}.safetensors"
+    file.touch()
+    assert LoopSettings.for_model(ModelRef(source=str(file))).sampling.guidance == expected[1]
+
+
 @pytest.mark.parametrize("text", ["{", '{"loss": {"beta": -1}}', '{"learning_rate": 1}'])
 def test_settings_of_a_model_that_make_no_sense_are_refused_with_the_file_named(tmp_path, text):
     (tmp_path / "sail.json").write_text(text)

@@ -1,4 +1,4 @@
-"""What the README says is so: its commands, its table of defaults, its file tree."""
+"""What README.md and docs/files.md say is so: commands, the table of defaults, the file tree."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ def readme(root: Path) -> str:
     return (root / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def files(root: Path) -> str:
+    return (root / "docs/files.md").read_text(encoding="utf-8")
+
+
 def blocks(readme: str) -> list[str]:
     return re.findall(r"^```\w*\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
 
@@ -41,9 +46,9 @@ def options_of(command: str) -> dict[str, object]:
     }
 
 
-def tree(readme: str) -> Iterator[str]:
+def tree(files: str) -> Iterator[str]:
     """Paths of the file tree, from its indentation."""
-    block = next(block for block in blocks(readme) if re.match(r"app\.py\b", block))
+    block = next(block for block in blocks(files) if re.match(r"app\.py\b", block))
     folders: list[str] = []
     for line in block.splitlines():
         depth = (len(line) - len(line.lstrip())) // 2
@@ -73,6 +78,8 @@ def test_what_the_default_preset_has_is_right(readme):
         f"and {settings.optimisation.steps} steps"
     )
     assert told in readme
+    other = f"loss at beta {settings.loss.beta:.0f} in place of the mirrored one"
+    assert settings.loss.objective == "dpo" and other in readme
 
 
 def test_the_apps_flags_exist(readme, root):
@@ -98,13 +105,13 @@ def test_make_installs_no_chromium_where_the_tests_find_one(root):
     assert rule and tuple(rule[1].split()) == BROWSERS
 
 
-def test_what_the_file_tree_names_is_there(readme, root):
-    missing = [path for path in tree(readme) if not (root / path).exists()]
+def test_what_the_file_tree_names_is_there(files, root):
+    missing = [path for path in tree(files) if not (root / path).exists()]
     assert missing == []
 
 
-def test_the_file_tree_names_every_module_or_its_folder(readme, root):
-    named = set(tree(readme))
+def test_the_file_tree_names_every_module_or_its_folder(files, root):
+    named = set(tree(files))
     leaves = tuple(
         path for path in named if not any(other != path and other.startswith(path) for other in named)
     )

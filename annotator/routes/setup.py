@@ -65,6 +65,15 @@ def create_project(
     return {"project": created.store.name}
 
 
+@api.get("/models/sampling")
+def sampling(
+    source: str, projects: Annotated[Projects, Depends(all_projects)], revision: str | None = None
+) -> dict[str, float]:
+    """How a new project on this model would draw, as far as that can be seen without loading it."""
+    model = projects.model(ModelRef(source=source, revision=revision))
+    return defaults(model).sampling.model_dump(include={"steps", "guidance"})
+
+
 @api.get("/projects/{project}/setup")
 def setup(project: InProject) -> dict[str, Any]:
     version = project.store.prompts_version()  # Before the prompts: too old is refused, too new overwrites.

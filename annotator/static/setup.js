@@ -8,6 +8,7 @@ import { plural } from "/ui/words.js";
 const LOOK_AGAIN_MS = 2000;
 const SAID_MS = 4000;
 const ENOUGH_PROMPTS = 100; // for a taste to be learned
+const SAMPLING = ["steps", "guidance", "size"]; // what can be said of it before the first image
 const SIZE = /^(\d+)\s*[x×*,]\s*(\d+)$/i; // height, width
 
 export function mount(root) {
@@ -218,9 +219,7 @@ export function mount(root) {
       download: create.elements.download.checked,
       prompts: create.elements.prompts.value,
       seed_pairs: typed(create.elements.seed_pairs),
-      settings: create.elements["sampling.size"].value.trim()
-        ? { sampling: { size: typed(create.elements["sampling.size"]) } }
-        : {},
+      settings: { sampling: Object.fromEntries(SAMPLING.filter((one) => value(`sampling.${one}`)).map((one) => [one, typed(create.elements[`sampling.${one}`])])) },
     });
     leaving = true;
     location.search = new URLSearchParams({ project: made.project });
@@ -244,6 +243,18 @@ export function mount(root) {
   for (const form of [create, prompts]) form.elements.prompts.addEventListener("input", () => countPrompts(form));
   for (const form of [create, moved])
     form.elements["model.source"].addEventListener("input", () => offerHub(form));
+
+  /** What is drawn with where nothing is entered, as far as the app can see it. */
+  async function drawSampling() {
+    const { source, revision } = modelOf(create);
+    const asked = new URLSearchParams({ source, ...(revision && { revision }) });
+    const usual = await ask(`/api/models/sampling?${asked}`).catch(() => ({}));
+    if (modelOf(create).source !== source) return;
+    for (const one of ["steps", "guidance"]) create.elements[`sampling.${one}`].placeholder = usual[one] ?? "";
+  }
+
+  for (const field of ["model.source", "model.revision"]) create.elements[field].addEventListener("change", drawSampling);
+  drawSampling();
 
   function takePrompts(text) {
     create.elements.prompts.value = text;

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from sqlite_utils import Database
 from sqlite_utils.utils import sqlite3  # type: ignore[attr-defined]  # pysqlite3 where it is installed
 
-from annotator import migrations, models
+from annotator import migrations
 from annotator.launcher import KEY_BYTES, Launcher
 from annotator.rows import Project
 from annotator.writer import Writer
@@ -216,7 +216,7 @@ class Base:
         source = STARTER if model.source == str(self._starter) else model.source
         kept = model.model_copy(update={"source": source})
         # Said once it can be seen: when the model has moved, it can no longer be.
-        pipeline = models.pipeline_of(model) or (self._last_event("model") or {}).get("pipeline")
+        pipeline = model.pipeline or (self._last_event("model") or {}).get("pipeline")
         payload = {"model": kept.model_dump(mode="json"), "pipeline": pipeline, "download": download}
         self._write(lambda: self._append_event("model", payload, by))
 

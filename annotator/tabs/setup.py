@@ -192,6 +192,13 @@ MARKUP = f"""
           <label><span>Pairs to draw first</span>
             <input type="number" name="seed_pairs" min="2" max="5000" value="60"
               data-testid="create-pairs"></label>
+          <div class="sail-numbers">
+            <label><span>Sampling steps</span><input type="number" min="1" name="sampling.steps"
+              autocomplete="off" data-testid="create-steps"></label>
+            <label><span>Guidance</span><input type="number" min="0" step="any" name="sampling.guidance"
+              autocomplete="off" data-testid="create-guidance"></label>
+          </div>
+          <small class="sail-dim">Empty: the model's own, or what is usual for its family.</small>
           <label><span>Image size</span>
             <input {_SIZE} name="sampling.size" autocomplete="off" data-testid="create-size">
             <small>Height x width in pixels; empty: the model's own. It stays as it is.</small></label>

@@ -42,7 +42,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from sail.config import ModelRef
+from sail.config import INDEX, ModelRef
 
 CONFIGS = ["*.json", "*.txt", "*.model"]
 WEIGHTS = ["*/*.safetensors"]
@@ -51,7 +51,6 @@ HALF = "fp16"
 """In the names of weights in half precision, which are read where a part has no others."""
 NOT_NEEDED = [f"*.{HALF}*", "*.bf16*", "*.non_ema*", "safety_checker/*", "text_encoders/*"]
 """Other forms of the same weights, those in `text_encoders` for ComfyUI; and what nothing here asks."""
-INDEX = "model_index.json"
 
 Told = Callable[[int, int], None]
 """Hears of a download: bytes that are here, bytes in all."""

@@ -165,6 +165,12 @@ def test_the_size_of_images_is_chosen_with_the_project_and_is_one_for_all_pairs(
         submit.click()
         says(size, sentence)
     size.fill("32 x 48")
+    steps, guidance = setup.get_by_test_id("create-steps"), setup.get_by_test_id("create-guidance")
+    steps.fill("0")
+    submit.click()
+    says(steps, "Sampling steps must be at least 1.")
+    steps.fill("3")
+    guidance.fill("1.5")
     submit.click()
     setup.wait_for_url("**project=wide**")
     open_tab(setup, "Setup")
@@ -173,6 +179,8 @@ def test_the_size_of_images_is_chosen_with_the_project_and_is_one_for_all_pairs(
     own = setup.get_by_test_id("setting-sampling.size")
     expect(own).to_have_value("32 x 48")
     made = Store(home / "wide")
+    sampling = made.project().settings.sampling
+    assert (sampling.steps, sampling.guidance) == (3, 1.5)
     until(setup, lambda: made.runs()[0].what == "done", timeout_s=90)
     with Image.open(next((home / "wide" / "runs").glob("*/candidates/*.png"))) as image:
         assert image.size == (48, 32)
@@ -180,6 +188,23 @@ def test_the_size_of_images_is_chosen_with_the_project_and_is_one_for_all_pairs(
     setup.get_by_test_id("settings-submit").click()
     expect(own).to_have_accessible_description(re.compile("pairs of two sizes"))
     made.close()
+
+
+def test_a_new_project_says_how_the_model_is_drawn_where_nothing_is_entered(setup: Page, home: Path) -> None:
+    flux = home / "flux"
+    flux.mkdir()
+    (flux / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    setup.get_by_test_id("create-advanced").locator("summary").click()
+    steps, guidance = setup.get_by_test_id("create-steps"), setup.get_by_test_id("create-guidance")
+    for model, usual in (
+        ("starter", ("12", "2")),
+        (str(flux), ("28", "3.5")),
+        ("nowhere", ("", "")),
+    ):
+        setup.get_by_test_id("create-model").fill(model)
+        setup.get_by_test_id("create-model").blur()
+        expect(steps).to_have_attribute("placeholder", usual[0])
+        expect(guidance).to_have_attribute("placeholder", usual[1])
 
 
 def test_where_a_model_was_moved_to_is_said_in_setup_and_checked_at_its_field(

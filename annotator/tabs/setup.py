@@ -201,7 +201,8 @@ MARKUP = f"""
           <small class="sail-dim">Empty: the model's own, or what is usual for its family.</small>
           <label><span>Image size</span>
             <input {_SIZE} name="sampling.size" autocomplete="off" data-testid="create-size">
-            <small>Height x width in pixels; empty: the model's own. It stays as it is.</small></label>
+            <small>Height x width in pixels; empty: the model's own. It cannot be changed once
+              the first image is drawn.</small></label>
         </details>
         <p class="sail-error" role="alert" data-testid="create-error"></p>
         <div><button class="sail-primary" data-testid="create-submit">Create and open</button></div>

@@ -183,7 +183,7 @@ FAMILIES: Final = {
     "FluxPipeline": Sampling(steps=28, guidance=3.5),
 }
 """Pipelines of diffusers that are known here, as model_index.json names them, and how their models are drawn
-where nothing else is said: in the steps of an SD image here 20, else as by the pipeline's own defaults."""
+where nothing else is said: as by the pipeline's own defaults, Stable Diffusion's and SDXL's in 20 steps."""
 SCHNELL: Final = Sampling(steps=4, guidance=0.0)
 """Flux without an input for guidance, which was distilled to few steps as well."""
 

@@ -205,6 +205,7 @@ class Runner:
         require_no_links(folder.path)
         store.require_own_launcher()
         folder.clear_stop()
+        folder.clear_unfinished()
         folder.forget_end()
         environment = ONLINE if store.project().download else OFFLINE
         command = store.project().launcher.words(folder.request().kind, folder.path)
@@ -268,7 +269,9 @@ class Runner:
                 store.record_run_event(number, "withdrawn", by=by)
             elif run.unfinished:
                 RunFolder(store.run_folder(run)).request_stop()
-                store.record_run_event(number, "stop_asked", by=by, **run.payload)
+                # Once: how long it does not answer counts from the first time.
+                if run.what != "stop_asked":
+                    store.record_run_event(number, "stop_asked", by=by, **run.payload)
             else:
                 raise ValueError(f"Run {number} does not run, so there is nothing to stop.")
         self.wake()

@@ -10,9 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
+from typing import Any
 
 import fake_trainer
 import pytest
@@ -24,7 +27,7 @@ from annotator.faults import FieldError
 from annotator.launcher import Launcher
 from annotator.rows import Run
 from annotator.runs import Runner, launch, take_in, why_ended
-from annotator.store import DATABASE, Store, learning
+from annotator.store import DATABASE, DatabaseError, Displaced, Store, learning
 from sail import rounds as loop
 from sail.config import LoopSettings, ModelRef
 from sail.records import JudgedPair
@@ -457,6 +460,51 @@ def test_the_same_job_is_not_queued_twice(store: Store) -> None:
         jobs.draw(store, 2, by="ann")
 
 
+def test_a_run_that_cannot_be_recorded_leaves_no_folder(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise DatabaseError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "record_run", full)
+        with pytest.raises(DatabaseError, match="disk is full"):
+            jobs.draw(store, 2, by="ann")
+    assert list((store.folder / "runs").iterdir()) == []
+    recorded = store._write
+
+    def moved(change: Callable[[], Any]) -> None:
+        recorded(change)
+        raise Displaced("project.db was moved while the app had it open.")
+
+    monkeypatch.setattr(store, "_write", moved)
+    with pytest.raises(Displaced):
+        jobs.draw(store, 2, by="ann")
+    assert store.run_folder(store.run(1)).is_dir()
+
+
+def test_settings_do_not_change_between_a_request_and_its_run(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save() -> None:
+        with suppress(FieldError):
+            jobs.change_settings(store, {"sampling": {"size": [16, 32]}}, by="bob")
+
+    saving = Thread(target=save)
+
+    def asked(settings: LoopSettings, *told: Any, **more: Any) -> Any:
+        saving.start()
+        saving.join(0.3)
+        return request(settings, *told, **more)
+
+    request = loop.seed_request
+    monkeypatch.setattr(loop, "seed_request", asked)
+    run = jobs.draw(store, 2, by="ann")
+    saving.join()
+    size = RunFolder(store.run_folder(run)).request().sampling.size
+    assert size == store.project().settings.sampling.size
+
+
 def test_pairs_to_draw_come_on_prompts_not_used_before(store: Store) -> None:
     first = drawn(store, 4)
     second = drawn(store, 4)
@@ -607,6 +655,27 @@ def test_a_stop_while_a_run_starts_is_obeyed(store: Store) -> None:
     runner.resume(store, run.id, by="ann")
     wait_for(lambda: store.run(run.id).what == "done")
     runner.close()
+
+
+def test_a_second_stop_takes_back_no_time_that_passed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, runner = jobs.draw(store, 2, by="ann"), fake_runner()
+    store.record_run_event(run.id, "started")
+    runner.stop(store, run.id, by="ann")
+    folder, first = store.run_folder(run), store.run(run.id)
+    (folder / "stop").unlink()
+    runner.stop(store, run.id, by="bob")
+    assert store.run(run.id) == first and (folder / "stop").exists()
+
+
+def test_what_a_killed_process_had_begun_to_write_is_removed_when_its_run_goes_on(store: Store) -> None:
+    run = jobs.draw(store, 2, by="ann")
+    left = store.run_folder(run) / "checkpoint" / ".state.pt.4711.new"
+    left.parent.mkdir()
+    left.write_bytes(b"half a state")
+    runner = follow(fake_runner(), store)
+    wait_for(lambda: store.run(run.id).what == "done")
+    runner.close()
+    assert not left.exists()
 
 
 def test_a_run_that_does_not_answer_a_stop_is_ended_and_can_be_resumed(

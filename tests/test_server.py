@@ -911,6 +911,21 @@ def test_a_broken_neighbour_is_refused_by_itself_and_gives_back_its_lock(
     assert client.get("/api/projects/p/status").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"), [("model", {"model": {"source": "m"}}), ("model", 7), ("prompts", 7)]
+)
+def test_a_neighbour_that_is_no_project_in_another_way_keeps_no_app_from_starting(
+    client: TestClient, projects: Projects, kind: str, said: object
+) -> None:
+    bad = make_store(projects.root / "bad")
+    bad._write(lambda: bad._append_event(kind, said, "ann"))
+    bad.close()
+    projects.find_runs()
+    refused = client.get("/api/projects/bad/status")
+    assert refused.status_code == 422 and "bad/project.db cannot be read as a project" in refused.text
+    assert client.get("/api/projects/p/status").status_code == 200
+
+
 def test_an_unknown_project_is_said_to_be_unknown(client: TestClient) -> None:
     response = client.get("/api/projects/nothing/status")
     assert response.status_code == 404
@@ -1225,11 +1240,16 @@ def test_a_draw_whose_folder_is_gone_does_not_take_the_status_along(
     assert client.post("/api/projects/p/pairs/next", json={}).status_code == 200
 
 
-def test_what_a_killed_server_left_of_an_answer_is_removed_when_its_project_is_opened(tmp_path: Path) -> None:
+def test_what_a_killed_server_left_is_removed_when_its_project_is_opened(tmp_path: Path) -> None:
     made = make_store(tmp_path / "p")
     made.close()
     (tmp_path / "p" / ".export-abc").write_bytes(b"half a zip")
+    begun, kept = (tmp_path / "p" / "runs" / name for name in (".0007-train.4711.new", ".mine.new"))
+    for folder in (begun, kept):
+        folder.mkdir()
+        (folder / "pairs.jsonl").touch()
     projects = Projects(tmp_path, default="p", starter=tmp_path / "starter", runner=fake_runner())
     projects.get("p")
     assert not (tmp_path / "p" / ".export-abc").exists()
+    assert not begun.exists() and kept.exists()
     projects.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from annotator.store.files import RUN_FOLDER
 from sail import mixup, rounds
 from sail.config import LoopSettings, ProposeRequest, Request, Sampling, TrainRequest
 from sail.mixup import MixupPlan
-from sail.records import TrainingPair
+from sail.records import JudgedPair, TrainingPair
 from sail.rounds import NextStep, Round
 from sail.runfolder import RunFolder
 
@@ -138,8 +138,7 @@ def doubted_pairs(store: Store, person: str) -> list[str]:
 
 def contradicted_pairs(store: Store) -> list[str]:
     """Pairs in which the current judge contradicts people, the clearest first; none that measure it."""
-    current = store.current_round()
-    judged = RunFolder(store.run_folder(store.run_of(current))).judged_pairs() if current else []
+    judged = _said_by_judge(store, RunFolder.judged_pairs)
     against = [pair for pair in judged if not pair.held_out and pair.margin < -pair.margin_error]
     drawn = store.states_of(pair.id for pair in against)
     shown = [pair for pair in against if pair.id in drawn and not drawn[pair.id].withdrawn]
@@ -148,9 +147,16 @@ def contradicted_pairs(store: Store) -> list[str]:
 
 def open_margins(store: Store) -> dict[str, float]:
     """Margin of the current judge for open pairs, by pair, where it was asked: 0 is a coin's toss."""
+    return {pair.id: pair.margin for pair in _said_by_judge(store, RunFolder.judged_open)}
+
+
+def _said_by_judge(store: Store, read: Callable[[RunFolder], list[JudgedPair]]) -> list[JudgedPair]:
+    """Nothing where no round is current, and where it cannot be read: people label all the same."""
     current = store.current_round()
-    judged = RunFolder(store.run_folder(store.run_of(current))).judged_open() if current else []
-    return {pair.id: pair.margin for pair in judged}
+    try:
+        return read(RunFolder(store.run_folder(store.run_of(current)))) if current else []
+    except (ValueError, OSError):
+        return []
 
 
 def train(store: Store, *, self_fraction: float | None = None, by: str) -> Run:
@@ -161,10 +167,7 @@ def train(store: Store, *, self_fraction: float | None = None, by: str) -> Run:
     """
     with asking:
         newest_label = store.newest_label()
-        judged, settings = _judged_pairs(store), store.project().settings
-        lost = _lost_files(judged)
-        pairs = _without(judged, lost)
-        left_out = _left_out(store, len(judged) - len(pairs), lost)
+        (pairs, left_out), settings = training_pairs(store), store.project().settings
         try:
             rounds.require_enough_pairs(rounds.trainable(pairs), settings)
         except ValueError as error:
@@ -278,22 +281,21 @@ def _is_judged_by(policy: Round, request: ProposeRequest | None) -> bool:
     return request is not None and request.adapter == policy.sha256
 
 
-def training_pairs(store: Store) -> list[TrainingPair]:
-    """What the next round is trained and measured on, and the ties that its settings hold.
+def training_pairs(store: Store) -> tuple[list[TrainingPair], str]:
+    """What the next round is trained and measured on, with the ties that its settings hold; and why others
+    are left out, "" where none are.
 
-    Pairs whose files are gone are left out: one lost file must not end all training.
+    Those are pairs whose files are gone: one lost file must not end all training.
     """
-    judged = _judged_pairs(store)
-    return _without(judged, _lost_files(judged))
-
-
-def _judged_pairs(store: Store) -> list[TrainingPair]:
     proposed, holds = proposal(store), store.project().settings.loss.hold_ties > 0
-    return [
+    judged = [
         *store.human_pairs(),
         *(store.tie_pairs() if holds else ()),
         *(store.self_pairs(proposed) if proposed else ()),
     ]
+    lost = _lost_files(judged)
+    pairs = _without(judged, lost)
+    return pairs, _left_out(store, len(judged) - len(pairs), lost)
 
 
 def _lost_files(pairs: Iterable[TrainingPair]) -> set[str]:

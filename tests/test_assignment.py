@@ -7,10 +7,11 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from annotating import drawn, label, make_store, new_uuid
+from annotating import drawn, label, make_store, new_uuid, run_now
 
-from annotator import assignment
+from annotator import assignment, jobs
 from annotator.assignment import Assignments, Queue
+from annotator.rows import Order
 from annotator.store import Store
 
 
@@ -48,6 +49,21 @@ def test_how_a_pair_came_to_be_shown_is_kept(tmp_path: Path) -> None:
     assignments.next_pairs("bob")
     chosen = {row["chosen"] for row in store._rows("select chosen from assignments where person = 'bob'")}
     assert chosen == {"random"}
+
+
+@pytest.mark.parametrize(
+    ("order", "name"), [("uncertain", "judged_open.jsonl"), ("disagreement", "judged_pairs.jsonl")]
+)
+def test_pairs_come_although_what_the_judge_says_cannot_be_read(
+    tmp_path: Path, order: Order, name: str
+) -> None:
+    store, assignments, _ = start(tmp_path, 8)
+    for pair in store.show_pairs(ids(assignments.next_pairs("ann"))[:4], to="ann"):
+        label(store, pair, "left")
+    run = run_now(store, jobs.train(store, by="ann"))
+    store.set_order(order, by="ann")
+    (store.run_folder(run) / name).write_text("half a line\n")
+    assert len(ids(assignments.next_pairs("ann"))) == 4 and jobs.open_margins(store) == {}
 
 
 def test_after_a_restart_a_page_keeps_the_pairs_it_has(tmp_path: Path) -> None:

@@ -574,7 +574,7 @@ def test_a_flipped_pair_stays_human_in_later_rounds(store: Store) -> None:
     store.record_review(flipped.id, "flip", uuid=new_uuid(), by="ann")
     run_now(store, jobs.train(store, by="ann"))
     run_now(store, jobs.propose(store, by="ann"))
-    later = {pair.id: pair.source for pair in jobs.training_pairs(store)}
+    later = {pair.id: pair.source for pair in jobs.training_pairs(store)[0]}
     assert later[flipped.id] == "human"
     assert sum(source == "self" for source in later.values()) == SETTINGS.prompts_per_round
 
@@ -596,7 +596,7 @@ def test_a_mixup_plan_counts_what_the_pairs_themselves_come_to(
     proposed = run_now(store, jobs.propose(store, by="ann"))
 
     def agree() -> tuple[int, int]:
-        plan, pairs = jobs.mixup_plan(store), jobs.training_pairs(store)
+        plan, pairs = jobs.mixup_plan(store), jobs.training_pairs(store)[0]
         own = sum(pair.source == "self" for pair in pairs)
         assert (plan.human_pairs, plan.self_pairs) == (loop.trainable(pairs), own)
         assert plan.self_fraction == loop.suited_fraction(store.project().settings, pairs)
@@ -887,7 +887,7 @@ def test_only_the_current_rounds_judge_proposes_for_the_next_round(store: Store)
     by_round_1 = jobs.proposal(store)
     store.make_current(0, by="ann")
     assert jobs.next_step(store).name == "propose" and jobs.next_step(store).round == 2
-    assert all(pair.source == "human" for pair in jobs.training_pairs(store))
+    assert all(pair.source == "human" for pair in jobs.training_pairs(store)[0])
     by_round_0 = run_now(store, jobs.propose(store, by="ann"))
     assert jobs.proposal(store) == by_round_0
     store.make_current(1, by="ann")

@@ -65,11 +65,7 @@ class Reviews(Runs):
             **parameters,
         )
         settings = self.project().settings
-        return [
-            row
-            for row in rows
-            if row["rank"] < rounds.kept(row["among"], settings) or row["decision"] == "flip"
-        ]
+        return [row for row in rows if _goes_to_review(row, row["among"], settings)]
 
     def _flipped(self) -> list[dict[str, Any]]:
         """(run, pair, winner, loser), as the judge had them, of all self pairs that stand flipped."""
@@ -118,9 +114,7 @@ class Reviews(Runs):
         sample = self._sample(rows) if ended is None else ended
         # Of blind pairs only how many are decided: approved or flipped would say what the judge chose.
         blind = {one["pair"] for one in sample} if ended is None else set()
-        within = [
-            row for row in rows if row["rank"] < rounds.kept(len(rows), settings) or row["decision"] == "flip"
-        ]
+        within = [row for row in rows if _goes_to_review(row, len(rows), settings)]
         said = Counter(row["decision"] for row in within if row["pair"] not in blind)
         return ReviewCounts(
             pairs=len(within),

@@ -118,7 +118,7 @@ def test_all_that_was_said_in_an_earlier_version_holds(store: Store) -> None:
         ("image-1-0-1", 1, "human", "ann", 0),
         ("image-1-1-1", 0, "human", "ann", 0),
         ("image-2-0-0", 0, "human", "ann", 1),
-        ("image-2-1-0", 1, "self", "ann", 1),
+        ("image-2-1-1", 0, "self", "ann", 1),
         ("image-2-2-0", 1, "self", "judge", 1),
     ]
     learned = {pair.id: (pair.winner.row, pair.loser.row) for pair in store.human_pairs()}

@@ -249,8 +249,18 @@ def test_preferences_name_who_decided_a_self_pair_and_leave_out_what_was_dropped
         if one.round == run.round
     }
     assert len(found) == len(store.review_pairs(run)) - 1
-    of_run = [found.get((pair.winner, pair.loser)) for pair in pairs]
+    assert sum(store.preference_counts()) == len(store.preferences())
+
+    def told(pair: ReviewPair) -> tuple[float, str, str, int] | None:
+        """With what is said of the judge's winner, on whichever side it stands in Review."""
+        if audit.winner_side(pair.id) == "left":
+            return found.get((pair.winner, pair.loser))
+        row = found.get((pair.loser, pair.winner))
+        return row and (1 - row[0], *row[1:])
+
+    of_run = [told(pair) for pair in pairs]
     assert of_run == [(0, "human", "ann", 1), None, (1, "self", "bob", 1), (1, "self", "judge", 1)]
+    assert {left_wins for left_wins, source, *_ in found.values() if source == "self"} == {0, 1}
 
 
 def test_both_sides_show_winners(client: TestClient, store: Store, run: Run) -> None:

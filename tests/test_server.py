@@ -302,8 +302,6 @@ def test_nothing_is_learned_from_a_file_that_is_none_of_a_runs_candidates(
 ) -> None:
     for pair in next_pairs(client):
         send(client, answer(pair["id"]))
-    asked = client.get("/api/projects/p/mixup")
-    assert asked.status_code == 200
     (secret := store.folder.parent / "secret").write_bytes(b"a secret")
     table = "candidates" if column == "latents" else "runs"
     database = Database(store.folder / DATABASE)
@@ -447,6 +445,8 @@ def test_a_run_that_may_still_answer_a_stop_is_not_ended_over_the_routes(
 
 
 def test_a_round_from_label_to_export_over_the_routes(client: TestClient, projects: Projects) -> None:
+    import pyarrow.parquet as pq
+
     store, base = projects.get("p").store, "/api/projects/p"
     projects.runner.start()
     for pair in next_pairs(client):
@@ -479,6 +479,13 @@ def test_a_round_from_label_to_export_over_the_routes(client: TestClient, projec
     assert packed.read(f"p-round-1/lora/{ADAPTER_FILE}") == b"weights"
     assert packed.read("p-round-1/README.md") == b"# card"
     assert client.get(f"{base}/export/1.zip").status_code == 404
+    table = pq.read_table(io.BytesIO(client.get(f"{base}/preferences.parquet").content))
+    assert set(table["source"].to_pylist()) == {"human", "self"}
+    assert str(table.schema.field("elapsed_ms").type) == "int64"
+    (store.run_folder(store.run(run["id"])) / "export" / "README.md").unlink()
+    gone = client.get(f"{base}/export/{run['id']}/1")
+    assert gone.status_code == 404 and "is gone. Export the round anew." in gone.json()["detail"]
+    assert client.get(f"{base}/runs/{10**20}").status_code == 404
     assert client.get(f"{base}/status").json()["current"] == 1
 
 
@@ -550,8 +557,10 @@ def test_the_preference_tables_columns_have_the_types_they_had(client: TestClien
     import pyarrow.parquet as pq
 
     (first, *_) = next_pairs(client)
-    send(client, answer(first["id"]))
-    schema = pq.read_schema(io.BytesIO(client.get("/api/projects/p/preferences.parquet").content))
+    empty, schema = (
+        pq.read_schema(io.BytesIO(client.get("/api/projects/p/preferences.parquet").content))
+        for _ in (0, send(client, answer(first["id"])))
+    )
     assert {field.name: str(field.type) for field in schema} == {
         "caption": "large_string",
         "jpg_0": "binary",
@@ -571,6 +580,7 @@ def test_the_preference_tables_columns_have_the_types_they_had(client: TestClien
         "reason_text": "large_string",
     }
     assert [field.name for field in schema] == list(preferences.COLUMNS)
+    assert empty.equals(schema), "whether or not anything was said"
 
 
 def test_why_somebody_chose_is_in_the_preference_table(client: TestClient, store: Store) -> None:

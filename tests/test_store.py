@@ -336,9 +336,9 @@ def test_a_pair_is_tied_while_nobody_who_judged_it_saw_a_difference(tmp_path: Pa
     (tied,) = store.tie_pairs()
     assert (tied.id, tied.source, tied.held_out) == (other.id, "tie", False)
     # They are trained on where the settings hold them, and count for no winner.
-    assert {one.source for one in jobs.training_pairs(store)} == {"human"}
+    assert {one.source for one in jobs.training_pairs(store)[0]} == {"human"}
     jobs.change_settings(store, {"loss": {"hold_ties": 0.5}}, by="ann")
-    assert {one.source for one in jobs.training_pairs(store)} == {"human", "tie"}
+    assert {one.source for one in jobs.training_pairs(store)[0]} == {"human", "tie"}
 
 
 def test_pairs_whose_files_are_gone_are_left_out_until_they_come_back(tmp_path: Path) -> None:
@@ -348,12 +348,12 @@ def test_pairs_whose_files_are_gone_are_left_out_until_they_come_back(tmp_path: 
         label(store, pair, "left")
     store.set_order("uncertain", by="ann")
     drawn(store, 2)
-    lost = Path(jobs.training_pairs(store)[1].winner.file)
+    lost = Path(jobs.training_pairs(store)[0][1].winner.file)
     (unseen, *_) = store.unjudged_pairs(2)
     Path(unseen.winner.file).unlink()
     lost.rename(tmp_path / "elsewhere")
     assert [pair.id for pair in store.human_pairs()] == [pair.id for pair in pairs], "labels stay"
-    assert [pair.id for pair in jobs.training_pairs(store)] == [pairs[n].id for n in (0, 2, 3, 4)]
+    assert [pair.id for pair in jobs.training_pairs(store)[0]] == [pairs[n].id for n in (0, 2, 3, 4)]
     run = jobs.train(store, by="ann")
     given = {pair.id for pair in RunFolder(store.run_folder(run)).pairs()}
     assert pairs[1].id not in given and unseen.id not in given and pairs[0].id in given
@@ -362,7 +362,7 @@ def test_pairs_whose_files_are_gone_are_left_out_until_they_come_back(tmp_path: 
         "Labels stay, and count again where files come back."
     )
     (tmp_path / "elsewhere").rename(lost)
-    assert len(jobs.training_pairs(store)) == 5
+    assert len(jobs.training_pairs(store)[0]) == 5
 
 
 def test_what_is_learned_from_reads_the_candidates_of_its_own_pairs_alone(
@@ -675,13 +675,38 @@ def test_a_label_is_counted_without_counting_the_pairs_before_it(
     assert store.counts().trainable == sum(not pair.held_out for pair in store.human_pairs())
 
 
+def test_after_a_start_what_stands_is_asked_for_once_and_not_pair_by_pair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, asked = make_store(tmp_path / "p"), list[str]()
+    first, second, *_ = drawn(store, 8)
+    label(store, first, "left")
+    label(store, first, "tie")
+    taken_back = label(store, second, "right")
+    store.undo_label(taken_back, uuid=new_uuid(), by="ann")
+    store.show_pairs([first.id], to="bob")
+    label(store, first, "both_bad", by="bob")
+    states = store.pair_states()
+    anew = Store(tmp_path / "p")
+    rows = anew._rows
+
+    def counted(sql: str, **parameters: object) -> list[dict[str, object]]:
+        asked.append(sql)
+        return rows(sql, **parameters)
+
+    monkeypatch.setattr(anew, "_rows", counted)
+    assert anew.pair_states() == states and len(asked) == 4
+    assert states[0].answered_by == {"ann", "bob"} and not states[1].judged
+    anew.close()
+
+
 def test_counts_add_up_and_say_the_same_everywhere(tmp_path: Path) -> None:
     store = make_store(tmp_path / "p")
     for pair, value in zip(drawn(store, 6), ("left", "right", "tie", "skip", "both_bad"), strict=False):
         label(store, pair, value)  # type: ignore[arg-type]
     counts = store.counts()
     assert (counts.drawn, counts.labelled, counts.skipped, counts.winners) == (6, 4, 1, 2)
-    assert len(store.preferences()) == counts.labelled
+    assert len(store.preferences()) == counts.labelled == sum(store.preference_counts())
     assert counts.trainable == sum(not pair.held_out for pair in store.human_pairs())
 
 

@@ -31,6 +31,11 @@ class Labels(Standing):
         rows = self._rows("select distinct prompt_index from candidates where run = :run", run=run.id)
         return {row["prompt_index"] for row in rows}
 
+    def count_taken_in(self, run: Run) -> int:
+        """Of how many prompts the candidates are here."""
+        sql = "select count(distinct prompt_index) as found from candidates where run = :run"
+        return int(self._rows(sql, run=run.id)[0]["found"])
+
     def take_in_candidates(self, run: Run, sets: Iterable[CandidateSet]) -> None:
         """Record the candidates of finished prompts, and for a draw run the pairs to label.
 

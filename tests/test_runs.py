@@ -25,8 +25,9 @@ from sqlite_utils import Database
 from annotator import estimates, jobs, looks
 from annotator.faults import FieldError
 from annotator.launcher import Launcher
+from annotator.routes.loop import run_detail_of
 from annotator.rows import Run
-from annotator.runs import Runner, launch, take_in, why_ended
+from annotator.runs import Runner, RunView, launch, take_in, why_ended
 from annotator.store import DATABASE, DatabaseError, Displaced, Store, learning
 from sail import rounds as loop
 from sail.config import LoopSettings, ModelRef
@@ -655,6 +656,27 @@ def test_a_stop_while_a_run_starts_is_obeyed(store: Store) -> None:
     runner.resume(store, run.id, by="ann")
     wait_for(lambda: store.run(run.id).what == "done")
     runner.close()
+
+
+def test_a_run_of_which_nothing_is_heard_says_for_how_long_and_shows_its_log(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, runner = jobs.draw(store, 2, by="ann"), fake_runner()
+    folder = RunFolder(store.run_folder(run))
+    (folder.path / "log.txt").write_text("it hangs here")
+    store.record_run_event(run.id, "started")
+    began = store.run(run.id).since
+
+    def after(minutes: float) -> RunView:
+        monkeypatch.setattr(time, "time", lambda: began + 60 * minutes)
+        return runner.view(store, store.run(run.id))
+
+    assert after(4.9).quiet_min is None and run_detail_of(folder, after(4.9))["log"] == ""
+    assert after(12.5).quiet_min == 12 and run_detail_of(folder, after(12.5))["log"] == "it hangs here"
+    folder.publish_snapshot(Snapshot(state="running", time=began + 60 * 11))
+    assert after(12.5).quiet_min is None and after(17).quiet_min == 6
+    runner.stop(store, run.id, by="ann")
+    assert after(30).state == "stopping" and after(30).overdue and after(30).quiet_min is None
 
 
 def test_a_second_stop_takes_back_no_time_that_passed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,7 +152,7 @@ def run_detail(number: int, project: InProject, request: Request) -> Response:
 
 
 def run_detail_of(folder: RunFolder, view: RunView) -> dict[str, Any]:
-    troubled = view.state in ("failed", "interrupted")
+    troubled = view.state in ("failed", "interrupted") or view.quiet_min or view.overdue
     return {
         "metrics": thinned(folder.metrics()) if view.job == "train" else [],
         "samples": samples(folder),

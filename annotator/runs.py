@@ -41,7 +41,7 @@ SLOWEST_START_S = 60.0
 STOP_PATIENCE_S = 60.0
 """So long a run may take to answer a stop, which it does between steps, before it can be ended by force."""
 QUIET_MIN = 5
-"""Minutes after which it is said that nothing is heard of a run; loading, or a long step, may take as long."""
+"""Minutes after which it is said that nothing is heard of a run; loading and long steps may take as long."""
 TERM_PATIENCE_S = 5.0
 """So long a process may take to leave once it is told to, before it is killed."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from annotating import drawn, label, make_store, new_uuid, run_now
+from annotating import drawn, label, make_store, run_now, undo
 
 from annotator import assignment, jobs
 from annotator.assignment import Assignments, Queue
@@ -102,7 +102,7 @@ def test_a_pair_that_was_taken_back_is_held_at_once(tmp_path: Path) -> None:
     (first,) = assignments.next_pairs("ann").pairs
     given = label(store, first, "left")
     assignments.next_pairs("ann")
-    store.undo_label(given, uuid=new_uuid(), by="ann")
+    undo(store, given)
     assert ids(assignments.next_pairs("ann", holding=[first.id])) == [first.id]
     assert first.id not in ids(assignments.next_pairs("bob"))
 
@@ -163,7 +163,7 @@ def test_diverse_goes_by_the_words_of_what_is_answered_now(tmp_path: Path) -> No
     assert known() == {word: answered.count(word) for word in answered}
     label(store, pairs[0], "tie")
     assert known() == {word: answered.count(word) for word in answered}
-    store.undo_label(given[1], uuid=new_uuid(), by="ann")
+    undo(store, given[1])
     assert known() == dict.fromkeys(prompts[pairs[0].id].split(), 1)
 
 

@@ -19,7 +19,18 @@ from typing import Any
 
 import fake_trainer
 import pytest
-from annotating import SETTINGS, drawn, fake_runner, hold, label, make_store, new_uuid, run_now, wait_for
+from annotating import (
+    SETTINGS,
+    decide,
+    drawn,
+    fake_runner,
+    hold,
+    label,
+    make_store,
+    open_pairs,
+    run_now,
+    wait_for,
+)
 from sqlite_utils import Database
 
 from annotator import estimates, jobs, looks
@@ -62,11 +73,11 @@ def test_pairs_are_there_to_label_while_the_rest_is_being_drawn(store: Store) ->
     run = jobs.draw(store, 6, by="ann")
     held = hold(store, run)
     runner = follow(fake_runner(), store)
-    wait_for(lambda: len(store.open_pairs("ann", 10)) == 1)
+    wait_for(lambda: len(open_pairs(store)) == 1)
     assert state(runner, store, run) == "running"
     held.unlink()
     wait_for(lambda: store.run(run.id).what == "done")
-    assert len(store.open_pairs("ann", 10)) == 6
+    assert len(open_pairs(store)) == 6
     runner.close()
 
 
@@ -114,23 +125,23 @@ def test_a_clock_that_is_set_back_lets_no_run_overtake_another(
 def test_runs_can_be_asked_for_although_the_folder_of_runs_is_gone(store: Store) -> None:
     shutil.rmtree(store.folder / "runs")
     run = run_now(store, jobs.draw(store, 2, by="ann"))
-    assert run.what == "done" and len(store.open_pairs("ann", 10)) == 2
+    assert run.what == "done" and len(open_pairs(store)) == 2
 
 
 def test_a_run_is_stopped_and_goes_on_where_it_was(store: Store) -> None:
     run = jobs.draw(store, 8, by="ann")
     held = hold(store, run)
     runner = follow(fake_runner(), store)
-    wait_for(lambda: len(store.open_pairs("ann", 10)) == 1)
+    wait_for(lambda: len(open_pairs(store)) == 1)
     runner.stop(store, run.id, by="ann")
     assert state(runner, store, run) == "stopping"
     held.unlink()
     wait_for(lambda: state(runner, store, run) == "stopped")
-    before = store.open_pairs("ann", 10)
+    before = open_pairs(store)
     runner.resume(store, run.id, by="ann")
     wait_for(lambda: store.run(run.id).what == "done")
-    assert len(before) == 1 and len(store.open_pairs("ann", 10)) == 8
-    assert store.open_pairs("ann", 10)[:1] == before
+    assert len(before) == 1 and len(open_pairs(store)) == 8
+    assert open_pairs(store)[:1] == before
     runner.close()
 
 
@@ -203,14 +214,14 @@ def test_a_killed_trainer_is_shown_as_interrupted_and_can_be_resumed(store: Stor
     run = jobs.draw(store, 4, by="ann")
     held = hold(store, run)
     runner = follow(fake_runner(), store)
-    wait_for(lambda: len(store.open_pairs("ann", 10)) == 1)
+    wait_for(lambda: len(open_pairs(store)) == 1)
     os.kill(store.run(run.id).payload["pid"], signal.SIGKILL)
     wait_for(lambda: state(runner, store, run) == "interrupted")
     assert "signal 9" in runner.view(store, store.run(run.id)).message
     held.unlink()
     runner.resume(store, run.id, by="ann")
     wait_for(lambda: store.run(run.id).what == "done")
-    assert len(store.open_pairs("ann", 10)) == 4
+    assert len(open_pairs(store)) == 4
     runner.close()
 
 
@@ -314,7 +325,7 @@ def test_a_new_server_finds_the_running_trainer_and_starts_no_second_one(store: 
     run = jobs.draw(store, 6, by="ann")
     held = hold(store, run)
     first = follow(fake_runner(), store)
-    wait_for(lambda: len(store.open_pairs("ann", 10)) == 1)
+    wait_for(lambda: len(open_pairs(store)) == 1)
     first.close()
     before, second = starts(), fake_runner()
     second.open(store)
@@ -324,7 +335,7 @@ def test_a_new_server_finds_the_running_trainer_and_starts_no_second_one(store: 
     second.start()
     wait_for(lambda: store.run(run.id).what == "done")
     assert starts() == before
-    assert len(store.open_pairs("ann", 10)) == 6
+    assert len(open_pairs(store)) == 6
     second.close()
 
 
@@ -340,7 +351,7 @@ def test_a_run_that_ended_while_no_server_was_there_is_taken_in(store: Store) ->
     assert store.run(run.id).what == "started"
     second = follow(fake_runner(), store)
     wait_for(lambda: store.run(run.id).what == "done")
-    assert len(store.open_pairs("ann", 10)) == 4
+    assert len(open_pairs(store)) == 4
     second.close()
 
 
@@ -427,14 +438,14 @@ def test_a_broken_file_of_candidates_withholds_no_others_and_a_resume_draws_it_a
     store.record_run_event(run.id, "started", pid=os.getpid())
     with folder.lock():
         runner.turn()
-    assert len(store.open_pairs("ann", 10)) == 3
+    assert len(open_pairs(store)) == 3
     (folder.path / "later.json").rename(folder.path / "result.json")
     follow(runner)
     wait_for(lambda: state(runner, store, run) == "failed")
     assert "candidates/00001.json cannot be read" in runner.view(store, store.run(run.id)).message
     runner.resume(store, run.id, by="ann")
     wait_for(lambda: store.run(run.id).what == "done")
-    assert len(store.open_pairs("ann", 10)) == 4
+    assert len(open_pairs(store)) == 4
     runner.close()
 
 
@@ -533,8 +544,8 @@ def test_a_flipped_pair_is_trained_as_human_with_winner_and_loser_turned(store: 
     proposed = run_now(store, jobs.propose(store, by="ann"))
     flipped, dropped = store.review_pairs(proposed)[:2]
     before = {pair.id: pair for pair in store.self_pairs(proposed)}
-    store.record_review(flipped.id, "flip", uuid=new_uuid(), by="ann")
-    store.record_review(dropped.id, "drop", uuid=new_uuid(), by="ann")
+    decide(store, flipped.id, "flip")
+    decide(store, dropped.id, "drop")
     run = jobs.train(store, self_fraction=0.5, by="ann")
     trained = {pair.id: pair for pair in RunFolder(store.run_folder(run)).pairs()}
     own = trained[flipped.id]
@@ -572,7 +583,7 @@ def test_a_flipped_pair_stays_human_in_later_rounds(store: Store) -> None:
     label_all(store)
     run_now(store, jobs.train(store, by="ann"))
     flipped = store.review_pairs(run_now(store, jobs.propose(store, by="ann")))[0]
-    store.record_review(flipped.id, "flip", uuid=new_uuid(), by="ann")
+    decide(store, flipped.id, "flip")
     run_now(store, jobs.train(store, by="ann"))
     run_now(store, jobs.propose(store, by="ann"))
     later = {pair.id: pair.source for pair in jobs.training_pairs(store)[0]}
@@ -610,7 +621,7 @@ def test_a_mixup_plan_counts_what_the_pairs_themselves_come_to(
     human, own = agree()
     flipped, dropped, *_ = store.review_pairs(proposed)
     for pair, decision in ((flipped, "flip"), (dropped, "drop")):
-        store.record_review(pair.id, decision, uuid=new_uuid(), by="ann")  # type: ignore[arg-type]
+        decide(store, pair.id, decision)  # type: ignore[arg-type]
     assert agree() == (human + 1, own - 2)
     kept, *_ = store.self_pairs(proposed)
     learned = next(pair for pair in store.human_pairs() if not pair.held_out)
@@ -859,7 +870,7 @@ def test_runs_may_lie_on_another_disk_behind_a_link(tmp_path: Path, store: Store
     run = jobs.draw(store, 2, by="ann")
     runner = follow(fake_runner(), store)
     wait_for(lambda: store.run(run.id).what == "done")
-    assert len(store.open_pairs("ann", 10)) == 2
+    assert len(open_pairs(store)) == 2
     runner.close()
 
 
@@ -1108,7 +1119,7 @@ def test_the_real_trainer_draws_pairs_and_trains_on_them(model: ModelRef, tmp_pa
     runner = follow(Runner(), store)
     run = jobs.draw(store, 4, by="ann")
     wait_for(lambda: not store.run(run.id).unfinished, timeout_s=120)
-    for pair in store.show_pairs([pair for pair, _ in store.open_pairs("ann", 9)], to="ann"):
+    for pair in store.show_pairs(open_pairs(store), to="ann"):
         label(store, pair, "right")
     train = jobs.train(store, by="ann")
     wait_for(lambda: not store.run(train.id).unfinished, timeout_s=120)

@@ -18,7 +18,6 @@ from annotator.rows import Audit, Bulk, Review, ReviewCounts, ReviewPair, Run
 from annotator.store.runs import Runs
 from sail import rounds
 from sail.config import LoopSettings
-from sail.records import Decision
 
 NEWEST = """
     left join reviews r on r.decision != 'clear' and r.seq = (
@@ -128,13 +127,6 @@ class Reviews(Runs):
         )
 
     # Decisions
-
-    def record_review(self, self_pair: str, decision: Decision | None, *, uuid: str, by: str) -> None:
-        """Approve, flip or drop a self pair, or take the decision back (None). The last one holds."""
-        review = Review(uuid=uuid, self_pair=self_pair, decision=decision)
-        (refusal,) = self.record_reviews([review], by=by)
-        if refusal:
-            raise ValueError(refusal)
 
     def record_reviews(self, reviews: Sequence[Review], *, by: str) -> list[str | None]:
         """Keep decisions in their order, in one transaction; a repeat of the same uuid changes nothing.

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from annotator.faults import FieldError
 from annotator.rows import Job, Run
-from annotator.store import Store
+from annotator.store import Displaced, Store
 from annotator.store.files import RUN_FOLDER
 from sail import mixup, rounds
 from sail.config import LoopSettings, ProposeRequest, Request, Sampling, TrainRequest
 from sail.mixup import MixupPlan
-from sail.records import TrainingPair
+from sail.records import JudgedPair, TrainingPair
 from sail.rounds import NextStep, Round
 from sail.runfolder import RunFolder
 
@@ -25,8 +26,9 @@ SIDES_OF = 16
 MAX_DOUBTED = 20
 MAX_UNJUDGED = 64
 """Open pairs that a train run's judge is given where people want the uncertain ones first."""
-asking = threading.Lock()
-"""Held by whoever asks for a run, so that no two are asked for that would do the same."""
+asking = threading.RLock()
+"""Held by whoever asks for a run, so that no two are asked for that would do the same, and by whoever changes
+settings: a run is of those that hold when it is queued."""
 
 
 def split_prompts(store: Store) -> tuple[list[str], list[str]]:
@@ -52,22 +54,23 @@ def draw(store: Store, count: int, *, by: str) -> Run:
 
     As many of each prompt, and so a few more than `count` where there are fewer prompts than pairs.
     """
-    project = store.project()
-    learn, _ = split_prompts(store)
-    prompts = rounds.take_prompts(learn, store.used_prompts(), count)
-    each = -(-count // len(prompts))
-    earlier = sum(run.job == "draw" for run in store.runs())
-    request = rounds.seed_request(
-        project.settings, project.model, prompts[: -(-count // each)], pairs_per_prompt=each
-    )
-    request = request.model_copy(
-        update={
-            # Prompts come back when they run out; another noise seed then gives other images.
-            "noise_seed": request.noise_seed + 1_000 * earlier,
-            "sampling": few_at_a_time(project.settings),
-        }
-    )
-    return create(store, "draw", request, by=by)
+    with asking:
+        project = store.project()
+        learn, _ = split_prompts(store)
+        prompts = rounds.take_prompts(learn, store.used_prompts(), count)
+        each = -(-count // len(prompts))
+        earlier = sum(run.job == "draw" for run in store.runs())
+        request = rounds.seed_request(
+            project.settings, project.model, prompts[: -(-count // each)], pairs_per_prompt=each
+        )
+        request = request.model_copy(
+            update={
+                # Prompts come back when they run out; another noise seed then gives other images.
+                "noise_seed": request.noise_seed + 1_000 * earlier,
+                "sampling": few_at_a_time(project.settings),
+            }
+        )
+        return create(store, "draw", request, by=by)
 
 
 def few_at_a_time(settings: LoopSettings) -> Sampling:
@@ -77,10 +80,13 @@ def few_at_a_time(settings: LoopSettings) -> Sampling:
 
 def propose(store: Store, *, by: str) -> Run:
     """Have the current round's policy judge new candidates, for the round after the last."""
-    request = propose_request(store)
-    named = {request.adapter, request.reference_adapter}
-    adapters = {round_.sha256: Path(round_.adapter) for round_ in store.rounds() if round_.sha256 in named}
-    return create(store, "propose", request, adapters=adapters, by=by)
+    with asking:
+        request = propose_request(store)
+        named = {request.adapter, request.reference_adapter}
+        adapters = {
+            round_.sha256: Path(round_.adapter) for round_ in store.rounds() if round_.sha256 in named
+        }
+        return create(store, "propose", request, adapters=adapters, by=by)
 
 
 def propose_request(store: Store) -> ProposeRequest:
@@ -132,8 +138,7 @@ def doubted_pairs(store: Store, person: str) -> list[str]:
 
 def contradicted_pairs(store: Store) -> list[str]:
     """Pairs in which the current judge contradicts people, the clearest first; none that measure it."""
-    current = store.current_round()
-    judged = RunFolder(store.run_folder(store.run_of(current))).judged_pairs() if current else []
+    judged = _said_by_judge(store, RunFolder.judged_pairs)
     against = [pair for pair in judged if not pair.held_out and pair.margin < -pair.margin_error]
     drawn = store.states_of(pair.id for pair in against)
     shown = [pair for pair in against if pair.id in drawn and not drawn[pair.id].withdrawn]
@@ -142,9 +147,16 @@ def contradicted_pairs(store: Store) -> list[str]:
 
 def open_margins(store: Store) -> dict[str, float]:
     """Margin of the current judge for open pairs, by pair, where it was asked: 0 is a coin's toss."""
+    return {pair.id: pair.margin for pair in _said_by_judge(store, RunFolder.judged_open)}
+
+
+def _said_by_judge(store: Store, read: Callable[[RunFolder], list[JudgedPair]]) -> list[JudgedPair]:
+    """Nothing where no round is current, and where it cannot be read: people label all the same."""
     current = store.current_round()
-    judged = RunFolder(store.run_folder(store.run_of(current))).judged_open() if current else []
-    return {pair.id: pair.margin for pair in judged}
+    try:
+        return read(RunFolder(store.run_folder(store.run_of(current)))) if current else []
+    except (ValueError, OSError):
+        return []
 
 
 def train(store: Store, *, self_fraction: float | None = None, by: str) -> Run:
@@ -153,25 +165,27 @@ def train(store: Store, *, self_fraction: float | None = None, by: str) -> Run:
     `self_fraction` is what somebody chose, and a setting from then on; None is what suits the pairs.
     Pairs whose files are gone are left out; the run's first event says so, as `left_out`.
     """
-    newest_label = store.newest_label()
-    judged, settings = _judged_pairs(store), store.project().settings
-    lost = _lost_files(judged)
-    pairs = _without(judged, lost)
-    left_out = _left_out(store, len(judged) - len(pairs), lost)
-    try:
-        rounds.require_enough_pairs(rounds.trainable(pairs), settings)
-    except ValueError as error:
-        raise ValueError(f"{error} {left_out}".strip()) from error
-    request, parent = train_request(store, pairs, self_fraction=self_fraction), store.current_round()
-    adapters = {parent.sha256: Path(parent.adapter)} if parent else {}
-    unjudged = store.unjudged_pairs(MAX_UNJUDGED) if store.order() == "uncertain" else []
-    asked = [*pairs, *_without(unjudged, _lost_files(unjudged))]
-    facts = {**_reviewed(store), "newest_label": newest_label, **({"left_out": left_out} if left_out else {})}
-    run = create(store, "train", request, pairs=asked, adapters=adapters, by=by, facts=facts)
-    # Once it is asked for: a training that is refused changes no setting.
-    if self_fraction is not None and self_fraction != settings.mixup.self_fraction:
-        change_settings(store, {"mixup": {"self_fraction": self_fraction}}, by=by)
-    return run
+    with asking:
+        newest_label = store.newest_label()
+        (pairs, left_out), settings = training_pairs(store), store.project().settings
+        try:
+            rounds.require_enough_pairs(rounds.trainable(pairs), settings)
+        except ValueError as error:
+            raise ValueError(f"{error} {left_out}".strip()) from error
+        request, parent = train_request(store, pairs, self_fraction=self_fraction), store.current_round()
+        adapters = {parent.sha256: Path(parent.adapter)} if parent else {}
+        unjudged = store.unjudged_pairs(MAX_UNJUDGED) if store.order() == "uncertain" else []
+        asked = [*pairs, *_without(unjudged, _lost_files(unjudged))]
+        facts = {
+            **_reviewed(store),
+            "newest_label": newest_label,
+            **({"left_out": left_out} if left_out else {}),
+        }
+        run = create(store, "train", request, pairs=asked, adapters=adapters, by=by, facts=facts)
+        # Once it is asked for: a training that is refused changes no setting.
+        if self_fraction is not None and self_fraction != settings.mixup.self_fraction:
+            change_settings(store, {"mixup": {"self_fraction": self_fraction}}, by=by)
+        return run
 
 
 def train_request(
@@ -267,22 +281,21 @@ def _is_judged_by(policy: Round, request: ProposeRequest | None) -> bool:
     return request is not None and request.adapter == policy.sha256
 
 
-def training_pairs(store: Store) -> list[TrainingPair]:
-    """What the next round is trained and measured on, and the ties that its settings hold.
+def training_pairs(store: Store) -> tuple[list[TrainingPair], str]:
+    """What the next round is trained and measured on, with the ties that its settings hold; and why others
+    are left out, "" where none are.
 
-    Pairs whose files are gone are left out: one lost file must not end all training.
+    Those are pairs whose files are gone: one lost file must not end all training.
     """
-    judged = _judged_pairs(store)
-    return _without(judged, _lost_files(judged))
-
-
-def _judged_pairs(store: Store) -> list[TrainingPair]:
     proposed, holds = proposal(store), store.project().settings.loss.hold_ties > 0
-    return [
+    judged = [
         *store.human_pairs(),
         *(store.tie_pairs() if holds else ()),
         *(store.self_pairs(proposed) if proposed else ()),
     ]
+    lost = _lost_files(judged)
+    pairs = _without(judged, lost)
+    return pairs, _left_out(store, len(judged) - len(pairs), lost)
 
 
 def _lost_files(pairs: Iterable[TrainingPair]) -> set[str]:
@@ -415,8 +428,19 @@ def create(
             _require_model(store)
         number = _free_number(store)
         folder = f"{number:04d}-{request.kind}"
-        RunFolder.create(store.folder / "runs" / folder, request, pairs=pairs, adapters=adapters)
-        return store.record_run(number, job, round_number=request.round, folder=folder, by=by, facts=facts)
+        made = RunFolder.create(store.folder / "runs" / folder, request, pairs=pairs, adapters=adapters)
+        try:
+            return store.record_run(
+                number, job, round_number=request.round, folder=folder, by=by, facts=facts
+            )
+        except Displaced:
+            # The project was moved away, and there the run may be on record.
+            raise
+        except Exception:
+            # Every request on a full disk would leave one.
+            if store.next_run_id() <= number:
+                shutil.rmtree(made.path, ignore_errors=True)
+            raise
 
 
 def _require_model(store: Store) -> None:

@@ -83,7 +83,7 @@ def planned(store: Store, match: Match) -> int:
     for run in runs_of(store, match)[-1:]:
         request = jobs.request_of(store, run) if run.what != "done" else None
         if request:
-            coming = (len(request.prompts) - len(store.taken_in(run))) * request.per_prompt
+            coming = (len(request.prompts) - store.count_taken_in(run)) * request.per_prompt
     return store.comparisons_drawn(match) + coming
 
 

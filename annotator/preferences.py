@@ -35,10 +35,21 @@ def write_parquet(store: Store, file: Path) -> None:
 
     preferred = store.preferences()
     table = pandas.DataFrame(map(_row, preferred), columns=list(COLUMNS))
-    schema = pyarrow.Schema.from_pandas(table, preserve_index=False)
-    # It has to say so also where nobody gave a reason.
-    words = pyarrow.field("reasons", pyarrow.list_(pyarrow.string()))
-    schema = schema.set(schema.get_field_index("reasons"), words)
+    text = pyarrow.large_string()
+    types = {
+        "jpg_0": pyarrow.binary(),
+        "jpg_1": pyarrow.binary(),
+        "label_0": pyarrow.float64(),
+        "label_1": pyarrow.float64(),
+        "has_label": pyarrow.bool_(),
+        "both_bad": pyarrow.bool_(),
+        "round": pyarrow.int64(),
+        "created_at": pyarrow.timestamp("us", tz="UTC"),
+        "elapsed_ms": pyarrow.int64(),
+        "reasons": pyarrow.list_(pyarrow.string()),
+    }
+    # Said, not found: where nobody gave a reason, or no time is known, there is nothing to find it by.
+    schema = pyarrow.schema([(name, types.get(name, text)) for name in COLUMNS])
     left_out = len(table)
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:
         for group in _groups(store, preferred):

@@ -20,6 +20,7 @@ from annotator.faults import FieldError, Gathered, about
 from annotator.launcher import launch_key
 from annotator.runs import Runner
 from annotator.store import DATABASE, STARTER, DatabaseError, Store
+from annotator.store.files import RUN_FOLDER
 from sail.config import HUB_ID, LoopSettings, ModelRef
 from sail.rounds import parse_prompts
 
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 NAME = re.compile(r"[^\W_][\w .-]{0,59}")
 DEMO = "demo"
 DEMO_PAIRS = 60
+UNFINISHED = re.compile(rf"\.{RUN_FOLDER.pattern}\.[0-9]+\.new")
+"""What a run folder is called before it is whole; a server that was killed then left it so."""
 PASSING = ".export-"
 """Files in a project that are made for one answer begin so; what a server that was killed left is removed."""
 
@@ -86,6 +89,10 @@ class Projects:
             undoing.callback(lock.release)
             for left in folder.glob(f"{PASSING}*"):
                 left.unlink(missing_ok=True)
+            for left in folder.glob("runs/.*.new"):
+                if UNFINISHED.fullmatch(left.name):
+                    # What is a link is left alone.
+                    shutil.rmtree(left, ignore_errors=True)
             try:
                 store = Store(folder, starter=self.starter)
                 undoing.callback(store.close)

@@ -40,6 +40,8 @@ SLOWEST_START_S = 60.0
 """So long after a start a living process may not hold its folder yet: it is still importing."""
 STOP_PATIENCE_S = 60.0
 """So long a run may take to answer a stop, which it does between steps, before it can be ended by force."""
+QUIET_MIN = 5
+"""Minutes after which it is said that nothing is heard of a run; loading and long steps may take as long."""
 TERM_PATIENCE_S = 5.0
 """So long a process may take to leave once it is told to, before it is killed."""
 
@@ -73,6 +75,8 @@ class RunView:
     """Runs before it in the queue."""
     overdue: bool
     """Whether it has not answered a stop for so long that it can be ended by force."""
+    quiet_min: int | None
+    """Whole minutes since anything was heard of it at work, from QUIET_MIN on. It is not ended for that."""
     at: float
     took: float | None
     """Seconds that it was at work, where it is done."""
@@ -205,6 +209,7 @@ class Runner:
         require_no_links(folder.path)
         store.require_own_launcher()
         folder.clear_stop()
+        folder.clear_unfinished()
         folder.forget_end()
         environment = ONLINE if store.project().download else OFFLINE
         command = store.project().launcher.words(folder.request().kind, folder.path)
@@ -268,7 +273,9 @@ class Runner:
                 store.record_run_event(number, "withdrawn", by=by)
             elif run.unfinished:
                 RunFolder(store.run_folder(run)).request_stop()
-                store.record_run_event(number, "stop_asked", by=by, **run.payload)
+                # Once: how long it does not answer counts from the first time.
+                if run.what != "stop_asked":
+                    store.record_run_event(number, "stop_asked", by=by, **run.payload)
             else:
                 raise ValueError(f"Run {number} does not run, so there is nothing to stop.")
         self.wake()
@@ -364,6 +371,7 @@ class Runner:
             message=message,
             ahead=self._ahead(store, run) if state == "waiting" else 0,
             overdue=_overdue(run),
+            quiet_min=_quiet_min(run, snapshot) if state == "running" else None,
             at=run.at,
             took=_seconds_at_work(store, run) if state == "done" else None,
         )
@@ -467,6 +475,11 @@ def _end_group(pid: int) -> None:
 def _overdue(run: Run) -> bool:
     # A clock that was set back says nothing of how long ago it was.
     return run.what == "stop_asked" and not 0 <= time.time() - run.since < STOP_PATIENCE_S
+
+
+def _quiet_min(run: Run, snapshot: Snapshot) -> int | None:
+    minutes = int((time.time() - max(snapshot.time, run.since)) // 60)
+    return minutes if minutes >= QUIET_MIN else None
 
 
 def _seconds_at_work(store: Store, run: Run) -> float:

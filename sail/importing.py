@@ -1,7 +1,8 @@
 """Preference pairs that others collected, as parquet -> seed pairs in a folder. Knows no training.
 
 Rows are as Pick-a-Pic's: `caption`, `jpg_0` and `jpg_1` (bytes of images), `label_0` and `label_1` (1 for
-preferred, 0 for not, 0.5 for a tie). Ties and rows without a label or a caption are left out.
+preferred, 0 for not, 0.5 for a tie). Ties and rows without a label or a caption are left out, and of a table
+that the app exported the pairs that its model judged (`source` "self").
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 PAIRS_A_FILE = 16
 """Kept in one file of latents; what a stop loses."""
 PAIRS, PROMPTS = "pairs.jsonl", "prompts.txt"
-RULE = 2
+RULE = 3
 """Another number where other rows or pixels are taken: an import cut short would mix both."""
 
 
@@ -135,19 +136,23 @@ def parquet_files(path: Path) -> list[Path]:
 
 
 def rows_with_winner(file: Path) -> Iterator[Row]:
-    """Rows that say which image is preferred, without their images."""
+    """Rows in which people say which image is preferred, without their images."""
     try:
         parquet = pq.ParquetFile(file)
-        missing = {"caption", *IMAGES, *LABELS} - set(parquet.schema_arrow.names)
+        names = set(parquet.schema_arrow.names)
+        missing = {"caption", *IMAGES, *LABELS} - names
         if missing:
             raise ValueError(f"{file} has no column {', '.join(sorted(missing))}.")
-        table = parquet.read(columns=["caption", *LABELS])
+        table = parquet.read(columns=["caption", *LABELS, *({"source"} & names)])
     except (ArrowInvalid, OSError) as error:
         raise ValueError(f"{file} cannot be read as parquet: {str(error).rstrip('.')}.") from error
     for number, row in enumerate(table.to_pylist()):
         prompt = " ".join((row["caption"] or "").split())
         first, second = (row[label] for label in LABELS)
         if not 0 < len(prompt) <= MAX_PROMPT_CHARS or NOT_TEXT.search(prompt):
+            continue
+        # A model that learned from its own choices as if people had made them would go astray.
+        if row.get("source") == "self":
             continue
         # Arrow keeps what is no number, which is unlike anything.
         if None not in (first, second) and (first > second or second > first):

@@ -368,6 +368,13 @@ class RunFolder:
     def clear_stop(self) -> None:
         (self.path / "stop").unlink(missing_ok=True)
 
+    def clear_unfinished(self) -> None:
+        """Remove the files that a process which was killed had begun to publish. For whoever starts the run
+        again: no process works on it."""
+        for left in self.path.rglob(".*.new"):
+            if left.is_file():
+                left.unlink()
+
     def stop_if_asked(self) -> None:
         """Raise Stopped where a stop was asked for. Call it where what was done is safely on disk."""
         if (self.path / "stop").exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
@@ -60,7 +61,13 @@ def run_now(store: Store, run: Run) -> Run:
 def drawn(store: Store, count: int) -> list[ShownPair]:
     """Draw that many pairs and show them to ann."""
     run_now(store, jobs.draw(store, count, by="ann"))
-    return store.show_pairs([pair for pair, _ in store.open_pairs("ann", 1000)], to="ann")
+    return store.show_pairs(open_pairs(store), to="ann")
+
+
+def open_pairs(store: Store, person: str = "ann") -> list[str]:
+    """What nobody has judged and this person has not skipped, in the order in which it was drawn."""
+    waiting = [pair for pair in store.unjudged_states() if person not in pair.answered_by]
+    return [pair.id for pair in sorted(waiting, key=attrgetter("ordinal"))]
 
 
 def proposed(folder: Path, self_pairs: int, *, audited: bool = True) -> tuple[Store, Run]:
@@ -85,8 +92,25 @@ def label(
     store: Store, pair: ShownPair, value: LabelValue, *, by: str = "ann", uid: str | None = None
 ) -> str:
     uid = uid or new_uuid()
-    store.record_label(Answer(uuid=uid, pair=pair.id, value=value, elapsed_ms=900), by=by)
+    accepted(store.record_answers([Answer(uuid=uid, pair=pair.id, value=value, elapsed_ms=900)], by=by))
     return uid
+
+
+def undo(store: Store, label: str, *, by: str = "ann") -> None:
+    accepted(store.record_answers([Answer(uuid=new_uuid(), pair="", value="undo", undoes=label)], by=by))
+
+
+def decide(
+    store: Store, pair: str, decision: Decision | None, *, by: str = "ann", uid: str | None = None
+) -> None:
+    said = Review(uuid=uid or new_uuid(), self_pair=pair, decision=decision)
+    accepted(store.record_reviews([said], by=by))
+
+
+def accepted(refusals: list[str | None]) -> None:
+    """ValueError where something was refused."""
+    for refusal in filter(None, refusals):
+        raise ValueError(refusal)
 
 
 def wait_for(condition: Callable[[], bool], *, timeout_s: float = 30) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from annotating import drawn, label, make_store, new_uuid
+from annotating import drawn, label, make_store, run_now, undo
 
-from annotator import assignment
+from annotator import assignment, jobs
 from annotator.assignment import Assignments, Queue
+from annotator.rows import Order
 from annotator.store import Store
 
 
@@ -50,6 +51,21 @@ def test_how_a_pair_came_to_be_shown_is_kept(tmp_path: Path) -> None:
     assert chosen == {"random"}
 
 
+@pytest.mark.parametrize(
+    ("order", "name"), [("uncertain", "judged_open.jsonl"), ("disagreement", "judged_pairs.jsonl")]
+)
+def test_pairs_come_although_what_the_judge_says_cannot_be_read(
+    tmp_path: Path, order: Order, name: str
+) -> None:
+    store, assignments, _ = start(tmp_path, 8)
+    for pair in store.show_pairs(ids(assignments.next_pairs("ann"))[:4], to="ann"):
+        label(store, pair, "left")
+    run = run_now(store, jobs.train(store, by="ann"))
+    store.set_order(order, by="ann")
+    (store.run_folder(run) / name).write_text("half a line\n")
+    assert len(ids(assignments.next_pairs("ann"))) == 4 and jobs.open_margins(store) == {}
+
+
 def test_after_a_restart_a_page_keeps_the_pairs_it_has(tmp_path: Path) -> None:
     store, assignments, _ = start(tmp_path, 8, pairs_per_person=4)
     before = ids(assignments.next_pairs("ann"))
@@ -86,7 +102,7 @@ def test_a_pair_that_was_taken_back_is_held_at_once(tmp_path: Path) -> None:
     (first,) = assignments.next_pairs("ann").pairs
     given = label(store, first, "left")
     assignments.next_pairs("ann")
-    store.undo_label(given, uuid=new_uuid(), by="ann")
+    undo(store, given)
     assert ids(assignments.next_pairs("ann", holding=[first.id])) == [first.id]
     assert first.id not in ids(assignments.next_pairs("bob"))
 
@@ -147,7 +163,7 @@ def test_diverse_goes_by_the_words_of_what_is_answered_now(tmp_path: Path) -> No
     assert known() == {word: answered.count(word) for word in answered}
     label(store, pairs[0], "tie")
     assert known() == {word: answered.count(word) for word in answered}
-    store.undo_label(given[1], uuid=new_uuid(), by="ann")
+    undo(store, given[1])
     assert known() == dict.fromkeys(prompts[pairs[0].id].split(), 1)
 
 

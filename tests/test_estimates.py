@@ -45,7 +45,7 @@ def test_the_next_run_is_reckoned_by_its_cost_and_the_pace_of_those_before(tmp_p
     assert estimates.seconds_per_evaluation(store, "draw") == pytest.approx(seconds_per_evaluation)
     counts = store.counts()
     expected = cost.evaluations_to_train(
-        jobs.train_request(store, jobs.training_pairs(store)),
+        jobs.train_request(store, jobs.training_pairs(store)[0]),
         judged_pairs=counts.winners,
         human_pairs=counts.trainable,
         self_pairs=0,

@@ -187,6 +187,15 @@ def test_labels_that_are_no_number_and_captions_that_are_no_text_are_left_out(pa
     assert [row.number for row in rows_with_winner(tmp_path / "train.parquet")] == [0]
 
 
+def test_pairs_that_the_model_judged_are_not_taken_for_those_of_people(parquet, tmp_path):
+    table = pq.read_table(parquet / "train-00001.parquet").slice(3, 3)
+    for name, values in {"label_0": [1.0] * 3, "label_1": [0.0] * 3, "caption": ["a fox"] * 3}.items():
+        table = table.set_column(table.column_names.index(name), name, pa.array(values))
+    table = table.append_column("source", pa.array(["human", "self", None]))
+    pq.write_table(table, tmp_path / "preferences.parquet")
+    assert [row.number for row in rows_with_winner(tmp_path / "preferences.parquet")] == [0, 2]
+
+
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [

@@ -396,6 +396,18 @@ def test_the_last_tries_stay_in_the_project(client: TestClient, store: Store) ->
     again.close()
 
 
+def test_a_page_is_not_told_of_tries_that_are_long_done_at_every_poll(
+    client: TestClient, store: Store
+) -> None:
+    tried = [try_out(client, prompt=f"fox {number}").json()["run"] for number in range(1)]
+    for number in range(1, 5):
+        run_now(store, store.run(tried[-1]))
+        tried.append(try_out(client, prompt=f"fox {number}").json()["run"])
+    told = client.get(f"{BASE}/status").json()["runs"]
+    assert [run["id"] for run in told if run["job"] == "try"] == tried[:0:-1]
+    assert sum(run["job"] != "try" for run in told) == len(store.runs()) - len(tried)
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from annotating import decide_audit, fake_runner, make_store, new_uuid, proposed, run_now
+from annotating import decide, decide_audit, fake_runner, make_store, new_uuid, proposed, run_now
 from fastapi.testclient import TestClient
 from sqlite_utils import Database
 
@@ -122,12 +122,13 @@ def test_the_audited_error_over_a_threshold_is_that_of_the_pairs_with_larger_mar
 ) -> None:
     blind = sorted((pair for pair in store.review_pairs(run) if pair.blind), key=lambda pair: pair.margin)
     for number, pair in enumerate(blind):
-        store.record_review(pair.id, "flip" if number < 5 else "approve", uuid=new_uuid(), by="ann")
+        decide(store, pair.id, "flip" if number < 5 else "approve")
     over = {one.over: one.error for one in audit.by_threshold(store.audit(run).audited)}
     assert (over[0.0].value, over[0.0].n) == (0.5, 10)
-    clear = [number for number, pair in enumerate(blind) if pair.clarity >= 1]
-    assert over[1.0].n == len(clear) and 0 < len(clear) < 10
-    assert over[1.0].value == pytest.approx(sum(number < 5 for number in clear) / len(clear))
+    for least, error in over.items():
+        clear = [number for number, pair in enumerate(blind) if pair.clarity >= least]
+        assert error.n == len(clear)
+        assert not clear or error.value == pytest.approx(sum(number < 5 for number in clear) / len(clear))
     values = [error.value for error in over.values() if error.value is not None]
     assert values == sorted(values, reverse=True)
 
@@ -165,10 +166,10 @@ def test_the_audit_is_over_once_and_what_is_said_later_does_not_change_it(store:
     for number, pair in enumerate(blind):
         assert not store.audit(run).done
         decision: Decision = "flip" if number < 2 else "drop" if number == 2 else "approve"
-        store.record_review(pair, decision, uuid=new_uuid(), by="ann")
+        decide(store, pair, decision)
     assert store.audit(run).done and audit.error(store.audit(run).audited).value == 0.3
-    store.record_review(blind[0], "approve", uuid=new_uuid(), by="ann")
-    store.record_review(blind[1], None, uuid=new_uuid(), by="ann")
+    decide(store, blind[0], "approve")
+    decide(store, blind[1], None)
     assert store.audit(run).done and audit.error(store.audit(run).audited).value == 0.3
     assert [event["by"] for event in store.events() if event["kind"] == "audit"] == ["ann"]
     assert not any(pair.blind for pair in store.review_pairs(run))
@@ -176,7 +177,7 @@ def test_the_audit_is_over_once_and_what_is_said_later_does_not_change_it(store:
 
 def test_who_decided_and_when_comes_with_a_pair(store: Store, run: Run) -> None:
     first = store.review_pairs(run)[0]
-    store.record_review(first.id, "drop", uuid=new_uuid(), by="bob")
+    decide(store, first.id, "drop", by="bob")
     (row,) = store.review_history()
     found = of(store, run, first.id)
     assert (found.by, found.at, found.bulk) == ("bob", row["at"], None)
@@ -242,15 +243,25 @@ def test_preferences_name_who_decided_a_self_pair_and_leave_out_what_was_dropped
         (dropped, "drop", "bob"),
         (approved, "approve", "bob"),
     ):
-        store.record_review(pair.id, decision, uuid=new_uuid(), by=person)
+        decide(store, pair.id, decision, by=person)
     found = {
         (one.left, one.right): (one.left_wins, one.source, one.annotator, one.round)
         for one in store.preferences()
         if one.round == run.round
     }
     assert len(found) == len(store.review_pairs(run)) - 1
-    of_run = [found.get((pair.winner, pair.loser)) for pair in pairs]
+    assert sum(store.preference_counts()) == len(store.preferences())
+
+    def told(pair: ReviewPair) -> tuple[float, str, str, int] | None:
+        """With what is said of the judge's winner, on whichever side it stands in Review."""
+        if audit.winner_side(pair.id) == "left":
+            return found.get((pair.winner, pair.loser))
+        row = found.get((pair.loser, pair.winner))
+        return row and (1 - row[0], *row[1:])
+
+    of_run = [told(pair) for pair in pairs]
     assert of_run == [(0, "human", "ann", 1), None, (1, "self", "bob", 1), (1, "self", "judge", 1)]
+    assert {left_wins for left_wins, source, *_ in found.values() if source == "self"} == {0, 1}
 
 
 def test_both_sides_show_winners(client: TestClient, store: Store, run: Run) -> None:
@@ -267,7 +278,7 @@ def test_a_bulk_approval_takes_the_clear_and_undecided_pairs_and_names_who_when_
 ) -> None:
     decide_audit(store, run)
     flipped, *rest = undecided(store, run)[::-1]
-    store.record_review(flipped.id, "flip", uuid=new_uuid(), by="ann")
+    decide(store, flipped.id, "flip")
     typical = typical_margin([pair.margin for pair in store.review_pairs(run)])
     clear = {pair.id for pair in rest if pair.margin >= typical}
     uid = approve(store, run, store.review_pairs(run))
@@ -301,7 +312,7 @@ def test_undoing_a_bulk_approval_is_one_event_and_spares_what_was_decided_since(
     before = {pair.id for pair in undecided(store, run)}
     uid = approve(store, run, undecided(store, run))
     changed = next(pair.id for pair in store.review_pairs(run) if pair.bulk == uid)
-    store.record_review(changed, "flip", uuid=new_uuid(), by="ann")
+    decide(store, changed, "flip")
     undo = new_uuid()
     for _ in range(2):
         store.undo_bulk(uid, uuid=undo, by="ann")
@@ -393,7 +404,7 @@ def test_review_is_counted_as_its_pairs_and_its_audit_say(
     chance, ids, bulk = Random(4), [pair.id for pair in store.review_pairs(run)], ""
     for turn in range(40):
         decision = chance.choice(("approve", "flip", "drop", None))
-        store.record_review(chance.choice(ids), decision, uuid=new_uuid(), by="ann")  # type: ignore[arg-type]
+        decide(store, chance.choice(ids), decision)  # type: ignore[arg-type]
         if audited and turn % 10 == 3:
             bulk = approve(store, run, undecided(store, run), over=0.0)
         if audited and turn % 10 == 7:

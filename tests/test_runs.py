@@ -10,21 +10,36 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
+from typing import Any
 
 import fake_trainer
 import pytest
-from annotating import SETTINGS, drawn, fake_runner, hold, label, make_store, new_uuid, run_now, wait_for
+from annotating import (
+    SETTINGS,
+    decide,
+    drawn,
+    fake_runner,
+    hold,
+    label,
+    make_store,
+    open_pairs,
+    run_now,
+    wait_for,
+)
 from sqlite_utils import Database
 
 from annotator import estimates, jobs, looks
 from annotator.faults import FieldError
 from annotator.launcher import Launcher
+from annotator.routes.loop import run_detail_of
 from annotator.rows import Run
-from annotator.runs import Runner, launch, take_in, why_ended
-from annotator.store import DATABASE, Store, learning
+from annotator.runs import Runner, RunView, launch, take_in, why_ended
+from annotator.store import DATABASE, DatabaseError, Displaced, Store, learning
 from sail import rounds as loop
 from sail.config import LoopSettings, ModelRef
 from sail.records import JudgedPair
@@ -58,11 +73,11 @@ def test_pairs_are_there_to_label_while_the_rest_is_being_drawn(store: Store) ->
     run = jobs.draw(store, 6, by="ann")
     held = hold(store, run)
     runner = follow(fake_runner(), store)
-    wait_for(lambda: len(store.open_pairs("ann", 10)) == 1)
+    wait_for(lambda: len(open_pairs(store)) == 1)
     assert state(runner, store, run) == "running"
     held.unlink()
     wait_for(lambda: store.run(run.id).what == "done")
-    assert len(store.open_pairs("ann", 10)) == 6
+    assert len(open_pairs(store)) == 6
     runner.close()
 
 
@@ -110,23 +125,23 @@ def test_a_clock_that_is_set_back_lets_no_run_overtake_another(
 def test_runs_can_be_asked_for_although_the_folder_of_runs_is_gone(store: Store) -> None:
     shutil.rmtree(store.folder / "runs")
     run = run_now(store, jobs.draw(store, 2, by="ann"))
-    assert run.what == "done" and len(store.open_pairs("ann", 10)) == 2
+    assert run.what == "done" and len(open_pairs(store)) == 2
 
 
 def test_a_run_is_stopped_and_goes_on_where_it_was(store: Store) -> None:
     run = jobs.draw(store, 8, by="ann")
     held = hold(store, run)
     runner = follow(fake_runner(), store)
-    wait_for(lambda: len(store.open_pairs("ann", 10)) == 1)
+    wait_for(lambda: len(open_pairs(store)) == 1)
     runner.stop(store, run.id, by="ann")
     assert state(runner, store, run) == "stopping"
     held.unlink()
     wait_for(lambda: state(runner, store, run) == "stopped")
-    before = store.open_pairs("ann", 10)
+    before = open_pairs(store)
     runner.resume(store, run.id, by="ann")
     wait_for(lambda: store.run(run.id).what == "done")
-    assert len(before) == 1 and len(store.open_pairs("ann", 10)) == 8
-    assert store.open_pairs("ann", 10)[:1] == before
+    assert len(before) == 1 and len(open_pairs(store)) == 8
+    assert open_pairs(store)[:1] == before
     runner.close()
 
 
@@ -199,14 +214,14 @@ def test_a_killed_trainer_is_shown_as_interrupted_and_can_be_resumed(store: Stor
     run = jobs.draw(store, 4, by="ann")
     held = hold(store, run)
     runner = follow(fake_runner(), store)
-    wait_for(lambda: len(store.open_pairs("ann", 10)) == 1)
+    wait_for(lambda: len(open_pairs(store)) == 1)
     os.kill(store.run(run.id).payload["pid"], signal.SIGKILL)
     wait_for(lambda: state(runner, store, run) == "interrupted")
     assert "signal 9" in runner.view(store, store.run(run.id)).message
     held.unlink()
     runner.resume(store, run.id, by="ann")
     wait_for(lambda: store.run(run.id).what == "done")
-    assert len(store.open_pairs("ann", 10)) == 4
+    assert len(open_pairs(store)) == 4
     runner.close()
 
 
@@ -310,7 +325,7 @@ def test_a_new_server_finds_the_running_trainer_and_starts_no_second_one(store: 
     run = jobs.draw(store, 6, by="ann")
     held = hold(store, run)
     first = follow(fake_runner(), store)
-    wait_for(lambda: len(store.open_pairs("ann", 10)) == 1)
+    wait_for(lambda: len(open_pairs(store)) == 1)
     first.close()
     before, second = starts(), fake_runner()
     second.open(store)
@@ -320,7 +335,7 @@ def test_a_new_server_finds_the_running_trainer_and_starts_no_second_one(store: 
     second.start()
     wait_for(lambda: store.run(run.id).what == "done")
     assert starts() == before
-    assert len(store.open_pairs("ann", 10)) == 6
+    assert len(open_pairs(store)) == 6
     second.close()
 
 
@@ -336,7 +351,7 @@ def test_a_run_that_ended_while_no_server_was_there_is_taken_in(store: Store) ->
     assert store.run(run.id).what == "started"
     second = follow(fake_runner(), store)
     wait_for(lambda: store.run(run.id).what == "done")
-    assert len(store.open_pairs("ann", 10)) == 4
+    assert len(open_pairs(store)) == 4
     second.close()
 
 
@@ -423,14 +438,14 @@ def test_a_broken_file_of_candidates_withholds_no_others_and_a_resume_draws_it_a
     store.record_run_event(run.id, "started", pid=os.getpid())
     with folder.lock():
         runner.turn()
-    assert len(store.open_pairs("ann", 10)) == 3
+    assert len(open_pairs(store)) == 3
     (folder.path / "later.json").rename(folder.path / "result.json")
     follow(runner)
     wait_for(lambda: state(runner, store, run) == "failed")
     assert "candidates/00001.json cannot be read" in runner.view(store, store.run(run.id)).message
     runner.resume(store, run.id, by="ann")
     wait_for(lambda: store.run(run.id).what == "done")
-    assert len(store.open_pairs("ann", 10)) == 4
+    assert len(open_pairs(store)) == 4
     runner.close()
 
 
@@ -455,6 +470,51 @@ def test_the_same_job_is_not_queued_twice(store: Store) -> None:
     jobs.draw(store, 2, by="ann")
     with pytest.raises(ValueError, match="does that already"):
         jobs.draw(store, 2, by="ann")
+
+
+def test_a_run_that_cannot_be_recorded_leaves_no_folder(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise DatabaseError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "record_run", full)
+        with pytest.raises(DatabaseError, match="disk is full"):
+            jobs.draw(store, 2, by="ann")
+    assert list((store.folder / "runs").iterdir()) == []
+    recorded = store._write
+
+    def moved(change: Callable[[], Any]) -> None:
+        recorded(change)
+        raise Displaced("project.db was moved while the app had it open.")
+
+    monkeypatch.setattr(store, "_write", moved)
+    with pytest.raises(Displaced):
+        jobs.draw(store, 2, by="ann")
+    assert store.run_folder(store.run(1)).is_dir()
+
+
+def test_settings_do_not_change_between_a_request_and_its_run(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save() -> None:
+        with suppress(FieldError):
+            jobs.change_settings(store, {"sampling": {"size": [16, 32]}}, by="bob")
+
+    saving = Thread(target=save)
+
+    def asked(settings: LoopSettings, *told: Any, **more: Any) -> Any:
+        saving.start()
+        saving.join(0.3)
+        return request(settings, *told, **more)
+
+    request = loop.seed_request
+    monkeypatch.setattr(loop, "seed_request", asked)
+    run = jobs.draw(store, 2, by="ann")
+    saving.join()
+    size = RunFolder(store.run_folder(run)).request().sampling.size
+    assert size == store.project().settings.sampling.size
 
 
 def test_pairs_to_draw_come_on_prompts_not_used_before(store: Store) -> None:
@@ -484,8 +544,8 @@ def test_a_flipped_pair_is_trained_as_human_with_winner_and_loser_turned(store: 
     proposed = run_now(store, jobs.propose(store, by="ann"))
     flipped, dropped = store.review_pairs(proposed)[:2]
     before = {pair.id: pair for pair in store.self_pairs(proposed)}
-    store.record_review(flipped.id, "flip", uuid=new_uuid(), by="ann")
-    store.record_review(dropped.id, "drop", uuid=new_uuid(), by="ann")
+    decide(store, flipped.id, "flip")
+    decide(store, dropped.id, "drop")
     run = jobs.train(store, self_fraction=0.5, by="ann")
     trained = {pair.id: pair for pair in RunFolder(store.run_folder(run)).pairs()}
     own = trained[flipped.id]
@@ -523,10 +583,10 @@ def test_a_flipped_pair_stays_human_in_later_rounds(store: Store) -> None:
     label_all(store)
     run_now(store, jobs.train(store, by="ann"))
     flipped = store.review_pairs(run_now(store, jobs.propose(store, by="ann")))[0]
-    store.record_review(flipped.id, "flip", uuid=new_uuid(), by="ann")
+    decide(store, flipped.id, "flip")
     run_now(store, jobs.train(store, by="ann"))
     run_now(store, jobs.propose(store, by="ann"))
-    later = {pair.id: pair.source for pair in jobs.training_pairs(store)}
+    later = {pair.id: pair.source for pair in jobs.training_pairs(store)[0]}
     assert later[flipped.id] == "human"
     assert sum(source == "self" for source in later.values()) == SETTINGS.prompts_per_round
 
@@ -548,7 +608,7 @@ def test_a_mixup_plan_counts_what_the_pairs_themselves_come_to(
     proposed = run_now(store, jobs.propose(store, by="ann"))
 
     def agree() -> tuple[int, int]:
-        plan, pairs = jobs.mixup_plan(store), jobs.training_pairs(store)
+        plan, pairs = jobs.mixup_plan(store), jobs.training_pairs(store)[0]
         own = sum(pair.source == "self" for pair in pairs)
         assert (plan.human_pairs, plan.self_pairs) == (loop.trainable(pairs), own)
         assert plan.self_fraction == loop.suited_fraction(store.project().settings, pairs)
@@ -561,7 +621,7 @@ def test_a_mixup_plan_counts_what_the_pairs_themselves_come_to(
     human, own = agree()
     flipped, dropped, *_ = store.review_pairs(proposed)
     for pair, decision in ((flipped, "flip"), (dropped, "drop")):
-        store.record_review(pair.id, decision, uuid=new_uuid(), by="ann")  # type: ignore[arg-type]
+        decide(store, pair.id, decision)  # type: ignore[arg-type]
     assert agree() == (human + 1, own - 2)
     kept, *_ = store.self_pairs(proposed)
     learned = next(pair for pair in store.human_pairs() if not pair.held_out)
@@ -607,6 +667,48 @@ def test_a_stop_while_a_run_starts_is_obeyed(store: Store) -> None:
     runner.resume(store, run.id, by="ann")
     wait_for(lambda: store.run(run.id).what == "done")
     runner.close()
+
+
+def test_a_run_of_which_nothing_is_heard_says_for_how_long_and_shows_its_log(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, runner = jobs.draw(store, 2, by="ann"), fake_runner()
+    folder = RunFolder(store.run_folder(run))
+    (folder.path / "log.txt").write_text("it hangs here")
+    store.record_run_event(run.id, "started")
+    began = store.run(run.id).since
+
+    def after(minutes: float) -> RunView:
+        monkeypatch.setattr(time, "time", lambda: began + 60 * minutes)
+        return runner.view(store, store.run(run.id))
+
+    assert after(4.9).quiet_min is None and run_detail_of(folder, after(4.9))["log"] == ""
+    assert after(12.5).quiet_min == 12 and run_detail_of(folder, after(12.5))["log"] == "it hangs here"
+    folder.publish_snapshot(Snapshot(state="running", time=began + 60 * 11))
+    assert after(12.5).quiet_min is None and after(17).quiet_min == 6
+    runner.stop(store, run.id, by="ann")
+    assert after(30).state == "stopping" and after(30).overdue and after(30).quiet_min is None
+
+
+def test_a_second_stop_takes_back_no_time_that_passed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, runner = jobs.draw(store, 2, by="ann"), fake_runner()
+    store.record_run_event(run.id, "started")
+    runner.stop(store, run.id, by="ann")
+    folder, first = store.run_folder(run), store.run(run.id)
+    (folder / "stop").unlink()
+    runner.stop(store, run.id, by="bob")
+    assert store.run(run.id) == first and (folder / "stop").exists()
+
+
+def test_what_a_killed_process_had_begun_to_write_is_removed_when_its_run_goes_on(store: Store) -> None:
+    run = jobs.draw(store, 2, by="ann")
+    left = store.run_folder(run) / "checkpoint" / ".state.pt.4711.new"
+    left.parent.mkdir()
+    left.write_bytes(b"half a state")
+    runner = follow(fake_runner(), store)
+    wait_for(lambda: store.run(run.id).what == "done")
+    runner.close()
+    assert not left.exists()
 
 
 def test_a_run_that_does_not_answer_a_stop_is_ended_and_can_be_resumed(
@@ -768,7 +870,7 @@ def test_runs_may_lie_on_another_disk_behind_a_link(tmp_path: Path, store: Store
     run = jobs.draw(store, 2, by="ann")
     runner = follow(fake_runner(), store)
     wait_for(lambda: store.run(run.id).what == "done")
-    assert len(store.open_pairs("ann", 10)) == 2
+    assert len(open_pairs(store)) == 2
     runner.close()
 
 
@@ -818,7 +920,7 @@ def test_only_the_current_rounds_judge_proposes_for_the_next_round(store: Store)
     by_round_1 = jobs.proposal(store)
     store.make_current(0, by="ann")
     assert jobs.next_step(store).name == "propose" and jobs.next_step(store).round == 2
-    assert all(pair.source == "human" for pair in jobs.training_pairs(store))
+    assert all(pair.source == "human" for pair in jobs.training_pairs(store)[0])
     by_round_0 = run_now(store, jobs.propose(store, by="ann"))
     assert jobs.proposal(store) == by_round_0
     store.make_current(1, by="ann")
@@ -1017,7 +1119,7 @@ def test_the_real_trainer_draws_pairs_and_trains_on_them(model: ModelRef, tmp_pa
     runner = follow(Runner(), store)
     run = jobs.draw(store, 4, by="ann")
     wait_for(lambda: not store.run(run.id).unfinished, timeout_s=120)
-    for pair in store.show_pairs([pair for pair, _ in store.open_pairs("ann", 9)], to="ann"):
+    for pair in store.show_pairs(open_pairs(store), to="ann"):
         label(store, pair, "right")
     train = jobs.train(store, by="ann")
     wait_for(lambda: not store.run(train.id).unfinished, timeout_s=120)

@@ -302,8 +302,6 @@ def test_nothing_is_learned_from_a_file_that_is_none_of_a_runs_candidates(
 ) -> None:
     for pair in next_pairs(client):
         send(client, answer(pair["id"]))
-    asked = client.get("/api/projects/p/mixup")
-    assert asked.status_code == 200
     (secret := store.folder.parent / "secret").write_bytes(b"a secret")
     table = "candidates" if column == "latents" else "runs"
     database = Database(store.folder / DATABASE)
@@ -447,6 +445,8 @@ def test_a_run_that_may_still_answer_a_stop_is_not_ended_over_the_routes(
 
 
 def test_a_round_from_label_to_export_over_the_routes(client: TestClient, projects: Projects) -> None:
+    import pyarrow.parquet as pq
+
     store, base = projects.get("p").store, "/api/projects/p"
     projects.runner.start()
     for pair in next_pairs(client):
@@ -479,6 +479,13 @@ def test_a_round_from_label_to_export_over_the_routes(client: TestClient, projec
     assert packed.read(f"p-round-1/lora/{ADAPTER_FILE}") == b"weights"
     assert packed.read("p-round-1/README.md") == b"# card"
     assert client.get(f"{base}/export/1.zip").status_code == 404
+    table = pq.read_table(io.BytesIO(client.get(f"{base}/preferences.parquet").content))
+    assert set(table["source"].to_pylist()) == {"human", "self"}
+    assert str(table.schema.field("elapsed_ms").type) == "int64"
+    (store.run_folder(store.run(run["id"])) / "export" / "README.md").unlink()
+    gone = client.get(f"{base}/export/{run['id']}/1")
+    assert gone.status_code == 404 and "is gone. Export the round anew." in gone.json()["detail"]
+    assert client.get(f"{base}/runs/{10**20}").status_code == 404
     assert client.get(f"{base}/status").json()["current"] == 1
 
 
@@ -550,8 +557,10 @@ def test_the_preference_tables_columns_have_the_types_they_had(client: TestClien
     import pyarrow.parquet as pq
 
     (first, *_) = next_pairs(client)
-    send(client, answer(first["id"]))
-    schema = pq.read_schema(io.BytesIO(client.get("/api/projects/p/preferences.parquet").content))
+    empty, schema = (
+        pq.read_schema(io.BytesIO(client.get("/api/projects/p/preferences.parquet").content))
+        for _ in (0, send(client, answer(first["id"])))
+    )
     assert {field.name: str(field.type) for field in schema} == {
         "caption": "large_string",
         "jpg_0": "binary",
@@ -571,6 +580,7 @@ def test_the_preference_tables_columns_have_the_types_they_had(client: TestClien
         "reason_text": "large_string",
     }
     assert [field.name for field in schema] == list(preferences.COLUMNS)
+    assert empty.equals(schema), "whether or not anything was said"
 
 
 def test_why_somebody_chose_is_in_the_preference_table(client: TestClient, store: Store) -> None:
@@ -911,6 +921,21 @@ def test_a_broken_neighbour_is_refused_by_itself_and_gives_back_its_lock(
     assert client.get("/api/projects/p/status").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"), [("model", {"model": {"source": "m"}}), ("model", 7), ("prompts", 7)]
+)
+def test_a_neighbour_that_is_no_project_in_another_way_keeps_no_app_from_starting(
+    client: TestClient, projects: Projects, kind: str, said: object
+) -> None:
+    bad = make_store(projects.root / "bad")
+    bad._write(lambda: bad._append_event(kind, said, "ann"))
+    bad.close()
+    projects.find_runs()
+    refused = client.get("/api/projects/bad/status")
+    assert refused.status_code == 422 and "bad/project.db cannot be read as a project" in refused.text
+    assert client.get("/api/projects/p/status").status_code == 200
+
+
 def test_an_unknown_project_is_said_to_be_unknown(client: TestClient) -> None:
     response = client.get("/api/projects/nothing/status")
     assert response.status_code == 404
@@ -1048,21 +1073,33 @@ def test_deep_json_is_refused(client: TestClient) -> None:
     assert response.status_code in (400, 413, 422)
 
 
-def test_gradio_checks_paths_although_it_is_mounted(client: TestClient, projects: Projects) -> None:
+@pytest.fixture
+def unguarded(projects: Projects) -> TestClient:
+    """The same app without what stands before it: what Gradio and FastAPI answer by themselves."""
+    app = build(projects)
+    app.user_middleware.clear()
+    return TestClient(app, base_url=ORIGIN, raise_server_exceptions=False)
+
+
+def test_gradio_checks_paths_although_it_is_mounted(unguarded: TestClient, projects: Projects) -> None:
     from fastapi import FastAPI
 
     assert mount_page(FastAPI(), projects).has_launched is True
-    for path in ("/gradio_api/file=/etc/passwd", "/gradio_api/file=../../../../etc/passwd"):
-        assert client.get(path).status_code in (403, 404)
+    for path in ("/etc/passwd", "..%2F..%2F..%2F..%2Fetc/passwd", str(projects.root / "p" / DATABASE)):
+        assert unguarded.get(f"/gradio_api/file={path}").status_code == 403, path
 
 
-def test_the_parts_of_gradio_that_nobody_uses_are_closed(client: TestClient) -> None:
+def test_the_parts_of_gradio_that_nobody_uses_are_closed(client: TestClient, unguarded: TestClient) -> None:
     for path in ("upload", "queue/join", "run/predict", "component_server", "reset", "cancel"):
         assert client.post(f"/gradio_api/{path}", json={}).status_code == 404, path
+        assert unguarded.post(f"/gradio_api/{path}", json={}).status_code != 404, f"{path} is another one now"
 
 
-def test_nothing_describes_our_routes_to_strangers(client: TestClient) -> None:
-    for path in ("/docs", "/redoc", "/openapi.json", "/gradio_api/info", "/gradio_api/openapi.json"):
+def test_nothing_describes_our_routes_to_strangers(client: TestClient, unguarded: TestClient) -> None:
+    for path in ("/docs", "/redoc", "/openapi.json"):
+        assert unguarded.get(path).status_code == 404, path
+    for path in ("/gradio_api/info", "/gradio_api/openapi.json"):
+        assert unguarded.get(path).status_code == 200, f"{path} is another one now"
         assert client.get(path).status_code == 404, path
 
 
@@ -1179,6 +1216,7 @@ def test_a_killed_server_loses_no_acknowledged_label(tmp_path: Path) -> None:
     store.close()
     acknowledged: set[str] = set()
     for _ in range(2):
+        before = len(acknowledged)
         app = start_app(tmp_path / "p")
         base = f"{app.address}/api/projects/p"
         threads = [
@@ -1186,7 +1224,7 @@ def test_a_killed_server_loses_no_acknowledged_label(tmp_path: Path) -> None:
         ]
         for thread in threads:
             thread.start()
-        wait_for(lambda: len(acknowledged) > 20, timeout_s=60)
+        wait_for(lambda before=before: len(acknowledged) > before + 20, timeout_s=60)  # type: ignore[misc]
         app.end(signal.SIGKILL)
         for thread in threads:
             thread.join()
@@ -1225,11 +1263,16 @@ def test_a_draw_whose_folder_is_gone_does_not_take_the_status_along(
     assert client.post("/api/projects/p/pairs/next", json={}).status_code == 200
 
 
-def test_what_a_killed_server_left_of_an_answer_is_removed_when_its_project_is_opened(tmp_path: Path) -> None:
+def test_what_a_killed_server_left_is_removed_when_its_project_is_opened(tmp_path: Path) -> None:
     made = make_store(tmp_path / "p")
     made.close()
     (tmp_path / "p" / ".export-abc").write_bytes(b"half a zip")
+    begun, kept = (tmp_path / "p" / "runs" / name for name in (".0007-train.4711.new", ".mine.new"))
+    for folder in (begun, kept):
+        folder.mkdir()
+        (folder / "pairs.jsonl").touch()
     projects = Projects(tmp_path, default="p", starter=tmp_path / "starter", runner=fake_runner())
     projects.get("p")
     assert not (tmp_path / "p" / ".export-abc").exists()
+    assert not begun.exists() and kept.exists()
     projects.close()

@@ -18,7 +18,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from annotating import PROMPTS, SETTINGS, drawn, label, make_store, new_uuid, run_now
+from annotating import (
+    PROMPTS,
+    SETTINGS,
+    decide,
+    drawn,
+    label,
+    make_store,
+    new_uuid,
+    open_pairs,
+    run_now,
+    undo,
+)
 from sqlite_utils import Database
 
 from annotator import jobs
@@ -175,10 +186,10 @@ def test_a_changed_setting_is_an_event_with_its_author(tmp_path: Path) -> None:
 def test_taking_in_twice_changes_nothing(tmp_path: Path) -> None:
     store = make_store(tmp_path / "p")
     run = run_now(store, jobs.draw(store, 3, by="ann"))
-    before = store.open_pairs("ann", 100)
+    before = open_pairs(store)
     take_in(store, run, RunFolder(store.run_folder(run)))
     assert len(before) == 3
-    assert store.open_pairs("ann", 100) == before
+    assert open_pairs(store) == before
 
 
 def test_candidates_of_one_prompt_make_as_many_pairs_as_were_asked_for(tmp_path: Path) -> None:
@@ -235,9 +246,9 @@ def test_undo_is_an_event_and_the_pair_is_open_again(tmp_path: Path) -> None:
     first, second = drawn(store, 2)
     uid = label(store, first, "left")
     label(store, second, "right")
-    store.undo_label(uid, uuid=new_uuid(), by="ann")
+    undo(store, uid)
     assert [row["value"] for row in store.label_history()] == ["left", "right", "undo"]
-    assert [pair for pair, _ in store.open_pairs("ann", 10)] == [first.id]
+    assert open_pairs(store) == [first.id]
     assert store.counts().labelled == 1
 
 
@@ -246,14 +257,14 @@ def test_nobody_undoes_the_label_of_another(tmp_path: Path) -> None:
     (pair,) = drawn(store, 1)
     uid = label(store, pair, "left")
     with pytest.raises(ValueError, match="no such label of yours"):
-        store.undo_label(uid, uuid=new_uuid(), by="eve")
+        undo(store, uid, by="eve")
 
 
 def test_after_an_undo_the_new_label_stands(tmp_path: Path) -> None:
     store = make_store(tmp_path / "p", settings=LoopSettings(held_out_every=1000))
     (pair,) = drawn(store, 1)
     first = label(store, pair, "left")
-    store.undo_label(first, uuid=new_uuid(), by="ann")
+    undo(store, first)
     label(store, pair, "right")
     (found,) = store.human_pairs()
     right = store.image_file(pair.right).name
@@ -276,7 +287,7 @@ def test_the_last_labels_are_those_that_stand(tmp_path: Path) -> None:
     said: list[str] = []
     for _ in range(60):
         if said and chance.random() < 0.3:
-            store.undo_label(chance.choice(said), uuid=new_uuid(), by="ann")
+            undo(store, chance.choice(said))
         else:
             said.append(label(store, chance.choice(pairs), chance.choice(("left", "right", "skip"))))
     rows = store._rows("select uuid from standing_labels where person = 'ann' order by seq")
@@ -336,9 +347,9 @@ def test_a_pair_is_tied_while_nobody_who_judged_it_saw_a_difference(tmp_path: Pa
     (tied,) = store.tie_pairs()
     assert (tied.id, tied.source, tied.held_out) == (other.id, "tie", False)
     # They are trained on where the settings hold them, and count for no winner.
-    assert {one.source for one in jobs.training_pairs(store)} == {"human"}
+    assert {one.source for one in jobs.training_pairs(store)[0]} == {"human"}
     jobs.change_settings(store, {"loss": {"hold_ties": 0.5}}, by="ann")
-    assert {one.source for one in jobs.training_pairs(store)} == {"human", "tie"}
+    assert {one.source for one in jobs.training_pairs(store)[0]} == {"human", "tie"}
 
 
 def test_pairs_whose_files_are_gone_are_left_out_until_they_come_back(tmp_path: Path) -> None:
@@ -348,12 +359,12 @@ def test_pairs_whose_files_are_gone_are_left_out_until_they_come_back(tmp_path: 
         label(store, pair, "left")
     store.set_order("uncertain", by="ann")
     drawn(store, 2)
-    lost = Path(jobs.training_pairs(store)[1].winner.file)
+    lost = Path(jobs.training_pairs(store)[0][1].winner.file)
     (unseen, *_) = store.unjudged_pairs(2)
     Path(unseen.winner.file).unlink()
     lost.rename(tmp_path / "elsewhere")
     assert [pair.id for pair in store.human_pairs()] == [pair.id for pair in pairs], "labels stay"
-    assert [pair.id for pair in jobs.training_pairs(store)] == [pairs[n].id for n in (0, 2, 3, 4)]
+    assert [pair.id for pair in jobs.training_pairs(store)[0]] == [pairs[n].id for n in (0, 2, 3, 4)]
     run = jobs.train(store, by="ann")
     given = {pair.id for pair in RunFolder(store.run_folder(run)).pairs()}
     assert pairs[1].id not in given and unseen.id not in given and pairs[0].id in given
@@ -362,7 +373,7 @@ def test_pairs_whose_files_are_gone_are_left_out_until_they_come_back(tmp_path: 
         "Labels stay, and count again where files come back."
     )
     (tmp_path / "elsewhere").rename(lost)
-    assert len(jobs.training_pairs(store)) == 5
+    assert len(jobs.training_pairs(store)[0]) == 5
 
 
 def test_what_is_learned_from_reads_the_candidates_of_its_own_pairs_alone(
@@ -397,8 +408,8 @@ def test_a_skipped_pair_is_left_for_others(tmp_path: Path) -> None:
     store = make_store(tmp_path / "p")
     (pair,) = drawn(store, 1)
     label(store, pair, "skip")
-    assert store.open_pairs("ann", 10) == []
-    assert [found for found, _ in store.open_pairs("bob", 10)] == [pair.id]
+    assert open_pairs(store) == []
+    assert open_pairs(store, "bob") == [pair.id]
 
 
 def test_two_people_on_one_pair_are_both_kept_and_a_draw_of_votes_is_no_pair(tmp_path: Path) -> None:
@@ -451,9 +462,9 @@ def test_a_flipped_self_pair_is_a_human_pair_from_then_on(tmp_path: Path) -> Non
     assert run is not None
     first, second, third, *_ = store.review_pairs(run)
     before = {pair.id: pair for pair in store.self_pairs(run)}
-    store.record_review(first.id, "flip", uuid=new_uuid(), by="ann")
-    store.record_review(second.id, "drop", uuid=new_uuid(), by="ann")
-    store.record_review(third.id, "approve", uuid=new_uuid(), by="ann")
+    decide(store, first.id, "flip")
+    decide(store, second.id, "drop")
+    decide(store, third.id, "approve")
     own = {pair.id for pair in store.self_pairs(run)}
     (flipped,) = [pair for pair in store.human_pairs() if pair.id == first.id]
     assert own == set(before) - {first.id, second.id}
@@ -467,7 +478,7 @@ def test_the_last_decision_holds_and_can_be_taken_back(tmp_path: Path) -> None:
     assert run is not None
     pair = store.review_pairs(run)[0]
     for decision in ("flip", "drop", None):
-        store.record_review(pair.id, decision, uuid=new_uuid(), by="ann")  # type: ignore[arg-type]
+        decide(store, pair.id, decision)  # type: ignore[arg-type]
     assert store.review_pairs(run)[0].decision is None
     assert len(store.review_history()) == 3
     assert store.counts().flipped == 0
@@ -478,8 +489,8 @@ def test_a_decision_sent_twice_is_one(tmp_path: Path) -> None:
     run = jobs.proposal(store)
     assert run is not None
     pair, uid = store.review_pairs(run)[0], new_uuid()
-    store.record_review(pair.id, "flip", uuid=uid, by="ann")
-    store.record_review(pair.id, "flip", uuid=uid, by="ann")
+    decide(store, pair.id, "flip", uid=uid)
+    decide(store, pair.id, "flip", uid=uid)
     assert len(store.review_history()) == 1
 
 
@@ -605,7 +616,7 @@ def test_what_is_kept_up_pair_by_pair_is_what_a_fresh_look_finds(tmp_path: Path)
         who = chance.choice(("ann", "bob", "cleo"))
         own = [uid for uid, by in given if by == who]
         if own and chance.random() < 0.3:
-            store.undo_label(chance.choice(own), uuid=new_uuid(), by=who)
+            undo(store, chance.choice(own), by=who)
         else:
             value = chance.choice(("left", "right", "tie", "skip"))
             given.append((label(store, chance.choice(pairs), value, by=who), who))  # type: ignore[arg-type]
@@ -675,13 +686,38 @@ def test_a_label_is_counted_without_counting_the_pairs_before_it(
     assert store.counts().trainable == sum(not pair.held_out for pair in store.human_pairs())
 
 
+def test_after_a_start_what_stands_is_asked_for_once_and_not_pair_by_pair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, asked = make_store(tmp_path / "p"), list[str]()
+    first, second, *_ = drawn(store, 8)
+    label(store, first, "left")
+    label(store, first, "tie")
+    taken_back = label(store, second, "right")
+    undo(store, taken_back)
+    store.show_pairs([first.id], to="bob")
+    label(store, first, "both_bad", by="bob")
+    states = store.pair_states()
+    anew = Store(tmp_path / "p")
+    rows = anew._rows
+
+    def counted(sql: str, **parameters: object) -> list[dict[str, object]]:
+        asked.append(sql)
+        return rows(sql, **parameters)
+
+    monkeypatch.setattr(anew, "_rows", counted)
+    assert anew.pair_states() == states and len(asked) == 4
+    assert states[0].answered_by == {"ann", "bob"} and not states[1].judged
+    anew.close()
+
+
 def test_counts_add_up_and_say_the_same_everywhere(tmp_path: Path) -> None:
     store = make_store(tmp_path / "p")
     for pair, value in zip(drawn(store, 6), ("left", "right", "tie", "skip", "both_bad"), strict=False):
         label(store, pair, value)  # type: ignore[arg-type]
     counts = store.counts()
     assert (counts.drawn, counts.labelled, counts.skipped, counts.winners) == (6, 4, 1, 2)
-    assert len(store.preferences()) == counts.labelled
+    assert len(store.preferences()) == counts.labelled == sum(store.preference_counts())
     assert counts.trainable == sum(not pair.held_out for pair in store.human_pairs())
 
 

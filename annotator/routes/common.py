@@ -142,7 +142,7 @@ def _pairs_coming(project: OpenProject, run: Run) -> int:
     if request is None:
         # The run ends when its turn comes, and says so.
         return 0
-    left = len(request.prompts) - len(project.store.taken_in(run))
+    left = len(request.prompts) - project.store.count_taken_in(run)
     return int(left * (request.pairs_to_show or request.num_candidates // 2))
 
 

@@ -73,16 +73,16 @@ def export(project: InProject) -> dict[str, Any]:
 def export_of(project: OpenProject) -> dict[str, Any]:
     store, current = project.store, project.store.current_round()
     done = [run for run in store.runs() if run.job == "export" and run.what == "done"]
-    preferred = store.preferences()
+    labels, own = store.preference_counts()
     # Of flipped pairs as many as are told: while the audit is blind each would say what the judge chose.
-    by_people = sum(one.round == 0 for one in preferred) + store.counts().flipped
+    by_people = labels + store.counts().flipped
     return {
         "round": round_view(current) if current else None,
         "facts": export_facts(current) if current else {},
         "exports": [export_view(project, run) for run in reversed(done)],
-        "preferences": len(preferred),
+        "preferences": labels + own,
         "by_people": by_people,
-        "by_model": len(preferred) - by_people,
+        "by_model": labels + own - by_people,
     }
 
 
@@ -149,6 +149,8 @@ def export_file(number: int, index: int, project: InProject) -> FileResponse:
     if not 0 <= index < len(files):
         raise HTTPException(404, "There is no such file in this export.")
     file = exported(project, run, files[index]["path"])
+    if not file.is_file():
+        raise HTTPException(404, "This file of the export is gone. Export the round anew.")
     whose = name_of(project, run)
     name = file.name if file.name.startswith(whose) else f"{whose}-{file.name}"
     return FileResponse(file, filename=name, media_type="application/octet-stream")

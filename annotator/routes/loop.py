@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,6 +30,8 @@ from sail.rounds import Round
 from sail.runfolder import RunFolder
 
 MAX_CURVE_POINTS = 300
+FEW_TRIES = 3
+"""That are done, the newest, which a page is told of at every poll."""
 A_YEAR_S = 31_536_000
 api = APIRouter()
 
@@ -71,7 +74,7 @@ def status_of(project: OpenProject, projects: Projects) -> dict[str, Any]:
         "labels": label_counts(project),
         "next": {"name": step.name, "round": step.round, "seconds": estimates.seconds_of(store, step)},
         # Not asdict, which copies each value: of many runs that took longer than all the rest.
-        "runs": [vars(view) for view in runner.views(store)],
+        "runs": [vars(view) for view in told(runner.views(store))],
         "rounds": [
             {**round_view(round_), **fact, "by": names.get(fact.get("by", ""))}
             for round_ in store.rounds()
@@ -85,6 +88,13 @@ def status_of(project: OpenProject, projects: Projects) -> dict[str, Any]:
             if other.folder != store.folder
         ],
     }
+
+
+def told(views: Sequence[RunView]) -> list[RunView]:
+    """Without tries that are long done: there may be a thousand, and Try asks for them by another route."""
+    done = [view.id for view in views if view.job == "try" and view.state == "done"]
+    over = frozenset(done[FEW_TRIES:])
+    return [view for view in views if view.id not in over]
 
 
 def round_view(trained: Round) -> dict[str, Any]:
@@ -142,7 +152,7 @@ def run_detail(number: int, project: InProject, request: Request) -> Response:
 
 
 def run_detail_of(folder: RunFolder, view: RunView) -> dict[str, Any]:
-    troubled = view.state in ("failed", "interrupted")
+    troubled = view.state in ("failed", "interrupted") or view.quiet_min or view.overdue
     return {
         "metrics": thinned(folder.metrics()) if view.job == "train" else [],
         "samples": samples(folder),

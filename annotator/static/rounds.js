@@ -42,7 +42,7 @@ export function mount(root) {
     for (const run of runs) {
       if (!rows.has(run.id)) rows.set(run.id, h("div"));
       // While it goes on only its figures change: a button that is pressed or has the focus stays.
-      const key = [run.id, run.state, run.overdue, !isActive(run) && [run.message, run.at, run.step]];
+      const key = [run.id, run.state, run.overdue, !run.quiet_min, !isActive(run) && [run.message, run.at, run.step]];
       if (!put(rows.get(run.id), key, () => runRow(run))) keepUp(rows.get(run.id), run);
     }
     const [recent, earlier] = [runs.slice(0, RECENT), runs.slice(RECENT)];

@@ -2,7 +2,7 @@
 
 import { ask, base, isActive } from "/ui/core.js";
 import { actionButton, h } from "/ui/page.js";
-import { duration, plural, runTitle, stageName } from "/ui/words.js";
+import { duration, plural, quietFor, runTitle, stageName } from "/ui/words.js";
 
 const TROUBLED = ["failed", "interrupted"];
 
@@ -21,7 +21,7 @@ export function runRow(run) {
     runBar(run),
     run.overdue && force(run),
     reason(run),
-    TROUBLED.includes(run.state) && log(run),
+    (TROUBLED.includes(run.state) || run.quiet_min || run.overdue) && log(run),
   );
   keepUp(own, run);
   return own;
@@ -46,7 +46,7 @@ function figures(run) {
     return run.took == null ? when : `${when} · took ${duration(run.took)}`;
   }
   if (run.state === "waiting") return run.ahead ? `${plural(run.ahead, "run")} before it` : "starts now";
-  if (run.total < 2) return stageName(run);
+  if (run.total < 2) return [stageName(run), quietFor(run)].filter(Boolean).join(" · ");
   const parts = [`${stageName(run)} ${run.step} of ${run.total}`];
   if (run.per_second)
     parts.push(
@@ -54,7 +54,8 @@ function figures(run) {
         ? `${run.per_second.toFixed(1)} a second`
         : `${(1 / run.per_second).toFixed(1)} s each`,
     );
-  if (run.seconds_left != null && isActive(run)) parts.push(`about ${duration(run.seconds_left)} left`);
+  if (run.quiet_min) parts.push(quietFor(run));
+  else if (run.seconds_left != null && isActive(run)) parts.push(`about ${duration(run.seconds_left)} left`);
   return parts.join(" · ");
 }
 

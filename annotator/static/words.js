@@ -71,18 +71,22 @@ const DRAWING = { draw: "Drawing pairs", try: "Drawing a try" };
 /** What a run at work does, without how far it is. */
 export const doingWhat = (run) => DRAWING[run.job] ?? `${DOING[run.job]} round ${run.round}`;
 
+/** That a run at work says nothing, for how long; "" while it does. */
+export const quietFor = (run) => (run.quiet_min ? `nothing heard for ${duration(60 * run.quiet_min)}` : "");
+
 /** What the device does for another project. */
 export const doingElsewhere = (run) => `${doingWhat(run)} in ${run.project}`;
 
 export function doing(run) {
   if (run.state === "waiting") return `${runTitle(run)}: waiting`;
   const what = doingWhat(run);
+  const quiet = run.quiet_min ? ` · ${quietFor(run)}` : "";
   const left = run.seconds_left != null && run.total ? ` · ${duration(run.seconds_left)} left` : "";
   // "Drawing pairs" says already that they are drawn.
   const stage = run.stage === "draw" ? "" : `${stageName(run)} `;
-  if (run.total > 1) return `${what} · ${stage}${run.step} of ${run.total}${left}`;
+  if (run.total > 1) return `${what} · ${stage}${run.step} of ${run.total}${quiet || left}`;
   // A run that was asked to stop before it said anything has no stage.
-  return run.stage ? `${what} · ${stageName(run)}` : what;
+  return run.stage ? `${what} · ${stageName(run)}${quiet}` : what;
 }
 
 // What somebody waits for
@@ -100,12 +104,15 @@ export function howFar(run, status) {
 
 /** One sentence about a run that does not draw yet. */
 export function loading(run) {
-  if (run.stage !== DOWNLOAD) return "Loading the model. This takes some seconds.";
+  if (run.stage !== DOWNLOAD) return `Loading the model.${run.quiet_min ? left(run) : " This takes some seconds."}`;
   const mb = (count) => count.toLocaleString("en");
   return `Fetching the model: ${mb(run.step)} of ${mb(run.total)} MB.${left(run)}`;
 }
 
-const left = (run) => (run.seconds_left ? ` About ${duration(run.seconds_left)} left.` : "");
+function left(run) {
+  if (run.quiet_min) return ` Nothing heard for ${duration(60 * run.quiet_min)}: see its log in Rounds.`;
+  return run.seconds_left ? ` About ${duration(run.seconds_left)} left.` : "";
+}
 
 function waitsFor(run, status) {
   const now = status.runs.find((other) => isActive(other) && other.state !== "waiting");

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
 from sqlite_utils import Database
 from sqlite_utils.utils import sqlite3  # type: ignore[attr-defined]  # pysqlite3 where it is installed
 
@@ -24,7 +25,7 @@ from annotator import migrations
 from annotator.launcher import KEY_BYTES, Launcher
 from annotator.rows import Project
 from annotator.writer import Writer
-from sail.config import LoopSettings, ModelRef
+from sail.config import LoopSettings, ModelRef, first_fault
 from sail.runfolder import MB
 
 DATABASE = "project.db"
@@ -194,14 +195,19 @@ class Base:
         model, prompts, settings = (self._last_event(kind) for kind in ("model", "prompts", "settings"))
         if model is None or prompts is None or settings is None:
             raise ValueError(f"{self.folder} is an unfinished project. Move it away, or choose another name.")
-        return Project(
-            model=self._located(ModelRef.model_validate(model["model"], extra="ignore")),
-            pipeline=model.get("pipeline"),
-            download=model["download"],
-            prompts=tuple(prompts),
-            settings=LoopSettings.model_validate(settings, extra="ignore"),
-            launcher=self._launcher(),
-        )
+        try:
+            return Project(
+                model=self._located(ModelRef.model_validate(model["model"], extra="ignore")),
+                pipeline=model.get("pipeline"),
+                download=model["download"],
+                prompts=tuple(prompts),
+                settings=LoopSettings.model_validate(settings, extra="ignore"),
+                launcher=self._launcher(),
+            )
+        except (ValidationError, LookupError, TypeError, AttributeError) as error:
+            # Others may have made it, and one such project must not take its neighbours along.
+            why = first_fault(error) if isinstance(error, ValidationError) else f"{error!r}."
+            raise ValueError(f"{self.folder / DATABASE} cannot be read as a project: {why}") from error
 
     def _located(self, model: ModelRef) -> ModelRef:
         """With the path of the model that ships, in a project that has it."""

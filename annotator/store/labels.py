@@ -6,7 +6,6 @@ import json
 import secrets
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from operator import itemgetter
 from pathlib import Path
 from statistics import median
 from typing import Any, get_args
@@ -30,6 +29,11 @@ class Labels(Standing):
         """Prompt indices whose candidates are here already."""
         rows = self._rows("select distinct prompt_index from candidates where run = :run", run=run.id)
         return {row["prompt_index"] for row in rows}
+
+    def count_taken_in(self, run: Run) -> int:
+        """Of how many prompts the candidates are here."""
+        sql = "select count(distinct prompt_index) as found from candidates where run = :run"
+        return int(self._rows(sql, run=run.id)[0]["found"])
 
     def take_in_candidates(self, run: Run, sets: Iterable[CandidateSet]) -> None:
         """Record the candidates of finished prompts, and for a draw run the pairs to label.
@@ -118,11 +122,6 @@ class Labels(Standing):
 
     # Labelling
 
-    def open_pairs(self, person: str, limit: int) -> list[tuple[str, int]]:
-        """(id, ordinal) of pairs that nobody has judged and this person has not skipped, in order."""
-        waiting = [pair for pair in self.unjudged_states() if person not in pair.answered_by]
-        return sorted(((pair.id, pair.ordinal) for pair in waiting), key=itemgetter(1))[:limit]
-
     def show_pairs(
         self, ids: Sequence[str], *, to: str, chosen: Mapping[str, str] | None = None
     ) -> list[ShownPair]:
@@ -181,16 +180,6 @@ class Labels(Standing):
             by=by,
         )
         return [row["value"] for row in rows]
-
-    def record_label(self, answer: Answer, *, by: str) -> None:
-        """Keep one answer. ValueError where it cannot be one; a repeat of the same uuid changes nothing."""
-        (refusal,) = self.record_answers([answer], by=by)
-        if refusal:
-            raise ValueError(refusal)
-
-    def undo_label(self, label: str, *, uuid: str, by: str) -> None:
-        """Take back the label with that uuid."""
-        self.record_label(Answer(uuid=uuid, pair="", value="undo", undoes=label), by=by)
 
     def record_answers(self, answers: Sequence[Answer], *, by: str) -> list[str | None]:
         """Keep answers in their order, in one transaction. For each: None, or why it was refused."""

@@ -9,8 +9,10 @@ import re
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from annotator import models
+from annotator.audit import winner_side
 from annotator.rows import Counts, PairState, Preference, Reason, Run
 from annotator.store.files import Outside
 from annotator.store.reviews import NEWEST, Reviews
@@ -36,16 +38,21 @@ class Learning(Reviews, Standing):
 
     def counts(self) -> Counts:
         """How far labelling is. Asked for at every poll, so it is counted only when something came in."""
+        seen = self._newest_of_all()
+        return self._kept("counts", tuple(seen.values()), lambda: self._count(seen["reviews"]))
+
+    def _newest_of_all(self) -> dict[str, int]:
+        """Numbers that tell whether anything came in that is counted, learned from or exported."""
         (seen,) = self._rows(
             """
             select (select coalesce(max(seq), 0) from labels) as labels,
                    (select coalesce(max(seq), 0) from reviews) as reviews,
                    (select coalesce(max(seq), 0) from events) as events,
-                   (select coalesce(max(ordinal), -1) from pairs) as pairs
+                   (select coalesce(max(ordinal), -1) from pairs) as pairs,
+                   (select coalesce(max(rowid), 0) from self_pairs) as self_pairs
             """
         )
-        newest_review = seen["reviews"]
-        return self._kept("counts", tuple(seen.values()), lambda: self._count(newest_review))
+        return seen
 
     def _count(self, newest_review: int) -> Counts:
         settings = self.project().settings
@@ -145,16 +152,20 @@ class Learning(Reviews, Standing):
 
         Asked for after every decision in Review, so no pair is made of them.
         """
+        seen = self._newest_of_all()
+        version = run and run.id, *seen.values()
+        return self._kept("learned from", version, lambda: self._read_files_to_learn_from(run, seen["pairs"]))
+
+    def _read_files_to_learn_from(
+        self, run: Run | None, newest_pair: int
+    ) -> dict[Source, list[tuple[str, str]]]:
         settings = self.project().settings
         learned = {
             pair.id
             for pair in self.pair_states()
             if pair.has_winner and not rounds.is_held_out(pair.ordinal, settings)
         }
-        drawn = self._rows(
-            f"{FILES} select p.id, a.file as one, b.file as two "
-            "from pairs p join files a on a.id = p.one join files b on b.id = p.two"
-        )
+        drawn = self._kept("files of pairs", newest_pair, self._files_of_pairs)
         proposed = self._rows(
             f"{FILES} select s.rank, r.decision, a.file as one, b.file as two "
             "from self_pairs s join files a on a.id = s.winner join files b on b.id = s.loser "
@@ -177,6 +188,12 @@ class Learning(Reviews, Standing):
             "self": [(files[row["one"]], files[row["two"]]) for row in own],
         }
 
+    def _files_of_pairs(self) -> list[dict[str, Any]]:
+        return self._rows(
+            f"{FILES} select p.id, a.file as one, b.file as two "
+            "from pairs p join files a on a.id = p.one join files b on b.id = p.two"
+        )
+
     def latent_channels(self) -> int | None:
         """Of the images drawn so far; None before there are any."""
         rows = self._rows(f"{FILES} select file from files limit 1")
@@ -187,6 +204,14 @@ class Learning(Reviews, Standing):
     def preferences(self) -> list[Preference]:
         """Every judged pair: people's labels but skips, and self pairs with what was decided on them."""
         return [*self._human_preferences(), *self._self_preferences()]
+
+    def preference_counts(self) -> tuple[int, int]:
+        """How many of `preferences` are people's labels, and how many are self pairs."""
+        return self._kept("preferences", tuple(self._newest_of_all().values()), self._count_preferences)
+
+    def _count_preferences(self) -> tuple[int, int]:
+        (labels,) = self._rows("select count(*) as found from standing_labels where value != 'skip'")
+        return labels["found"], sum(row["decision"] != "drop" for row in self._reviewed(None))
 
     def _human_preferences(self) -> list[Preference]:
         rows = self._rows(
@@ -223,13 +248,14 @@ class Learning(Reviews, Standing):
         for row in self._reviewed(None):
             if row["decision"] == "drop":
                 continue
-            flipped = row["decision"] == "flip"
+            flipped, on_the_left = row["decision"] == "flip", winner_side(row["id"]) == "left"
             found.append(
                 Preference(
                     prompt=row["prompt"],
-                    left=row["winner"],
-                    right=row["loser"],
-                    left_wins=0.0 if flipped else 1.0,
+                    # As in Review: with its winner always on one side the table would teach the side.
+                    left=row["winner" if on_the_left else "loser"],
+                    right=row["loser" if on_the_left else "winner"],
+                    left_wins=float(on_the_left != flipped),
                     both_bad=False,
                     source="human" if flipped else "self",
                     annotator=row["by"] if row["decision"] else "judge",

@@ -18,7 +18,6 @@ from annotator.rows import Audit, Bulk, Review, ReviewCounts, ReviewPair, Run
 from annotator.store.runs import Runs
 from sail import rounds
 from sail.config import LoopSettings
-from sail.records import Decision
 
 NEWEST = """
     left join reviews r on r.decision != 'clear' and r.seq = (
@@ -65,11 +64,7 @@ class Reviews(Runs):
             **parameters,
         )
         settings = self.project().settings
-        return [
-            row
-            for row in rows
-            if row["rank"] < rounds.kept(row["among"], settings) or row["decision"] == "flip"
-        ]
+        return [row for row in rows if _goes_to_review(row, row["among"], settings)]
 
     def _flipped(self) -> list[dict[str, Any]]:
         """(run, pair, winner, loser), as the judge had them, of all self pairs that stand flipped."""
@@ -118,9 +113,7 @@ class Reviews(Runs):
         sample = self._sample(rows) if ended is None else ended
         # Of blind pairs only how many are decided: approved or flipped would say what the judge chose.
         blind = {one["pair"] for one in sample} if ended is None else set()
-        within = [
-            row for row in rows if row["rank"] < rounds.kept(len(rows), settings) or row["decision"] == "flip"
-        ]
+        within = [row for row in rows if _goes_to_review(row, len(rows), settings)]
         said = Counter(row["decision"] for row in within if row["pair"] not in blind)
         return ReviewCounts(
             pairs=len(within),
@@ -134,13 +127,6 @@ class Reviews(Runs):
         )
 
     # Decisions
-
-    def record_review(self, self_pair: str, decision: Decision | None, *, uuid: str, by: str) -> None:
-        """Approve, flip or drop a self pair, or take the decision back (None). The last one holds."""
-        review = Review(uuid=uuid, self_pair=self_pair, decision=decision)
-        (refusal,) = self.record_reviews([review], by=by)
-        if refusal:
-            raise ValueError(refusal)
 
     def record_reviews(self, reviews: Sequence[Review], *, by: str) -> list[str | None]:
         """Keep decisions in their order, in one transaction; a repeat of the same uuid changes nothing.

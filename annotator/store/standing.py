@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,8 +89,9 @@ class Standing(Base):
         )
         for row in pairs:
             self._stands(PairState(**row))
-        for pair in {row["pair"] for row in events}:
-            self._stands(_with_labels(self._standing[pair], self._labels_of(pair)))
+        labels = self._labels_of({row["pair"] for row in events})
+        for pair, said in labels.items():
+            self._stands(_with_labels(self._standing[pair], said.values()))
         for row in withdrawn:
             self._stands(replace(self._standing[row["pair"]], withdrawn=True))
         self._seen = (
@@ -126,15 +127,27 @@ class Standing(Base):
         )
         return {row["label"]: (json.loads(row["reasons"]), row["text"]) for row in rows}
 
-    def _labels_of(self, pair: str) -> list[dict[str, Any]]:
-        return self._rows(
-            "select person, value, s.left = one as one_left from standing_labels s "
-            "join pairs on pairs.id = :pair where s.pair = :pair",
-            pair=pair,
+    def _labels_of(self, pairs: Iterable[str]) -> dict[str, dict[str, dict[str, Any]]]:
+        """Pair -> person -> the label that stands: of all in one query, for after a start these are all.
+
+        Not by the view `standing_labels`, which goes through the labels of all other pairs for one.
+        """
+        found: dict[str, dict[str, dict[str, Any]]] = {pair: {} for pair in pairs}
+        rows = self._rows(
+            """
+            select l.pair, l.person, l.value, l.left = pairs.one as one_left
+            from json_each(:pairs) asked join labels l on l.pair = asked.value join pairs on pairs.id = l.pair
+            where l.value != 'undo' and not exists (select 1 from labels u where u.undoes = l.uuid)
+            order by l.seq
+            """,
+            pairs=json.dumps(list(found)),
         )
+        for row in rows:
+            found[row["pair"]][row["person"]] = row
+        return found
 
 
-def _with_labels(state: PairState, labels: list[dict[str, Any]]) -> PairState:
+def _with_labels(state: PairState, labels: Collection[dict[str, Any]]) -> PairState:
     ones = [
         (row["value"] == "left") == row["one_left"] for row in labels if row["value"] in ("left", "right")
     ]

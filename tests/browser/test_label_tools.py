@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from annotating import drawn, make_store, wait_for
+from annotating import drawn, make_store, open_pairs, wait_for
 from labelling import answer, open_page, reload, shown_pair, until, values, wait_for_pair, watched
 from playwright.sync_api import Browser, Page, expect
 
@@ -260,7 +260,7 @@ def test_what_was_pressed_offline_arrives_once_with_the_sides_that_were_shown(
 def test_a_pair_whose_image_is_broken_is_withdrawn_and_the_next_one_comes(
     app: App, store: Store, page: Page
 ) -> None:
-    pairs = store.show_pairs([pair for pair, _ in store.open_pairs("ann", 100)], to="ann")
+    pairs = store.show_pairs(open_pairs(store), to="ann")
     gone, torn, whole = pairs[0], pairs[1], {pair.id for pair in pairs[2:]}
     store.image_file(gone.left).unlink()
     store.image_file(torn.right).write_bytes(store.image_file(torn.right).read_bytes()[:-200])

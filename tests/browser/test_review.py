@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from annotating import decide_audit, new_uuid, proposed, run_now, wait_for
+from annotating import decide, decide_audit, proposed, run_now, wait_for
 from labelling import look_now, open_page, open_tab, reload, until, watched
 from playwright.sync_api import Browser, Page, Route, expect
 
@@ -242,7 +242,7 @@ def test_what_somebody_else_decided_meanwhile_is_shown_and_stands(review: Page, 
     held: list[Route] = []
     review.route("**/status", lambda route: held.append(route))
     pair = pairs(store)[10]
-    store.record_review(pair.id, "drop", uuid=new_uuid(), by="bob")
+    decide(store, pair.id, "drop", by="bob")
     press(review, "j", "f")
     expect(review.get_by_test_id("trouble")).to_contain_text("Somebody else decided this pair meanwhile")
     expect(review.get_by_test_id("self-10")).to_have_attribute("data-decision", "drop")
@@ -287,7 +287,7 @@ def test_a_decision_whose_answer_was_lost_is_kept_once(review: Page, store: Stor
 def test_what_others_decide_appears_on_an_open_page(review: Page, store: Store) -> None:
     dropped = pairs(store)[12].id
     store.name_person("bob", "Bob")
-    store.record_review(dropped, "drop", uuid=new_uuid(), by="bob")
+    decide(store, dropped, "drop", by="bob")
     look_now(review)
     expect(review.get_by_test_id("self-12")).to_have_attribute("data-decision", "drop")
     expect(review.get_by_test_id("self-12")).to_contain_text("Dropped by Bob")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from annotating import drawn, label, new_uuid, proposed, run_now, wait_for
+from annotating import decide, drawn, label, proposed, run_now, wait_for
 from labelling import answer, look_now, open_page, open_tab, reload, shown_pair, values, wait_for_pair
 from playwright.sync_api import Dialog, Page, Route, expect
 
@@ -215,7 +215,7 @@ def test_undo_in_review_leaves_what_somebody_else_decided_since(home: Path, app:
     card = page.get_by_test_id("self-10")
     card.get_by_role("button", name="Approve").click()
     wait_for(lambda: store.review_history()[-1]["decision"] == "approve")
-    store.record_review(pair.id, "flip", uuid=new_uuid(), by="bob")
+    decide(store, pair.id, "flip", by="bob")
     look_now(page)
     expect(card).to_have_attribute("data-decision", "flip")
     page.get_by_test_id("review-undo").click()

@@ -37,7 +37,7 @@ MARKUP = """
         </div>
         <p class="sail-dim" data-testid="bulk-text"></p>
         <div class="sail-stack" data-testid="bulk-preview" hidden>
-          <p class="sail-dim">The side in green wins. Click on a pair that looks wrong to go there.</p>
+          <p class="sail-dim">The framed side wins. Click on a pair that looks wrong to go there.</p>
           <div class="sail-thumbs" data-testid="bulk-thumbs"></div>
           <div class="sail-row">
             <button type="button" class="sail-primary" data-testid="bulk-approve"></button>

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 _LOOKING = (
     ("flip", "Space", "Swap", "hold Space"),
     ("zoom", "+", "Zoom", "+"),
-    ("whole", "Esc", "Whole", "Esc"),
+    ("whole", "Esc", "Whole image", "Esc"),
     ("larger", "E", "Larger", "E"),
 )
 

@@ -358,7 +358,8 @@ def test_where_a_run_ended_is_said_in_words_for_people(app: App, page: Page) -> 
             const run = { id: 'one', job: 'train', round: 1, state: 'stopped', message: '' };
             const far = { stage: 'draw held-out prompts (policy)', step: 3, total: 40 };
             const next = { name: 'train', round: 1 };
-            const status = { runs: [{ ...run, ...far }], rounds: [], labels: {}, next };
+            const labels = { winners: 8, trainable: 8 };
+            const status = { runs: [{ ...run, ...far }], rounds: [], labels, next };
             return nextAction(status)[0].textContent;
         }"""
     )

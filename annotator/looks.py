@@ -46,7 +46,9 @@ def compare(store: Store, match: Match, count: int, *, by: str) -> Run:
     project = store.project()
     _, held_out = jobs.split_prompts(store)
     if not held_out:
-        raise ValueError("No prompts are held out to compare on. Set Held-out prompts in Setup to 1 or more.")
+        raise ValueError(
+            "No prompts are kept aside to compare on. Set how many in Setup, Prompts kept aside."
+        )
     per_prompt = -(-count // len(held_out))
     earlier = sum(run.job == "compare" for run in store.runs())
     looks, adapters = _looks(store, (match.one, match.two), strength=1.0)

@@ -19,7 +19,7 @@ import {
   whyNot,
 } from "/ui/core.js";
 import { tellLate } from "/ui/decisions.js";
-import { leaveToKeys } from "/ui/keys.js";
+import { leaveToKeys, offerKeys } from "/ui/keys.js";
 import { giveName, isNamed, nameShown, onName } from "/ui/names.js";
 import { Outbox } from "/ui/outbox.js";
 import { h } from "/ui/page.js";
@@ -48,6 +48,7 @@ export function mount(root) {
   sendLeftOver("sail.reviews", `${base}/reviews`, "A decision in Review", tellLate);
   sendLeftOver("sail.comparisons", `${base}/comparisons/answers`, "A comparison");
   mountName(root);
+  offerKeys(root);
   onProjects((names) =>
     select.replaceChildren(
       // Where this page's is none of them, the first would look chosen, and could not be chosen.

@@ -38,7 +38,7 @@ export function bulk(root, { said, changed, look }) {
     const { over, error } = threshold();
     find("bulk-value").textContent = typical(over);
     open.textContent = offer(pairs.length);
-    find("bulk-text").textContent = `Margin over ${typical(over)} of this round. ${audited(error)}`;
+    find("bulk-text").textContent = `At least ${over} × as clear as a typical pair of this round. ${audited(error)}`;
     slider.setAttribute("aria-valuetext", `${typical(over)}: ${open.textContent}. ${audited(error)}`);
     open.disabled = !pairs.length;
     if (!pairs.length) expand(false);
@@ -61,7 +61,7 @@ export function bulk(root, { said, changed, look }) {
     const last = review.bulk;
     find("bulk-last").hidden = !last;
     if (!last) return;
-    const what = `${plural(last.pairs, "pair")} with margin over ${typical(last.threshold)}`;
+    const what = `${plural(last.pairs, "pair")} at least ${last.threshold} × as clear as a typical one`;
     find("bulk-said").textContent = `Approved by ${last.by} in one go: ${what}, ${when(last.at)}.`;
   }
 

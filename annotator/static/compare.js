@@ -242,7 +242,7 @@ export function mount(root) {
     if (!found.planned)
       return [
         title(`${roundTitle(found.one)} against ${roundName(found.two)}`),
-        text("Two images of a held-out prompt from the same noise: choose the better one."),
+        text("Two images of a prompt kept aside, from the same noise: choose the better one."),
         drawMore(PLANNED, true),
       ];
     return [text("Sending the last answers…")];

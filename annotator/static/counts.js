@@ -1,5 +1,5 @@
 // What is counted, in the same words everywhere. Drawn pairs are open or answered; answered ones are skipped or
-// labelled; labelled ones have a winner or none; those with a winner are trained on or held out.
+// labelled; labelled ones have a winner or none; those with a winner are trained on or kept aside.
 
 import { plural } from "/ui/words.js";
 
@@ -19,8 +19,8 @@ export function answered(labels) {
 export function toLearnFrom(labels) {
   const held = labels.winners - labels.trainable;
   const flipped = labels.flipped
-    ? `, ${plural(labels.flipped, "self pair", "self pairs")} that people flipped among them`
+    ? `, ${plural(labels.flipped, "pair")} of the model that people flipped among them`
     : "";
   const ties = labels.held_ties ? `; ${plural(labels.held_ties, "tie")}, where training changes little` : "";
-  return `${plural(labels.winners, "pair has", "pairs have")} a winner${flipped}: ${labels.trainable} to learn from, ${held} held out to measure the judge${ties}.`;
+  return `${plural(labels.winners, "pair has", "pairs have")} a winner${flipped}: ${labels.trainable} to learn from, ${held} kept aside to check the model${ties}.`;
 }

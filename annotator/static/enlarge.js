@@ -18,7 +18,7 @@ function made() {
       h("kbd", { "aria-hidden": "true" }, key),
       h("span", {}, words, more && h("span", { "data-more": true }, more)),
     );
-  const tool = (name, key, words) => button(key, words, { "data-tool": name });
+  const tool = (name, key, words, more) => button(key, words, { "data-tool": name }, more);
   const presses = ({ key, words, more, ...attributes }) =>
     button(key.toUpperCase(), words, { ...attributes, onclick: () => press(key) }, more);
   const moves = [presses({ key: "k", words: "Earlier" }), presses({ key: "j", words: "Next" })];
@@ -50,7 +50,7 @@ function made() {
       moves[0],
       tool("flip", "Space", "Swap"),
       tool("zoom", "+", "Zoom"),
-      tool("whole", "Esc", "Whole"),
+      tool("whole", "Esc", "Whole", " image"),
       moves[1],
     ),
   );

@@ -1,5 +1,7 @@
 // Which key a person pressed, and whether they meant the page by it. Knows no pair and sends nothing.
 
+import { keep, kept } from "/ui/core.js";
+
 /** The keys of answers, in Label and Compare alike. */
 export const ANSWER_KEYS = {
   1: "left",
@@ -20,8 +22,34 @@ export const GUARD_MS = 250;
 export const FLIPPED = "Let go of Space first, so that left is left.";
 export const TOO_FAST = "Too fast: this pair has just come. Look, then press again.";
 
-/** What is printed on the key: other alphabets have no S, and where digits need Shift the key is meant without. */
-export function keyName({ key, code = "", shiftKey }) {
+const KEPT = "sail.keys";
+let single = kept(KEPT) !== "off";
+
+/** Speech is typed letter by letter, and a hand that trembles presses what it did not mean: letters, digits and signs
+ * are keys only for who wants them. A box in `root` says so. */
+export function offerKeys(root) {
+  const box = root.querySelector("[data-keys]");
+  function show() {
+    box.checked = single;
+    document.documentElement.toggleAttribute("data-keyless", !single);
+  }
+  box.addEventListener("change", () => {
+    single = box.checked;
+    keep(KEPT, single ? null : "off");
+    document.dispatchEvent(new Event(KEPT));
+  });
+  document.addEventListener(KEPT, show);
+  show();
+}
+
+/** What is printed on the key; "" where that is a letter, digit or sign, and they are no keys. */
+export function keyName(event) {
+  const name = printed(event);
+  return single || event.ctrlKey || event.metaKey || !/^\S$/u.test(name) ? name : "";
+}
+
+/** Other alphabets have no S, and where digits need Shift the key is meant without. */
+function printed({ key, code = "", shiftKey }) {
   const letter = /^Key([A-Z])$/.exec(code)?.[1];
   const digit = /^(?:Digit|Numpad)(\d)$/.exec(code)?.[1];
   // Latin keyboards place their letters as they like, and signs where others have letters.

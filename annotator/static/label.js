@@ -5,7 +5,7 @@ import { Answers } from "/ui/answers.js";
 import { lookCloser } from "/ui/closer.js";
 import { ask, base, beforeTraining, onStatus, poll, Refused, trouble } from "/ui/core.js";
 import { Images } from "/ui/images.js";
-import { ANSWER_KEYS, ANSWER_WORDS, FLIPPED, leaveToKeys, meant } from "/ui/keys.js";
+import { ANSWER_KEYS, ANSWER_WORDS, FLIPPED, leaveToKeys, meant, offerKeys } from "/ui/keys.js";
 import { Look } from "/ui/look.js";
 import { mountNotes } from "/ui/notes.js";
 import { mountOrder } from "/ui/order.js";
@@ -157,6 +157,7 @@ export function mount(root) {
     act(button.dataset.answer);
   });
   leaveToKeys(root);
+  offerKeys(find("help"));
 
   document.addEventListener("keydown", (event) => {
     const key = isShown(root) ? meant(event) : "";

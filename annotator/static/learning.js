@@ -33,7 +33,7 @@ export function afterTraining(round) {
 
 function held(share) {
   const { value, low, n } = share;
-  if (value == null) return "No pair was held out, so nobody knows how often it agrees with people.";
+  if (value == null) return "No pair was kept aside to check it, so nobody knows how often it agrees with people.";
   const figure = `Of pairs that it never saw it judges ${interval(share)} as people did`;
   if (low > 0.5) return `${figure}: better than chance.`;
   return n < FEW

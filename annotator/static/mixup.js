@@ -15,6 +15,8 @@ export function mixup(root) {
     find("train-anyway"),
     find("gate-back"),
   ];
+  // On phones pairs come first.
+  find("mixup-fold").open = !matchMedia("(max-width: 560px)").matches;
   let round = null;
   let audit = null;
   let runs = [];
@@ -112,26 +114,27 @@ export function mixup(root) {
 function meaning(found) {
   const all = found.human_draws + found.self_draws || 1;
   const side = (words, pairs, draws, passes) => {
-    if (!pairs) return `no ${words} pair`;
+    if (!pairs) return `no pair that ${words} comes`;
     const times = passes < 10 ? passes.toFixed(1) : Math.round(passes);
-    return `${plural(pairs, `${words} pair`)} ${times} times each (${percent(draws / all)} of all draws)`;
+    const each = pairs === 1 ? "the one pair" : `each of the ${pairs.toLocaleString("en")} pairs`;
+    return `${each} that ${words} comes ${times} times (${percent(draws / all)} of the lessons)`;
   };
-  const human = side("human", found.human_pairs, found.human_draws, found.human_passes);
-  const own = side("self", found.self_pairs, found.self_draws, found.self_passes);
-  return `In ${plural(found.batches, "batch", "batches")}: ${human}, ${own}.`;
+  const human = side("people judged", found.human_pairs, found.human_draws, found.human_passes);
+  const own = side("the model judged", found.self_pairs, found.self_draws, found.self_passes);
+  return `In this training ${human}, ${own}.`;
 }
 
 function warnings(found) {
   const often = [
-    ["human", found.human_passes],
-    ["self", found.self_passes],
+    ["people judged", found.human_passes],
+    ["the model judged", found.self_passes],
   ].filter(([, passes]) => passes > OFTEN);
   return [
     found.human_draws === 0 &&
-      "No human pair is learned from. Left to itself the model collapses: the paper saw images become the same.",
+      "No pair that people judged is learned from. From its own choices alone its images soon all look the same.",
     ...often.map(
       ([words, passes]) =>
-        `Each ${words} pair comes ${Math.round(passes)} times: with so few of them the model learns these images, not a taste.`,
+        `Each pair that ${words} comes ${Math.round(passes)} times: with so few of them the model learns these images, not a taste.`,
     ),
   ].filter(Boolean);
 }

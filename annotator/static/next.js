@@ -4,7 +4,7 @@ import { ask, base, endedEarly, isActive, openTab, train } from "/ui/core.js";
 import { answered, toLearnFrom } from "/ui/counts.js";
 import { actionButton, h } from "/ui/page.js";
 import { keepUp, runBar, runFigures } from "/ui/runs.js";
-import { doingWhat, duration, howFar, plural, roundName, runTitle } from "/ui/words.js";
+import { doingWhat, duration, howFar, plural, roundName, runTitle, stageName } from "/ui/words.js";
 
 const MORE_PAIRS = 20;
 const IN_THE_LOOP = ["draw", "propose", "train"];
@@ -43,9 +43,9 @@ function resume(run, next) {
   const begins = next.find((part) => part.dataset?.testid === "next-action");
   const isAnew = begins.textContent === runTitle(run);
   if (isAnew) begins.textContent = "Start over";
-  const text = `${run.message || `It ended at ${run.stage} ${run.step} of ${run.total}.`} Resume keeps the labels and settings that it began with${isAnew ? "; Start over takes those of now" : ""}.`;
+  const text = `${run.message || `It ended (${stageName(run)} ${run.step} of ${run.total}).`} Resume keeps the labels and settings that it began with${isAnew ? "; Start over takes those of now" : ""}.`;
   const own = actionButton(
-    `Resume ${runTitle(run).toLowerCase()}`,
+    `Resume ${doingWhat(run).toLowerCase()}`,
     "resume-next",
     () => ask(`${base}/runs/${run.id}/resume`, {}),
     true,
@@ -66,7 +66,7 @@ const STEPS = {
   label: ({ labels }) =>
     step(
       "Label pairs for round 0",
-      `${answered(labels)} ${labels.trainable} of at least ${labels.needed} pairs to learn from: with a winner, and not held out.`,
+      `${answered(labels)} ${labels.trainable} of at least ${labels.needed} pairs to learn from: with a winner, and not kept aside to check the model.`,
       "Go on labelling",
       () => openTab("label"),
     ),
@@ -103,7 +103,7 @@ const STEPS = {
     step(
       review.pairs ? `Review what the model chose for round ${next.round}` : "The model found no clear pair",
       review.pairs
-        ? `${plural(review.pairs, "self pair")}, ${review.unreviewed ? `${review.unreviewed} not looked at yet` : "all decided: set the mixup ratio there and train"}.`
+        ? `${plural(review.pairs, "pair")}, ${review.unreviewed ? `${review.unreviewed} not looked at yet` : "all decided: set the mixup ratio there and train"}.`
         : `Round ${next.round} can be trained on people's pairs alone.`,
       "Review",
       () => openTab("review"),
@@ -115,8 +115,8 @@ const start =
   () =>
     ask(`${base}/runs`, { job, ...more });
 
-/** By how long runs took on this device before. */
-const takes = ({ seconds }) => (seconds == null ? "" : ` About ${duration(seconds)} on this device.`);
+/** By how long runs took before. */
+const takes = ({ seconds }) => (seconds == null ? "" : ` About ${duration(seconds)}, by what earlier runs took.`);
 
 /** Where the newest round is not what it goes on from. */
 function goesOnFrom(status) {

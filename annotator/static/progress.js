@@ -138,8 +138,9 @@ export class Progress {
 
   #allDone() {
     const { parts, primary, draws } = this.#goesOn();
+    const { drawn } = this.counts;
     return [
-      title(`All ${plural(this.counts.drawn, "pair")} are answered`),
+      title(drawn === 1 ? "The one pair is answered" : `All ${plural(drawn, "pair")} are answered`),
       ...parts,
       primary,
       draws && drawMore(20, !primary),
@@ -168,7 +169,7 @@ export class Progress {
         draws: true,
       };
     if (next.name === "label") {
-      const lacks = `Training needs ${counts.needed} pairs with a winner that are not held out, and there are ${counts.trainable}.`;
+      const lacks = `Training needs ${counts.needed} pairs with a winner beside those kept aside to check the model, and there are ${counts.trainable}.`;
       return { parts: [...said, text(lacks)], primary: null, draws: true };
     }
     const review = next.name === "review";

@@ -1,5 +1,6 @@
 // Why the last answer was given: a few words to choose from and a free one. Knows a label and a form.
 
+import { keyName } from "/ui/keys.js";
 import { h } from "/ui/page.js";
 
 export class Reasons {
@@ -20,7 +21,7 @@ export class Reasons {
     dialog.addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.isComposing) return;
       if (event.target === part("text")) return;
-      const chip = dialog.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
+      const chip = dialog.querySelector(`[data-key="${CSS.escape(keyName(event))}"]`);
       if (!chip) return;
       event.preventDefault();
       press(chip, chip.ariaPressed !== "true");

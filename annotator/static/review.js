@@ -25,7 +25,7 @@ const KEYS = {
 const PARTS = ["audit", "open", "decided"];
 const SAID = {
   approve: "Approved.",
-  flip: "Flipped: a human pair from now on.",
+  flip: "Flipped: your choice from now on.",
   drop: "Dropped.",
   chosen: "Chosen.",
 };
@@ -191,18 +191,18 @@ export function mount(root) {
   }
 
   function counted() {
-    if (!review.pairs.length) return `No self pair for round ${review.round}.`;
+    if (!review.pairs.length) return `The model found no pair for round ${review.round}.`;
     const count = (name) => review.pairs.filter((pair) => decisionOf(pair) === name).length;
     const open = count(null);
     const decided = review.audit.done
       ? [
           `${count("approve")} approved`,
-          `${count("flip")} flipped (human from now on)`,
+          `${count("flip")} flipped (people’s choice now)`,
           `${count("drop")} dropped`,
         ]
       : [`${review.pairs.length - open} decided`];
     const rest = open ? `${open} not reviewed` : "all reviewed";
-    return `${plural(review.pairs.length, "self pair")} for round ${review.round}: ${decided.join(", ")}, ${rest}.`;
+    return `${plural(review.pairs.length, "pair")} that the model chose for round ${review.round}: ${decided.join(", ")}, ${rest}.`;
   }
 
   function drawAudit() {

@@ -131,14 +131,14 @@ function stateOf({ round }, status) {
 // Figures
 
 function judged(share) {
-  return share.value == null ? null : `the judge is right on ${outOf(share)} held out`;
+  return share.value == null ? null : `agrees with people on ${outOf(share)} pairs kept aside`;
 }
 
 function figuresOf(round) {
   const ratio = (value) => (value == null ? "not measured" : `× ${value.toFixed(2)}`);
   return [
-    ["Judge, held-out pairs", interval(round.judge_accuracy)],
-    ["Judge, learned pairs", interval(round.human_agreement)],
+    ["Agrees with people, pairs kept aside", interval(round.judge_accuracy)],
+    ["Agrees with people, pairs learned", interval(round.human_agreement)],
     ["Diversity against base", ratio(round.diversity_ratio)],
     ["Saturation against base", ratio(round.saturation_ratio)],
     ["Kept of the training", percent(round.kept)],

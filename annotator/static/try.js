@@ -165,7 +165,7 @@ export function mount(root) {
       { class: "sail-row" },
       h("progress", { "aria-label": "Images drawn", class: "sail-grow" }),
       h("span", { class: "sail-dim", "data-testid": "try-waiting" }),
-      runButton(run, run.state === "waiting" ? "Take it back" : "Stop", "stop"),
+      runButton(run, run.state === "waiting" ? "Leave the queue" : "Stop", "stop"),
     );
     keepUp(own, run);
     return own;

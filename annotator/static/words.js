@@ -62,8 +62,8 @@ const STAGES = {
   "draw and judge": "drawing and judging, prompt",
   "judge human pairs": "checking it on people's pairs,",
   "judge open pairs": "judging pairs that nobody answered yet,",
-  "draw held-out prompts (base)": "drawing prompts kept for the check, by base,",
-  "draw held-out prompts (policy)": "drawing prompts kept for the check, by the new round,",
+  "draw held-out prompts (base)": "drawing prompts kept aside, by base,",
+  "draw held-out prompts (policy)": "drawing prompts kept aside, by the new round,",
 };
 /** What it is at, in words for people. */
 export const stageName = ({ stage }) => STAGES[stage] ?? stage;
@@ -118,5 +118,5 @@ function waitsFor(run, status) {
   const now = status.runs.find((other) => isActive(other) && other.state !== "waiting");
   const what = now ? doing(now) : status.elsewhere.length ? doingElsewhere(status.elsewhere[0]) : "another run";
   const more = run.ahead > 1 ? ` ${plural(run.ahead - 1, "more run")} before it.` : "";
-  return `Waits for the device, which does one run at a time. Now: ${what}.${more}`;
+  return `Waits its turn, since one run is done at a time. Now: ${what}.${more}`;
 }

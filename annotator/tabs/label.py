@@ -105,6 +105,7 @@ MARKUP = f"""
 <dialog class="sail-help" data-testid="help" aria-label="Help">
   <h3 tabindex="-1" autofocus>Keys</h3>
   <table>{_HELP}</table>
+  {pair.SINGLE_KEYS}
   <p>Pairs with a winner teach the model what you like. A click on an image chooses it. A pair takes no
     answer in its first quarter of a second, so that a key pressed twice is one answer. Answers are saved as
     you go; what could not be sent waits in this browser.</p>

@@ -11,12 +11,12 @@ from typing import Any
 import gradio as gr
 from gradio.themes.base import Base as Theme
 
-from annotator.tabs import compare, export, label, review, rounds, setup, tryout
+from annotator.tabs import compare, export, label, pair, review, rounds, setup, tryout
 
 TABS = (setup, label, rounds, review, compare, tryout, export)
 LOAD_AGAIN_MS = 2000
 FONT = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
-BAR = """
+BAR = f"""
 <div class="sail-bar">
   <strong class="sail-mark">SAIL</strong>
   <label class="sail-project">
@@ -24,14 +24,17 @@ BAR = """
     <select data-testid="project-select" aria-label="Project"></select>
   </label>
   <button type="button" class="sail-device" data-testid="device" title="Show in Rounds"></button>
-  <button type="button" class="sail-name" data-testid="name" title="Change what you are called"></button>
+  <button type="button" class="sail-name" data-testid="name"
+    title="What you are called, and your keys"></button>
 </div>
-<dialog class="sail-help" data-testid="name-dialog" tabindex="-1" aria-label="What you are called">
+<dialog class="sail-help" data-testid="name-dialog" tabindex="-1"
+  aria-label="What you are called, and your keys">
   <form class="sail-form" novalidate>
     <label><span>What shall we call you?</span>
       <input name="name" maxlength="40" autocomplete="nickname" data-testid="name-input">
       <small>Others here see it beside what you decide. What you labelled before stays yours under any
         name.</small></label>
+    {pair.SINGLE_KEYS}
     <p class="sail-error" role="alert"></p>
     <div class="sail-row"><button class="sail-primary" data-testid="name-save">Save</button>
       <button type="button" class="sail-quiet" data-part="cancel">Cancel</button></div>

@@ -1,4 +1,4 @@
-"""Two images and the buttons under them, in Label and Compare alike. Markup only."""
+"""Two images, the buttons under them and their keys, in Label and Compare alike. Markup only."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from collections.abc import Iterable
 _LOOKING = (
     ("flip", "Space", "Swap", "hold Space"),
     ("zoom", "+", "Zoom", "+"),
-    ("whole", "Esc", "Whole", "Esc"),
+    ("whole", "Esc", "Whole image", "Esc"),
     ("larger", "E", "Larger", "E"),
 )
+
+SINGLE_KEYS = """
+<label class="sail-check"><input type="checkbox" data-keys checked>
+  <span>Single letters, digits and signs are keys, such as S and 1. Arrows, Space, Esc and
+    Ctrl+Z always are.</span></label>
+"""
+"""WCAG 2.1.4: static/keys.js keeps what is chosen."""
 
 
 def answers(buttons: Iterable[tuple[str, str, str, str]], *, prefix: str) -> str:

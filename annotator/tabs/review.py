@@ -37,7 +37,7 @@ MARKUP = """
         </div>
         <p class="sail-dim" data-testid="bulk-text"></p>
         <div class="sail-stack" data-testid="bulk-preview" hidden>
-          <p class="sail-dim">The side in green wins. Click on a pair that looks wrong to go there.</p>
+          <p class="sail-dim">The framed side wins. Click on a pair that looks wrong to go there.</p>
           <div class="sail-thumbs" data-testid="bulk-thumbs"></div>
           <div class="sail-row">
             <button type="button" class="sail-primary" data-testid="bulk-approve"></button>
@@ -51,13 +51,13 @@ MARKUP = """
       </div>
     </section>
     <section class="sail-card sail-mixing" data-testid="mixing">
-      <label class="sail-slider">
-        <span>Share of the model's own pairs (mixup ratio)</span>
-        <input type="range" min="0" max="1" step="0.01" data-testid="mixup-ratio"
-               aria-describedby="sail-mix-meaning">
-        <output data-testid="mixup-value"></output>
-      </label>
-      <p class="sail-dim" id="sail-mix-meaning" data-testid="mixup-meaning"></p>
+      <details data-testid="mixup-fold" open>
+        <summary>Share of the model's own pairs (mixup ratio):
+          <output data-testid="mixup-value"></output></summary>
+        <div class="sail-slider"><input type="range" min="0" max="1" step="0.01" data-testid="mixup-ratio"
+          aria-label="Share of the model's own pairs" aria-describedby="sail-mix-meaning"></div>
+        <p class="sail-dim" id="sail-mix-meaning" data-testid="mixup-meaning"></p>
+      </details>
       <p class="sail-warning" data-testid="mixup-warning" role="status"></p>
     </section>
     </div>
@@ -67,7 +67,7 @@ MARKUP = """
       <kbd>Z</kbd> undo.
     </p>
     <p class="sail-dim" data-testid="review-help">
-      A pair that nobody reviews is learned as the model judged it. <kbd>A</kbd> approve says that you
+      A pair that nobody reviews is learned as the model judged it; <kbd>A</kbd> approve says that you
       looked, <kbd>F</kbd> flip learns it the other way round, <kbd>X</kbd> drop leaves it out; the same
       again takes it back. <span class="sail-keys"><kbd>J</kbd> <kbd>K</kbd> move, with <kbd>Shift</kbd> they
       select a range, <kbd>E</kbd> enlarges, <kbd>Z</kbd> undo.</span>

@@ -77,14 +77,22 @@ _ADVANCED = (
     (
         "Measuring",
         (
-            _Setting("held_out_every", "One held out of every", "2", "1", "Pairs kept from training."),
-            _Setting("monitor_prompts", "Held-out prompts", "0"),
+            _Setting(
+                "held_out_every",
+                "Keep one pair in so many aside",
+                "2",
+                "1",
+                "To check the model: it never learns from them.",
+            ),
+            _Setting(
+                "monitor_prompts", "Prompts kept aside", "0", "1", "To check the model, and to compare on."
+            ),
             _Setting(
                 "monitoring.min_judge_accuracy",
                 "Minimum judge accuracy",
                 "0",
                 "0.05",
-                "A round is refused if the model is clearly worse than this on held-out pairs.",
+                "A round is refused if the model is clearly worse than this on pairs kept aside.",
             ),
             _Setting(
                 "monitoring.min_diversity_ratio",
@@ -155,13 +163,14 @@ def _model_fields(form: str, *, value: str = "", hint: str = "") -> str:
         <label><span>Model</span>
           <input name="model.source" value="{value}" autocomplete="off" data-testid="{form}-model">
           <small>{hint} a folder with a model_index.json, a .safetensors checkpoint, or a
-            hub id.</small></label>
+            Hugging Face name (owner/model).</small></label>
         <label data-part="revision" hidden><span>Revision</span>
           <input name="model.revision" autocomplete="off" data-testid="{form}-revision">
-          <small>The commit of the hub model, so that it never changes under you.</small></label>
+          <small>The commit of the model, so that it never changes under you.</small></label>
         <label class="sail-check" data-part="download" hidden>
           <input type="checkbox" name="download">
-          <span>Fetch it from the hub if it is not here. Nothing else asks another host.</span></label>"""
+          <span>Download it from Hugging Face if it is not here yet. Nothing else is
+            downloaded.</span></label>"""
 
 
 MARKUP = f"""
@@ -220,7 +229,8 @@ MARKUP = f"""
             model needs a project of its own.</p>
           {_model_fields("moved", hint="Where it is now:")}
           <p class="sail-error" role="alert" data-testid="moved-error"></p>
-          <div class="sail-row"><button class="sail-quiet" data-testid="moved-submit">Save its place</button>
+          <div class="sail-row">
+            <button class="sail-quiet" data-testid="moved-submit">Save where it is</button>
             <span class="sail-dim" aria-live="polite" data-testid="moved-saved"></span></div>
         </form>
       </details>

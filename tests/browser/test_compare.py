@@ -196,7 +196,7 @@ def test_a_try_says_what_it_waits_for_and_can_be_taken_back(app: App, store: Sto
         page.get_by_test_id("try-prompt").fill("a fox <b>here</b>")
         page.get_by_test_id("try-prompt").press("Enter")
         waiting = page.get_by_test_id("try-waiting")
-        expect(waiting).to_contain_text("Waits for the device, which does one run at a time.")
+        expect(waiting).to_contain_text("Waits its turn, since one run is done at a time.")
         expect(waiting).to_contain_text("Now: Drawing pairs · 0 of 40.")
         page.get_by_role("heading", name="a fox <b>here</b>").wait_for()
         page.get_by_test_id("try-stop").click()

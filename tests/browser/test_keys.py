@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from annotating import drawn, label, make_store, proposed, run_now, wait_for
-from labelling import answer, open_page, open_tab, until, values, wait_for_comparison, wait_for_pair
+from labelling import answer, open_page, open_tab, reload, until, values, wait_for_comparison, wait_for_pair
 from playwright.sync_api import Page, expect
 
 from annotator import jobs, looks
@@ -228,3 +228,53 @@ def test_a_pair_in_review_is_enlarged_zoomed_and_flipped_and_decided_there(
     # Space scrolls, as nothing has the focus that it could press.
     page.keyboard.press(" ")
     expect(large).to_be_hidden()
+
+
+def test_letters_digits_and_signs_are_no_keys_for_who_turns_them_off(
+    app: App, store: Store, page: Page
+) -> None:
+    open_page(page, f"{app.address}/?project={store.name}")
+    before = wait_for_pair(page)
+    page.keyboard.press("?")
+    page.get_by_test_id("help").get_by_role("checkbox", name="Single letters").uncheck()
+    page.get_by_test_id("help").get_by_role("button", name="Close").click()
+    expect(page.get_by_test_id("answer-left")).to_have_text("1 Left")
+    for key in ("1", "S", "t", "?", "e", "+"):
+        page.keyboard.press(key)
+    # Arrows are no letters, and whatever is pressed with Ctrl is meant.
+    page.keyboard.press("ArrowLeft")
+    before = wait_for_pair(page, other_than=before)
+    page.keyboard.press("Control+z")
+    wait_for_pair(page, other_than=before)
+    reload(page)
+    wait_for_pair(page)
+    page.keyboard.press("2")
+    expect(page.locator(".sail-answers kbd:visible")).to_have_count(0)
+    until(page, lambda: len(values(store)) == 2)
+    assert values(store) == ["left", "undo"]
+    expect(page.get_by_test_id("answer-larger")).to_have_attribute("aria-pressed", "false")
+    # In any tab, and where no pair is left that shows Help.
+    open_tab(page, "Review")
+    page.get_by_test_id("name").click()
+    page.get_by_test_id("name-dialog").get_by_role("checkbox").check()
+    page.keyboard.press("Escape")
+    open_tab(page, "Label")
+    page.keyboard.press("2")
+    wait_for(lambda: values(store) == ["left", "undo", "right"])
+
+
+def test_a_decision_in_review_takes_no_letter_where_they_are_no_keys(
+    reviewed: Store, app: App, page: Page
+) -> None:
+    before = len(reviewed.review_history())
+    page.add_init_script("localStorage.setItem('sail.keys', 'off')")
+    open_review(page, app, reviewed)
+    expect(page.locator(".sail-keys:visible")).to_have_count(0)
+    page.get_by_test_id("enlarge").first.click()
+    for place in ("enlarged", "review-grid"):
+        page.keyboard.press("x")
+        expect(page.get_by_test_id(place)).to_be_visible()
+        page.keyboard.press("Escape")
+    page.keyboard.press("x")
+    assert "0 dropped" in page.get_by_test_id("review-counts").inner_text()
+    assert len(reviewed.review_history()) == before

@@ -17,6 +17,8 @@ from sail.config import ModelRef
 
 pytestmark = pytest.mark.browser
 
+EDGE = "one => getComputedStyle(one).borderTopColor"
+
 
 def test_every_key_and_every_button_answers(label: Page, store: Store) -> None:
     for key in ("1", "ArrowRight", "0", "9", "s"):
@@ -71,6 +73,38 @@ def test_all_that_labelling_takes_fits_the_window(label: Page, width: int, heigh
     wait_for(lambda: label.get_by_test_id("image-left").bounding_box()["width"] > 0.6 * height)
     assert label.evaluate(below, "answer-help") <= height
     expect(label.get_by_role("tab", name="Rounds")).to_be_in_viewport()
+
+
+def test_images_keep_their_size_where_the_window_is_zoomed_or_turned(label: Page) -> None:
+    for width, height in ((640, 400), (740, 360)):
+        label.set_viewport_size({"width": width, "height": height})
+        for _ in range(2):
+            sides = [label.get_by_test_id(f"image-{side}").bounding_box() for side in ("left", "right")]
+            assert all(side and side["width"] >= 240 for side in sides)
+            label.keyboard.press("e")
+
+
+def test_what_is_chosen_is_seen_in_colours_of_ones_own(app: App, store: Store, browser: Browser) -> None:
+    with watched(browser, forced_colors="active") as page:
+        open_page(page, f"{app.address}/?project={store.name}")
+        wait_for_pair(page)
+        page.keyboard.press("e")
+        ground = "one => getComputedStyle(one).backgroundColor"
+        for chosen, other in (
+            ('[data-testid="answer-larger"]', '[data-testid="answer-flip"]'),
+            ('[role="tab"][aria-selected="true"]', '[role="tab"][aria-selected="false"]'),
+        ):
+            expect(page.locator(chosen).first).not_to_have_css(
+                "background-color", page.locator(other).first.evaluate(ground)
+            )
+        before = wait_for_pair(page)
+        page.keyboard.press("1")
+        wait_for_pair(page, other_than=before)
+        page.keyboard.press("t")
+        one, two = (
+            page.get_by_test_id("reasons").get_by_role("img", name=side) for side in ("left", "right")
+        )
+        assert one.evaluate(EDGE) != two.evaluate(EDGE)
 
 
 def test_keys_that_are_not_meant_do_nothing(label: Page, store: Store) -> None:

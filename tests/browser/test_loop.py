@@ -111,7 +111,7 @@ def review(page: Page, store: Store) -> tuple[str, str]:
         # What comes by itself takes no key in its first quarter of a second.
         page.wait_for_timeout(300)
         page.keyboard.press(key)
-    expect(page.get_by_test_id("review-counts")).to_contain_text("1 flipped (human from now on), 1 dropped")
+    expect(page.get_by_test_id("review-counts")).to_contain_text("1 flipped (people’s choice now), 1 dropped")
     expect(page.get_by_test_id("audit-title")).to_have_text("Audit: the model was wrong in 2 of 4")
     wait_for(
         lambda: [r["decision"] for r in store.review_history()] == ["flip", "drop", "approve", "approve"]
@@ -126,8 +126,10 @@ def train_round_1(page: Page, store: Store, flipped: str, dropped: str) -> None:
     before = next(pair for pair in store.review_pairs(run) if pair.id == flipped)
     human = store.counts().trainable
     page.get_by_test_id("mixup-ratio").fill("0.5")
-    expect(page.get_by_test_id("mixup-meaning")).to_contain_text(f"{human} human pairs")
-    expect(page.get_by_test_id("mixup-meaning")).to_contain_text("2 self pairs")
+    expect(page.get_by_test_id("mixup-meaning")).to_contain_text(
+        f"each of the {human} pairs that people judged"
+    )
+    expect(page.get_by_test_id("mixup-meaning")).to_contain_text("each of the 2 pairs that the model judged")
     page.get_by_test_id("train-round").click()
     page.get_by_test_id("round-1").wait_for(timeout=PATIENCE_MS)
     expect(page.get_by_test_id("round-1")).to_contain_text(f"{human} human + 2 self pairs")

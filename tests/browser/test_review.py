@@ -299,7 +299,7 @@ def test_a_round_that_ended_early_is_resumed_where_the_next_step_stands(review: 
     resume = review.get_by_test_id("resume-next")
     open_tab(review, "Rounds")
     resume.wait_for(timeout=60_000)
-    expect(resume).to_have_text("Resume train round 1")
+    expect(resume).to_have_text("Resume training round 1")
     expect(review.get_by_test_id("next-action")).to_have_text("Review")
     # The same settings would mostly fail again, so what begins anew comes first.
     expect(resume).to_have_class("sail-quiet")
@@ -443,7 +443,9 @@ def test_a_bulk_approval_is_previewed_and_taken_back_as_a_whole_after_a_reload(
 ) -> None:
     opener = review.get_by_test_id("bulk-open")
     expect(opener).to_have_text(re.compile(r"^Approve the (\d+ )?clearest$"))
-    expect(review.get_by_test_id("bulk-text")).to_contain_text("Margin over 1 × typical of this round.")
+    expect(review.get_by_test_id("bulk-text")).to_contain_text(
+        "At least 1 × as clear as a typical pair of this round"
+    )
     expect(review.get_by_test_id("bulk-text")).to_contain_text(
         re.compile(r"Of those audited 0 of \d were wrong.$")
     )
@@ -465,7 +467,7 @@ def test_a_bulk_approval_is_previewed_and_taken_back_as_a_whole_after_a_reload(
     reload(review)
     show_review(review)
     expect(review.get_by_test_id("bulk-said")).to_contain_text(
-        re.compile(rf"Approved by you in one go: {len(clear)} pairs? with margin over 1\.25 × typical")
+        re.compile(rf"Approved by you in one go: {len(clear)} pairs? at least 1\.25 × as clear as")
     )
     expect(review.get_by_text("Approved by you in bulk")).to_have_count(len(clear))
     review.get_by_test_id("bulk-undo").click()
@@ -570,7 +572,7 @@ def test_where_the_model_found_no_pair_it_says_so_and_a_round_on_peoples_pairs_c
     open_page(page, f"{app.address}/?project=none clear")
     open_tab(page, "Review")
     expect(page.get_by_test_id("audit-title")).to_have_text("The model found no pair")
-    expect(page.get_by_test_id("review-counts")).to_have_text("No self pair for round 1.")
+    expect(page.get_by_test_id("review-counts")).to_have_text("The model found no pair for round 1.")
     expect(page.get_by_test_id("bulk")).to_be_hidden()
     expect(page.get_by_test_id("mixing")).to_be_hidden()
     page.get_by_test_id("train-round").click()
@@ -610,7 +612,7 @@ def test_the_large_view_fits_the_window_and_decides_and_moves_by_buttons(
             large.get_by_role("button", name="Earlier").click()
             expect(large).to_contain_text("2 of 14")
             large.get_by_test_id("enlarged-flip").click()
-            expect(large).to_contain_text("Flipped: a human pair from now on.")
+            expect(large).to_contain_text("Flipped: your choice from now on.")
             # Space swaps what is seen now, and does not press again.
             page.wait_for_timeout(300)
             page.keyboard.press(" ")
@@ -646,6 +648,8 @@ def test_the_mixup_ratio_can_be_moved_at_360_pixels(store: Store, app: App, brow
     with watched(browser, viewport={"width": 360, "height": 740}, has_touch=True) as page:
         tell(page, store, app.address)
         slider = page.get_by_test_id("mixup-ratio")
+        expect(slider).to_be_hidden()
+        page.get_by_text("mixup ratio").click()
         slider.scroll_into_view_if_needed()
         box = slider.bounding_box()
         assert box and box["x"] >= 0 and box["width"] > 150 and box["x"] + box["width"] <= 360
@@ -731,11 +735,11 @@ def test_the_mixup_ratio_is_a_draft_that_a_reload_keeps_and_all_self_is_warned_o
 ) -> None:
     before = store.project().settings.mixup.self_fraction
     review.get_by_test_id("mixup-ratio").fill("1")
-    expect(review.get_by_test_id("mixup-warning")).to_contain_text("No human pair is learned from")
+    expect(review.get_by_test_id("mixup-warning")).to_contain_text("No pair that people judged")
     reload(review)
     show_review(review)
     expect(review.get_by_test_id("mixup-value")).to_have_text("100 %")
-    expect(review.get_by_test_id("mixup-warning")).to_contain_text("No human pair is learned from")
+    expect(review.get_by_test_id("mixup-warning")).to_contain_text("No pair that people judged")
     review.get_by_test_id("mixup-ratio").fill("0.5")
     expect(review.get_by_test_id("mixup-warning")).to_be_hidden()
     assert store.project().settings.mixup.self_fraction == before

@@ -121,7 +121,7 @@ def test_a_screen_reader_is_told_in_words_what_the_lines_show(rounds: Page) -> N
 
 
 def test_what_few_held_out_pairs_say_is_told_as_a_count(rounds: Page) -> None:
-    expect(rounds.get_by_test_id("round-3")).to_contain_text("the judge is right on 1 of 1 held out")
+    expect(rounds.get_by_test_id("round-3")).to_contain_text("agrees with people on 1 of 1 pairs kept aside")
     expect(rounds.get_by_test_id("learning")).to_contain_text(
         "it judges 1 of 1 (95 % interval 21 to 100 %) as people did: too few to tell it from chance"
     )
@@ -346,5 +346,21 @@ def test_what_was_stopped_is_resumed_or_started_over(app: App, project: Store, p
     project.record_run_event(run.id, "withdrawn", by="ann")
     page.goto(f"{app.address}/?project={project.name}&tab=rounds")
     card = page.get_by_test_id("next")
-    expect(card.get_by_role("button")).to_have_text(["Start over", "Resume train round 0"])
+    expect(card.get_by_role("button")).to_have_text(["Start over", "Resume training round 0"])
     expect(card).to_contain_text("began with; Start over takes those of now.")
+
+
+def test_where_a_run_ended_is_said_in_words_for_people(app: App, page: Page) -> None:
+    page.goto(app.address)
+    said = page.evaluate(
+        """async () => {
+            const { nextAction } = await import('/ui/next.js');
+            const run = { id: 'one', job: 'train', round: 1, state: 'stopped', message: '' };
+            const far = { stage: 'draw held-out prompts (policy)', step: 3, total: 40 };
+            const next = { name: 'train', round: 1 };
+            const labels = { winners: 8, trainable: 8 };
+            const status = { runs: [{ ...run, ...far }], rounds: [], labels, next };
+            return nextAction(status)[0].textContent;
+        }"""
+    )
+    assert "drawing prompts kept aside, by the new round, 3 of 40" in said

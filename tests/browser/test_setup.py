@@ -20,7 +20,7 @@ from sail.runfolder import RunFolder
 
 pytestmark = pytest.mark.browser
 FITS = "one => one.scrollWidth <= innerWidth"
-CONTRAST = """(one, pseudo) => {
+CONTRAST = """(one, [pseudo, property]) => {
     const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
     const over = (top, below) => {
         const alpha = top[3] ?? 1;
@@ -34,7 +34,7 @@ CONTRAST = """(one, pseudo) => {
     const around = [];
     for (let at = one; at; at = at.parentElement) around.unshift(rgb(getComputedStyle(at).backgroundColor));
     const ground = around.reduce((below, top) => over(top, below), [255, 255, 255]);
-    const { color, opacity } = getComputedStyle(one, pseudo || null);
+    const { [property]: color, opacity } = getComputedStyle(one, pseudo || null);
     const text = rgb(color);
     const ink = over([...text.slice(0, 3), (text[3] ?? 1) * Number(opacity)], ground);
     const [low, high] = [light(ink), light(ground)].sort((a, b) => a - b);
@@ -406,11 +406,14 @@ def test_in_the_dark_the_browsers_own_parts_are_dark_and_words_stand_out(app: Ap
             page.wait_for_selector(".sail-setup[data-mounted]")
             dark = page.locator("html").evaluate("one => getComputedStyle(one).colorScheme === 'dark'")
             assert dark == (scheme == "dark")
-            for selector, pseudo in (
-                ('[role="tab"][aria-selected="true"]', ""),
-                ('[data-testid="create-prompts"]', "::placeholder"),
+            for selector, pseudo, property, least in (
+                ('[role="tab"][aria-selected="true"]', "", "color", 4.5),
+                ('[data-testid="create-prompts"]', "::placeholder", "color", 4.5),
+                ('[data-testid="create-prompts"]', "", "borderTopColor", 3),
+                ('[data-testid="project-select"]', "", "borderTopColor", 3),
             ):
-                assert page.locator(selector).first.evaluate(CONTRAST, pseudo) >= 4.5, (scheme, selector)
+                contrast = page.locator(selector).first.evaluate(CONTRAST, [pseudo, property])
+                assert contrast >= least, (scheme, selector, property)
 
 
 def test_an_empty_form_is_told_all_that_is_missing(setup: Page) -> None:

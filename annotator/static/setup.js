@@ -7,7 +7,7 @@ import { plural } from "/ui/words.js";
 
 const LOOK_AGAIN_MS = 2000;
 const SAID_MS = 4000;
-const ENOUGH_PROMPTS = 100; // for a taste to be learned
+const ENOUGH_PROMPTS = 200; // for a taste to be learned
 const SAMPLING = ["steps", "guidance", "size"]; // what can be said of it before the first image
 const SIZE = /^(\d+)\s*[x×*,]\s*(\d+)$/i; // height, width
 
@@ -236,7 +236,7 @@ export function mount(root) {
   function countPrompts(form) {
     const lines = form.elements.prompts.value.split("\n").map((line) => line.trim());
     const count = new Set(lines.filter(Boolean)).size;
-    const enough = count < ENOUGH_PROMPTS ? ": enough to try; a hundred or more to learn a taste" : "";
+    const enough = count < ENOUGH_PROMPTS ? ": enough to try; two hundred or more to learn a taste" : "";
     form.querySelector('[data-part="count"]').textContent = count ? `${plural(count, "prompt")}${enough}.` : "";
   }
 

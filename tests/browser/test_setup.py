@@ -432,9 +432,9 @@ def test_an_empty_form_is_told_all_that_is_missing(setup: Page) -> None:
 def test_how_many_prompts_were_typed_is_counted_and_whether_they_are_enough(setup: Page) -> None:
     prompts, count = setup.get_by_test_id("create-prompts"), setup.get_by_test_id("create-count")
     prompts.fill("a fox\n\na cat \na cat")
-    expect(count).to_have_text("2 prompts: enough to try; a hundred or more to learn a taste.")
-    prompts.fill("\n".join(f"a fox of age {age}" for age in range(100)))
-    expect(count).to_have_text("100 prompts.")
+    expect(count).to_have_text("2 prompts: enough to try; two hundred or more to learn a taste.")
+    prompts.fill("\n".join(f"a fox of age {age}" for age in range(200)))
+    expect(count).to_have_text("200 prompts.")
 
 
 def test_what_the_device_does_for_another_project_is_named(app: App, home: Path, page: Page) -> None:

@@ -134,15 +134,27 @@ export function rememberTab() {
   });
 }
 
-/** One sentence about what went wrong, on top of the page; empty takes it away. Who is further down sees it as well.
- * A click closes it; it comes back when something else is wrong. */
+const troubles = new Map(); // by kind, in the order in which they were said
+
+/** One sentence about what went wrong, on top of the page; empty takes it away, and what was said before it and still
+ * holds is shown again. Who is further down sees it as well. A click closes it; it comes back when something else is
+ * wrong. */
 export function trouble(text, kind) {
+  if (troubles.get(kind)?.text !== text) {
+    troubles.delete(kind);
+    if (text) troubles.set(kind, { text, closed: false });
+  }
+  drawTrouble();
+}
+
+const openTrouble = () => [...troubles.values()].findLast(({ closed }) => !closed);
+
+function drawTrouble() {
   const place = document.querySelector(".sail-trouble");
-  if (!place || (!text && place.dataset.kind !== kind)) return;
-  if (text && place.dataset.closed === text) return;
-  delete place.dataset.closed;
-  place.dataset.kind = kind;
-  place.textContent = text;
+  if (!place) return;
+  const text = openTrouble()?.text ?? "";
+  // Else it would be read out again at every poll.
+  if (place.textContent !== text) place.textContent = text;
   place.hidden = !text;
   setAfloat(place);
 }
@@ -154,15 +166,13 @@ function setAfloat(place) {
   place.title = isAfloat ? "Click, or Esc, closes it" : "Click closes it";
 }
 
-function close(place) {
-  if (!place) return;
-  place.dataset.closed = place.textContent;
-  place.hidden = true;
-  setAfloat(place);
+function close() {
+  openTrouble().closed = true;
+  drawTrouble();
 }
 
-document.addEventListener("click", ({ target }) => target.matches(".sail-trouble") && close(target));
-document.addEventListener("keydown", ({ key }) => key === "Escape" && close(document.querySelector(".sail-afloat")));
+document.addEventListener("click", ({ target }) => target.matches(".sail-trouble") && close());
+document.addEventListener("keydown", ({ key }) => key === "Escape" && document.querySelector(".sail-afloat") && close());
 // Back on top it stands where it belongs.
 document.addEventListener("scroll", () => scrollY === 0 && document.querySelectorAll(".sail-afloat").forEach(setAfloat), {
   passive: true,
@@ -189,7 +199,7 @@ export const whyNot = (error) =>
 export async function act(button, action) {
   button.disabled = true;
   // Who presses again is told again, although they closed it.
-  delete document.querySelector('.sail-trouble[data-kind="action"]')?.dataset.closed;
+  troubles.delete("action");
   try {
     const result = await action();
     trouble("", "action");

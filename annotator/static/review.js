@@ -321,7 +321,7 @@ export function mount(root) {
     if (((event.ctrlKey || event.metaKey) && !undoes) || event.altKey || event.isComposing) return;
     if (!isShown(grid) || !review.pairs.length || document.querySelector("dialog[open]")) return;
     if (event.target.closest?.("input:not([type=range]), textarea, select, [contenteditable], dialog")) return;
-    if (key.startsWith("Arrow") && event.target.closest?.("input")) return;
+    if (key.startsWith("Arrow") && event.target.closest?.('input, [role="tab"]')) return;
     const closes = (key === "z" || key === "Escape") && bulk.fold();
     if (closes) return event.preventDefault();
     const steps = { j: 1, k: -1 };

@@ -10,7 +10,7 @@ from pathlib import Path
 import fake_trainer
 import pytest
 from annotating import drawn, label, proposed, run_now, wait_for
-from labelling import answer, open_page, open_tab, shown_pair, until, values, wait_for_pair, watched
+from labelling import answer, look_now, open_page, open_tab, shown_pair, until, values, wait_for_pair, watched
 from playwright.sync_api import Browser, Page, expect
 
 from annotator import jobs
@@ -71,6 +71,37 @@ def test_an_app_that_takes_requests_and_never_answers_is_said_and_nothing_is_los
     assert values(store) == []
     page.unroute("**/api/**")
     wait_for(lambda: values(store) == ["left"])
+
+
+def test_trouble_that_still_holds_is_said_again_after_another_one_and_none_is_said_at_every_poll(
+    app: App, store: Store, page: Page
+) -> None:
+    opened(page, app, store)
+    trouble = page.get_by_test_id("trouble")
+    full = {"status": 503, "json": {"detail": "Is the disk full?"}}
+    page.route("**/labels", lambda route: route.fulfill(**full))
+    answer(page, "1")
+    expect(trouble).to_have_text("Is the disk full?")
+    page.route("**/status", lambda route: route.abort())
+    look_now(page)
+    expect(trouble).to_contain_text("The app does not answer")
+    page.evaluate(
+        """() => {
+            window.said = 0;
+            const place = document.querySelector('.sail-trouble');
+            new MutationObserver(() => window.said++).observe(place, { childList: true });
+        }"""
+    )
+    look_now(page)
+    assert page.evaluate("said") == 0
+    page.unroute("**/status")
+    look_now(page)
+    expect(trouble).to_have_text("Is the disk full?")
+    trouble.click()
+    look_now(page)
+    expect(trouble).to_be_hidden()
+    page.unroute("**/labels")
+    until(page, lambda: values(store) == ["left"])
 
 
 def test_who_is_in_another_tab_of_the_page_does_not_keep_pairs_from_others(

@@ -356,6 +356,15 @@ def test_the_first_key_selects_and_the_next_decides_and_goes_on(review: Page, st
     wait_for(lambda: decisions(store) == ["approve", "drop", "clear", "drop"])
 
 
+def test_arrows_in_the_row_of_tabs_decide_nothing(review: Page, store: Store) -> None:
+    press(review, "j")
+    review.get_by_role("tab", name="Review", exact=True).focus()
+    press(review, "ArrowRight", "ArrowLeft")
+    review.wait_for_timeout(300)
+    expect(review.locator("article[data-decision=none]")).to_have_count(14)
+    assert decisions(store) == []
+
+
 def test_a_range_selected_by_keys_or_a_click_is_decided_at_once(review: Page, store: Store) -> None:
     asked: list[str] = []
     review.on("request", lambda request: request.url.endswith("/reviews") and asked.append(request.url))

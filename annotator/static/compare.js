@@ -48,7 +48,10 @@ export function mount(root) {
     isMeant: (pair) => pair.match === keyOf(match),
     name: "A comparison",
     changed: drawProgress,
-    sent: () => queue.length || fetchPairs(),
+    sent() {
+      tabs.postMessage({ settled: true });
+      if (!queue.length) fetchPairs();
+    },
   });
   const tabs = new BroadcastChannel(`sail/${project}/comparisons`);
   let status = null;
@@ -184,7 +187,9 @@ export function mount(root) {
     if (answers.fewToUndo) fetchPairs();
   }
 
-  tabs.addEventListener("message", ({ data: { answered: id, undone } }) => {
+  tabs.addEventListener("message", ({ data: { answered: id, undone, settled } }) => {
+    // The list that is on its way may be from before.
+    if (settled) return void Promise.resolve(fetching).then(() => queue.length || fetchPairs());
     if (undone) return void (done.delete(undone) && fetchPairs());
     if (!queue.some((pair) => pair.id === id)) return;
     done.add(id);

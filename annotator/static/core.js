@@ -112,7 +112,11 @@ export function openTab(name) {
   const inMenu = [...document.querySelectorAll(".overflow-dropdown button")].find(
     (one) => one.textContent.trim().toLowerCase() === name,
   );
-  (document.getElementById(`sail-tab-${name}-button`) ?? inMenu)?.click();
+  const tab = document.getElementById(`sail-tab-${name}-button`) ?? inMenu;
+  // What is pressed by key goes with its panel, and the focus would begin at the top of the page.
+  const isLost = document.activeElement?.matches('[role="tabpanel"] :focus-visible');
+  tab?.click();
+  if (isLost) tab?.focus();
 }
 
 const SHOWN_AFTER_MS = 50;
@@ -195,20 +199,31 @@ export async function train(settings = {}) {
 export const whyNot = (error) =>
   error instanceof Refused ? error.message : "The app does not answer. Try again in a moment.";
 
+/** Locks a button while `action` goes on. Locked, it loses the focus, and who pressed it by key would be at the top of
+ * the page. */
+export async function locked(button, action) {
+  const hadFocus = document.activeElement === button;
+  button.disabled = true;
+  try {
+    return await action();
+  } finally {
+    button.disabled = false;
+    if (hadFocus && document.activeElement === document.body) button.focus({ preventScroll: true });
+  }
+}
+
 /** Runs an action of a button: locked meanwhile, and a refusal is shown. */
 export async function act(button, action) {
-  button.disabled = true;
   // Who presses again is told again, although they closed it.
   troubles.delete("action");
   try {
-    const result = await action();
+    const result = await locked(button, action);
     trouble("", "action");
     return result;
   } catch (error) {
     trouble(whyNot(error), "action");
     return undefined;
   } finally {
-    button.disabled = false;
     poll();
   }
 }

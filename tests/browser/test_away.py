@@ -11,7 +11,7 @@ import fake_trainer
 import pytest
 from annotating import drawn, label, proposed, run_now, wait_for
 from labelling import answer, look_now, open_page, open_tab, shown_pair, until, values, wait_for_pair, watched
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from annotator import jobs
 from annotator.rows import Run
@@ -158,6 +158,44 @@ def test_stop_keeps_the_focus_while_its_run_goes_on(app: App, project: Store, pa
         page.keyboard.press("Enter")
         expect(row).to_have_attribute("data-state", "stopping")
         progress.end("stopped", "Stopped.")
+
+
+def test_a_button_that_was_pressed_by_key_keeps_the_focus_or_hands_it_to_the_tab_it_opens(
+    app: App, store: Store, page: Page
+) -> None:
+    page.goto(f"{app.address}/?project={store.name}&tab=try")
+    held: list[Route] = []
+    page.route(re.compile("/(settings|tries|runs)$"), lambda route: held.append(route))
+
+    def press_by_key(button: Locator) -> None:
+        button.focus()
+        page.keyboard.press("Enter")
+        until(page, lambda: bool(held))
+        # Locked, it has lost the focus by the time that anything is drawn.
+        page.wait_for_function("document.activeElement === document.body")
+        held.pop().abort()
+        expect(button).to_be_focused()
+
+    page.get_by_test_id("try-prompt").fill("a fox")
+    press_by_key(page.get_by_test_id("try-submit"))
+    open_tab(page, "Setup")
+    page.wait_for_selector(".sail-setup[data-mounted]")
+    press_by_key(page.get_by_test_id("settings-submit"))
+    open_tab(page, "Rounds")
+    go_on = page.get_by_test_id("next-action")
+    expect(go_on).to_have_text("Go on labelling")
+    go_on.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("tab", name="Label", exact=True)).to_be_focused()
+    open_tab(page, "Rounds")
+    go_on.click()
+    wait_for_pair(page)
+    page.keyboard.press("ArrowRight")
+    until(page, lambda: values(store) == ["right"])
+    page.wait_for_timeout(300)
+    for _ in range(7):
+        answer(page, "1")
+    press_by_key(page.get_by_test_id("train"))
 
 
 def test_what_was_refused_is_in_view_further_down_the_page(home: Path, app: App, page: Page) -> None:

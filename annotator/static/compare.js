@@ -19,7 +19,7 @@ import {
   trouble,
 } from "/ui/core.js";
 import { Images } from "/ui/images.js";
-import { ANSWER_KEYS, ANSWER_WORDS, FLIPPED, leaveToKeys, meant, onChoice } from "/ui/keys.js";
+import { ANSWER_KEYS, ANSWER_WORDS, FLIPPED, leaveToKeys, meant, onChoice, ZOOMED_IN } from "/ui/keys.js";
 import { Look } from "/ui/look.js";
 import { actionButton as button, drawUnsent, h, isShown, putParts, text, title } from "/ui/page.js";
 import { Screen } from "/ui/screen.js";
@@ -38,7 +38,7 @@ export function mount(root) {
   const images = new Images();
   const look = new Look(find("compare-pair"), {
     changed: () => closer.draw(),
-    refused: () => say("Zoomed in: choose with a key or a button. Esc or a double click shows the whole.", "hint"),
+    refused: () => say(ZOOMED_IN, "hint"),
   });
   const screen = new Screen(root, { sides, prompt: find("compare-prompt"), images, fresh: () => look.fresh() });
   const closer = lookCloser(root, look, screen);

@@ -108,10 +108,10 @@ function sentence(detail) {
 }
 
 /** Where the page is narrow, Gradio moves tabs into a menu, where they have no id but their title. */
+const titleOf = (tab) => tab.textContent.trim().toLowerCase();
+
 export function openTab(name) {
-  const inMenu = [...document.querySelectorAll(".overflow-dropdown button")].find(
-    (one) => one.textContent.trim().toLowerCase() === name,
-  );
+  const inMenu = [...document.querySelectorAll(".overflow-dropdown button")].find((one) => titleOf(one) === name);
   const tab = document.getElementById(`sail-tab-${name}-button`) ?? inMenu;
   // What is pressed by key goes with its panel, and the focus would begin at the top of the page.
   const isLost = document.activeElement?.matches('[role="tabpanel"] :focus-visible');
@@ -125,10 +125,12 @@ const SHOWN_AFTER_MS = 50;
 export function rememberTab() {
   if (query.has("tab")) openTab(openedTab());
   document.addEventListener("click", (event) => {
+    const tab = event.target.closest('[role="tab"], .overflow-dropdown button');
+    if (!tab) return;
     // What a hidden tab did not draw is drawn when it is there.
-    if (event.target.closest('[role="tab"], .overflow-dropdown button')) setTimeout(() => tell(true), SHOWN_AFTER_MS);
-    const chosen = /^sail-tab-(\w+)-button$/.exec(event.target.closest('[role="tab"]')?.id ?? "")?.[1];
-    if (!chosen || chosen === openedTab()) return;
+    setTimeout(() => tell(true), SHOWN_AFTER_MS);
+    const chosen = /^sail-tab-(\w+)-button$/.exec(tab.id)?.[1] ?? titleOf(tab);
+    if (chosen === openedTab()) return;
     query.set("tab", chosen);
     history.pushState(null, "", `${location.pathname}?${query}${location.hash}`);
   });
@@ -262,7 +264,7 @@ export const onAway = (listener) => awayListeners.add(listener);
 function tellProjects(names) {
   if (projects?.join("\n") === names.join("\n")) return;
   projects = names;
-  for (const listener of projectListeners) listener(names);
+  callAll(projectListeners, names);
 }
 
 /** While someone waits for the first pairs, look more often; `who` says which part of the page waits. */
@@ -272,7 +274,17 @@ export function beEager(yes, who = "label") {
   else eager.delete(who);
 }
 
-const tell = (opened = false) => status && listeners.forEach((listener) => listener(status, opened));
+const tell = (opened = false) => status && callAll(listeners, status, opened);
+
+/** A fault in one part of the page is said as one, and is no reason for the others not to hear. */
+function callAll(all, ...said) {
+  for (const listener of all)
+    try {
+      listener(...said);
+    } catch (error) {
+      reportError(error);
+    }
+}
 
 /** What could not be loaded is asked for again with the next look, although nothing changed. */
 export const askAnew = () => (etag = null);
@@ -309,7 +321,7 @@ async function look() {
     tell();
   } catch {
     askAnew();
-    for (const listener of awayListeners) listener();
+    callAll(awayListeners);
     trouble("The app does not answer. What you labelled or decided is kept here and sent when it is back.", "poll");
   }
 }

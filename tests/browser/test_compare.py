@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 from annotating import drawn, label, make_store, run_now, wait_for
-from labelling import GUARD_MS, open_page, open_tab, reload, until, wait_for_comparison, watched
+from labelling import (
+    GUARD_MS,
+    open_page,
+    open_tab,
+    reload,
+    until,
+    wait_for_comparison,
+    wait_for_images,
+    watched,
+)
 from playwright.sync_api import Browser, Page, Route, expect
 
 from annotator import jobs, looks
@@ -83,6 +92,8 @@ def test_comparisons_are_answered_by_keys_and_the_figure_comes_at_the_end(
     assert (tally.wins + tally.losses, tally.ties) == (3, 1)
     said = f"Round 0 was preferred in {tally.wins} of 4 comparisons"
     expect(page.get_by_test_id("result")).to_contain_text(said)
+    expect(page.get_by_test_id("compare-announcement")).to_be_visible()
+    expect(page.get_by_test_id("compare-announcement")).to_have_text("Last answer: left.")
     assert store.counts().labelled == 5
 
 
@@ -121,6 +132,7 @@ def test_comparisons_wait_in_the_browser_while_the_server_is_gone_and_undo_works
     open_compare(page, app, store)
     choose(page, "1")
     wait_for(lambda: values(store) == ["left"])
+    wait_for_images(page, 8)
     app.end(signal.SIGKILL)
     second = choose(page, "2")
     third = choose(page, "0")

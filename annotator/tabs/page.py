@@ -75,8 +75,9 @@ def panel(markup: str, name: str) -> gr.HTML:
           root.before(said);
           setTimeout(load, {LOAD_AGAIN_MS}, times + 1);
           // A script that did not come is no fault of the page; one that is wrong is told of once.
-          if (!(error instanceof TypeError) && error.message !== fault) reportError(error);
+          if (error instanceof TypeError || error.message === fault) return;
           fault = error.message;
+          reportError(error);
         }});
         load(0);"""
     return gr.HTML(

@@ -88,7 +88,10 @@ export class Answers {
     const unheard = this.#labels()
       .filter((one) => one.shown)
       .map((one) => ({ uuid: one.uuid, value: one.value, pair: one.shown, reasons: [], text: "" }));
-    const known = new Map([...past, ...this.past, ...unheard].map((one) => [one.uuid, one]));
+    const known = new Map([...past, ...this.past].map((one) => [one.uuid, one]));
+    // What is known of a label already, as its reasons, holds.
+    for (const one of unheard) if (!known.has(one.uuid)) known.set(one.uuid, one);
+    for (const { of, reasons, text } of this.waiting) if (known.has(of)) Object.assign(known.get(of), { reasons, text });
     const undone = this.#undone();
     this.past = [...known.values()].filter(({ uuid }) => !undone.has(uuid) && !this.#takenBack.has(uuid));
   }

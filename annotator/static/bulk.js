@@ -136,5 +136,5 @@ export function bulk(root, { said, changed, look }) {
     }),
   );
 
-  return { show, draw, fold };
+  return { show, fold };
 }

@@ -19,7 +19,7 @@ import {
   trouble,
 } from "/ui/core.js";
 import { Images } from "/ui/images.js";
-import { ANSWER_KEYS, ANSWER_WORDS, FLIPPED, leaveToKeys, meant, onChoice } from "/ui/keys.js";
+import { ANSWER_KEYS, ANSWER_WORDS, FLIPPED, leaveToKeys, meant, onChoice, ZOOMED_IN } from "/ui/keys.js";
 import { Look } from "/ui/look.js";
 import { actionButton as button, drawUnsent, h, isShown, putParts, text, title } from "/ui/page.js";
 import { Screen } from "/ui/screen.js";
@@ -38,7 +38,7 @@ export function mount(root) {
   const images = new Images();
   const look = new Look(find("compare-pair"), {
     changed: () => closer.draw(),
-    refused: () => say("Zoomed in: choose with a key or a button. Esc or a double click shows the whole.", "hint"),
+    refused: () => say(ZOOMED_IN, "hint"),
   });
   const screen = new Screen(root, { sides, prompt: find("compare-prompt"), images, fresh: () => look.fresh() });
   const closer = lookCloser(root, look, screen);
@@ -48,7 +48,10 @@ export function mount(root) {
     isMeant: (pair) => pair.match === keyOf(match),
     name: "A comparison",
     changed: drawProgress,
-    sent: () => queue.length || fetchPairs(),
+    sent() {
+      tabs.postMessage({ settled: true });
+      if (!queue.length) fetchPairs();
+    },
   });
   const tabs = new BroadcastChannel(`sail/${project}/comparisons`);
   let status = null;
@@ -184,7 +187,9 @@ export function mount(root) {
     if (answers.fewToUndo) fetchPairs();
   }
 
-  tabs.addEventListener("message", ({ data: { answered: id, undone } }) => {
+  tabs.addEventListener("message", ({ data: { answered: id, undone, settled } }) => {
+    // The list that is on its way may be from before.
+    if (settled) return void Promise.resolve(fetching).then(() => queue.length || fetchPairs());
     if (undone) return void (done.delete(undone) && fetchPairs());
     if (!queue.some((pair) => pair.id === id)) return;
     done.add(id);

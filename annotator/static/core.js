@@ -108,11 +108,15 @@ function sentence(detail) {
 }
 
 /** Where the page is narrow, Gradio moves tabs into a menu, where they have no id but their title. */
+const titleOf = (tab) => tab.textContent.trim().toLowerCase();
+
 export function openTab(name) {
-  const inMenu = [...document.querySelectorAll(".overflow-dropdown button")].find(
-    (one) => one.textContent.trim().toLowerCase() === name,
-  );
-  (document.getElementById(`sail-tab-${name}-button`) ?? inMenu)?.click();
+  const inMenu = [...document.querySelectorAll(".overflow-dropdown button")].find((one) => titleOf(one) === name);
+  const tab = document.getElementById(`sail-tab-${name}-button`) ?? inMenu;
+  // What is pressed by key goes with its panel, and the focus would begin at the top of the page.
+  const isLost = document.activeElement?.matches('[role="tabpanel"] :focus-visible');
+  tab?.click();
+  if (isLost) tab?.focus();
 }
 
 const SHOWN_AFTER_MS = 50;
@@ -121,10 +125,12 @@ const SHOWN_AFTER_MS = 50;
 export function rememberTab() {
   if (query.has("tab")) openTab(openedTab());
   document.addEventListener("click", (event) => {
+    const tab = event.target.closest('[role="tab"], .overflow-dropdown button');
+    if (!tab) return;
     // What a hidden tab did not draw is drawn when it is there.
-    if (event.target.closest('[role="tab"], .overflow-dropdown button')) setTimeout(() => tell(true), SHOWN_AFTER_MS);
-    const chosen = /^sail-tab-(\w+)-button$/.exec(event.target.closest('[role="tab"]')?.id ?? "")?.[1];
-    if (!chosen || chosen === openedTab()) return;
+    setTimeout(() => tell(true), SHOWN_AFTER_MS);
+    const chosen = /^sail-tab-(\w+)-button$/.exec(tab.id)?.[1] ?? titleOf(tab);
+    if (chosen === openedTab()) return;
     query.set("tab", chosen);
     history.pushState(null, "", `${location.pathname}?${query}${location.hash}`);
   });
@@ -134,15 +140,27 @@ export function rememberTab() {
   });
 }
 
-/** One sentence about what went wrong, on top of the page; empty takes it away. Who is further down sees it as well.
- * A click closes it; it comes back when something else is wrong. */
+const troubles = new Map(); // by kind, in the order in which they were said
+
+/** One sentence about what went wrong, on top of the page; empty takes it away, and what was said before it and still
+ * holds is shown again. Who is further down sees it as well. A click closes it; it comes back when something else is
+ * wrong. */
 export function trouble(text, kind) {
+  if (troubles.get(kind)?.text !== text) {
+    troubles.delete(kind);
+    if (text) troubles.set(kind, { text, closed: false });
+  }
+  drawTrouble();
+}
+
+const openTrouble = () => [...troubles.values()].findLast(({ closed }) => !closed);
+
+function drawTrouble() {
   const place = document.querySelector(".sail-trouble");
-  if (!place || (!text && place.dataset.kind !== kind)) return;
-  if (text && place.dataset.closed === text) return;
-  delete place.dataset.closed;
-  place.dataset.kind = kind;
-  place.textContent = text;
+  if (!place) return;
+  const text = openTrouble()?.text ?? "";
+  // Else it would be read out again at every poll.
+  if (place.textContent !== text) place.textContent = text;
   place.hidden = !text;
   setAfloat(place);
 }
@@ -154,15 +172,13 @@ function setAfloat(place) {
   place.title = isAfloat ? "Click, or Esc, closes it" : "Click closes it";
 }
 
-function close(place) {
-  if (!place) return;
-  place.dataset.closed = place.textContent;
-  place.hidden = true;
-  setAfloat(place);
+function close() {
+  openTrouble().closed = true;
+  drawTrouble();
 }
 
-document.addEventListener("click", ({ target }) => target.matches(".sail-trouble") && close(target));
-document.addEventListener("keydown", ({ key }) => key === "Escape" && close(document.querySelector(".sail-afloat")));
+document.addEventListener("click", ({ target }) => target.matches(".sail-trouble") && close());
+document.addEventListener("keydown", ({ key }) => key === "Escape" && document.querySelector(".sail-afloat") && close());
 // Back on top it stands where it belongs.
 document.addEventListener("scroll", () => scrollY === 0 && document.querySelectorAll(".sail-afloat").forEach(setAfloat), {
   passive: true,
@@ -185,20 +201,31 @@ export async function train(settings = {}) {
 export const whyNot = (error) =>
   error instanceof Refused ? error.message : "The app does not answer. Try again in a moment.";
 
+/** Locks a button while `action` goes on. Locked, it loses the focus, and who pressed it by key would be at the top of
+ * the page. */
+export async function locked(button, action) {
+  const hadFocus = document.activeElement === button;
+  button.disabled = true;
+  try {
+    return await action();
+  } finally {
+    button.disabled = false;
+    if (hadFocus && document.activeElement === document.body) button.focus({ preventScroll: true });
+  }
+}
+
 /** Runs an action of a button: locked meanwhile, and a refusal is shown. */
 export async function act(button, action) {
-  button.disabled = true;
   // Who presses again is told again, although they closed it.
-  delete document.querySelector('.sail-trouble[data-kind="action"]')?.dataset.closed;
+  troubles.delete("action");
   try {
-    const result = await action();
+    const result = await locked(button, action);
     trouble("", "action");
     return result;
   } catch (error) {
     trouble(whyNot(error), "action");
     return undefined;
   } finally {
-    button.disabled = false;
     poll();
   }
 }
@@ -237,7 +264,7 @@ export const onAway = (listener) => awayListeners.add(listener);
 function tellProjects(names) {
   if (projects?.join("\n") === names.join("\n")) return;
   projects = names;
-  for (const listener of projectListeners) listener(names);
+  callAll(projectListeners, names);
 }
 
 /** While someone waits for the first pairs, look more often; `who` says which part of the page waits. */
@@ -247,7 +274,17 @@ export function beEager(yes, who = "label") {
   else eager.delete(who);
 }
 
-const tell = (opened = false) => status && listeners.forEach((listener) => listener(status, opened));
+const tell = (opened = false) => status && callAll(listeners, status, opened);
+
+/** A fault in one part of the page is said as one, and is no reason for the others not to hear. */
+function callAll(all, ...said) {
+  for (const listener of all)
+    try {
+      listener(...said);
+    } catch (error) {
+      reportError(error);
+    }
+}
 
 /** What could not be loaded is asked for again with the next look, although nothing changed. */
 export const askAnew = () => (etag = null);
@@ -284,7 +321,7 @@ async function look() {
     tell();
   } catch {
     askAnew();
-    for (const listener of awayListeners) listener();
+    callAll(awayListeners);
     trouble("The app does not answer. What you labelled or decided is kept here and sent when it is back.", "poll");
   }
 }

@@ -2,7 +2,7 @@
 
 import { act, ask, askAnew, base, isActive, onStatus, openTab } from "/ui/core.js";
 import { actionButton, factTable, h, isShown, put } from "/ui/page.js";
-import { doing, plural, size } from "/ui/words.js";
+import { dayAndTime, doing, plural, size } from "/ui/words.js";
 
 export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
@@ -86,7 +86,6 @@ export function mount(root) {
 
   /** One export: what it is of, when it was made, one file to take away, and what is in it. */
   function row(one, round) {
-    const when = new Date(1000 * one.at).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
     return h(
       "li",
       { "data-testid": `export-${one.id}` },
@@ -95,7 +94,7 @@ export function mount(root) {
         { class: "sail-row" },
         h("strong", {}, `Round ${one.round}`),
         round?.round === one.round && h("span", { class: "sail-chip", "data-state": "current" }, "current"),
-        h("span", { class: "sail-dim sail-grow" }, `${when} · ${size(one.bytes)}`),
+        h("span", { class: "sail-dim sail-grow" }, `${dayAndTime(one.at)} · ${size(one.bytes)}`),
         h(
           "a",
           {

@@ -20,6 +20,7 @@ const FIELDS = "input, textarea, select, [contenteditable]";
 /** So long after it came nobody has looked at a pair: what is pressed was meant for the one before. */
 export const GUARD_MS = 250;
 export const FLIPPED = "Let go of Space first, so that left is left.";
+export const ZOOMED_IN = "Zoomed in: choose with a key or a button. Esc or a double click shows the whole.";
 export const TOO_FAST = "Too fast: this pair has just come. Look, then press again.";
 
 const KEPT = "sail.keys";

@@ -5,7 +5,7 @@ import { Answers } from "/ui/answers.js";
 import { lookCloser } from "/ui/closer.js";
 import { ask, base, beforeTraining, onStatus, poll, Refused, trouble } from "/ui/core.js";
 import { Images } from "/ui/images.js";
-import { ANSWER_KEYS, ANSWER_WORDS, FLIPPED, leaveToKeys, meant, offerKeys } from "/ui/keys.js";
+import { ANSWER_KEYS, ANSWER_WORDS, FLIPPED, leaveToKeys, meant, offerKeys, ZOOMED_IN } from "/ui/keys.js";
 import { Look } from "/ui/look.js";
 import { mountNotes } from "/ui/notes.js";
 import { mountOrder } from "/ui/order.js";
@@ -23,7 +23,6 @@ const KEYS = {
   "?": "help",
 };
 const AHEAD = 3;
-const ZOOMED_IN = "Zoomed in: choose with a key or a button. Esc or a double click shows the whole.";
 export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
   const sides = { left: find("image-left"), right: find("image-right") };

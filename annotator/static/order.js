@@ -16,7 +16,10 @@ export function mountOrder(root, { reordered }) {
   const select = root.querySelector('[data-testid="order"]');
   const note = root.querySelector('[data-testid="order-note"]');
 
+  let heard = select.value;
+
   function hear({ order, judged }) {
+    heard = order;
     if (document.activeElement !== select) select.value = order;
     select.title = WHAT[order];
     note.textContent =
@@ -33,6 +36,7 @@ export function mountOrder(root, { reordered }) {
       await reordered();
       trouble("", "order");
     } catch (error) {
+      select.value = heard;
       trouble(
         error instanceof Refused
           ? error.message

@@ -23,6 +23,13 @@ export const markIfSmall = (image) => image.toggleAttribute("data-small", image.
 // Captured: an image's load does not bubble.
 document.addEventListener("load", ({ target }) => target.tagName === "IMG" && markIfSmall(target), true);
 
+// Captured as well. Until a frame is drawn a dialog that is closed has the focus, and Space would press its button.
+document.addEventListener(
+  "close",
+  ({ target }) => !target.open && target.contains(document.activeElement) && document.activeElement.blur(),
+  true,
+);
+
 const shown = new WeakMap();
 
 /** Puts into `place` what `make` makes where `key` is another one than before, so that nothing is replaced under

@@ -1,6 +1,6 @@
 // Three practice pairs, drawn here: nothing of them is stored, and nobody has to wait for an image.
 
-import { ANSWER_KEYS, keyName } from "/ui/keys.js";
+import { ANSWER_KEYS, FLIPPED, keyName } from "/ui/keys.js";
 import { svg } from "/ui/page.js";
 
 const sun = () => [
@@ -67,7 +67,8 @@ export function mountPractice(dialog, { done }) {
 
   function give(value) {
     const pair = PAIRS[at];
-    if (!pair || flipped) return;
+    if (!pair) return;
+    if (flipped) return void (part("said").textContent = FLIPPED);
     const said = pair.takes[value];
     part("said").textContent = said ?? "";
     // What the pair is about is shown by doing it.
@@ -112,6 +113,7 @@ export function mountPractice(dialog, { done }) {
   });
   for (const end of ["pointerup", "pointercancel", "lostpointercapture"])
     part("flip").addEventListener(end, () => flip(false));
+  addEventListener("blur", () => flip(false));
   dialog.addEventListener("close", done);
 
   return () => {

@@ -77,13 +77,22 @@ export function mount(root) {
 
   /** The same pairs as they stand now: the audit is over, or many were decided at once. */
   async function refresh() {
-    const before = review.pairs[selected.at()];
+    const chosen = selected.indices().map((index) => review.pairs[index]);
+    const ends = selected.ends().map((index) => review.pairs[index]);
     const focused = grid.contains(document.activeElement);
     await said.inOrder(takeAnew);
-    const at = review.pairs.indexOf(before);
-    if (at >= 0) selected.select(at, { focus: focused && !grid.contains(document.activeElement) });
+    selectAgain(ends, chosen, focused && !grid.contains(document.activeElement));
     draw();
     mixup.refresh(review);
+  }
+
+  /** What was selected, wherever it is now; of a range that others came into, the end alone. */
+  function selectAgain(ends, chosen, focus) {
+    const [from, to] = ends.map((pair) => review.pairs.indexOf(pair));
+    if (to < 0) return;
+    selected.select(from, { focus: false });
+    selected.select(to, { extend: true, focus });
+    if (selected.indices().some((index) => !chosen.includes(review.pairs[index]))) selected.select(to, { focus: false });
   }
 
   async function takeAnew() {
@@ -260,7 +269,7 @@ export function mount(root) {
 
   function heard(answer) {
     // What was not kept is taken back on the page.
-    if (Object.keys(answer.refused).length) refresh().catch(() => {});
+    if (Object.keys(answer.refused).length) refresh().catch(askAnew);
     // Meanwhile another round may have been trained, and there is nothing to review any more.
     if (answer.review?.audit.done && !review.audit?.done) showAudited();
     else if (review.audit?.done) mixup.plan();
@@ -274,7 +283,7 @@ export function mount(root) {
         announce(`${find("audit-title").textContent}. ${find("audit-text").textContent}`);
         find("audit-title").scrollIntoView({ block: "center" });
       })
-      .catch(() => {});
+      .catch(askAnew);
   }
 
   /** The same decision on all of them; where all have it already, it is taken back. */
@@ -321,7 +330,7 @@ export function mount(root) {
     if (((event.ctrlKey || event.metaKey) && !undoes) || event.altKey || event.isComposing) return;
     if (!isShown(grid) || !review.pairs.length || document.querySelector("dialog[open]")) return;
     if (event.target.closest?.("input:not([type=range]), textarea, select, [contenteditable], dialog")) return;
-    if (key.startsWith("Arrow") && event.target.closest?.("input")) return;
+    if (key.startsWith("Arrow") && event.target.closest?.('input, [role="tab"]')) return;
     const closes = (key === "z" || key === "Escape") && bulk.fold();
     if (closes) return event.preventDefault();
     const steps = { j: 1, k: -1 };

@@ -2,7 +2,7 @@
 
 import { ask, base, isActive } from "/ui/core.js";
 import { actionButton, h } from "/ui/page.js";
-import { duration, plural, quietFor, runTitle, stageName } from "/ui/words.js";
+import { dayAndTime, duration, plural, quietFor, runTitle, stageName } from "/ui/words.js";
 
 const TROUBLED = ["failed", "interrupted"];
 
@@ -42,7 +42,7 @@ export function goTo(bar, far) {
 
 function figures(run) {
   if (run.state === "done") {
-    const when = new Date(1000 * run.at).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
+    const when = dayAndTime(run.at);
     return run.took == null ? when : `${when} · took ${duration(run.took)}`;
   }
   if (run.state === "waiting") return run.ahead ? `${plural(run.ahead, "run")} before it` : "starts now";

@@ -28,7 +28,12 @@ export class Screen {
     [this.#root, this.#sides, this.#prompt] = [root, Object.values(sides), prompt];
     [this.#images, this.#fresh, this.#failed] = [images, fresh, failed];
     document.addEventListener("visibilitychange", () => document.hidden || this.restart());
-    addEventListener("resize", () => this.#keepPlace(0));
+    let width = innerWidth;
+    addEventListener("resize", () => {
+      // An address bar that hides changes the height alone, and moves nothing under a thumb.
+      if (width !== innerWidth) this.#keepPlace(0);
+      width = innerWidth;
+    });
   }
 
   /** The place for the prompt never shrinks: under a finger that stays where it is, "Left" would become "Tie". */

@@ -34,6 +34,8 @@ export function selection(grid) {
       const [first, last] = range();
       return Array.from({ length: last - first + 1 }, (_, offset) => first + offset);
     },
+    /** Index of the card from which a range goes, and of the one that it goes to. */
+    ends: () => [anchor, at],
     clear() {
       at = anchor = null;
     },

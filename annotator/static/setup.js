@@ -1,6 +1,6 @@
 // Setup: open, create and change projects.
 
-import { addressOf, ask, base, onProjects, project, Refused } from "/ui/core.js";
+import { addressOf, ask, base, locked, onProjects, project, Refused } from "/ui/core.js";
 import { mark, unmark } from "/ui/fields.js";
 import { factTable, h } from "/ui/page.js";
 import { plural } from "/ui/words.js";
@@ -141,21 +141,17 @@ export function mount(root) {
   function onSubmit(form, name, send, fieldOf = (path) => form.elements[withoutPlace(path)]) {
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
-      const button = form.querySelector('button:not([type="button"])');
-      button.disabled = true;
       unmark(form);
       find(`${name}-error`).textContent = "";
       if (find(`${name}-saved`)) find(`${name}-saved`).textContent = "";
       try {
-        await send();
+        await locked(form.querySelector('button:not([type="button"])'), send);
       } catch (error) {
         find(`${name}-error`).textContent = !(error instanceof Refused)
           ? "The app does not answer, so nothing was saved. What you typed is still here: try again in a moment."
           : error.faults.length
             ? mark(form, error.faults, fieldOf)
             : error.message;
-      } finally {
-        button.disabled = false;
       }
     });
   }

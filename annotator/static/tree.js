@@ -3,10 +3,9 @@
 
 import { ask, base } from "/ui/core.js";
 import { actionButton, h } from "/ui/page.js";
-import { figure, interval, outOf, percent, plural, roundName, roundTitle } from "/ui/words.js";
+import { dayAndTime, figure, interval, outOf, percent, plural, roundName, roundTitle } from "/ui/words.js";
 
 const LANE_PX = 18;
-const DATE = { dateStyle: "medium", timeStyle: "short" };
 
 /** `place` holds the tree; the function that comes back draws it from a status. */
 export function tree(place, said) {
@@ -65,7 +64,7 @@ export function tree(place, said) {
       `${round.human_pairs} human + ${round.self_pairs} self pairs`,
       round.tie_pairs > 0 && `${plural(round.tie_pairs, "tie")} held`,
       judged(round.judge_accuracy),
-      run && new Date(1000 * run.at).toLocaleString("en", DATE),
+      run && dayAndTime(run.at),
     ];
     return [
       ...round.reasons.map((reason) => h("p", { class: "sail-error" }, reason)),

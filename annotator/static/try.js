@@ -1,6 +1,6 @@
 // Try: a prompt with base and any rounds, side by side on the same noise; what was tried before stays below.
 
-import { act, ask, askAnew, base, beEager, endedEarly, isActive, onStatus, Refused, whyNot } from "/ui/core.js";
+import { act, ask, askAnew, base, beEager, endedEarly, isActive, locked, onStatus, Refused, whyNot } from "/ui/core.js";
 import { enlarge } from "/ui/enlarge.js";
 import { mark, unmark } from "/ui/fields.js";
 import { actionButton, h, isShown, put } from "/ui/page.js";
@@ -85,26 +85,26 @@ export function mount(root) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const button = find("try-submit");
-    button.disabled = true;
     unmark(form);
     find("try-error").textContent = "";
     find("try-state").textContent = "Asking…";
     try {
-      await ask(`${base}/tries`, {
-        prompt: field.prompt.value,
-        rounds: chosen(),
-        strength: Number(field.strength.value),
-        count: Number(field.count.value),
-        // What is no number is an empty field to the browser.
-        noise_seed: field.noise_seed.value === "" ? null : Number(field.noise_seed.value),
+      await locked(button, async () => {
+        await ask(`${base}/tries`, {
+          prompt: field.prompt.value,
+          rounds: chosen(),
+          strength: Number(field.strength.value),
+          count: Number(field.count.value),
+          // What is no number is an empty field to the browser.
+          noise_seed: field.noise_seed.value === "" ? null : Number(field.noise_seed.value),
+        });
+        await act(button, () => load());
       });
-      await act(button, () => load());
     } catch (error) {
       const faults = error instanceof Refused ? error.faults : [];
       find("try-error").textContent = faults.length ? mark(form, faults, (path) => field[path]) : whyNot(error);
     } finally {
       find("try-state").textContent = "";
-      button.disabled = false;
       draw();
     }
   });

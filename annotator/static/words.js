@@ -22,6 +22,9 @@ export function duration(seconds) {
   return `${(seconds / 3600).toFixed(1)} h`;
 }
 
+export const dayAndTime = (seconds) =>
+  new Date(1000 * seconds).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
+
 export function size(bytes) {
   return bytes < 1e6 ? `${Math.max(1, Math.round(bytes / 1e3))} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
 }

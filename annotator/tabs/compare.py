@@ -31,8 +31,8 @@ MARKUP = f"""
     {pair.answers(_ANSWERS, prefix="compare")}
   </div>
   {pair.tools(prefix="compare")}
-  <p class="sail-said" aria-live="polite" data-testid="compare-announcement"></p>
 </section>
+<p class="sail-said" aria-live="polite" data-testid="compare-announcement"></p>
 <section class="sail-message" data-testid="compare-message" hidden></section>
 <p class="sail-hidden" aria-live="polite" data-testid="compare-heading"></p>
 <footer class="sail-progress" data-testid="compare-footer" hidden>

@@ -67,6 +67,7 @@ def panel(markup: str, name: str) -> gr.HTML:
         const said = document.createElement("p");
         // A browser may keep that a script did not come, by its address.
         const address = (times) => "/ui/{name}.js" + (times ? `?again=${{times}}` : "");
+        let fault = "";
         const load = (times) => import(address(times)).then((script) => {{
           said.remove();
           script.mount(root);
@@ -76,8 +77,10 @@ def panel(markup: str, name: str) -> gr.HTML:
             + "where the app answers and that does not help, reload the page.";
           root.before(said);
           setTimeout(load, {LOAD_AGAIN_MS}, times + 1);
-          // A script that did not come is no fault of the page.
-          if (!(error instanceof TypeError)) reportError(error);
+          // A script that did not come is no fault of the page; one that is wrong is told of once.
+          if (error instanceof TypeError || error.message === fault) return;
+          fault = error.message;
+          reportError(error);
         }});
         load(0);"""
     return gr.HTML(

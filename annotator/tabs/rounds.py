@@ -24,7 +24,7 @@ MARKUP = f"""
     <div class="sail-row">
       <h3 class="sail-grow" data-part="title"></h3><span class="sail-dim" data-part="note"></span>
     </div>
-    <p data-part="words" data-testid="learning" aria-live="polite"></p>
+    <p data-part="words" data-testid="learning"></p>
     <div class="sail-charts" data-part="charts"></div>
     <div data-part="samples"></div>
   </section>

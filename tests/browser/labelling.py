@@ -101,6 +101,38 @@ def answer(page: Page, key: str) -> str:
     return wait_for_pair(page, other_than=before)
 
 
+def wait_for_images(page: Page, count: int) -> None:
+    """Until so many are here, and the app may go."""
+    page.wait_for_function(
+        """count => performance.getEntriesByType('resource')
+            .filter((one) => one.name.includes('/images/') && one.responseEnd).length >= count""",
+        arg=count,
+    )
+
+
+def press_twice(page: Page, key: str, shown: str, *, then: str = "") -> None:
+    """Once more, or another key, the moment that another pair can be seen: `shown` is true then."""
+    page.evaluate(
+        """async ([key, then, shown]) => {
+            const press = (key) =>
+                document.body.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));
+            press(key);
+            await new Promise((done) => {
+                const observer = new MutationObserver(look);
+                observer.observe(document.body, { attributes: true, childList: true, subtree: true });
+                function look() {
+                    if (!eval(shown)) return;
+                    observer.disconnect();
+                    press(then);
+                    done();
+                }
+                look();
+            });
+        }""",
+        [key, then or key, shown],
+    )
+
+
 def until(page: Page, condition: Callable[[], bool], *, timeout_s: float = 30) -> None:
     """Wait while the page goes on: routes are answered only while Playwright has the word."""
     end = time.monotonic() + timeout_s

@@ -10,8 +10,19 @@ from pathlib import Path
 import fake_trainer
 import pytest
 from annotating import drawn, label, proposed, run_now, wait_for
-from labelling import answer, open_page, open_tab, shown_pair, until, values, wait_for_pair, watched
-from playwright.sync_api import Browser, Page, expect
+from labelling import (
+    answer,
+    look_now,
+    open_page,
+    open_tab,
+    shown_pair,
+    until,
+    values,
+    wait_for_images,
+    wait_for_pair,
+    watched,
+)
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from annotator import jobs
 from annotator.rows import Run
@@ -47,6 +58,7 @@ def test_pairs_that_run_out_while_nobody_answers_are_not_all_there_are(
     app: App, store: Store, page: Page
 ) -> None:
     opened(page, app, store)
+    wait_for_images(page, 16)
     page.route("**/api/**", lambda route: route.abort())
     while answer(page, "1"):
         pass
@@ -63,6 +75,7 @@ def test_an_app_that_takes_requests_and_never_answers_is_said_and_nothing_is_los
     app: App, store: Store, page: Page
 ) -> None:
     opened(page, app, store)
+    wait_for_images(page, 4)
     page.evaluate(IMPATIENT)
     page.route("**/api/**", lambda route: None)
     answer(page, "1")
@@ -71,6 +84,78 @@ def test_an_app_that_takes_requests_and_never_answers_is_said_and_nothing_is_los
     assert values(store) == []
     page.unroute("**/api/**")
     wait_for(lambda: values(store) == ["left"])
+
+
+def test_trouble_that_still_holds_is_said_again_after_another_one_and_none_is_said_at_every_poll(
+    app: App, store: Store, page: Page
+) -> None:
+    opened(page, app, store)
+    trouble = page.get_by_test_id("trouble")
+    full = {"status": 503, "json": {"detail": "Is the disk full?"}}
+    page.route("**/labels", lambda route: route.fulfill(**full))
+    answer(page, "1")
+    expect(trouble).to_have_text("Is the disk full?")
+    page.route("**/status", lambda route: route.abort())
+    look_now(page)
+    expect(trouble).to_contain_text("The app does not answer")
+    page.evaluate(
+        """() => {
+            window.said = 0;
+            const place = document.querySelector('.sail-trouble');
+            new MutationObserver(() => window.said++).observe(place, { childList: true });
+        }"""
+    )
+    look_now(page)
+    assert page.evaluate("said") == 0
+    page.unroute("**/status")
+    look_now(page)
+    expect(trouble).to_have_text("Is the disk full?")
+    trouble.click()
+    look_now(page)
+    expect(trouble).to_be_hidden()
+    page.unroute("**/labels")
+    until(page, lambda: values(store) == ["left"])
+
+
+def test_a_fault_in_one_part_of_the_page_is_not_said_to_be_the_app_and_the_others_go_on(
+    app: App, store: Store, page: Page
+) -> None:
+    opened(page, app, store)
+    page.evaluate(
+        """async () => {
+            [window.faults, window.heard] = [[], 0];
+            window.reportError = (error) => window.faults.push(error.message);
+            const { onStatus } = await import('/ui/core.js');
+            let torn = false;
+            onStatus(() => {
+                if (torn) throw new Error('torn');
+                torn = true;
+            });
+            onStatus(() => window.heard++);
+        }"""
+    )
+    label(store, store.show_pairs([shown_pair(page)], to="ann")[0], "left")
+    look_now(page)
+    assert page.evaluate("[faults, heard]") == [["torn"], 2]
+    expect(page.get_by_test_id("trouble")).to_be_hidden()
+
+
+def test_a_script_that_is_wrong_is_told_of_once_although_it_is_tried_again(
+    app: App, store: Store, page: Page
+) -> None:
+    tried: list[Route] = []
+    page.route(
+        "**/ui/try.js*",
+        lambda route: (tried.append(route), route.fulfill(body="const;", content_type="text/javascript")),
+    )
+    opened(page, app, store)
+    page.evaluate("window.faults = []; window.reportError = (error) => window.faults.push(String(error))")
+    open_tab(page, "Try")
+    until(page, lambda: len(tried) == 3)
+    page.unroute("**/ui/try.js*")
+    page.wait_for_selector(".sail-try[data-mounted]")
+    told = [fault for fault in page.evaluate("faults") if fault.startswith("SyntaxError")]
+    assert len(told) == 1
 
 
 def test_who_is_in_another_tab_of_the_page_does_not_keep_pairs_from_others(
@@ -127,6 +212,44 @@ def test_stop_keeps_the_focus_while_its_run_goes_on(app: App, project: Store, pa
         page.keyboard.press("Enter")
         expect(row).to_have_attribute("data-state", "stopping")
         progress.end("stopped", "Stopped.")
+
+
+def test_a_button_that_was_pressed_by_key_keeps_the_focus_or_hands_it_to_the_tab_it_opens(
+    app: App, store: Store, page: Page
+) -> None:
+    page.goto(f"{app.address}/?project={store.name}&tab=try")
+    held: list[Route] = []
+    page.route(re.compile("/(settings|tries|runs)$"), lambda route: held.append(route))
+
+    def press_by_key(button: Locator) -> None:
+        button.focus()
+        page.keyboard.press("Enter")
+        until(page, lambda: bool(held))
+        # Locked, it has lost the focus by the time that anything is drawn.
+        page.wait_for_function("document.activeElement === document.body")
+        held.pop().abort()
+        expect(button).to_be_focused()
+
+    page.get_by_test_id("try-prompt").fill("a fox")
+    press_by_key(page.get_by_test_id("try-submit"))
+    open_tab(page, "Setup")
+    page.wait_for_selector(".sail-setup[data-mounted]")
+    press_by_key(page.get_by_test_id("settings-submit"))
+    open_tab(page, "Rounds")
+    go_on = page.get_by_test_id("next-action")
+    expect(go_on).to_have_text("Go on labelling")
+    go_on.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("tab", name="Label", exact=True)).to_be_focused()
+    open_tab(page, "Rounds")
+    go_on.click()
+    wait_for_pair(page)
+    page.keyboard.press("ArrowRight")
+    until(page, lambda: values(store) == ["right"])
+    page.wait_for_timeout(300)
+    for _ in range(7):
+        answer(page, "1")
+    press_by_key(page.get_by_test_id("train"))
 
 
 def test_what_was_refused_is_in_view_further_down_the_page(home: Path, app: App, page: Page) -> None:
@@ -187,6 +310,13 @@ def test_dialogs_that_were_opened_by_mouse_hear_their_keys_and_space_flips_after
     expect(says).to_contain_text("Both alike?")
     page.keyboard.press("Escape")
     answer(page, "1")
+    page.get_by_test_id("answer-reasons").click()
+    # Closed, it leaves the keys to the page before anything is drawn.
+    left = """dialog => new Promise((done) => {
+        dialog.onclose = () => done(document.activeElement === document.body);
+        dialog.close();
+    })"""
+    assert page.get_by_test_id("reasons").evaluate(left)
     page.get_by_test_id("answer-reasons").click()
     page.keyboard.press("1")
     page.keyboard.press("Enter")
@@ -256,6 +386,17 @@ def test_back_opens_the_tab_before_and_another_project_opens_on_the_same_tab(
     page.go_back()
     page.wait_for_url(f"**/?project={project.name}&tab=rounds")
     expect(page.get_by_test_id("project-select").locator("option:checked")).to_have_text(project.name)
+
+
+def test_a_tab_that_was_chosen_from_the_menu_is_in_the_address(
+    app: App, project: Store, browser: Browser
+) -> None:
+    with watched(browser, viewport={"width": 240, "height": 740}) as page:
+        open_page(page, f"{app.address}/?project={project.name}")
+        page.locator(".overflow-menu > button").click()
+        page.locator(".overflow-dropdown").get_by_text("Export", exact=True).click()
+        page.wait_for_url("**&tab=export")
+        expect(page.get_by_test_id("panel-export")).to_be_visible()
 
 
 def test_arrows_in_the_row_of_tabs_answer_nothing_and_after_a_click_there_they_do(

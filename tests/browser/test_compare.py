@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 from annotating import drawn, label, make_store, run_now, wait_for
-from labelling import GUARD_MS, open_page, open_tab, reload, wait_for_comparison, watched
+from labelling import (
+    GUARD_MS,
+    open_page,
+    open_tab,
+    reload,
+    until,
+    wait_for_comparison,
+    wait_for_images,
+    watched,
+)
 from playwright.sync_api import Browser, Page, Route, expect
 
 from annotator import jobs, looks
@@ -83,6 +92,8 @@ def test_comparisons_are_answered_by_keys_and_the_figure_comes_at_the_end(
     assert (tally.wins + tally.losses, tally.ties) == (3, 1)
     said = f"Round 0 was preferred in {tally.wins} of 4 comparisons"
     expect(page.get_by_test_id("result")).to_contain_text(said)
+    expect(page.get_by_test_id("compare-announcement")).to_be_visible()
+    expect(page.get_by_test_id("compare-announcement")).to_have_text("Last answer: left.")
     assert store.counts().labelled == 5
 
 
@@ -121,6 +132,7 @@ def test_comparisons_wait_in_the_browser_while_the_server_is_gone_and_undo_works
     open_compare(page, app, store)
     choose(page, "1")
     wait_for(lambda: values(store) == ["left"])
+    wait_for_images(page, 8)
     app.end(signal.SIGKILL)
     second = choose(page, "2")
     third = choose(page, "0")
@@ -160,6 +172,23 @@ def test_what_another_tab_sent_is_not_said_to_be_unsent(app: App, store: Store, 
     open_page(page.context.new_page(), f"{app.address}/?project={store.name}")
     expect(page.get_by_test_id("compare-unsent")).to_be_hidden()
     assert values(store) == ["left"]
+
+
+def test_another_tab_asks_again_once_the_app_has_the_last_answer(app: App, store: Store, page: Page) -> None:
+    open_compare(page, app, store)
+    for _ in range(4):
+        choose(page, "1")
+    wait_for(lambda: len(values(store)) == 4)
+    other = page.context.new_page()
+    open_compare(other, app, store)
+    held: list[Route] = []
+    page.route("**/comparisons/answers", lambda route: held.append(route))
+    page.keyboard.press("2")
+    expect(other.get_by_test_id("compare-message")).to_have_text("Sending the last answers…")
+    until(page, lambda: bool(held))
+    held.pop().abort()
+    page.unroute("**/comparisons/answers")
+    expect(other.get_by_test_id("result")).to_be_visible()
 
 
 def test_without_a_round_there_is_nothing_to_compare_and_base_to_try(app: App, page: Page) -> None:

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 from annotating import drawn, label, make_store, proposed, run_now, wait_for
-from labelling import answer, open_page, open_tab, reload, until, values, wait_for_comparison, wait_for_pair
+from labelling import (
+    answer,
+    open_page,
+    open_tab,
+    reload,
+    until,
+    values,
+    wait_for_comparison,
+    wait_for_images,
+    wait_for_pair,
+)
 from playwright.sync_api import Page, expect
 
 from annotator import jobs, looks
@@ -106,6 +116,7 @@ def test_labels_wait_for_their_own_project_while_another_of_its_name_answers(
     app = start_app(mine.folder)
     open_page(page, app.address)
     wait_for_pair(page)
+    wait_for_images(page, 6)
     app.end(signal.SIGKILL)
     answer(page, "1")
     answer(page, "2")

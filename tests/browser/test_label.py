@@ -7,7 +7,18 @@ from pathlib import Path
 
 import pytest
 from annotating import SETTINGS, drawn, make_model, make_store, run_now, wait_for
-from labelling import answer, open_page, open_tab, reload, shown_pair, until, values, wait_for_pair, watched
+from labelling import (
+    answer,
+    open_page,
+    open_tab,
+    reload,
+    shown_pair,
+    until,
+    values,
+    wait_for_images,
+    wait_for_pair,
+    watched,
+)
 from playwright.sync_api import Browser, Page, Route, expect
 
 from annotator import jobs
@@ -46,7 +57,7 @@ def test_pairs_that_were_drawn_meanwhile_are_shown(label: Page, store: Store) ->
     answer(label, "1")
     label.wait_for_selector(".sail-label:not([data-pair=''])")
     wait_for(lambda: len(values(store)) == 8)
-    assert label.get_by_test_id("label-progress").inner_text().startswith("8 of 10")
+    expect(label.get_by_test_id("label-progress")).to_contain_text("8 of 10")
 
 
 def test_how_many_choices_it_takes_to_learn_is_said_until_they_are_made(label: Page, store: Store) -> None:
@@ -144,6 +155,7 @@ def test_labels_wait_in_the_browser_while_the_server_is_gone(tmp_path: Path, pag
     wait_for_pair(page)
     answer(page, "1")
     wait_for(lambda: len(values(store)) == 1)
+    wait_for_images(page, 8)
     app.end(signal.SIGKILL)
     answer(page, "2")
     answer(page, "0")
@@ -274,7 +286,7 @@ def test_it_works_at_360_pixels_by_touch_in_the_dark(app: App, store: Store, bro
         wait_for(lambda: values(store) == ["left"])
         for tab in ("label", "setup", "rounds", "review", "export"):
             page.evaluate("async name => (await import('/ui/core.js')).openTab(name)", tab)
-            page.get_by_test_id(f"panel-{tab}").wait_for()
+            page.wait_for_selector(f".sail-{tab}[data-mounted]")
             page.wait_for_timeout(300)
             assert page.evaluate("document.documentElement.scrollWidth") <= 360, tab
 

@@ -6,7 +6,18 @@ from pathlib import Path
 
 import pytest
 from annotating import drawn, make_store, open_pairs, wait_for
-from labelling import answer, open_page, reload, shown_pair, until, values, wait_for_pair, watched
+from labelling import (
+    answer,
+    open_page,
+    press_twice,
+    reload,
+    shown_pair,
+    until,
+    values,
+    wait_for_images,
+    wait_for_pair,
+    watched,
+)
 from playwright.sync_api import Browser, Page, expect
 
 from annotator import jobs
@@ -107,6 +118,75 @@ def test_half_of_a_character_in_a_reason_keeps_no_answer_back(label: Page, store
     assert store.reasons([kept["uuid"]]) == {kept["uuid"]: ([], "a fo\N{REPLACEMENT CHARACTER}")}
 
 
+def test_reasons_stay_on_the_page_while_their_label_is_unsent(label: Page, store: Store) -> None:
+    label.route("**/labels", lambda route: route.abort())
+    label.evaluate("navigator.sendBeacon = () => true")
+    answer(label, "1")
+    label.keyboard.press("t")
+    label.get_by_test_id("reason-text").fill("the ears")
+    label.keyboard.press("Enter")
+    expect(label.get_by_test_id("announcement")).to_have_text("Reasons kept.")
+    reload(label)
+    wait_for_pair(label)
+    label.keyboard.press("t")
+    expect(label.get_by_test_id("reason-text")).to_have_value("the ears")
+    label.get_by_test_id("reason-colour").click()
+    label.get_by_test_id("reasons-save").click()
+    label.unroute("**/labels")
+    until(label, lambda: store.counts().labelled == 1 and label.get_by_test_id("unsent").is_hidden())
+    (kept,) = store.label_history()
+    assert store.reasons([kept["uuid"]]) == {kept["uuid"]: (["colour"], "the ears")}
+
+
+def test_practice_that_is_swapped_says_why_it_takes_nothing_and_a_window_that_is_left_ends_it(
+    label: Page,
+) -> None:
+    label.keyboard.press("p")
+    says, said = label.get_by_test_id("practice-says"), label.get_by_test_id("practice-said")
+    swapped = label.get_by_test_id("practice").locator(".sail-flipped")
+    label.keyboard.down(" ")
+    expect(swapped).to_have_count(1)
+    label.keyboard.press("1")
+    expect(said).to_have_text("Let go of Space first, so that left is left.")
+    expect(says).to_contain_text("Press 1 for left")
+    label.evaluate("dispatchEvent(new Event('blur'))")
+    expect(swapped).to_have_count(0)
+    label.keyboard.press("1")
+    expect(says).to_contain_text("Both alike?")
+
+
+def test_the_place_of_a_long_prompt_stays_while_only_the_height_of_the_window_changes(label: Page) -> None:
+    prompt = label.get_by_test_id("prompt")
+
+    def lines() -> float:
+        return float(
+            prompt.evaluate("one => one.offsetHeight / parseFloat(getComputedStyle(one).lineHeight)")
+        )
+
+    label.set_viewport_size({"width": 380, "height": 740})
+    prompt.evaluate("one => (one.textContent = 'a very long prompt '.repeat(9))")
+    label.set_viewport_size({"width": 360, "height": 740})
+    until(label, lambda: lines() > 3)
+    answer(label, "1")
+    long = lines()
+    assert long > 3
+    label.set_viewport_size({"width": 360, "height": 800})
+    label.wait_for_function("innerHeight === 800")
+    label.wait_for_timeout(200)
+    assert lines() == long
+    label.set_viewport_size({"width": 400, "height": 800})
+    until(label, lambda: lines() < 3)
+
+
+def test_an_order_that_was_not_taken_is_not_shown(label: Page, store: Store) -> None:
+    label.route("**/order", lambda route: route.abort())
+    order = label.get_by_test_id("order")
+    order.select_option("uncertain")
+    expect(label.get_by_test_id("trouble")).to_contain_text("the order is as it was")
+    expect(order).to_have_value("random")
+    assert store.order() == "random"
+
+
 def test_practice_is_offered_to_who_is_new_and_nothing_of_it_is_kept(label: Page, store: Store) -> None:
     pair = shown_pair(label)
     label.keyboard.press("p")
@@ -127,31 +207,11 @@ def test_practice_is_offered_to_who_is_new_and_nothing_of_it_is_kept(label: Page
 def test_an_early_press_is_said_and_after_undo_a_pair_takes_an_answer_at_once(
     label: Page, store: Store
 ) -> None:
-    press = "key => document.dispatchEvent(new KeyboardEvent('keydown', { key }))"
     first = shown_pair(label)
-    label.evaluate(press, "1")
-    label.wait_for_function(
-        """before => {
-            const { pair, ready } = document.querySelector('.sail-label').dataset;
-            if (pair === before || ready !== pair) return false;
-            document.dispatchEvent(new KeyboardEvent('keydown', { key: '2' }));
-            return true;
-        }""",
-        arg=first,
-        polling="raf",
-    )
+    ready = "document.querySelector('.sail-label').dataset.ready"
+    press_twice(label, "1", f"{ready} !== {first!r}", then="2")
     expect(label.get_by_test_id("announcement")).to_contain_text("Too fast")
-    label.evaluate(press, "z")
-    label.wait_for_function(
-        """before => {
-            const { pair, ready } = document.querySelector('.sail-label').dataset;
-            if (pair !== before || ready !== pair) return false;
-            document.dispatchEvent(new KeyboardEvent('keydown', { key: '2' }));
-            return true;
-        }""",
-        arg=first,
-        polling="raf",
-    )
+    press_twice(label, "z", f"{ready} === {first!r}", then="2")
     wait_for(lambda: values(store) == ["left", "undo", "right"])
     assert {row["pair"] for row in store.label_history()} == {first}
 
@@ -244,6 +304,7 @@ def test_the_order_is_chosen_on_the_page_for_everybody(label: Page, store: Store
 def test_what_was_pressed_offline_arrives_once_with_the_sides_that_were_shown(
     label: Page, store: Store
 ) -> None:
+    wait_for_images(label, 8)
     label.context.set_offline(True)
     lefts = []
     for key in ("1", "2", "0"):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from annotating import decide, decide_audit, proposed, run_now, wait_for
 from labelling import look_now, open_page, open_tab, reload, until, watched
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from annotator import jobs
 from annotator.audit import typical_margin, winner_side
@@ -100,6 +100,11 @@ def press_blind(page: Page, *keys: str) -> None:
     for key in keys:
         page.wait_for_timeout(300)
         page.keyboard.press(key)
+
+
+def is_below(one: Locator, other: Locator) -> bool:
+    below, above = one.bounding_box(), other.bounding_box()
+    return bool(below and above and below["y"] >= above["y"] + above["height"])
 
 
 def decisions(store: Store) -> list[str]:
@@ -197,14 +202,36 @@ def test_a_decision_goes_after_a_bulk_approval_that_was_asked_for_before_it(
     assert set(decisions(store)[:-1]) == {"approve"} and len(store.bulk_history()) == 1
 
 
-def test_what_the_app_refuses_to_keep_is_taken_back_and_said(review: Page, store: Store) -> None:
+def refusing(run: Run) -> Callable[[Route], None]:
+    """An app that keeps no decision."""
+
     def refuse(route: Route) -> None:
         sent = route.request.post_data_json["answers"]
-        counts = {"run": proposal(store).id, "audit": {"done": True}}
         why = {one["uuid"]: "There is no such pair to review." for one in sent}
+        counts = {"run": run.id, "audit": {"done": True}}
         route.fulfill(json={"acknowledged": [], "refused": why, "review": counts})
 
-    review.route("**/reviews", refuse)
+    return refuse
+
+
+def test_what_was_refused_is_taken_back_although_the_pairs_could_not_be_asked_for_at_once(
+    review: Page, store: Store
+) -> None:
+    lost: list[Route] = []
+    review.route("**/reviews", refusing(proposal(store)))
+    review.route("**/review", lambda route: (lost.append(route), route.abort()))
+    press(review, "j", "f")
+    until(review, lambda: bool(lost))
+    expect(review.get_by_test_id("self-10")).to_have_attribute("data-decision", "flip")
+    review.unroute("**/review")
+    look_now(review)
+    expect(review.get_by_test_id("self-10")).to_have_attribute("data-decision", "none")
+
+
+def test_what_the_app_refuses_to_keep_is_taken_back_and_said(review: Page, store: Store) -> None:
+    held: list[Route] = []
+    review.route("**/status", lambda route: held.append(route))
+    review.route("**/reviews", refusing(proposal(store)))
     press(review, "j", "f")
     expect(review.get_by_test_id("trouble")).to_have_text(
         "A decision in Review was not kept: There is no such pair to review."
@@ -356,6 +383,15 @@ def test_the_first_key_selects_and_the_next_decides_and_goes_on(review: Page, st
     wait_for(lambda: decisions(store) == ["approve", "drop", "clear", "drop"])
 
 
+def test_arrows_in_the_row_of_tabs_decide_nothing(review: Page, store: Store) -> None:
+    press(review, "j")
+    review.get_by_role("tab", name="Review", exact=True).focus()
+    press(review, "ArrowRight", "ArrowLeft")
+    review.wait_for_timeout(300)
+    expect(review.locator("article[data-decision=none]")).to_have_count(14)
+    assert decisions(store) == []
+
+
 def test_a_range_selected_by_keys_or_a_click_is_decided_at_once(review: Page, store: Store) -> None:
     asked: list[str] = []
     review.on("request", lambda request: request.url.endswith("/reviews") and asked.append(request.url))
@@ -372,6 +408,16 @@ def test_a_range_selected_by_keys_or_a_click_is_decided_at_once(review: Page, st
     until(review, lambda: len(asked) == 2)
     press(review, "z")
     expect(review.locator("article[data-decision=drop]")).to_have_count(0)
+
+
+def test_a_range_stays_selected_while_somebody_else_decides(review: Page, store: Store) -> None:
+    press(review, "j", "Shift+J", "Shift+J")
+    decide(store, pairs(store)[20].id, "drop", by="bob")
+    look_now(review)
+    expect(review.get_by_test_id("self-20")).to_have_attribute("data-decision", "drop")
+    expect(review.locator("article[data-selected]")).to_have_count(3)
+    press(review, "Shift+J")
+    expect(review.locator("article[data-selected]")).to_have_count(4)
 
 
 # The audit
@@ -547,9 +593,8 @@ def test_what_takes_a_bulk_approval_back_does_not_lie_under_the_bar(review: Page
     review.get_by_test_id("bulk-approve").evaluate(under_the_bar)
     review.get_by_test_id("bulk-approve").click()
     expect(review.get_by_test_id("bulk-last")).to_be_visible()
-    review.wait_for_timeout(200)
-    bar, back = (review.get_by_test_id(one).bounding_box() for one in ("mix", "bulk-undo"))
-    assert bar and back and bar["y"] + bar["height"] <= back["y"]
+    bar, back = review.get_by_test_id("mix"), review.get_by_test_id("bulk-undo")
+    until(review, lambda: is_below(back, bar))
 
 
 def test_a_lost_bulk_approval_approves_nothing_and_says_so(review: Page, store: Store) -> None:
@@ -699,12 +744,11 @@ def test_there_is_something_to_decide_on_the_first_screen_and_a_wide_window_has_
             first.get_by_role("button", name="Approve").click()
             expect(first).to_contain_text("Approved by you")
             assert first.bounding_box() == before
-            page.mouse.wheel(0, 2000)
-            page.wait_for_timeout(300)
+            page.evaluate("scrollTo(0, 2000)")
             press(page, "j", "k")
-            page.wait_for_timeout(300)
-            bar, card = (one.bounding_box() for one in (page.get_by_test_id("mix"), first))
-            assert bar and card and card["y"] >= bar["y"] + bar["height"]
+
+            bar = page.get_by_test_id("mix")
+            until(page, lambda bar=bar, first=first: is_below(first, bar))  # type: ignore[misc]
             press(page, "z")
             expect(first).to_contain_text("Not reviewed")
     assert across[0] > 1200 and across[1] > 1800

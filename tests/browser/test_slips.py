@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 from annotating import decide, drawn, label, proposed, run_now, wait_for
-from labelling import answer, look_now, open_page, open_tab, reload, shown_pair, values, wait_for_pair
+from labelling import (
+    answer,
+    look_now,
+    open_page,
+    open_tab,
+    press_twice,
+    reload,
+    shown_pair,
+    values,
+    wait_for_pair,
+)
 from playwright.sync_api import Dialog, Page, Route, expect
 
 from annotator import jobs
@@ -17,20 +27,6 @@ pytestmark = pytest.mark.browser
 
 GUARDED_MS = 300
 """A pair takes no answer in its first quarter of a second."""
-
-
-def press_twice(page: Page, key: str, shown: str) -> None:
-    """Once more as soon as another pair can be seen: `shown` is true then."""
-    page.evaluate(
-        """async ([key, shown]) => {
-            const press = () =>
-                document.body.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));
-            press();
-            while (!eval(shown)) await new Promise(requestAnimationFrame);
-            press();
-        }""",
-        [key, shown],
-    )
 
 
 def test_who_types_their_name_beside_the_field_answers_nothing(label: Page, store: Store) -> None:
@@ -247,8 +243,10 @@ def test_a_double_click_where_the_model_contradicts_gives_one_answer(
             const left = () => cards()[0].querySelector('.sail-decide button').click();
             const many = cards().length;
             left();
-            while (cards().length === many) await new Promise(requestAnimationFrame);
-            left();
+            await new Promise((gone) => {
+                const look = () => cards().length < many && gone(left());
+                new MutationObserver(look).observe(document.body, { childList: true, subtree: true });
+            });
         }"""
     )
     expect(page.get_by_test_id("trouble")).to_contain_text("Too fast")

@@ -209,7 +209,6 @@ class Runner:
         require_no_links(folder.path)
         store.require_own_launcher()
         folder.clear_stop()
-        folder.clear_unfinished()
         folder.forget_end()
         environment = ONLINE if store.project().download else OFFLINE
         command = store.project().launcher.words(folder.request().kind, folder.path)

@@ -369,8 +369,8 @@ class RunFolder:
         (self.path / "stop").unlink(missing_ok=True)
 
     def clear_unfinished(self) -> None:
-        """Remove the files that a process which was killed had begun to publish. For whoever starts the run
-        again: no process works on it."""
+        """Remove the files that a process which was killed had begun to publish. For whoever holds the folder
+        alone: of a living process they are what it writes."""
         for left in self.path.rglob(".*.new"):
             if left.is_file():
                 left.unlink()

@@ -68,6 +68,8 @@ def execute(folder: RunFolder) -> dict[str, Any]:
     request = folder.request()
     distributed.join()
     with folder.lock() if distributed.is_main() else nullcontext():
+        if distributed.is_main():
+            folder.clear_unfinished()
         # The others hear this once the main process holds the folder.
         done = distributed.from_main(lambda: folder.result() if folder.is_whole() else None)
         if done is not None:

@@ -912,7 +912,11 @@ def test_what_a_killed_export_left_is_not_shipped(model, trained, tmp_path):
     for left in (f".{FOR_TOOLS}.7.new", "lora/.half.7.new", ".merged.new/unet/half.safetensors"):
         (folder.path / "export" / left).parent.mkdir(parents=True, exist_ok=True)
         (folder.path / "export" / left).write_bytes(b"half")
+    state = folder.path / "checkpoint" / ".state.pt.7.new"
+    state.parent.mkdir()
+    state.write_bytes(b"half")
     listed = {file["path"] for file in execute(folder)["files"]}
+    assert not state.exists()
     assert listed == {f"export/{name}" for name in ("README.md", FOR_TOOLS, f"lora/{ADAPTER_FILE}")}
 
 

@@ -700,17 +700,6 @@ def test_a_second_stop_takes_back_no_time_that_passed(store: Store, monkeypatch:
     assert store.run(run.id) == first and (folder / "stop").exists()
 
 
-def test_what_a_killed_process_had_begun_to_write_is_removed_when_its_run_goes_on(store: Store) -> None:
-    run = jobs.draw(store, 2, by="ann")
-    left = store.run_folder(run) / "checkpoint" / ".state.pt.4711.new"
-    left.parent.mkdir()
-    left.write_bytes(b"half a state")
-    runner = follow(fake_runner(), store)
-    wait_for(lambda: store.run(run.id).what == "done")
-    runner.close()
-    assert not left.exists()
-
-
 def test_a_run_that_does_not_answer_a_stop_is_ended_and_can_be_resumed(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from sail import backbones, distributed
 from sail.config import Lora, ModelRef
-from sail.memory import AtOnce
+from sail.memory import AtOnce, is_out_of_memory
 from sail.runfolder import ADAPTER_FILE, Progress, publish, sha256_file
 
 Part = Literal["base", "parent", "policy"]
@@ -163,7 +163,9 @@ class Policy:
                 sums = [
                     weight + layer.get_delta_weight(part) for layer, weight in zip(layers, own, strict=True)
                 ]
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             # There is no place for these weights twice. With the adapter beside them there may be.
             self._folds, layers, own, sums = False, [], [], []
         try:

@@ -98,8 +98,8 @@ def claim(folder: Path, request: Config, what: str) -> None:
 def _different(held: Mapping[str, Any], asked: Mapping[str, Any], within: str = "") -> list[str]:
     """Which values differ: "settings.lora.rank (8 there, 16 now)", and long ones by name alone."""
     found = []
-    for name in asked:
-        before, now = held.get(name), asked[name]
+    for name in {**held, **asked}:
+        before, now = held.get(name), asked.get(name)
         if isinstance(before, Mapping) and isinstance(now, Mapping):
             found += _different(before, now, f"{within}{name}.")
         elif before != now:
@@ -462,7 +462,7 @@ class RunFolder:
         return len(self.finished_prompts()) == self.count_finished()
 
     def _set_files(self) -> list[Path]:
-        return sorted((self.path / "candidates").glob("[0-9]*.json"))
+        return sorted((self.path / "candidates").glob("[0-9]*.json"), key=lambda file: int(file.stem))
 
     def self_pairs(self) -> list[SelfPair]:
         """Ranked self pairs, the clearest first; empty until the run is done."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -12,7 +13,9 @@ from engine import sail
 from typer.testing import Result
 
 from sail.config import LoopSettings, ModelRef, Optimisation, ProposeRequest, Sampling, Scoring
-from sail.runfolder import ADAPTER_FILE, RunFolder, publish_json, read_lines, sha256_file
+from sail.loop import Rounds
+from sail.rounds import Round
+from sail.runfolder import ADAPTER_FILE, RunFolder, publish_json, publish_lines, read_lines, sha256_file
 
 PROMPTS = [
     f"a {size} {colour} {thing}"
@@ -163,6 +166,46 @@ def test_labels_are_taken_along_into_a_loop_with_other_settings(looped, model, p
     assert asked.read_text().split() == ["00004", "00005"], "the fifth line is of other images"
     labels = {line["pair"]: line["label"] for line in read_lines(tmp_path / "out" / "labels.jsonl")}
     assert labels == {line["pair"]: line["label"] for line in read_lines(of_another)}
+
+
+def test_labels_of_a_loop_that_was_moved_hold_whichever_image_stands_left_now(
+    looped, model, prompts, settings, tmp_path
+):
+    moved = shutil.copytree(looped, tmp_path / "moved")
+    mirrored = {"left": "right", "right": "left"}
+    lines = read_lines(looped / "labels.jsonl")
+    turned = [
+        {**line, "left": line["right"], "right": line["left"], "label": mirrored[line["label"]]}
+        for line in lines[:3]
+    ]
+    gone = json.dumps([*turned, *lines[3:]]).replace(str(looped), str(tmp_path / "gone"))
+    publish_lines(moved / "labels.jsonl", json.loads(gone))
+    told = ("--labels", moved / "labels.jsonl", "--steps", 2, "--rounds", 0)
+    done = loop(model, prompts, settings, "false", tmp_path / "out", *told)
+    assert done.exit_code == 0, "nobody is asked"
+    assert f"6 of 6 pairs have their label from {moved / 'labels.jsonl'}." in done.stderr
+    labels = {line["pair"]: line["label"] for line in read_lines(tmp_path / "out/labels.jsonl")}
+    assert labels == {line["pair"]: line["label"] for line in lines}
+
+
+def test_an_answer_that_is_no_label_is_not_taken_along(looped, model, prompts, settings, tmp_path):
+    first, *_ = read_lines(looped / "labels.jsonl")
+    publish_lines(tmp_path / "labels.jsonl", [first, {**first, "label": "middle"}])
+    told = ("--labels", tmp_path / "labels.jsonl")
+    done = loop(model, prompts, settings, "false", tmp_path / "out", *told)
+    assert done.exit_code == 2
+    assert "labels.jsonl, line 2: 'middle' is no label. Labels: left, right, tie" in done.stderr
+
+
+def test_a_run_is_given_the_adapters_that_its_request_names(looped, model, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("sail.loop.execute", lambda folder: None)
+    asked = LoopSettings.model_validate_json(settings.read_bytes())
+    rounds = Rounds(tmp_path, ModelRef(source=str(model)), asked, PROMPTS)
+    result = json.loads((looped / "result.json").read_text())
+    rounds.done = [Round.model_validate(one) for one in result["rounds"]]
+    rounds.self_annotated(rounds.done[1])
+    (given,) = tmp_path.glob("0004-propose/inputs/adapters/*")
+    assert given.name == rounds.done[1].sha256, "not its parent: base is what it is scored against"
 
 
 def test_an_annotator_that_dies_loses_nothing_it_said(model, prompts, settings, tmp_path):

@@ -174,9 +174,8 @@ class Loop:
         """`learned` are prompts of seed pairs that are there already, `labels` a loop's labels.jsonl: whoever
         gave them is not asked again about the same two images."""
         self._out, self._labels = out.resolve(), labels
-        self._request = request
+        self._request = request = claim(self._out, request, "loop")
         self._rounds = Rounds(self._out / "runs", request.model, request.settings, request.prompts, learned)
-        claim(self._out, request, "loop")
 
     def run(self, annotator: str, *, rounds: int) -> dict[str, Any]:
         """Seed round and `rounds` self-annotated ones. Returns what result.json says."""

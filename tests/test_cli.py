@@ -141,6 +141,23 @@ def test_another_command_in_the_same_folder_is_refused(looped, model, prompts, s
     assert "holds another loop: it differs in settings.noise_seed (0 there, 5 now)." in done.stderr
 
 
+def test_a_loop_goes_on_wherever_its_model_is_called_from(
+    looped, model, prompts, settings, tmp_path, monkeypatch
+):
+    out, command = shutil.copytree(looped, tmp_path / "out"), f"{sys.executable} {looped.parent}/annotator.py"
+    monkeypatch.chdir(model.parent)
+    begun = json.loads((out / "loop.json").read_text())
+    assert begun["model"]["source"] == str(model)
+    assert loop(model.name, prompts, settings, command, out).exit_code == 0
+    # As it was begun before paths were written whole: what it does next is to be of the same model.
+    publish_json(out / "loop.json", {**begun, "model": {**begun["model"], "source": model.name}})
+    assert loop(model, prompts, settings, command, out, "--rounds", 2).exit_code == 0
+    assert RunFolder(out / "runs/0005-train").request().model.source == model.name
+    monkeypatch.chdir(tmp_path)
+    other = loop(model, prompts, settings, command, out)
+    assert other.exit_code == 2 and "it differs in model.source" in other.stderr
+
+
 def test_fewer_rounds_than_there_are_take_none_back(looped, model, prompts, settings):
     before = (looped / "result.json").read_text()
     command = f"{sys.executable} {looped.parent / 'annotator.py'}"

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -48,16 +49,30 @@ class Policy:
         """The adapter that the layers have set, and its strength, also while it is switched off."""
 
     def add_trainable(self, lora: Lora, *, noise_seed: int) -> None:
-        """A new policy adapter that changes nothing yet (its B matrices are 0)."""
-        config = LoraConfig(
-            r=lora.rank,
-            lora_alpha=lora.alpha or lora.rank,
-            target_modules=list(lora.targets or self.backbone.lora_targets),
-        )
+        """A new policy adapter that changes nothing yet (its B matrices are 0).
+
+        ValueError where a target is the name of no module.
+        """
+        targets = list(lora.targets or self.backbone.lora_targets)
+        if lora.targets:
+            self._require_modules(targets)
+        config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha or lora.rank, target_modules=targets)
         # The CPU's alone: peft draws A there and then moves it.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(noise_seed)
             self._inject("policy", config)
+
+    def _require_modules(self, targets: Sequence[str]) -> None:
+        """peft leaves out what it does not find, as long as it finds another."""
+        names = [f".{name}" for name, _ in self.backbone.denoiser.named_modules()]
+        missing = [target for target in targets if not any(name.endswith(f".{target}") for name in names)]
+        if missing:
+            ends = {".".join(name.split(".")[-count:]) for name in names for count in (1, 2)}
+            near = ", ".join(get_close_matches(missing[0], ends))
+            raise ValueError(
+                f"lora.targets: The model's {self.backbone.denoiser.__class__.__name__} has no module "
+                f"{' or '.join(missing)}.{f' Is it one of {near}?' if near else ''}"
+            )
 
     def load(self, part: str, folder: Path) -> None:
         """Read an adapter from `folder`, to be played under the name `part`.

@@ -269,6 +269,18 @@ def test_an_adapter_with_a_scale_of_its_own_keeps_it_when_read_back(model, tmp_p
     assert torch.allclose(drawn_latents(again), drawn_latents(policy), atol=1e-5)
 
 
+def test_a_target_that_is_no_module_is_refused_though_others_are(model):
+    sentence = r"UNet2DConditionModel has no module to_qq or attention\. Is it one of .*to_q"
+    with pytest.raises(ValueError, match=sentence):
+        policy_of(model).add_trainable(Lora(targets=("to_qq", "to_v", "attention")), noise_seed=0)
+    policy = policy_of(model)
+    policy.add_trainable(Lora(targets=("to_v", "attn1.to_out.0")), noise_seed=0)
+    assert {name.split(".lora_")[0].split("attn")[1][2:] for name in policy.parameters()} == {
+        "to_v",
+        "to_out.0",
+    }
+
+
 # Comparing
 
 

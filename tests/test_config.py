@@ -121,6 +121,7 @@ def test_what_an_earlier_version_stored_is_read(stored):
     del known["self_pair_draws"]
     read = Optimisation.model_validate({**known, "draws_per_pair": stored})
     assert read == Optimisation(self_pair_draws="new")
+    assert Scoring.model_validate({**Scoring().model_dump(), "bank_seed": 0}) == Scoring()
 
 
 def test_an_unknown_key_is_refused_by_name():

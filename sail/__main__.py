@@ -367,6 +367,15 @@ def _mistakes_as_sentences() -> Iterator[None]:
     except (ValueError, RunBusy, Lost, MemoryError) as error:
         typer.echo(str(error) or "Memory ran out.", err=True)
         raise typer.Exit(2) from None
+    except RuntimeError as error:
+        # Where torch raised it, it is loaded.
+        from sail.memory import is_out_of_memory
+        from sail.running import one_sentence
+
+        if not is_out_of_memory(error):
+            raise
+        typer.echo(one_sentence(error), err=True)
+        raise typer.Exit(2) from None
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from sail import backbones
 from sail.backbones import Backbone
 from sail.config import MAX_PROMPT_CHARS, MAX_SIDE, Config, ModelRef
-from sail.memory import is_out_of_memory
+from sail.memory import is_out_of_memory, loading
 from sail.proposing import SPACE
 from sail.records import LatentsRef, TrainingPair
 from sail.rounds import NOT_TEXT
@@ -89,7 +89,8 @@ def import_pairs(
     if not drawn:
         raise ValueError(f"No row of {parquet} was drawn: {len(rows)} have a winner. Give a larger --share.")
     sizes = {file.name: file.stat().st_size for file in files}
-    backbone = backbones.load(model)
+    with loading():
+        backbone = backbones.load(model)
     backbone.latent_shape(size)  # Refuses what the model cannot have, before the folder is this import's.
     request = ImportRequest(
         model=model, files=sizes, share=share, noise_seed=noise_seed, size=size, rule=RULE

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from sail import backbones, distributed
 from sail.config import Lora, ModelRef
-from sail.memory import AtOnce, is_out_of_memory
+from sail.memory import AtOnce, is_out_of_memory, loading
 from sail.runfolder import ADAPTER_FILE, Progress, publish, sha256_file
 
 Part = Literal["base", "parent", "policy"]
@@ -225,10 +225,13 @@ class Policy:
         return sha256_file(folder / ADAPTER_FILE)
 
 
-def policy_of(model: ModelRef, progress: Progress) -> Policy:
-    """Load what a run is to begin with. Together: a stop that one process hears meanwhile ends all."""
-    with distributed.together():
-        return Policy(backbones.load(model, told=progress.download))
+def policy_of(model: ModelRef, progress: Progress | None = None) -> Policy:
+    """Load what is to begin with. Together: a stop that one process hears meanwhile ends all.
+
+    MemoryError where the model does not fit.
+    """
+    with distributed.together(), loading():
+        return Policy(backbones.load(model, told=progress.download if progress else None))
 
 
 def _is_cheap_to_learn_whole(layer: nn.Module) -> bool:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from sail import backbones, distributed, judged
+from sail import distributed, judged
 from sail.config import Config, ModelRef, ProposeRequest, Sampling
 from sail.pairing import most_different, ranked_self_pairs
 from sail.policy import Part, Policy, policy_of
@@ -245,7 +245,7 @@ def sample_to_folder(
     if adapter is not None and not (adapter / ADAPTER_FILE).is_file():
         raise ValueError(f"{adapter} holds no {ADAPTER_FILE}. Give the folder of a LoRA.")
     distributed.join()
-    policy = Policy(backbones.load(model))
+    policy = policy_of(model)
     if adapter is not None:
         policy.load("policy", adapter)
     request = SampleRequest(

@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 from engine import sail
 from typer.testing import Result
 
@@ -363,6 +364,35 @@ def test_bad_input_gets_one_sentence_and_status_2(model, prompts, tmp_path, argu
     assert done.exit_code == 2, done.stderr
     assert sentence in done.stderr and len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("while_", "sentence"),
+    [
+        ("backbones.load", "ran out while the model was loaded. Take a smaller model, the precision"),
+        ("backbones.pipeline.PipelineBackbone.encode_prompts", "Memory ran out. Take fewer pairs"),
+    ],
+)
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")]
+)
+def test_memory_of_a_gpu_that_runs_out_is_one_sentence(
+    model, prompts, tmp_path, monkeypatch, while_, sentence, error
+):
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr(f"sail.{while_}", full)
+    request = ProposeRequest(model=ModelRef(source=str(model)), prompts=("a fox",), num_candidates=2)
+    folder = RunFolder.create(tmp_path / "run", request)
+    for command in (
+        ("propose", folder.path),
+        ("sample", "--model", model, "--prompts", prompts, "--out", tmp_path / "out"),
+    ):
+        done = sail(*command)
+        assert done.exit_code == 2 and sentence in done.stderr, command
+        assert len(done.stderr.strip().splitlines()) == 1
+    assert sentence in folder.snapshot().message
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

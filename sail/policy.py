@@ -116,6 +116,9 @@ class Policy:
         modules = self.backbone.denoiser.modules()
         self._layers = [module for module in modules if isinstance(module, BaseTunerLayer)]
         self._adapter = None
+        for layer in self._layers:
+            # To float32, and autocast back again: the same bits, and two copies less of every input.
+            layer.cast_input_dtype_enabled = False
         for name, parameter in self.backbone.denoiser.named_parameters():
             if f".{part}." in name:
                 # A step of 1e-5 would vanish in bf16.

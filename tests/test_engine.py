@@ -882,7 +882,10 @@ def test_diversity_is_zero_for_equal_images_and_saturation_zero_for_grey_ones():
     assert both.diversity == pytest.approx((1 / 3) ** 0.5) and both.saturation == pytest.approx(0.5)
 
 
-def test_an_evaluate_run_measures_what_the_train_run_of_its_adapter_measured(trained, proposed, tmp_path):
+def test_an_evaluate_run_measures_what_the_train_run_of_its_adapter_measured(
+    trained, proposed, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("sail.batches._encode", lambda *_: pytest.fail("a step alone needs all prompts"))
     asked, told = trained.request(), trained.result()
     request = EvaluateRequest(
         model=asked.model,
@@ -892,10 +895,12 @@ def test_an_evaluate_run_measures_what_the_train_run_of_its_adapter_measured(tra
         sampling=asked.sampling,
         monitoring=asked.monitoring,
     )
+    pairs = human_pairs(proposed)
+    unjudged = pairs[0].model_copy(update={"id": "open", "prompt": "a cow", "source": "open"})
     folder = RunFolder.create(
         tmp_path / "evaluate",
         request,
-        pairs=human_pairs(proposed),
+        pairs=[*pairs, unjudged],
         adapters={told["sha256"]: trained.path / "adapter"},
     )
     assert sail("evaluate", folder.path).exit_code == 0
@@ -910,6 +915,7 @@ def test_an_evaluate_run_measures_what_the_train_run_of_its_adapter_measured(tra
     subject = subject_of(folder.path)
     assert sha256_file(subject.adapter / ADAPTER_FILE) == told["sha256"]
     assert subject.prompts == asked.monitoring.prompts
+    assert subject.trained_on == {pair.prompt for pair in pairs if not pair.held_out}
 
 
 # Export
@@ -979,6 +985,7 @@ def test_a_broken_latents_file_is_refused_by_name(model, proposed, tmp_path):
     ref = [LatentsRef(file=str(file), row=row) for row in (0, 1)]
     pairs = [TrainingPair(id="x", prompt="a fox", winner=ref[0], loser=ref[1], source="human")]
     folder = RunFolder.create(tmp_path / "run", train_request(model), pairs=pairs)
-    with pytest.raises(ValueError, match="not finite"):
+    (own,) = (folder.path / "inputs" / "latents").iterdir()
+    with pytest.raises(ValueError, match=rf"{own.name} is broken: row 0 has values that are not finite"):
         execute(folder)
     shutil.rmtree(folder.path)

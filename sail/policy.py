@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -235,6 +235,14 @@ def policy_of(model: ModelRef, progress: Progress | None = None) -> Policy:
     """
     with distributed.together(), loading():
         return Policy(backbones.load(model, told=progress.download if progress else None))
+
+
+def tell_cut(policy: Policy, prompts: Collection[str], progress: Progress) -> int:
+    """Say how many prompts the model does not read to their end, where there are any."""
+    cut = policy.backbone.count_cut(prompts)
+    if cut and distributed.is_main():
+        progress.note(f"{cut} of {len(prompts)} prompts are longer than the model reads: their end is cut.")
+    return cut
 
 
 def _is_cheap_to_learn_whole(layer: nn.Module) -> bool:

@@ -400,6 +400,16 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     assert done.exit_code == 2 and "is not a run folder" in done.stderr
 
 
+def test_prompts_that_are_longer_than_the_model_reads_are_said(model, tmp_path):
+    request = ProposeRequest(
+        model=ModelRef(source=str(model)), prompts=("a fox", "a " * 20), num_candidates=2
+    )
+    folder = RunFolder.create(tmp_path / "run", request)
+    done = sail("propose", folder.path)
+    assert "1 of 2 prompts are longer than the model reads: their end is cut." in done.stderr
+    assert folder.result()["prompts_cut"] == 1
+
+
 def test_a_run_of_another_kind_is_refused_with_the_right_command(model, tmp_path):
     request = ProposeRequest(model=ModelRef(source=str(model)), prompts=("a fox",))
     folder = RunFolder.create(tmp_path / "run", request)

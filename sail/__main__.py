@@ -85,7 +85,7 @@ def evaluate(
         from sail import evaluating
         from sail.scorers import find
 
-        base = ModelRef(source=model, revision=revision, precision=precision).checked() if model else None
+        base = _model(model, revision, precision) if model else None
         subject = evaluating.subject_of(run_dir, model=base, prompts=read_prompts(prompts) if prompts else ())
         # Before the drawing, not after it.
         found = [find(name, paths.get(name)) for name in names]
@@ -145,7 +145,7 @@ def sample(
     with _mistakes_as_sentences():
         from sail.proposing import sample_to_folder
 
-        asked = ModelRef(source=model, revision=revision, precision=precision).checked()
+        asked = _model(model, revision, precision)
         changes = {"steps": steps, "guidance": guidance}
         sampling = LoopSettings.for_model(asked).sampling.model_copy(
             update={name: value for name, value in changes.items() if value is not None}
@@ -184,7 +184,7 @@ def import_pairs(
     with _mistakes_as_sentences():
         from sail import importing
 
-        asked = ModelRef(source=model, revision=revision, precision=precision).checked()
+        asked = _model(model, revision, precision)
         count = importing.import_pairs(asked, parquet, out, share=share, noise_seed=noise_seed, size=size)
         typer.echo(f"{count} pairs in {out}")
 
@@ -241,7 +241,7 @@ def loop(
         from sail.importing import PAIRS, imported
         from sail.loop import Loop, LoopRequest, held_out_by_caption, lead
 
-        base = ModelRef(source=model, revision=revision, precision=precision).checked()
+        base = _model(model, revision, precision)
         asked = _loop_settings(base, preset, settings, prompts_per_round, candidates, steps, noise_seed)
         given = imported(pairs) if pairs is not None else []
         request = LoopRequest(
@@ -271,6 +271,12 @@ def loop(
 
         if lead(run):
             typer.echo(out / "result.json")
+
+
+def _model(source: str, revision: str | None, precision: Precision) -> ModelRef:
+    """One on this machine by its whole path: what is written goes on from any folder."""
+    found = os.path.abspath(source) if os.path.exists(source) else source
+    return ModelRef(source=found, revision=revision, precision=precision).checked()
 
 
 def _loop_settings(
@@ -360,6 +366,15 @@ def _mistakes_as_sentences() -> Iterator[None]:
         raise typer.Exit(2) from None
     except (ValueError, RunBusy, Lost, MemoryError) as error:
         typer.echo(str(error) or "Memory ran out.", err=True)
+        raise typer.Exit(2) from None
+    except RuntimeError as error:
+        # Where torch raised it, it is loaded.
+        from sail.memory import is_out_of_memory
+        from sail.running import one_sentence
+
+        if not is_out_of_memory(error):
+            raise
+        typer.echo(one_sentence(error), err=True)
         raise typer.Exit(2) from None
 
 

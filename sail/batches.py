@@ -51,8 +51,13 @@ class PairData:
     """Self pairs that are learned from on the draws they were judged on."""
 
 
-def load_pairs(folder: RunFolder, policy: Policy, size: tuple[int, int] | None = None) -> PairData:
-    """The pairs of a run, which draws images of `size`; ValueError where a step could not learn from them."""
+def load_pairs(
+    folder: RunFolder, policy: Policy, size: tuple[int, int] | None = None, *, learning: bool = True
+) -> PairData:
+    """The pairs of a run, which draws images of `size`; ValueError where a step could not learn from them.
+
+    No prompt is encoded where nothing is `learning`: what is judged has its prompts encoded by itself.
+    """
     pairs = folder.pairs()
     # Not those of open pairs: an adapter is the same whether or not its judge is asked about more.
     prompts = list(dict.fromkeys(pair.prompt for pair in pairs if pair.source != "open"))
@@ -69,7 +74,7 @@ def load_pairs(folder: RunFolder, policy: Policy, size: tuple[int, int] | None =
     return PairData(
         latents=latents,
         prompt_rows=[row_of.get(pair.prompt, -1) for pair in pairs],
-        conditioning=_encode(policy, [*prompts, ""]),
+        conditioning=_encode(policy, [*prompts, ""]) if learning else {},
         sides={side: _indices(pairs, side) for side in ("human", "self", "tie")},
         human=[one for index, one in asked.items() if index in judged],
         open=[one for index, one in asked.items() if index in unjudged],

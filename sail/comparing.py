@@ -8,7 +8,7 @@ import torch
 
 from sail import distributed
 from sail.config import CompareRequest
-from sail.policy import policy_of
+from sail.policy import policy_of, tell_cut
 from sail.proposing import decoded, publish_candidates
 from sail.runfolder import Progress, RunFolder
 from sail.sampling import done_or_of_others, draw
@@ -26,6 +26,7 @@ def compare(folder: RunFolder, request: CompareRequest, progress: Progress) -> d
 
     (folder.path / "candidates").mkdir(exist_ok=True)
     looks, prompts = request.looks, request.prompts
+    cut = tell_cut(policy, prompts, progress)
     done = distributed.from_main(folder.finished_prompts)
     skip = done_or_of_others(len(prompts), request.per_prompt, request.sampling, done)
     progress.stage("draw", len(prompts) * len(looks), done=len(done) * len(looks))
@@ -58,6 +59,7 @@ def compare(folder: RunFolder, request: CompareRequest, progress: Progress) -> d
     progress.reach(folder.count_finished() * len(looks))
     return {
         "prompts": len(prompts),
+        "prompts_cut": cut,
         "candidates": len(prompts) * len(looks) * request.per_prompt,
         "seconds": round(time.monotonic() - began, 2),
     }

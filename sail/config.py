@@ -155,7 +155,7 @@ class Lora(Config):
     rank: int = Field(8, ge=1, le=1024)
     alpha: int | None = None
     """Scale of the update is alpha / rank; None means alpha = rank."""
-    targets: tuple[str, ...] | None = None
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Names of modules to adapt; None takes the backbone family's own list."""
 
 
@@ -211,7 +211,14 @@ class Scoring(Config):
     """Images that the denoiser sees at once while it judges."""
     reference: Literal["base", "parent"] = "base"
     """`base`: the pretrained model; `parent`: the adapter the judge was trained from."""
-    bank_seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_version(cls, values: Any) -> Any:
+        """What holds `bank_seed`, which is gone, has 0: nothing set it."""
+        if isinstance(values, dict) and values.get("bank_seed") == 0:
+            return {name: value for name, value in values.items() if name != "bank_seed"}
+        return values
 
 
 class Loss(Config):

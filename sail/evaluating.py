@@ -125,7 +125,7 @@ def _of_run(folder: RunFolder) -> Subject:
 
 
 def _learned_from(folder: RunFolder) -> frozenset[str]:
-    return frozenset(pair.prompt for pair in folder.pairs() if not pair.held_out)
+    return frozenset(pair.prompt for pair in folder.pairs() if not pair.held_out and pair.source != "open")
 
 
 def evaluate_with(

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from sail import backbones
 from sail.backbones import Backbone
 from sail.config import MAX_PROMPT_CHARS, MAX_SIDE, Config, ModelRef
+from sail.memory import is_out_of_memory, loading
 from sail.proposing import SPACE
 from sail.records import LatentsRef, TrainingPair
 from sail.rounds import NOT_TEXT
@@ -89,7 +90,8 @@ def import_pairs(
     if not drawn:
         raise ValueError(f"No row of {parquet} was drawn: {len(rows)} have a winner. Give a larger --share.")
     sizes = {file.name: file.stat().st_size for file in files}
-    backbone = backbones.load(model)
+    with loading():
+        backbone = backbones.load(model)
     backbone.latent_shape(size)  # Refuses what the model cannot have, before the folder is this import's.
     request = ImportRequest(
         model=model, files=sizes, share=share, noise_seed=noise_seed, size=size, rule=RULE
@@ -184,7 +186,9 @@ def _encode(backbone: Backbone, drawn: Sequence[Row], out: Path, size: tuple[int
 def _latents_of(backbone: Backbone, images: Sequence[Image.Image], size: tuple[int, int] | None) -> Tensor:
     try:
         return backbone.encode(images, size).cpu()
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         raise MemoryError(
             f"Memory ran out with the {len(images)} images of one pair at once. "
             "Take a smaller --size or model and another --out."
@@ -241,8 +245,9 @@ class _Images:
                 raise ValueError(f"It has {max(image.size)} pixels across; {MAX_SIDE} are the most.")
             # Cameras store a photo as they were held, with a word on which way is up.
             return ImageOps.exif_transpose(image).convert("RGB")
-        except (OSError, TypeError, ValueError, Image.DecompressionBombError) as error:
+        except (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError) as error:
+            # SyntaxError: what PIL calls a broken EXIF.
             raise ValueError(
                 f"{row.file}, row {row.number}: {column} is no image that can be read. "
-                "Take the file out, or write it again without that row."
+                "Take the file out, or write it again without that row, and choose another --out."
             ) from error

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
 from torch import Tensor
 
 from sail.backbones import Backbone
@@ -65,7 +66,10 @@ def judged_draws(
         if not same_model or by["computed_in"] != backbone.precision:
             return None
         reference_NK, gain_NK = file.get_tensor("reference_errors"), file.get_tensor("gains")
-    scoring = Scoring.model_validate(by["scoring"])
+    try:
+        scoring = Scoring.model_validate(by["scoring"])
+    except ValidationError:  # Of another version.
+        return None
     if not scoring.shared or scoring.timesteps != request.optimisation.timesteps:
         return None
     wanted = request.parent_adapter if request.reference == "parent" else None

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel
 from tqdm import tqdm
@@ -32,6 +32,8 @@ NO_JUDGE = (
     "Round 0 was not accepted, so there is no judge to go on with. Label more pairs, or allow more under "
     '"monitoring" in --settings, in another --out; --labels takes the labels of this one along.'
 )
+MIRRORED: Mapping[LabelValue, LabelValue] = {"left": "right", "right": "left"}
+"""What a label says of the same two images where they stand the other way round."""
 
 
 class LoopRequest(Config):
@@ -155,7 +157,8 @@ class Rounds:
             folder = RunFolder(path)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
-            known = {one.sha256: Path(one.adapter) for one in adapters if one is not None}
+            named = request.model_dump_json()
+            known = {one.sha256: Path(one.adapter) for one in adapters if one and one.sha256 in named}
             folder = RunFolder.create(path, request, pairs=pairs, adapters=known)
         distributed.from_main(lambda: path)
         execute(folder)
@@ -171,9 +174,8 @@ class Loop:
         """`learned` are prompts of seed pairs that are there already, `labels` a loop's labels.jsonl: whoever
         gave them is not asked again about the same two images."""
         self._out, self._labels = out.resolve(), labels
-        self._request = request
+        self._request = request = claim(self._out, request, "loop")
         self._rounds = Rounds(self._out / "runs", request.model, request.settings, request.prompts, learned)
-        claim(self._out, request, "loop")
 
     def run(self, annotator: str, *, rounds: int) -> dict[str, Any]:
         """Seed round and `rounds` self-annotated ones. Returns what result.json says."""
@@ -225,19 +227,27 @@ class Loop:
         return human_pairs(pairs, known, self._request.settings)
 
     def _take_over(self, file: Path, pairs: Sequence[ShownPair], known: dict[str, LabelValue]) -> None:
-        """Labels that were given elsewhere to the very same two images."""
+        """Labels that were given elsewhere to the very same two images, whichever stood left."""
         given: dict[tuple[str, ...], LabelValue] = {}
         for number, line in enumerate(read_lines(file), start=1):
             if not {"prompt", "left", "right", "label"} <= line.keys():
                 raise ValueError(f"{file}, line {number}, is no label: it names no prompt, images or answer.")
+            prompt, label = line["prompt"], line["label"]
+            if label not in get_args(LabelValue):
+                known_ones = ", ".join(get_args(LabelValue))
+                raise ValueError(f"{file}, line {number}: {label!r} is no label. Labels: {known_ones}.")
             with suppress(FileNotFoundError):
-                images = (sha256_file(Path(line[side])) for side in ("left", "right"))
-                given[line["prompt"], *images] = line["label"]
+                left, right = (sha256_file(_image_of(line[side], file)) for side in ("left", "right"))
+                given[prompt, right, left] = MIRRORED.get(label, label)
+                given[prompt, left, right] = label
+        taken = 0
         for pair in pairs:
-            label = given.get((pair.prompt, sha256_file(pair.left), sha256_file(pair.right)))
-            if label is not None:
-                known[pair.id] = label
-                self._log(pair, label)
+            found = given.get((pair.prompt, sha256_file(pair.left), sha256_file(pair.right)))
+            if found is not None:
+                known[pair.id] = found
+                self._log(pair, found)
+                taken += 1
+        tqdm.write(f"{taken} of {len(pairs)} pairs have their label from {file}.", file=sys.stderr)
 
     def _log(self, pair: ShownPair, label: LabelValue) -> None:
         line = {"pair": pair.id, "prompt": pair.prompt, "label": label}
@@ -338,6 +348,13 @@ def drop_half_line(file: Path) -> None:
     """A line cut short by a crash was never acknowledged; without this the next one would be glued to it."""
     if file.exists() and not file.read_bytes().endswith(b"\n"):
         os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
+
+
+def _image_of(named: str, labels: Path) -> Path:
+    """An image that a line of `labels` names, also where the loop's folder was moved since."""
+    image = Path(named)
+    # As runs/0000-propose/candidates/00000-0.png.
+    return image if image.exists() else labels.parent.joinpath(*image.parts[-4:])
 
 
 def _latents(folder: RunFolder, found: CandidateSet, index: int) -> LatentsRef:

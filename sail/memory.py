@@ -11,7 +11,8 @@ last bits from one that was not.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -35,6 +36,20 @@ MOST_ON_CPU = 16
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether less at once may do."""
     return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in HANDLES)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """MemoryError where a model that is loaded in it does not fit."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MemoryError(
+            "Memory ran out while the model was loaded. Take a smaller model, the precision bfloat16 where "
+            "the device has it, or a device with more memory."
+        ) from error
 
 
 class AtOnce:

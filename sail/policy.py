@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from sail import backbones, distributed
 from sail.config import Lora, ModelRef
-from sail.memory import AtOnce
+from sail.memory import AtOnce, is_out_of_memory, loading
 from sail.runfolder import ADAPTER_FILE, Progress, publish, sha256_file
 
 Part = Literal["base", "parent", "policy"]
@@ -48,16 +49,30 @@ class Policy:
         """The adapter that the layers have set, and its strength, also while it is switched off."""
 
     def add_trainable(self, lora: Lora, *, noise_seed: int) -> None:
-        """A new policy adapter that changes nothing yet (its B matrices are 0)."""
-        config = LoraConfig(
-            r=lora.rank,
-            lora_alpha=lora.alpha or lora.rank,
-            target_modules=list(lora.targets or self.backbone.lora_targets),
-        )
+        """A new policy adapter that changes nothing yet (its B matrices are 0).
+
+        ValueError where a target is the name of no module.
+        """
+        targets = list(lora.targets or self.backbone.lora_targets)
+        if lora.targets:
+            self._require_modules(targets)
+        config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha or lora.rank, target_modules=targets)
         # The CPU's alone: peft draws A there and then moves it.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(noise_seed)
             self._inject("policy", config)
+
+    def _require_modules(self, targets: Sequence[str]) -> None:
+        """peft leaves out what it does not find, as long as it finds another."""
+        names = [f".{name}" for name, _ in self.backbone.denoiser.named_modules()]
+        missing = [target for target in targets if not any(name.endswith(f".{target}") for name in names)]
+        if missing:
+            ends = {".".join(name.split(".")[-count:]) for name in names for count in (1, 2)}
+            near = ", ".join(get_close_matches(missing[0], ends))
+            raise ValueError(
+                f"lora.targets: The model's {self.backbone.denoiser.__class__.__name__} has no module "
+                f"{' or '.join(missing)}.{f' Is it one of {near}?' if near else ''}"
+            )
 
     def load(self, part: str, folder: Path) -> None:
         """Read an adapter from `folder`, to be played under the name `part`.
@@ -101,6 +116,9 @@ class Policy:
         modules = self.backbone.denoiser.modules()
         self._layers = [module for module in modules if isinstance(module, BaseTunerLayer)]
         self._adapter = None
+        for layer in self._layers:
+            # To float32, and autocast back again: the same bits, and two copies less of every input.
+            layer.cast_input_dtype_enabled = False
         for name, parameter in self.backbone.denoiser.named_parameters():
             if f".{part}." in name:
                 # A step of 1e-5 would vanish in bf16.
@@ -163,7 +181,9 @@ class Policy:
                 sums = [
                     weight + layer.get_delta_weight(part) for layer, weight in zip(layers, own, strict=True)
                 ]
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             # There is no place for these weights twice. With the adapter beside them there may be.
             self._folds, layers, own, sums = False, [], [], []
         try:
@@ -208,10 +228,21 @@ class Policy:
         return sha256_file(folder / ADAPTER_FILE)
 
 
-def policy_of(model: ModelRef, progress: Progress) -> Policy:
-    """Load what a run is to begin with. Together: a stop that one process hears meanwhile ends all."""
-    with distributed.together():
-        return Policy(backbones.load(model, told=progress.download))
+def policy_of(model: ModelRef, progress: Progress | None = None) -> Policy:
+    """Load what is to begin with. Together: a stop that one process hears meanwhile ends all.
+
+    MemoryError where the model does not fit.
+    """
+    with distributed.together(), loading():
+        return Policy(backbones.load(model, told=progress.download if progress else None))
+
+
+def tell_cut(policy: Policy, prompts: Collection[str], progress: Progress) -> int:
+    """Say how many prompts the model does not read to their end, where there are any."""
+    cut = policy.backbone.count_cut(prompts)
+    if cut and distributed.is_main():
+        progress.note(f"{cut} of {len(prompts)} prompts are longer than the model reads: their end is cut.")
+    return cut
 
 
 def _is_cheap_to_learn_whole(layer: nn.Module) -> bool:

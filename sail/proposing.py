@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from sail import backbones, distributed, judged
+from sail import distributed, judged
 from sail.config import Config, ModelRef, ProposeRequest, Sampling
 from sail.pairing import most_different, ranked_self_pairs
-from sail.policy import Part, Policy, policy_of
+from sail.policy import Part, Policy, policy_of, tell_cut
 from sail.records import Candidate, CandidateSet
 from sail.reward import both_errors, draw_weights, implicit_reward, margin_with_error
 from sail.runfolder import (
@@ -53,6 +53,7 @@ def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> d
         policy.load("parent", folder.adapter_input(request.reference_adapter))
     reference: Part = "parent" if request.reference_adapter else "base"
 
+    cut = tell_cut(policy, request.prompts, progress)
     (folder.path / "candidates").mkdir(exist_ok=True)
     done = distributed.from_main(folder.finished_prompts)
     progress.stage("draw and judge" if request.scoring else "draw", len(request.prompts), done=len(done))
@@ -92,6 +93,7 @@ def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> d
     self_pairs = distributed.from_main(lambda: _rank(folder, request)) if request.scoring else 0
     return {
         "prompts": len(request.prompts),
+        "prompts_cut": cut,
         "candidates": len(request.prompts) * request.num_candidates,
         "self_pairs": self_pairs,
         "distilled": policy.backbone.distilled,
@@ -245,7 +247,7 @@ def sample_to_folder(
     if adapter is not None and not (adapter / ADAPTER_FILE).is_file():
         raise ValueError(f"{adapter} holds no {ADAPTER_FILE}. Give the folder of a LoRA.")
     distributed.join()
-    policy = Policy(backbones.load(model))
+    policy = policy_of(model)
     if adapter is not None:
         policy.load("policy", adapter)
     request = SampleRequest(

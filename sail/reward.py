@@ -40,7 +40,7 @@ def bank_of(
     low, high = (share * num_train_timesteps for share in scoring.timesteps)
     for index in range(sets):
         own = "" if scoring.shared else f"{index}\n"
-        generator = generator_of(f"bank\n{scoring.bank_seed}\n{own}{prompt}")
+        generator = generator_of(f"bank\n0\n{own}{prompt}")
         within_K = torch.rand(scoring.draws, generator=generator)
         position_K = low + (torch.arange(scoring.draws) + within_K) / scoring.draws * (high - low)
         timesteps.append(position_K.long().clamp(0, num_train_timesteps - 1))

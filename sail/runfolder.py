@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -34,6 +34,7 @@ DOWNLOAD, MB = "download (MB)", 1_000_000
 
 State = Literal["waiting", "running", "stopped", "interrupted", "failed", "done"]
 _REQUEST: TypeAdapter[Any] = TypeAdapter(Request)
+C = TypeVar("C", bound=Config)
 
 
 class RunBusy(RuntimeError):
@@ -69,10 +70,11 @@ def publish_json(path: Path, value: Any) -> None:
     publish_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def claim(folder: Path, request: Config, what: str) -> None:
+def claim(folder: Path, request: C, what: str) -> C:
     """Make `folder` that of one `what` ("loop", "import"), by `what`.json, or find that it was.
 
-    ValueError where it belongs to something else, or to another request, naming what differs.
+    Returns what it was begun with, where the model may lie at a path that is not whole. ValueError where it
+    belongs to something else, or to another request, naming what differs.
     """
     file = folder / f"{what}.json"
     if file.exists():
@@ -86,26 +88,32 @@ def claim(folder: Path, request: Config, what: str) -> None:
                 f"{folder} holds another {what}: it differs in {', '.join(other)}. "
                 "Choose another --out or repeat what it was begun with."
             )
-        return
+        return held
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file. Choose another --out.")
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty and holds no {what}. Choose another --out.")
     folder.mkdir(parents=True, exist_ok=True)
     publish_json(file, request.model_dump(mode="json"))
+    return request
 
 
 def _different(held: Mapping[str, Any], asked: Mapping[str, Any], within: str = "") -> list[str]:
     """Which values differ: "settings.lora.rank (8 there, 16 now)", and long ones by name alone."""
     found = []
-    for name in asked:
-        before, now = held.get(name), asked[name]
+    for name in {**held, **asked}:
+        before, now = held.get(name), asked.get(name)
         if isinstance(before, Mapping) and isinstance(now, Mapping):
             found += _different(before, now, f"{within}{name}.")
-        elif before != now:
+        elif before != now and not (name == "source" and _is_one_place(before, now)):
             both = f" ({before} there, {now} now)"
             found.append(f"{within}{name}" + (both if len(both) < 60 else ""))
     return found
+
+
+def _is_one_place(before: Any, now: Any) -> bool:
+    """As a model's path, which used to be written as it was typed."""
+    return os.path.abspath(str(before)) == os.path.abspath(str(now))
 
 
 def publish_lines(path: Path, values: Iterable[Any]) -> None:
@@ -469,7 +477,7 @@ class RunFolder:
         return len(self.finished_prompts()) == self.count_finished()
 
     def _set_files(self) -> list[Path]:
-        return sorted((self.path / "candidates").glob("[0-9]*.json"))
+        return sorted((self.path / "candidates").glob("[0-9]*.json"), key=lambda file: int(file.stem))
 
     def self_pairs(self) -> list[SelfPair]:
         """Ranked self pairs, the clearest first; empty until the run is done."""

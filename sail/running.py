@@ -16,6 +16,7 @@ from sail.batches import load_pairs
 from sail.comparing import compare
 from sail.config import CompareRequest, EvaluateRequest, ExportRequest, ProposeRequest, TrainRequest
 from sail.export import export
+from sail.memory import is_out_of_memory
 from sail.monitors import base_appearance, measure
 from sail.policy import policy_of
 from sail.proposing import propose
@@ -31,7 +32,7 @@ def evaluate(folder: RunFolder, request: EvaluateRequest, progress: Progress) ->
     policy = policy_of(request.model, progress)
     if request.adapter:
         policy.load("policy", folder.adapter_input(request.adapter))
-    data = load_pairs(folder, policy, request.sampling.size)
+    data = load_pairs(folder, policy, request.sampling.size, learning=False)
     measured = measure(
         policy,
         data.human,
@@ -113,7 +114,7 @@ def one_sentence(error: BaseException) -> str:
     """What a person is told of an error."""
     unsaid = isinstance(error, MemoryError) and not str(error)
     on_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    if isinstance(error, torch.OutOfMemoryError) or unsaid or on_cpu:
+    if is_out_of_memory(error) or unsaid or on_cpu:
         return "Memory ran out. Take fewer pairs in a step, smaller images or a smaller model."
     if isinstance(error, KeyboardInterrupt):
         return "Interrupted from the keyboard. Resume goes on from the last checkpoint."

@@ -25,7 +25,7 @@ from sail.cost import ties_in_a_step
 from sail.loss import PairLoss, denoising_error, diffusion_dpo, safe_share
 from sail.memory import Fit, MemoryFit, is_out_of_memory
 from sail.monitors import Appearance, base_appearance, judged_pairs, measure
-from sail.policy import Part, Policy, policy_of
+from sail.policy import Part, Policy, policy_of, tell_cut
 from sail.proposing import decoded, save_png
 from sail.records import JudgedPair
 from sail.runfolder import Progress, RunFolder, Stopped, publish, publish_json, publish_lines
@@ -49,6 +49,7 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
     data = with_judged_draws(
         load_pairs(folder, policy, request.sampling.size), folder, request, policy.backbone
     )
+    cut = tell_cut(policy, {pair.prompt for pair in folder.pairs()}, progress)
     trainer = Trainer(folder, request, policy, reference, data)
     human, self_made = len(data.sides["human"]), len(data.sides["self"])
     progress.plan(
@@ -95,6 +96,7 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
         "human_pairs": human,
         "self_pairs": self_made,
         "tie_pairs": len(data.sides["tie"]),
+        "prompts_cut": cut,
         "self_fraction": request.mixup.self_fraction if human and self_made else float(human == 0),
         "kept": measured.kept,
         "cut_because": measured.cut_because,

@@ -266,6 +266,15 @@ def test_flux_reads_as_many_tokens_as_it_was_published_with(load, name, tokens):
     assert load(name).encode_prompts(["a fox"])["prompt_embeds"].shape[1] == tokens
 
 
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("stable_diffusion", 12), ("sdxl", 12), ("sd3", 256), ("sd3_without_t5", 12), ("flux", 512)],
+)
+def test_prompts_are_cut_where_no_text_encoder_reads_them_to_the_end(load, name, most):
+    fits, is_longer = ("a " * (count - 2) for count in (most, most + 1))  # And a token at either end.
+    assert load(name).count_cut([fits, is_longer, "a fox", is_longer]) == 2
+
+
 @pytest.mark.parametrize(("name", "multiple"), [("stable_diffusion", 4), ("sd3", 8), ("flux", 8)])
 def test_a_size_that_a_family_cannot_draw_is_refused(load, name, multiple):
     backbone = load(name)

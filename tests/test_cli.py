@@ -2,17 +2,21 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 from engine import sail
 from typer.testing import Result
 
 from sail.config import LoopSettings, ModelRef, Optimisation, ProposeRequest, Sampling, Scoring
-from sail.runfolder import ADAPTER_FILE, RunFolder, publish_json, read_lines, sha256_file
+from sail.loop import Rounds
+from sail.rounds import Round
+from sail.runfolder import ADAPTER_FILE, RunFolder, publish_json, publish_lines, read_lines, sha256_file
 
 PROMPTS = [
     f"a {size} {colour} {thing}"
@@ -138,6 +142,23 @@ def test_another_command_in_the_same_folder_is_refused(looped, model, prompts, s
     assert "holds another loop: it differs in settings.noise_seed (0 there, 5 now)." in done.stderr
 
 
+def test_a_loop_goes_on_wherever_its_model_is_called_from(
+    looped, model, prompts, settings, tmp_path, monkeypatch
+):
+    out, command = shutil.copytree(looped, tmp_path / "out"), f"{sys.executable} {looped.parent}/annotator.py"
+    monkeypatch.chdir(model.parent)
+    begun = json.loads((out / "loop.json").read_text())
+    assert begun["model"]["source"] == str(model)
+    assert loop(model.name, prompts, settings, command, out).exit_code == 0
+    # As it was begun before paths were written whole: what it does next is to be of the same model.
+    publish_json(out / "loop.json", {**begun, "model": {**begun["model"], "source": model.name}})
+    assert loop(model, prompts, settings, command, out, "--rounds", 2).exit_code == 0
+    assert RunFolder(out / "runs/0005-train").request().model.source == model.name
+    monkeypatch.chdir(tmp_path)
+    other = loop(model, prompts, settings, command, out)
+    assert other.exit_code == 2 and "it differs in model.source" in other.stderr
+
+
 def test_fewer_rounds_than_there_are_take_none_back(looped, model, prompts, settings):
     before = (looped / "result.json").read_text()
     command = f"{sys.executable} {looped.parent / 'annotator.py'}"
@@ -163,6 +184,46 @@ def test_labels_are_taken_along_into_a_loop_with_other_settings(looped, model, p
     assert asked.read_text().split() == ["00004", "00005"], "the fifth line is of other images"
     labels = {line["pair"]: line["label"] for line in read_lines(tmp_path / "out" / "labels.jsonl")}
     assert labels == {line["pair"]: line["label"] for line in read_lines(of_another)}
+
+
+def test_labels_of_a_loop_that_was_moved_hold_whichever_image_stands_left_now(
+    looped, model, prompts, settings, tmp_path
+):
+    moved = shutil.copytree(looped, tmp_path / "moved")
+    mirrored = {"left": "right", "right": "left"}
+    lines = read_lines(looped / "labels.jsonl")
+    turned = [
+        {**line, "left": line["right"], "right": line["left"], "label": mirrored[line["label"]]}
+        for line in lines[:3]
+    ]
+    gone = json.dumps([*turned, *lines[3:]]).replace(str(looped), str(tmp_path / "gone"))
+    publish_lines(moved / "labels.jsonl", json.loads(gone))
+    told = ("--labels", moved / "labels.jsonl", "--steps", 2, "--rounds", 0)
+    done = loop(model, prompts, settings, "false", tmp_path / "out", *told)
+    assert done.exit_code == 0, "nobody is asked"
+    assert f"6 of 6 pairs have their label from {moved / 'labels.jsonl'}." in done.stderr
+    labels = {line["pair"]: line["label"] for line in read_lines(tmp_path / "out/labels.jsonl")}
+    assert labels == {line["pair"]: line["label"] for line in lines}
+
+
+def test_an_answer_that_is_no_label_is_not_taken_along(looped, model, prompts, settings, tmp_path):
+    first, *_ = read_lines(looped / "labels.jsonl")
+    publish_lines(tmp_path / "labels.jsonl", [first, {**first, "label": "middle"}])
+    told = ("--labels", tmp_path / "labels.jsonl")
+    done = loop(model, prompts, settings, "false", tmp_path / "out", *told)
+    assert done.exit_code == 2
+    assert "labels.jsonl, line 2: 'middle' is no label. Labels: left, right, tie" in done.stderr
+
+
+def test_a_run_is_given_the_adapters_that_its_request_names(looped, model, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("sail.loop.execute", lambda folder: None)
+    asked = LoopSettings.model_validate_json(settings.read_bytes())
+    rounds = Rounds(tmp_path, ModelRef(source=str(model)), asked, PROMPTS)
+    result = json.loads((looped / "result.json").read_text())
+    rounds.done = [Round.model_validate(one) for one in result["rounds"]]
+    rounds.self_annotated(rounds.done[1])
+    (given,) = tmp_path.glob("0004-propose/inputs/adapters/*")
+    assert given.name == rounds.done[1].sha256, "not its parent: base is what it is scored against"
 
 
 def test_an_annotator_that_dies_loses_nothing_it_said(model, prompts, settings, tmp_path):
@@ -305,9 +366,48 @@ def test_bad_input_gets_one_sentence_and_status_2(model, prompts, tmp_path, argu
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("while_", "sentence"),
+    [
+        ("backbones.load", "ran out while the model was loaded. Take a smaller model, the precision"),
+        ("backbones.pipeline.PipelineBackbone.encode_prompts", "Memory ran out. Take fewer pairs"),
+    ],
+)
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")]
+)
+def test_memory_of_a_gpu_that_runs_out_is_one_sentence(
+    model, prompts, tmp_path, monkeypatch, while_, sentence, error
+):
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr(f"sail.{while_}", full)
+    request = ProposeRequest(model=ModelRef(source=str(model)), prompts=("a fox",), num_candidates=2)
+    folder = RunFolder.create(tmp_path / "run", request)
+    for command in (
+        ("propose", folder.path),
+        ("sample", "--model", model, "--prompts", prompts, "--out", tmp_path / "out"),
+    ):
+        done = sail(*command)
+        assert done.exit_code == 2 and sentence in done.stderr, command
+        assert len(done.stderr.strip().splitlines()) == 1
+    assert sentence in folder.snapshot().message
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     done = sail("train", tmp_path)
     assert done.exit_code == 2 and "is not a run folder" in done.stderr
+
+
+def test_prompts_that_are_longer_than_the_model_reads_are_said(model, tmp_path):
+    request = ProposeRequest(
+        model=ModelRef(source=str(model)), prompts=("a fox", "a " * 20), num_candidates=2
+    )
+    folder = RunFolder.create(tmp_path / "run", request)
+    done = sail("propose", folder.path)
+    assert "1 of 2 prompts are longer than the model reads: their end is cut." in done.stderr
+    assert folder.result()["prompts_cut"] == 1
 
 
 def test_a_run_of_another_kind_is_refused_with_the_right_command(model, tmp_path):

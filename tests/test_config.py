@@ -11,6 +11,7 @@ from sail.config import (
     EvaluateRequest,
     ExportRequest,
     LoopSettings,
+    Lora,
     Loss,
     Mixup,
     ModelRef,
@@ -120,6 +121,7 @@ def test_what_an_earlier_version_stored_is_read(stored):
     del known["self_pair_draws"]
     read = Optimisation.model_validate({**known, "draws_per_pair": stored})
     assert read == Optimisation(self_pair_draws="new")
+    assert Scoring.model_validate({**Scoring().model_dump(), "bank_seed": 0}) == Scoring()
 
 
 def test_an_unknown_key_is_refused_by_name():
@@ -233,3 +235,8 @@ def test_a_setting_that_no_round_would_use_is_refused_and_read_where_it_was_stor
         LoopSettings().changed(changes)
     stored = LoopSettings.model_validate({part: own})
     assert stored.changed({"monitor_prompts": 3}).monitor_prompts == 3
+
+
+def test_no_targets_are_no_settings_of_a_lora():
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        Lora(targets=())

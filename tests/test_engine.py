@@ -179,8 +179,11 @@ def test_what_fails_while_an_adapter_is_folded_in_leaves_the_weights_as_well(mod
     assert all(map(torch.equal, before, policy.backbone.denoiser.state_dict().values()))
 
 
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")]
+)
 def test_where_there_is_no_memory_for_folding_the_adapter_works_beside_the_weights(
-    model, trained, monkeypatch
+    model, trained, monkeypatch, error
 ):
     policy = policy_of(model, trained.path / "adapter")
     latents, told = torch.randn(2, 4, 8, 8), policy.backbone.encode_prompts(["a red fox"] * 2)
@@ -188,7 +191,7 @@ def test_where_there_is_no_memory_for_folding_the_adapter_works_beside_the_weigh
 
     def full(self, adapter):
         asked.append(adapter)
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr("peft.tuners.lora.layer.Linear.get_delta_weight", full)
     with torch.no_grad():
@@ -264,6 +267,16 @@ def test_an_adapter_with_a_scale_of_its_own_keeps_it_when_read_back(model, tmp_p
     policy.save(tmp_path / "adapter")
     again = policy_of(model, tmp_path / "adapter")
     assert torch.allclose(drawn_latents(again), drawn_latents(policy), atol=1e-5)
+
+
+def test_a_target_that_is_no_module_is_refused_though_others_are(model):
+    sentence = r"UNet2DConditionModel has no module to_qq or attention\. Is it one of .*to_q"
+    with pytest.raises(ValueError, match=sentence):
+        policy_of(model).add_trainable(Lora(targets=("to_qq", "to_v", "attention")), noise_seed=0)
+    policy = policy_of(model)
+    policy.add_trainable(Lora(targets=("to_v", "attn1.to_out.0")), noise_seed=0)
+    adapted = {name.split(".lora_")[0].split("attn")[1] for name in policy.parameters()}
+    assert adapted == {"1.to_v", "2.to_v", "1.to_out.0"}
 
 
 # Comparing
@@ -869,7 +882,10 @@ def test_diversity_is_zero_for_equal_images_and_saturation_zero_for_grey_ones():
     assert both.diversity == pytest.approx((1 / 3) ** 0.5) and both.saturation == pytest.approx(0.5)
 
 
-def test_an_evaluate_run_measures_what_the_train_run_of_its_adapter_measured(trained, proposed, tmp_path):
+def test_an_evaluate_run_measures_what_the_train_run_of_its_adapter_measured(
+    trained, proposed, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("sail.batches._encode", lambda *_: pytest.fail("a step alone needs all prompts"))
     asked, told = trained.request(), trained.result()
     request = EvaluateRequest(
         model=asked.model,
@@ -879,10 +895,12 @@ def test_an_evaluate_run_measures_what_the_train_run_of_its_adapter_measured(tra
         sampling=asked.sampling,
         monitoring=asked.monitoring,
     )
+    pairs = human_pairs(proposed)
+    unjudged = pairs[0].model_copy(update={"id": "open", "prompt": "a cow", "source": "open"})
     folder = RunFolder.create(
         tmp_path / "evaluate",
         request,
-        pairs=human_pairs(proposed),
+        pairs=[*pairs, unjudged],
         adapters={told["sha256"]: trained.path / "adapter"},
     )
     assert sail("evaluate", folder.path).exit_code == 0
@@ -897,6 +915,7 @@ def test_an_evaluate_run_measures_what_the_train_run_of_its_adapter_measured(tra
     subject = subject_of(folder.path)
     assert sha256_file(subject.adapter / ADAPTER_FILE) == told["sha256"]
     assert subject.prompts == asked.monitoring.prompts
+    assert subject.trained_on == {pair.prompt for pair in pairs if not pair.held_out}
 
 
 # Export
@@ -970,6 +989,7 @@ def test_a_broken_latents_file_is_refused_by_name(model, proposed, tmp_path):
     ref = [LatentsRef(file=str(file), row=row) for row in (0, 1)]
     pairs = [TrainingPair(id="x", prompt="a fox", winner=ref[0], loser=ref[1], source="human")]
     folder = RunFolder.create(tmp_path / "run", train_request(model), pairs=pairs)
-    with pytest.raises(ValueError, match="not finite"):
+    (own,) = (folder.path / "inputs" / "latents").iterdir()
+    with pytest.raises(ValueError, match=rf"{own.name} is broken: row 0 has values that are not finite"):
         execute(folder)
     shutil.rmtree(folder.path)

@@ -129,6 +129,16 @@ def test_the_same_folder_with_other_options_is_refused(model, parquet, out):
     assert done.exit_code == 2 and "holds another import: it differs in share" in done.stderr
 
 
+def test_a_file_that_was_taken_out_makes_another_import(model, parquet, tmp_path):
+    """Rows would get the numbers of others, whose latents are kept."""
+    files = shutil.copytree(parquet, tmp_path / "in")
+    assert import_pairs(model, files, tmp_path / "out", "--share", 0.1).exit_code == 0
+    (files / "train-00000.parquet").unlink()
+    (tmp_path / "out/pairs.jsonl").unlink()
+    done = import_pairs(model, files, tmp_path / "out", "--share", 0.1)
+    assert done.exit_code == 2 and "it differs in files.train-00000.parquet" in done.stderr
+
+
 def test_imported_pairs_take_the_place_of_an_annotator(model, out, tmp_path):
     from sail.config import LoopSettings, Lora, Optimisation, Sampling, Scoring
 
@@ -258,6 +268,13 @@ def with_broken_image(parquet: Path) -> None:
     table.to_parquet(parquet)
 
 
+def with_broken_exif(parquet: Path) -> None:
+    table, file = pd.read_parquet(parquet), io.BytesIO()
+    Image.new("RGB", (40, 40)).save(file, format="PNG", exif=b"no TIFF")
+    table.at[3, "jpg_1"] = file.getvalue()
+    table.to_parquet(parquet)
+
+
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
@@ -265,8 +282,9 @@ def with_broken_image(parquet: Path) -> None:
         (lambda file: file.write_bytes(b"half a fi"), "cannot be read as parquet"),
         (lambda file: without(file, "label_0"), "has no column label_0"),
         (with_broken_image, "row 3: jpg_1 is no image that can be read"),
+        (with_broken_exif, "row 3: jpg_1 is no image that can be read"),
     ],
-    ids=["none", "broken", "column", "image"],
+    ids=["none", "broken", "column", "image", "exif"],
 )
 def test_a_file_that_cannot_be_imported_is_one_sentence(model, tmp_path, spoil, sentence):
     (tmp_path / "in").mkdir()
@@ -294,12 +312,15 @@ def test_a_size_that_the_model_cannot_have_is_refused_before_the_folder_is_taken
     assert not (tmp_path / "out").exists()
 
 
-def test_memory_that_runs_out_is_one_sentence(model, parquet, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDNN_STATUS_ALLOC_FAILED")]
+)
+def test_memory_that_runs_out_is_one_sentence(model, parquet, tmp_path, monkeypatch, error):
     asked = []
 
     def encode(self, images, size=None):
         asked.append(len(images))
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr(PipelineBackbone, "encode", encode)
     done = import_pairs(model, parquet, tmp_path / "out")

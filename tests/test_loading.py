@@ -17,8 +17,10 @@ from tiny_families import (
     DIFFUSERS_FILE,
     build_flux,
     build_sd3,
+    build_sdxl,
     build_stable_diffusion,
     write_sd3_file,
+    write_sdxl_file,
     write_single_file,
 )
 from transformers import CLIPTextModel
@@ -138,6 +140,18 @@ def single_file(tiny, tmp_path) -> Path:
 
 def test_a_single_file_is_the_same_model_as_its_folder(tiny, single_file):
     assert_same_model(load(tiny), load(single_file))
+
+
+def test_an_sdxl_in_a_single_file_is_the_same_model_as_its_folder(tmp_path):
+    # Of another width: by it diffusers tells the second text encoder from the first.
+    folder = build_sdxl(tmp_path / "folder", second_width=32)
+    file = write_sdxl_file(folder, tmp_path / "one.safetensors")
+    only_configured = shutil.ignore_patterns("*.safetensors")
+    shutil.copytree(folder, tmp_path / "one", ignore=only_configured)
+    whole, one = load(folder), load(file)
+    assert_same_model(whole, one)
+    pooled = [model.encode_prompts(["a red fox"])["pooled_prompt_embeds"] for model in (whole, one)]
+    assert torch.equal(*pooled)
 
 
 def test_a_single_file_whose_configuration_cannot_be_had_says_where_to_put_it(single_file):

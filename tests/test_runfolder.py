@@ -366,9 +366,9 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint(run):
 
 
 def test_candidates_come_in_the_order_of_their_prompts_and_scraps_are_ignored(run):
-    publish_sets(run, 2, 0, 1)
+    publish_sets(run, 100_000, 2, 0, 1, 99_999)
     (run.path / "candidates" / ".00003.json.1.new").write_text("{")
-    assert [found.prompt_index for found in run.candidate_sets()] == [0, 1, 2]
+    assert [found.prompt_index for found in run.candidate_sets()] == [0, 1, 2, 99_999, 100_000]
 
 
 def test_candidates_that_cannot_be_read_are_not_finished_and_withhold_no_others(run):

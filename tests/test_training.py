@@ -302,7 +302,13 @@ def test_candidates_judged_on_draws_of_their_own_or_other_timesteps_are_learned_
     with safe_open(file, "pt") as opened:
         said = json.loads(opened.metadata()["judged"])
     tensors = load_file(file)
-    for changes, is_known in (({}, True), ({"shared": False}, False), ({"timesteps": [0.2, 1.0]}, False)):
+    for changes, is_known in (
+        ({}, True),
+        ({"bank_seed": 0}, True),  # As it was written before.
+        ({"shared": False}, False),
+        ({"timesteps": [0.2, 1.0]}, False),
+        ({"of a later version": 1}, False),
+    ):
         told = {**said, "scoring": {**said["scoring"], **changes}}
         file.unlink()
         save_file(tensors, file, {"judged": json.dumps(told)})

@@ -52,21 +52,21 @@ def build_stable_diffusion(folder: Path, **schedule: Any) -> Path:
     )
 
 
-def build_sdxl(folder: Path, **schedule: Any) -> Path:
+def build_sdxl(folder: Path, *, second_width: int = WIDTH, **schedule: Any) -> Path:
     torch.manual_seed(0)
     unet = _unet(
-        cross_attention_dim=2 * WIDTH,
+        cross_attention_dim=WIDTH + second_width,
         # More than one, as SDXL alone has.
         transformer_layers_per_block=2,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=6 * 8 + WIDTH,
+        projection_class_embeddings_input_dim=6 * 8 + second_width,
     )
     return _save(
         StableDiffusionXLPipeline(
             vae=_autoencoder(),
             text_encoder=_clip(CLIPTextModel),
-            text_encoder_2=_clip(CLIPTextModelWithProjection),
+            text_encoder_2=_clip(CLIPTextModelWithProjection, second_width),
             tokenizer=tokenizer(),
             tokenizer_2=tokenizer(),
             unet=unet,
@@ -187,11 +187,11 @@ def _noise_schedule(**config: Any) -> DPMSolverMultistepScheduler:
     return DPMSolverMultistepScheduler.from_config(DDPMScheduler(**known, **config).config)
 
 
-def _clip(kind: type[CLIPTextModel]) -> CLIPTextModel:
+def _clip(kind: type[CLIPTextModel], width: int = WIDTH) -> CLIPTextModel:
     config = CLIPTextConfig(
         vocab_size=len(WORDS),
-        hidden_size=WIDTH,
-        projection_dim=WIDTH,
+        hidden_size=width,
+        projection_dim=width,
         intermediate_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
@@ -215,6 +215,8 @@ _IN_A_FILE = {
     "conv_in": "input_blocks.0.0",
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "down_blocks.0.resnets.0": "input_blocks.1.0",
     "down_blocks.0.downsamplers.0.conv": "input_blocks.2.0.op",
     "down_blocks.1.resnets.0": "input_blocks.3.0",
@@ -277,6 +279,40 @@ def write_single_file(
         weights[f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"] = tensor
     for name, tensor in load_file(folder / f"vae/{DIFFUSERS_FILE}").items() if vae else ():
         weights[f"first_stage_model.{_in_a_vae(name)}"] = tensor
+    save_file(weights, file)
+    return file
+
+
+_IN_AN_OPEN_CLIP = {
+    "text_model.encoder.layers": "transformer.resblocks",
+    "text_model.embeddings.position_embedding.weight": "positional_embedding",
+    "text_model.embeddings.token_embedding": "token_embedding",
+    "text_model.final_layer_norm": "ln_final",
+    "layer_norm": "ln_",
+    "fc1": "c_fc",
+    "fc2": "c_proj",
+    "self_attn": "attn",
+}
+
+
+def write_sdxl_file(folder: Path, file: Path) -> Path:
+    """All of a tiny SDXL in one file, its second text encoder as OpenCLIP names it."""
+    weights = load_file(write_single_file(folder, file, encoder=False, vae=True))
+    for name, tensor in load_file(folder / "text_encoder/model.safetensors").items():
+        known = name.removeprefix("text_model.")
+        weights[f"conditioner.embedders.0.transformer.text_model.{known}"] = tensor
+    second = load_file(folder / "text_encoder_2/model.safetensors")
+    for name, tensor in second.items():
+        if "k_proj" in name or "v_proj" in name:
+            continue
+        if "q_proj" in name:
+            tensor = torch.cat([second[name.replace("q_proj", f"{one}_proj")] for one in "qkv"])
+            name = name.replace("q_proj.", "in_proj_")
+        if name == "text_projection.weight":
+            name, tensor = "text_projection", tensor.T.contiguous()
+        for own, other in _IN_AN_OPEN_CLIP.items():
+            name = name.replace(own, other)
+        weights[f"conditioner.embedders.1.model.{name}"] = tensor
     save_file(weights, file)
     return file
 

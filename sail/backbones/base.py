@@ -68,6 +68,10 @@ class Backbone(Protocol):
         """
         ...
 
+    def count_cut(self, prompts: Iterable[str]) -> int:
+        """How many are longer than any text encoder reads, so that their end says nothing."""
+        ...
+
     def encoding(self) -> AbstractContextManager[None]:
         """To encode many batches in: text encoders come to a GPU once, and are on the CPU at other times."""
         ...

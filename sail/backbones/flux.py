@@ -35,11 +35,15 @@ class Flux(FlowMatching):
     def _is_dev(self) -> bool:
         return bool(self._config.guidance_embeds)
 
+    @property
+    def most_tokens(self) -> int:  # type: ignore[override]
+        return TOKENS_DEV if self._is_dev else TOKENS_SCHNELL
+
     def _encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         embeds, pooled, _ = self._pipeline.encode_prompt(
             list(prompts),
             device=self.device,
-            max_sequence_length=TOKENS_DEV if self._is_dev else TOKENS_SCHNELL,
+            max_sequence_length=self.most_tokens,
         )
         encoded = {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
         if self._is_dev:

@@ -17,6 +17,7 @@ from diffusers import DiffusionPipeline
 from PIL.Image import Image
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import T5EncoderModel
 
 from sail.backbones.base import Conditioning
 
@@ -37,6 +38,8 @@ class PipelineBackbone(ABC):
     distilled = False
     patch = 1
     """Latent height and width are multiples of this."""
+    most_tokens = 256
+    """That a T5 reads: what diffusers' SD3 pipeline tells it."""
     load_options: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, pipeline: DiffusionPipeline, device: torch.device) -> None:
@@ -91,6 +94,16 @@ class PipelineBackbone(ABC):
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         with self.encoding():
             return self._encode_prompts(prompts)
+
+    def count_cut(self, prompts: Iterable[str]) -> int:
+        parts = self._pipeline.components
+        readers = [
+            # A T5 is told how far to read; of CLIP the tokenizer says it.
+            (part, self.most_tokens if isinstance(encoder, T5EncoderModel) else part.model_max_length)
+            for name, part in parts.items()
+            if name.startswith("tokenizer") and (encoder := parts[name.replace("tokenizer", "text_encoder")])
+        ]
+        return sum(all(len(part(prompt).input_ids) > most for part, most in readers) for prompt in prompts)
 
     def expect(self, batches: Iterable[Sequence[str]]) -> None:
         # Where encoders never travel nothing is gained by haste.

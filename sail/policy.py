@@ -241,8 +241,13 @@ def tell_cut(policy: Policy, prompts: Collection[str], progress: Progress) -> in
     """Say how many prompts the model does not read to their end, where there are any."""
     cut = policy.backbone.count_cut(prompts)
     if cut and distributed.is_main():
-        progress.note(f"{cut} of {len(prompts)} prompts are longer than the model reads: their end is cut.")
+        progress.note(cut_in_words(cut))
     return cut
+
+
+def cut_in_words(cut: int) -> str:
+    which = "1 prompt is" if cut == 1 else f"{cut} prompts are"
+    return f"{which} longer than the model reads: what comes after that is cut off."
 
 
 def _is_cheap_to_learn_whole(layer: nn.Module) -> bool:

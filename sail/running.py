@@ -18,7 +18,7 @@ from sail.config import CompareRequest, EvaluateRequest, ExportRequest, ProposeR
 from sail.export import export
 from sail.memory import is_out_of_memory
 from sail.monitors import base_appearance, measure
-from sail.policy import policy_of
+from sail.policy import cut_in_words, policy_of
 from sail.proposing import propose
 from sail.runfolder import Lost, Progress, RunFolder, Stopped
 from sail.training import publish_judged, train
@@ -106,7 +106,7 @@ def _end_stopped(folder: RunFolder, progress: Progress, why: str) -> None:
 
 def _end_done(folder: RunFolder, progress: Progress, result: dict[str, Any]) -> dict[str, Any]:
     folder.publish_result(result)
-    progress.end("done")
+    progress.end("done", cut_in_words(cut) if (cut := result.get("prompts_cut")) else "")
     return result
 
 

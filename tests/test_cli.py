@@ -406,7 +406,8 @@ def test_prompts_that_are_longer_than_the_model_reads_are_said(model, tmp_path):
     )
     folder = RunFolder.create(tmp_path / "run", request)
     done = sail("propose", folder.path)
-    assert "1 of 2 prompts are longer than the model reads: their end is cut." in done.stderr
+    said = "1 prompt is longer than the model reads: what comes after that is cut off."
+    assert said in done.stderr and folder.snapshot().message == said
     assert folder.result()["prompts_cut"] == 1
 
 

@@ -67,7 +67,7 @@ export function runBar(run) {
 }
 
 function reason(run) {
-  if (!run.message || isActive(run) || run.state === "done") return null;
+  if (!run.message || isActive(run)) return null;
   return h("p", { class: TROUBLED.includes(run.state) ? "sail-error" : "sail-dim" }, run.message);
 }
 

@@ -210,7 +210,7 @@ def require_resumable(store: Store, run: Run) -> None:
     folder, settings = RunFolder(store.run_folder(run)), store.project().settings
     now = {pair.id: pair.held_out for pair in store.human_pairs()}
     if any(pair.held_out != now.get(pair.id, pair.held_out) for pair in folder.pairs()):
-        raise ValueError("Other pairs are held out now than when it began. Train the round anew.")
+        raise ValueError("Other pairs are kept aside now than when it began. Train the round anew.")
     request = folder.request(extra="ignore")
     if request.parent_adapter is None and request.lora != settings.lora:
         raise ValueError(
@@ -373,7 +373,7 @@ def _change_settings(store: Store, changes: Mapping[str, Any], *, by: str) -> Lo
     if settings.held_out_every != before.held_out_every and (training or store.rounds()):
         raise FieldError(
             "held_out_every",
-            f"One pair out of every {before.held_out_every} is held out, and the rest was trained on. "
+            f"One pair out of every {before.held_out_every} is kept aside, and the rest was trained on. "
             "Another split would measure the judge on what it learned. Make a new project for it.",
         )
     if settings.lora != before.lora and (training or _relied_on(store)):

@@ -43,25 +43,26 @@ def match_between(store: Store, one: int | None, two: int | None) -> Match:
 
 def compare(store: Store, match: Match, count: int, *, by: str) -> Run:
     """Draw `count` more comparisons on held-out prompts, or one more where they do not divide evenly."""
-    project = store.project()
-    _, held_out = jobs.split_prompts(store)
-    if not held_out:
-        raise ValueError(
-            "No prompts are kept aside to compare on. Set how many in Setup, Prompts kept aside."
+    with jobs.asking:
+        project = store.project()
+        _, held_out = jobs.split_prompts(store)
+        if not held_out:
+            raise ValueError(
+                "No prompts are kept aside to compare on. Set how many in Setup, Prompts kept aside."
+            )
+        per_prompt = -(-count // len(held_out))
+        earlier = sum(run.job == "compare" for run in store.runs())
+        looks, adapters = _looks(store, (match.one, match.two), strength=1.0)
+        request = CompareRequest(
+            model=project.model,
+            round=match.one,
+            looks=looks,
+            prompts=tuple(rounds.take_prompts(held_out, store.used_prompts(), -(-count // per_prompt))),
+            per_prompt=per_prompt,
+            noise_seed=project.settings.noise_seed + COMPARED_FROM + earlier,
+            sampling=jobs.few_at_a_time(project.settings),
         )
-    per_prompt = -(-count // len(held_out))
-    earlier = sum(run.job == "compare" for run in store.runs())
-    looks, adapters = _looks(store, (match.one, match.two), strength=1.0)
-    request = CompareRequest(
-        model=project.model,
-        round=match.one,
-        looks=looks,
-        prompts=tuple(rounds.take_prompts(held_out, store.used_prompts(), -(-count // per_prompt))),
-        per_prompt=per_prompt,
-        noise_seed=project.settings.noise_seed + COMPARED_FROM + earlier,
-        sampling=jobs.few_at_a_time(project.settings),
-    )
-    return jobs.create(store, "compare", request, adapters=adapters, by=by)
+        return jobs.create(store, "compare", request, adapters=adapters, by=by)
 
 
 def take_in_comparisons(store: Store, run: Run, request: CompareRequest) -> None:
@@ -124,21 +125,22 @@ def try_prompt(
     by: str,
 ) -> Run:
     """Draw `count` images of a prompt with each of these rounds. ValueError says what cannot be drawn."""
-    looks, adapters = _looks(store, list(dict.fromkeys(numbers)), strength=strength)
-    if not looks:
-        raise ValueError("Nothing is chosen to draw with. Choose base or a round.")
-    project = store.project()
-    request = CompareRequest(
-        model=project.model,
-        looks=looks,
-        prompts=(checked_prompt(prompt),),
-        per_prompt=count,
-        noise_seed=noise_seed,
-        sampling=jobs.few_at_a_time(project.settings),
-    )
-    if any(run.job == "try" and run.unfinished and run.by == by for run in store.runs()):
-        raise ValueError("Your last prompt is not drawn yet. Wait for it, or stop it first.")
-    return jobs.create(store, "try", request, adapters=adapters, by=by, each=True)
+    with jobs.asking:
+        looks, adapters = _looks(store, list(dict.fromkeys(numbers)), strength=strength)
+        if not looks:
+            raise ValueError("Nothing is chosen to draw with. Choose base or a round.")
+        project = store.project()
+        request = CompareRequest(
+            model=project.model,
+            looks=looks,
+            prompts=(checked_prompt(prompt),),
+            per_prompt=count,
+            noise_seed=noise_seed,
+            sampling=jobs.few_at_a_time(project.settings),
+        )
+        if any(run.job == "try" and run.unfinished and run.by == by for run in store.runs()):
+            raise ValueError("Your last prompt is not drawn yet. Wait for it, or stop it first.")
+        return jobs.create(store, "try", request, adapters=adapters, by=by, each=True)
 
 
 def checked_prompt(text: str) -> str:

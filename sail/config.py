@@ -155,8 +155,8 @@ class Lora(Config):
     rank: int = Field(8, ge=1, le=1024)
     alpha: int | None = None
     """Scale of the update is alpha / rank; None means alpha = rank."""
-    targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Names of modules to adapt; None takes the backbone family's own list."""
+    targets: tuple[str, ...] | None = None
+    """Names of modules to adapt; none are the backbone family's own list."""
 
 
 class Sampling(Config):

@@ -216,9 +216,10 @@ class Loop:
         file = self._out / "labels.jsonl"
         drop_half_line(file)
         known = {line["pair"]: line["label"] for line in read_lines(file)}
-        if self._labels is not None:
-            self._take_over(self._labels, [pair for pair in pairs if pair.id not in known], known)
         missing = [pair for pair in pairs if pair.id not in known]
+        if self._labels is not None and missing:
+            self._take_over(self._labels, missing, known)
+            missing = [pair for pair in pairs if pair.id not in known]
         if missing:
             with Annotator(command) as annotator:
                 for pair in tqdm(missing, desc="label", disable=None, leave=False):
@@ -247,7 +248,7 @@ class Loop:
                 known[pair.id] = found
                 self._log(pair, found)
                 taken += 1
-        tqdm.write(f"{taken} of {len(pairs)} pairs have their label from {file}.", file=sys.stderr)
+        tqdm.write(f"Labels taken from {file}: {taken} of {len(pairs)}.", file=sys.stderr)
 
     def _log(self, pair: ShownPair, label: LabelValue) -> None:
         line = {"pair": pair.id, "prompt": pair.prompt, "label": label}

@@ -259,7 +259,7 @@ def closed_because(measured: Measured, limits: Monitoring) -> list[str]:
     reasons = []
     if _is_surely_below(accuracy, limits.min_judge_accuracy):
         reasons.append(
-            f"The judge is right on {accuracy.value:.0%} of {accuracy.n} held-out pairs, "
+            f"Of pairs kept aside the judge is right on {accuracy.value:.0%} of {accuracy.n}, "
             f"at best {accuracy.high:.0%}; the gate asks for {limits.min_judge_accuracy:.0%}."
         )
     return reasons + spoiled_because(measured.beside, limits)

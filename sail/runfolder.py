@@ -184,7 +184,7 @@ class Snapshot(BaseModel):
     per_second: float | None = None
     seconds_left: float | None = None
     message: str = ""
-    """Why a run failed or stopped: one sentence for a person."""
+    """For a person: why a run failed or stopped, or what is to be known of one that is done."""
     time: float = 0.0
     """Unix seconds at which this was written: the heartbeat."""
 

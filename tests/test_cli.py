@@ -201,7 +201,7 @@ def test_labels_of_a_loop_that_was_moved_hold_whichever_image_stands_left_now(
     told = ("--labels", moved / "labels.jsonl", "--steps", 2, "--rounds", 0)
     done = loop(model, prompts, settings, "false", tmp_path / "out", *told)
     assert done.exit_code == 0, "nobody is asked"
-    assert f"6 of 6 pairs have their label from {moved / 'labels.jsonl'}." in done.stderr
+    assert f"Labels taken from {moved / 'labels.jsonl'}: 6 of 6." in done.stderr
     labels = {line["pair"]: line["label"] for line in read_lines(tmp_path / "out/labels.jsonl")}
     assert labels == {line["pair"]: line["label"] for line in lines}
 

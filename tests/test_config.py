@@ -11,7 +11,6 @@ from sail.config import (
     EvaluateRequest,
     ExportRequest,
     LoopSettings,
-    Lora,
     Loss,
     Mixup,
     ModelRef,
@@ -235,8 +234,3 @@ def test_a_setting_that_no_round_would_use_is_refused_and_read_where_it_was_stor
         LoopSettings().changed(changes)
     stored = LoopSettings.model_validate({part: own})
     assert stored.changed({"monitor_prompts": 3}).monitor_prompts == 3
-
-
-def test_no_targets_are_no_settings_of_a_lora():
-    with pytest.raises(ValidationError, match="at least 1 item"):
-        Lora(targets=())

@@ -31,7 +31,7 @@ def test_a_figure_that_is_refused_is_seen_to_be_beyond_its_bound(diversity, satu
 @pytest.mark.parametrize(
     ("wrong", "reasons"),
     [
-        (12, ["The judge is right on 0% of 12 held-out pairs, at best 24%; the gate asks for 50%."]),
+        (12, ["Of pairs kept aside the judge is right on 0% of 12, at best 24%; the gate asks for 50%."]),
         (6, []),
     ],
 )

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
@@ -498,23 +497,18 @@ def test_a_run_that_cannot_be_recorded_leaves_no_folder(
 def test_settings_do_not_change_between_a_request_and_its_run(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def save() -> None:
-        with suppress(FieldError):
-            jobs.change_settings(store, {"sampling": {"size": [16, 32]}}, by="bob")
-
-    saving = Thread(target=save)
+    free: list[bool] = []
 
     def asked(settings: LoopSettings, *told: Any, **more: Any) -> Any:
+        saving = Thread(target=lambda: free.append(jobs.asking.acquire(blocking=False)))
         saving.start()
-        saving.join(0.3)
+        saving.join()
         return request(settings, *told, **more)
 
     request = loop.seed_request
     monkeypatch.setattr(loop, "seed_request", asked)
-    run = jobs.draw(store, 2, by="ann")
-    saving.join()
-    size = RunFolder(store.run_folder(run)).request().sampling.size
-    assert size == store.project().settings.sampling.size
+    jobs.draw(store, 2, by="ann")
+    assert free == [False]
 
 
 def test_pairs_to_draw_come_on_prompts_not_used_before(store: Store) -> None:
@@ -983,7 +977,11 @@ def test_a_training_is_not_resumed_over_another_split_or_another_lora(store: Sto
     runner = Runner()
     rank = SETTINGS.lora.rank
     for changes, back, why in (
-        ({"held_out_every": 3}, {"held_out_every": SETTINGS.held_out_every}, "Other pairs are held out now"),
+        (
+            {"held_out_every": 3},
+            {"held_out_every": SETTINGS.held_out_every},
+            "Other pairs are kept aside now",
+        ),
         ({"lora": {"rank": rank + 1}}, {"lora": {"rank": rank}}, "LoRA settings were changed"),
     ):
         jobs.change_settings(store, changes, by="ann")

@@ -130,7 +130,7 @@ function stateOf({ round }, status) {
 // Figures
 
 function judged(share) {
-  return share.value == null ? null : `agrees with people on ${outOf(share)} pairs kept aside`;
+  return share.value == null ? null : `of pairs kept aside it agrees with people on ${outOf(share)}`;
 }
 
 function figuresOf(round) {

@@ -207,7 +207,8 @@ MARKUP = f"""
             <label><span>Guidance</span><input type="number" min="0" step="any" name="sampling.guidance"
               autocomplete="off" data-testid="create-guidance"></label>
           </div>
-          <small class="sail-dim">Empty: the model's own, or what is usual for its family.</small>
+          <small class="sail-dim">Empty: the model's own, or what is usual for its family where that can
+            be seen; else 20 and 5.</small>
           <label><span>Image size</span>
             <input {_SIZE} name="sampling.size" autocomplete="off" data-testid="create-size">
             <small>Height x width in pixels; empty: the model's own. It cannot be changed once

@@ -102,7 +102,7 @@ def answer(page: Page, key: str) -> str:
 
 
 def wait_for_images(page: Page, count: int) -> None:
-    """Until so many are here, and the app may go."""
+    """Until so many are here, and the app may go. Of all resources a browser remembers the first 250."""
     page.wait_for_function(
         """count => performance.getEntriesByType('resource')
             .filter((one) => one.name.includes('/images/') && one.responseEnd).length >= count""",

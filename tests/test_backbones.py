@@ -975,7 +975,7 @@ def test_the_model_card_says_which_file_is_for_which_tool(load, folder_of, tmp_p
 
 
 def test_the_families_that_the_app_knows_without_loading_them_are_those_that_can_be_loaded():
-    assert tuple(backbones.FAMILIES) == config.FAMILIES
+    assert tuple(backbones.FAMILIES) == tuple(config.FAMILIES)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

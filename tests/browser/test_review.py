@@ -538,7 +538,7 @@ def test_a_card_says_in_a_word_how_clear_its_pair_is_and_the_figures_stand_in_th
 
 
 def test_what_becomes_of_a_pair_is_said_where_it_is_decided(review: Page) -> None:
-    said = "A pair that nobody reviews is learned as the model judged it."
+    said = "A pair that nobody reviews is learned as the model judged it"
     expect(review.get_by_test_id("review-help")).to_contain_text(said)
     expect(review.get_by_test_id("review-counts")).to_contain_text("0 dropped, 14 not reviewed.")
     flip = review.get_by_test_id("self-10").get_by_role("button", name="Flip")

@@ -1081,7 +1081,7 @@ def test_what_a_trained_round_rests_on_cannot_be_changed(store: Store) -> None:
     jobs.change_settings(store, {"held_out_every": 4}, by="ann")
     label_all(store)
     run_now(store, jobs.train(store, by="ann"))
-    with pytest.raises(ValueError, match="One pair out of every 4 is held out"):
+    with pytest.raises(ValueError, match="One pair out of every 4 is kept aside"):
         jobs.change_settings(store, {"held_out_every": 3}, by="ann")
     for current in (0, None):
         store.make_current(current, by="ann")

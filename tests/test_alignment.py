@@ -12,7 +12,6 @@ from PIL import Image
 
 from benchmarks import judge
 from benchmarks.alignment import figures, pool, report, study
-from benchmarks.alignment.__main__ import RESULTS
 from benchmarks.alignment.__main__ import main as command_line
 from benchmarks.alignment.figures import draw_figures
 from benchmarks.alignment.methods import METHODS, changed, method_named, settings_of
@@ -54,6 +53,7 @@ def unit(method, repeat, utility, taste="light"):
         "method": method,
         "taste": taste,
         "repeat": repeat,
+        "precision": "bfloat16",
         "labels": METHODS[method].labels,
         "versions": {"torch": "2"},
         "pool": "aa",
@@ -97,11 +97,10 @@ def test_a_row_that_cannot_be_run_is_refused_before_anything_is_drawn(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_table_of_the_repository_is_not_begun_anew_by_leaving_its_precision_out():
-    before = [(file, file.read_bytes()) for file in sorted(RESULTS.glob("alignment*"))]
-    with pytest.raises(SystemExit, match="Go on with --precision bfloat16"):
-        command_line(["--precision", "float32"])
-    assert all(file.read_bytes() == content for file, content in before)
+def test_units_stand_in_one_table_whichever_precision_they_were_computed_in(tmp_path):
+    others = [{**unit("sft_6", 0, [1.0]), "precision": "float32"}]
+    text = report.publish(Table([unit("base", 0, [0.0]), unit("sail_6", 0, [1.0]), *others]), tmp_path, "")
+    assert "Computed in bfloat16; float32 in units of sft_6." in text
 
 
 def test_a_trial_is_kept_apart_from_the_table(tmp_path, monkeypatch):
@@ -182,8 +181,8 @@ def test_tastes_of_one_repeat_are_one_observation():
 def test_the_published_file_names_every_method_and_comparison(table, tmp_path):
     report.publish(table, tmp_path, "python -m benchmarks.alignment")
     found = json.loads((tmp_path / "alignment.json").read_text())
-    parts = {"command", "versions", "tastes", "methods", "against", "targets", "pools_that_differ"}
-    assert set(found) == parts and found["versions"] == {"torch": "2"}
+    parts = {"command", "versions", "tastes", "methods", "against", "targets", "precisions"}
+    assert set(found) == parts | {"pools_that_differ"} and found["versions"] == {"torch": "2"}
     assert set(found["methods"]) == {"base", "sail_6", "dpo_6"} and set(found["against"]) == {
         "sail_6 : dpo_6"
     }
@@ -484,6 +483,7 @@ def test_a_unit_holds_while_the_settings_that_it_was_measured_with_do() -> None:
     other_pool = {**base, "settings": {**settings, "monitor_prompts": 8}}
     assert not study.still_holds(other_pool, size), "these prompts are not drawn pairs for"
     assert not study.still_holds(unit, study.Size(steps=59))
+    assert study.still_holds(unit, study.Size(precision="bfloat16")), "which draws the same pictures"
     assert not study.still_holds({**unit, "repeat": 1}, size)
     assert not study.still_holds({**unit, "method": "gone"}, size)
 

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from itertools import zip_longest
 from multiprocessing import get_context
 from pathlib import Path
+from typing import get_args
 
 from benchmarks.alignment.working import leave_with_parent, prepare, work
 from sail.config import Precision
@@ -26,7 +27,6 @@ TRIALS = WORK / "trials"
 TWO_TASTES = ("style and background", "colourfulness")
 FIRST = 1
 """Repeat 0 was seen on tastes of the table while settings were chosen."""
-PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bfloat16")
 QUICK = {
     "steps": 32,
     "pool_pairs": 96,
@@ -82,9 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=2, help="units at once, each in a process of its own")
     parser.add_argument(
         "--precision",
-        choices=PRECISIONS,
+        choices=get_args(Precision),
         default="auto",
-        help="on a CPU with matrix units for it bfloat16 takes two thirds of the time",
+        help="auto is float32 on a CPU; bfloat16 takes two thirds of the time where the CPU has matrix units "
+        "for it, and many times as long where it has not",
     )
     parser.add_argument("--units", type=Path, help="file of finished units; units in it are not run again")
     parser.add_argument("--out", type=Path, help="folder for the table, the figures and alignment.json")
@@ -105,12 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     known_units = list(read_lines(units))
     finished = [unit for unit in known_units if still_holds(unit, size)]
     if known_units and not finished and out == RESULTS:
-        sizes = [Size(precision=other) for other in PRECISIONS]
-        others = [one.precision for one in sizes if any(still_holds(unit, one) for unit in known_units)]
-        theirs = f"Go on with --precision {others[0]}, or" if others else "Move it away, or"
         raise SystemExit(
-            f"No unit of {units} was measured on this starter, at this size and precision "
-            f"({size.precision}). {theirs} begin a table of your own with --out DIR."
+            f"No unit of {units} was measured on this starter and at this size. Move it away, or begin a "
+            "table of your own with --out DIR."
         )
     known = {(unit["taste"], unit["repeat"], unit["method"]) for unit in finished}
     missing = [] if asked.report else [unit for unit in wanted(asked) if unit not in known]
@@ -150,8 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = [word for word in (sys.argv[1:] if arguments is None else arguments) if word != "--report"]
     if out == RESULTS:
         # Whichever part of the table was asked for, this is how to have all of it, and this is all of it.
-        words = ["--precision", asked.precision]
-        whole = set(wanted(parser.parse_args(words)))
+        words = []
+        whole = set(wanted(parser.parse_args([])))
         finished = [unit for unit in finished if (unit["taste"], unit["repeat"], unit["method"]) in whole]
     if finished:
         table = Table(finished)
@@ -160,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if failed:
         raise SystemExit("Units that failed; the same command tries them again:\n" + "\n".join(failed))
     if not finished:
-        raise SystemExit(f"No unit of {units} was measured on this starter, at this size and precision.")
+        raise SystemExit(f"No unit of {units} was measured on this starter and at this size.")
 
 
 if __name__ == "__main__":

@@ -86,6 +86,7 @@ def publish(table: Table, out: Path, command: str) -> str:
     found = {
         "command": command,
         "versions": table.versions,
+        "precisions": table.precisions,
         "tastes": table.tastes,
         "pools_that_differ": table.pools_that_differ,
         "methods": methods,
@@ -95,6 +96,10 @@ def publish(table: Table, out: Path, command: str) -> str:
     (out / "alignment.json").write_text(json.dumps(found, indent=1) + "\n")
     text = markdown(methods, against)
     text += "\n" + _targets_as_words(targets(table)) + "\n" + _by_taste(table) + "\n" + _where_open(table)
+    most, *others = table.precisions
+    if others:
+        in_others = [f"{other} in units of {', '.join(table.precisions[other])}" for other in others]
+        text += f"\nComputed in {most}; {'; '.join(in_others)}.\n"
     if table.pools_that_differ:
         text += f"\nPools drawn again, with other labels: {'; '.join(table.pools_that_differ)}.\n"
     (out / "alignment.md").write_text(f"{TITLE}\n\n{text}")

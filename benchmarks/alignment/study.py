@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -96,12 +96,15 @@ class Size:
         }
 
 
-@cache
 def inputs(size: Size) -> str:
     """What figures hang on besides code and settings (starter, prompts, size, rounds): 12 hex digits."""
+    return _digest(f"{size} {SEED_ROUNDS + SELF_ROUNDS} {_files()}{RULES}")[:12]
+
+
+@cache
+def _files() -> list[str]:
     files = [*sorted(Path(STARTER.source).rglob("*.safetensors")), *sorted(PROMPTS.glob("*.txt"))]
-    known = [sha256_file(file) for file in files]
-    return _digest(f"{size} {SEED_ROUNDS + SELF_ROUNDS} {known}{RULES}")[:12]
+    return [sha256_file(file) for file in files]
 
 
 def settings_at(size: Size, method: Method, repeat: int, **more: Any) -> LoopSettings:
@@ -125,9 +128,11 @@ def known_by(settings: LoopSettings, method: Method) -> str:
 def still_holds(unit: Mapping[str, Any], size: Size) -> bool:
     """Whether a finished unit is of this starter, at this size, and of its method as it is now.
 
-    A setting that there was not yet when it was measured had its default, which changes nothing by itself.
+    At whichever precision: two of them draw the same pictures, and a machine is slow at one or the other. A
+    setting that there was not yet when it was measured had its default, which changes nothing by itself.
     """
-    if unit["inputs"] != inputs(size) or unit["method"].split()[0] not in METHODS:
+    same = [inputs(replace(size, precision=precision)) for precision in get_args(Precision)]
+    if unit["inputs"] not in same or unit["method"].split()[0] not in METHODS:
         return False
     method = method_named(unit["method"])
     if unit.get("asked") != method.asked():
@@ -190,6 +195,7 @@ class Study:
             "taste": taste,
             "method": name,
             "repeat": self._repeat,
+            "precision": backbones.load(self.model).precision,
             "asked": method.asked(),
             "versions": versions(),
             "pool": pool.told(self._repeat),

@@ -48,6 +48,16 @@ class Table:
         return {name: ", ".join(sorted(versions)) for name, versions in found.items()}
 
     @property
+    def precisions(self) -> dict[str, list[str]]:
+        """Precision -> methods with units that were computed in it, those of most units first."""
+        units = list(self._units.values())
+        often = Counter(unit["precision"] for unit in units)
+        return {
+            precision: list(dict.fromkeys(u["method"] for u in units if u["precision"] == precision))
+            for precision, _ in often.most_common()
+        }
+
+    @property
     def pools_that_differ(self) -> list[str]:
         """Tastes and repeats of which units were not given the same answers, as after a change of machine."""
         told: dict[str, set[str]] = {}

@@ -109,8 +109,11 @@ def files_of(project: OpenProject, run: Run) -> list[dict[str, Any]]:
 
 
 def exported(project: OpenProject, run: Run, path: str) -> Path:
-    """Where a file of an export lies. Outside where its result names another one."""
-    return inside(inside(project.store.run_folder(run), "export"), Path("..", path))
+    """Where a file of an export lies. Outside where its result names another one; 404 where it is gone."""
+    file = inside(inside(project.store.run_folder(run), "export"), Path("..", path))
+    if not file.exists():
+        raise HTTPException(404, f"{file.name} of the export is gone. Export the round anew.")
+    return file
 
 
 def name_of(project: OpenProject, run: Run) -> str:
@@ -149,8 +152,6 @@ def export_file(number: int, index: int, project: InProject) -> FileResponse:
     if not 0 <= index < len(files):
         raise HTTPException(404, "There is no such file in this export.")
     file = exported(project, run, files[index]["path"])
-    if not file.is_file():
-        raise HTTPException(404, "This file of the export is gone. Export the round anew.")
     whose = name_of(project, run)
     name = file.name if file.name.startswith(whose) else f"{whose}-{file.name}"
     return FileResponse(file, filename=name, media_type="application/octet-stream")

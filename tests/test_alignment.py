@@ -13,6 +13,7 @@ from PIL import Image
 from benchmarks import judge
 from benchmarks.alignment import figures, pool, report, study
 from benchmarks.alignment.__main__ import main as command_line
+from benchmarks.alignment.checking import CheckedRounds
 from benchmarks.alignment.figures import draw_figures
 from benchmarks.alignment.methods import METHODS, changed, method_named, settings_of
 from benchmarks.alignment.pool import TABLE, TASTES, TUNING, temperature_for
@@ -30,7 +31,8 @@ from benchmarks.taste import (
 )
 from sail.annotate import ShownPair
 from sail.config import LoopSettings
-from sail.records import LatentsRef
+from sail.loop import Rounds
+from sail.records import LatentsRef, TrainingPair
 from sail.rounds import is_held_out
 
 
@@ -492,3 +494,33 @@ def test_what_a_method_with_other_labels_began_is_not_gone_on_with() -> None:
     settings = study.settings_at(study.Size(), METHODS["sail_6"], 1)
     names = {study.known_by(settings, METHODS[name]) for name in ("sail_6", "sail_6_half_labels", "dpo_6")}
     assert len(names) == 3
+
+
+def test_a_person_who_checks_turns_what_is_wrong_and_drops_what_looks_alike(tmp_path, monkeypatch) -> None:
+    file = tmp_path / "00000.safetensors"
+    for row, light_ in enumerate((250, 60, 50, 200, 100, 101)):
+        Image.new("L", (4, 4), light_).save(tmp_path / f"00000-{row}.png")
+
+    def pair(name: str, winner: int, loser: int) -> TrainingPair:
+        refs = (LatentsRef(file=str(file), row=row) for row in (winner, loser))
+        return TrainingPair(id=name, prompt="a fox", winner=next(refs), loser=next(refs), source="self")
+
+    judged = [pair("sure", 2, 0), pair("right", 0, 1), pair("wrong", 2, 3), pair("alike", 4, 5)]
+    monkeypatch.setattr(Rounds, "self_annotated", lambda rounds, policy: list(judged))
+
+    def lighter(name: str, left: Path, right: Path) -> str:
+        less = [Image.open(side).getpixel((0, 0)) for side in (left, right)]
+        return "tie" if abs(less[0] - less[1]) < 5 else "left" if less[0] > less[1] else "right"
+
+    out = (tmp_path, STARTER, LoopSettings(), [f"prompt {number}" for number in range(40)])
+    rounds = CheckedRounds(*out, count=3, choose=lighter)
+    first = rounds.self_annotated(None)
+    # The clearest is not looked at, however wrong; what was turned round is the person's, now and later.
+    assert [(one.id, one.source) for one in first] == [
+        ("sure", "self"), ("right", "self"), ("human-wrong", "human")
+    ]  # fmt: skip
+    assert (first[2].winner.row, first[2].loser.row) == (3, 2)
+    assert rounds.said == {"approved": 1, "turned": 1, "dropped": 1}
+    judged[:] = judged[1:2]
+    assert [one.id for one in rounds.self_annotated(None)] == ["right", "human-wrong"]
+    assert CheckedRounds(*out, count=0, choose=lighter).self_annotated(None) == judged

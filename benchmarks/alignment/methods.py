@@ -111,10 +111,12 @@ class Method:
     """Share of labels that say "left" whatever is shown."""
     second_taste: bool = False
     """Every other label is given by somebody with another taste."""
+    checked: int = 0
+    """So many of each round's self pairs, the least certain, the same person looks at."""
 
     def asked(self) -> dict[str, Any]:
         """What a unit of it hangs on besides its settings."""
-        asked = {
+        asked: dict[str, Any] = {
             "train": self.train.__name__,
             "gated": self.gated,
             "labels": self.labels,
@@ -124,7 +126,11 @@ class Method:
         }
         # Units with faults that were drawn by lot are of another method.
         faulty = self.flipped or self.left_bias or self.second_taste
-        return {**asked, "faults": "counted"} if faulty else asked
+        if faulty:
+            asked["faults"] = "counted"
+        if self.checked:
+            asked["checked"] = self.checked
+        return asked
 
     @property
     def proposes(self) -> bool:
@@ -198,6 +204,7 @@ METHODS: dict[str, Method] = {
     "sail_6_paper": Method(train=without_a_gate, gated=False, changes=PAPER),
     "sail_6_no_mixup": Method(changes=NO_MIXUP),
     "sail_6_random_pairs": Method(changes={"choose": "random", "self_pairs_per_prompt": 1, **ALL_KEPT}),
+    "sail_6_checked": Method(checked=20),
     "sail_6_all_pairs": Method(changes=ALL_KEPT),
     "sail_6_ties_left_out": Method(changes=TIES_LEFT_OUT),
     "dpo_6_ties_left_out": Method(train=in_rounds, changes=TIES_LEFT_OUT),

@@ -124,10 +124,17 @@ class Pool:
         said = [self._said(repeat, index) for index in range(len(self.pairs))]
         return hashlib.sha256(",".join(said).encode()).hexdigest()[:8]
 
+    def choose(self, pair: str, left: Path, right: Path) -> LabelValue:
+        """What the person says of two other images."""
+        both = utilities(self._taste, [left, right], "annotating")
+        return self._hand(pair).choose(*both.tolist())
+
     def _said(self, repeat: int, index: int) -> LabelValue:
-        # A hand of its own for each pair: what is said of one hangs on no other.
-        hand = Person(f"{repeat}/{index}", temperature=self._temperature, tie_below=TIE_BELOW_SD * self.sd)
-        return hand.choose(*self._annotated_P2[index].tolist())
+        return self._hand(f"{repeat}/{index}").choose(*self._annotated_P2[index].tolist())
+
+    def _hand(self, pair: str) -> Person:
+        """One of its own for each pair: what is said of one hangs on no other."""
+        return Person(pair, temperature=self._temperature, tie_below=TIE_BELOW_SD * self.sd)
 
 
 def leaves_open(taste: str, prompts: Sequence[str]) -> list[bool]:

@@ -42,6 +42,7 @@ COMPARED = (
     ("sail_6_varied", "dpo_100"),
     ("sail_6_flipped_20_smoothed", "sail_6_flipped_20"),
     ("sail_6", "sft_6"),
+    ("sail_6_checked", "sail_6"),
     ("sail_6", "sail_6_dpo_loss"),
     ("dpo_6", "dpo_6_dpo_loss"),
     ("sail_6_dpo_loss", "dpo_6_dpo_loss"),

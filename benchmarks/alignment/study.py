@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
+from benchmarks.alignment.checking import CheckedRounds
 from benchmarks.alignment.methods import (
     METHODS,
     SEED_ROUNDS,
@@ -181,7 +182,14 @@ class Study:
         method, pool = method_named(name), self.pool(taste)
         settings = self.settings(method)
         folder = self._out / f"{self._repeat}-{taste}-{name}-{known_by(settings, method)}".replace(" ", "_")
-        rounds = Rounds(folder, self.model, settings, self.prompts)
+        rounds = CheckedRounds(
+            folder,
+            self.model,
+            settings,
+            self.prompts,
+            count=method.checked,
+            choose=lambda pair, *images: pool.choose(f"{self._repeat}/{pair}", *images),
+        )
         rounds.take_prompts(method.labels)  # Those that the labelled pairs were drawn for.
         pairs = human_pairs(*self.labelled(taste, method), settings)
         method.train(rounds, pairs)
@@ -202,6 +210,7 @@ class Study:
             "labels": method.labels,
             "winners": sum(pair.source == "human" for pair in pairs),
             "agreement": pool.agreement,
+            "checked": rounds.said,
             **self._measured(taste, settings, current),
             "current": current.round if current else None,
             "rounds": [self._round(taste, settings, one, folder) for one in rounds.done],

@@ -213,7 +213,9 @@ def loop(
     ] = None,
     candidates: Annotated[
         int | None,
-        typer.Option(min=2, help="Images of each prompt.", show_default="the preset's"),
+        typer.Option(
+            min=2, help="Images of each prompt that the model chooses among.", show_default="the preset's"
+        ),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimiser steps of a round.", show_default="the preset's")

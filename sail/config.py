@@ -484,8 +484,9 @@ class LoopSettings(Config):
     """From the second self-annotated round on; None: as many as in the first."""
     num_candidates: int = Field(8, ge=2)
     held_out_every: int = Field(10, ge=2)
-    """Every so many human pairs one is held out, for the judge to be measured on. Of few labels each counts
-    more in training: with one in five a loop fell short of the same steps on all of them."""
+    """Every so many human pairs one is held out, for the judge to be measured on; of imported pairs those of
+    one caption in so many. Of few labels each counts more in training: with one in five a loop fell short of
+    the same steps on all of them."""
     min_human_pairs: int = Field(8, ge=2)
     """Fewer winner-loser pairs than this are too few to train."""
     draw_strength: DrawStrength = 1.0
@@ -496,8 +497,8 @@ class LoopSettings(Config):
     """Share of the ranked self pairs, of those that `min_margin` leaves, that goes to review; the least
     certain are dropped."""
     min_margin: float = Field(0.0, ge=0)
-    """Beside the judge's margin of the pairs that people chose a winner of, the median: what is less clear to
-    it than that share is no self pair. Where a taste is fulfilled there are few."""
+    """A share of the median size of the judge's margins of the human pairs that it learned from: what is less
+    clear to it is no self pair. Where a taste is fulfilled there are few."""
     monitor_prompts: int = Field(16, ge=0)
     reference: Literal["parent", "base"] = "parent"
     lora: Lora = Lora()

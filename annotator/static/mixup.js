@@ -131,7 +131,7 @@ function warnings(found) {
   ].filter(([, passes]) => passes > OFTEN);
   return [
     found.human_draws === 0 &&
-      "No pair that people judged is learned from. From its own choices alone its images soon all look the same.",
+      "No pair that people judged is learned from. Tried once, on the starter, that gained less, and images grew alike sooner.",
     ...often.map(
       ([words, passes]) =>
         `Each pair that ${words} comes ${Math.round(passes)} times: with so few of them the model learns these images, not a taste.`,

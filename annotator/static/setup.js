@@ -204,7 +204,7 @@ export function mount(root) {
     fillModel(found);
     defaults = found.defaults;
     drawDefaults();
-    said("moved", "Saved. Runs that are started from now on use it.");
+    said("moved", "Saved. Runs that are asked for from now on use it; a waiting or resumed one looks where the model was before.");
   });
 
   onSubmit(create, "create", async () => {

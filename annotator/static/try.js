@@ -139,7 +139,7 @@ export function mount(root) {
       () =>
         tries.length
           ? tries.map((one) => places.get(one.run.id))
-          : h("p", { class: "sail-dim" }, "Nothing was tried yet. What you try stays here."),
+          : h("p", { class: "sail-dim" }, "Nothing was tried yet. The last twelve tries stay here."),
     );
   }
 

@@ -166,11 +166,12 @@ def _model_fields(form: str, *, value: str = "", hint: str = "") -> str:
             Hugging Face name (owner/model).</small></label>
         <label data-part="revision" hidden><span>Revision</span>
           <input name="model.revision" autocomplete="off" data-testid="{form}-revision">
-          <small>The commit of the model, so that it never changes under you.</small></label>
+          <small>The commit of the model, so that it never changes under you; of a checkpoint, that of the
+            model whose configuration it takes.</small></label>
         <label class="sail-check" data-part="download" hidden>
           <input type="checkbox" name="download">
-          <span>Download it from Hugging Face if it is not here yet. Nothing else is
-            downloaded.</span></label>"""
+          <span>Download it from Hugging Face if it is not here yet; of a checkpoint, its configuration, unless
+            a folder of its name lies beside it. Nothing else is downloaded.</span></label>"""
 
 
 MARKUP = f"""
@@ -240,7 +241,7 @@ MARKUP = f"""
       <form class="sail-form" data-testid="settings" novalidate>
         <h3>Settings of the loop</h3>
         <p class="sail-dim">The model's own, or the app's defaults where it brings none. What is changed holds
-          for runs that are started from now on.</p>
+          for runs that are asked for from now on; a waiting or resumed one keeps what it was asked with.</p>
         {_fields(_FEW)}
         <details data-testid="settings-advanced">
           <summary data-part="advanced">Advanced</summary>

@@ -123,7 +123,7 @@ def request_of(store: Store, run: Run) -> Any:
 
 
 def doubted_pairs(store: Store, person: str) -> list[str]:
-    """Pairs in which the current judge clearly contradicts what this person said, the clearest first.
+    """Pairs in which the current judge clearly contradicts this person, and most others, the clearest first.
 
     Only pairs that it learned from: the held-out ones measure it, and to ask again wherever they count
     against it would flatter it. A pair that the person has answered again since is left out.
@@ -133,7 +133,7 @@ def doubted_pairs(store: Store, person: str) -> list[str]:
         return []
     # Trainings of an earlier version do not say so: of them nothing is asked again.
     newest = store.training_facts()[current.round].get("newest_label", 0)
-    return store.answered_up_to(newest, contradicted_pairs(store), by=person)[:MAX_DOUBTED]
+    return store.decided_up_to(newest, contradicted_pairs(store), by=person)[:MAX_DOUBTED]
 
 
 def contradicted_pairs(store: Store) -> list[str]:
@@ -335,9 +335,13 @@ def next_step(store: Store) -> NextStep:
 
 def mixup_plan(store: Store, self_fraction: float | None = None) -> MixupPlan:
     """What a mixup ratio, or the one that suits the pairs, means for the next round before it is trained."""
-    settings, found = store.project().settings, store.files_to_learn_from(proposal(store))
+    settings, proposed = store.project().settings, proposal(store)
+    found = store.files_to_learn_from(proposed)
     lost = _missing({file for pairs in found.values() for both in pairs for file in both})
     human, own = (sum(lost.isdisjoint(both) for both in found[side]) for side in ("human", "self"))
+    # Each would say what the judge chose to whoever judged it blind.
+    blind = store.flips_untold(proposed) if proposed else 0
+    human, own = human - blind, own + blind
     if self_fraction is None:
         suited = settings.mixup.self_fraction, settings.mixup.most_times
         self_fraction = mixup.suited_fraction(*suited, human_pairs=human, self_pairs=own)

@@ -85,6 +85,8 @@ def evaluate(
         from sail import evaluating
         from sail.scorers import find
 
+        if model is None and (revision or precision != "auto"):
+            raise ValueError(f"{run_dir} says what its model is. Leave out --revision and --precision.")
         base = _model(model, revision, precision) if model else None
         subject = evaluating.subject_of(run_dir, model=base, prompts=read_prompts(prompts) if prompts else ())
         # Before the drawing, not after it.
@@ -136,7 +138,7 @@ def sample(
     adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA.")] = None,
     per_prompt: Annotated[int, typer.Option(min=1, help="Images of a prompt.")] = 4,
     noise_seed: Annotated[int, typer.Option(help="Of the images.")] = 0,
-    steps: Annotated[int | None, typer.Option(min=1, show_default="the model's")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=1000, show_default="the model's")] = None,
     guidance: Annotated[float | None, typer.Option(min=0, show_default="the model's")] = None,
     revision: Revision = None,
     precision: PrecisionOption = "auto",

@@ -9,7 +9,7 @@ import torch
 from sail import distributed
 from sail.config import CompareRequest
 from sail.policy import policy_of, tell_cut
-from sail.proposing import decoded, publish_candidates
+from sail.proposing import decoded, publish_candidates, require_all
 from sail.runfolder import Progress, RunFolder
 from sail.sampling import done_or_of_others, draw
 
@@ -56,6 +56,7 @@ def compare(folder: RunFolder, request: CompareRequest, progress: Progress) -> d
             publish_candidates(folder.path, index, prompts[index], {"latents": latents_NCHW}, images)
             progress.look(lambda: folder.count_finished() * len(looks))
             folder.stop_if_asked()
+    distributed.from_main(lambda: require_all(folder, len(prompts)))
     progress.reach(folder.count_finished() * len(looks))
     return {
         "prompts": len(prompts),

@@ -157,6 +157,8 @@ class Rounds:
             folder = RunFolder(path)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
+            for left in path.parent.glob(f".{path.name}.*.new"):
+                shutil.rmtree(left)  # Of a process that was killed while it made it.
             named = request.model_dump_json()
             known = {one.sha256: Path(one.adapter) for one in adapters if one and one.sha256 in named}
             folder = RunFolder.create(path, request, pairs=pairs, adapters=known)
@@ -216,6 +218,13 @@ class Loop:
         file = self._out / "labels.jsonl"
         drop_half_line(file)
         known = {line["pair"]: line["label"] for line in read_lines(file)}
+        prompts = {pair.id: pair.prompt for pair in pairs}
+        for line in read_lines(file):
+            if line["prompt"] != prompts.get(line["pair"], line["prompt"]):
+                raise ValueError(
+                    f"{file}: {line['pair']} was labelled as {line['prompt']!r} and is a pair of "
+                    f"{prompts[line['pair']]!r} now. Start in another --out with --labels {file}."
+                )
         missing = [pair for pair in pairs if pair.id not in known]
         if self._labels is not None and missing:
             self._take_over(self._labels, missing, known)

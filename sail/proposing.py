@@ -90,6 +90,7 @@ def propose(folder: RunFolder, request: ProposeRequest, progress: Progress) -> d
             folder.stop_if_asked()
     progress.reach(folder.count_finished())
 
+    distributed.from_main(lambda: require_all(folder, len(request.prompts)))
     self_pairs = distributed.from_main(lambda: _rank(folder, request)) if request.scoring else 0
     return {
         "prompts": len(request.prompts),
@@ -158,7 +159,7 @@ def save_png(image_HW3: Tensor, path: Path) -> None:
 def _rank(folder: RunFolder, request: ProposeRequest) -> int:
     """Rank self pairs over the whole run: draws are weighted by their spread over all prompts."""
     assert request.scoring is not None
-    found = _all_sets(folder, len(request.prompts))
+    found = folder.candidate_sets()
     gains_NK = [_gains(folder.path / one.latents) for one in found]
     weight_K = draw_weights(gains_NK, request.scoring)
     rewards = [implicit_reward(gain_NK, weight_K, beta=request.beta)[0].tolist() for gain_NK in gains_NK]
@@ -191,14 +192,17 @@ def _gains(file: Path) -> Tensor:
     return gains_NK
 
 
-def _all_sets(folder: RunFolder, count: int) -> list[CandidateSet]:
-    """What all processes have written. On a shared file system others' files may be seen a little later."""
+def require_all(folder: RunFolder, count: int) -> None:
+    """Wait for what all processes have written: on a shared file system others' files may be seen later.
+
+    Lost where it does not come.
+    """
     for _ in range(PATIENCE_S):
-        if len(found := folder.candidate_sets()) == count:
-            return found
+        if (found := len(folder.finished_prompts())) == count:
+            return
         time.sleep(1)
     raise Lost(
-        f"{folder.path} holds candidates of {len(found)} prompts, and {count} were drawn. "
+        f"{folder.path} holds candidates of {found} prompts, and {count} were drawn. "
         "Do all processes see the same folder? Resume draws what is missing."
     )
 

@@ -248,7 +248,9 @@ class RunFolder:
         def link(ref: LatentsRef) -> LatentsRef:
             if ref.file not in linked:
                 # Not as torch's: the app, which makes runs, does without it.
-                with open_latents(Path(ref.file), "numpy", instead=" Or remove it, to go on without it."):
+                with open_latents(
+                    Path(ref.file), "numpy", instead=" Or remove it: its pairs go, or are drawn anew."
+                ):
                     name = f"inputs/latents/{sha256_file(Path(ref.file))}.safetensors"
                 link_or_copy(Path(ref.file), self.path / name)
                 linked[ref.file] = name
@@ -472,9 +474,9 @@ class RunFolder:
         """How many there are by name, which among many files is quicker."""
         return len(self._set_files())
 
-    def is_whole(self) -> bool:
-        """Whether all that a run which is done has drawn can be read."""
-        return len(self.finished_prompts()) == self.count_finished()
+    def is_whole(self, prompts: int) -> bool:
+        """Whether all that a run which is done has drawn, of so many prompts, is there and can be read."""
+        return len(self.finished_prompts()) == max(prompts, self.count_finished())
 
     def _set_files(self) -> list[Path]:
         return sorted((self.path / "candidates").glob("[0-9]*.json"), key=lambda file: int(file.stem))
@@ -493,11 +495,12 @@ class RunFolder:
 
 
 def _candidate_set(file: Path) -> CandidateSet | None:
-    """None where it cannot be read."""
+    """None where it cannot be read, or its latents are gone."""
     try:
-        return CandidateSet.model_validate_json(file.read_bytes())
+        found = CandidateSet.model_validate_json(file.read_bytes())
     except (OSError, ValidationError):
         return None
+    return found if (file.parents[1] / found.latents).exists() else None
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

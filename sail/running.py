@@ -69,14 +69,14 @@ def execute(folder: RunFolder) -> dict[str, Any]:
     request = folder.request()
     distributed.join()
     with folder.lock() if distributed.is_main() else nullcontext():
-        if distributed.is_main():
-            folder.clear_unfinished()
+        prompts = len(request.prompts) if isinstance(request, ProposeRequest | CompareRequest) else 0
         # The others hear this once the main process holds the folder.
-        done = distributed.from_main(lambda: folder.result() if folder.is_whole() else None)
+        done = distributed.from_main(lambda: folder.result() if folder.is_whole(prompts) else None)
         if done is not None:
             return done
         progress = Progress(folder, is_main=distributed.is_main())
         if distributed.is_main():
+            folder.clear_unfinished()
             folder.clear_failure()
         progress.stage("load", 1)
         try:

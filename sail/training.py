@@ -5,6 +5,7 @@ P pairs of a batch, 2P their winners, then their losers; M some of the 2P; C H W
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import time
@@ -486,7 +487,10 @@ class Trainer:
         }
         self._checkpoint.parent.mkdir(exist_ok=True)
         self._folder.keep_metrics()
-        publish(self._checkpoint, lambda beside: torch.save(state, beside))
+        whole = io.BytesIO()
+        torch.save(state, whole)
+        # Not by torch, to which a full disk is an internal error.
+        publish(self._checkpoint, lambda beside: beside.write_bytes(whole.getbuffer()) and None)
 
     def _resume(self) -> None:
         # One reads for all: that processes go on from different steps cannot be seen in what they write.

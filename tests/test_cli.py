@@ -226,18 +226,37 @@ def test_a_run_is_given_the_adapters_that_its_request_names(looped, model, setti
     assert given.name == rounds.done[1].sha256, "not its parent: base is what it is scored against"
 
 
-def test_an_annotator_that_dies_loses_nothing_it_said(model, prompts, settings, tmp_path):
+def test_an_annotator_that_dies_loses_nothing_it_said_nor_do_files_that_go_meanwhile(
+    model, prompts, settings, tmp_path
+):
     dies = BRIGHTER.replace(
         "pair = json.loads(line)", "pair = json.loads(line)\n        if pair['pair'] == '00004': sys.exit(7)"
     )
     done = loop(model, prompts, settings, annotator(tmp_path, dies), tmp_path / "out")
     assert done.exit_code == 2 and "ended with status 7 at pair 00004" in done.stderr
-    assert len(read_lines(tmp_path / "out/labels.jsonl")) == 4
+    assert len(said := read_lines(tmp_path / "out/labels.jsonl")) == 4
+    # What was said goes by number: without a set the pairs after it would have each other's labels.
+    seed = tmp_path / "out/runs/0000-propose/candidates"
+    before = {file.name: file.read_bytes() for file in sorted(seed.iterdir())}
+    for name in "00001.json", "00002.safetensors":
+        (seed / name).unlink()
     again = loop(model, prompts, settings, annotator(tmp_path, BRIGHTER), tmp_path / "out")
     assert again.exit_code == 0, again.stderr
-    assert [line["pair"] for line in read_lines(tmp_path / "out/labels.jsonl")] == [
-        f"{n:05d}" for n in range(6)
-    ]
+    assert {file.name: file.read_bytes() for file in sorted(seed.iterdir())} == before
+    lines = read_lines(tmp_path / "out/labels.jsonl")
+    assert lines[:4] == said and [line["pair"] for line in lines] == [f"{n:05d}" for n in range(6)]
+
+
+def test_a_label_of_another_prompt_than_its_pair_has_now_is_not_learned_from(
+    looped, model, prompts, settings, tmp_path
+):
+    shutil.copytree(looped, tmp_path / "out")
+    file = tmp_path / "out/labels.jsonl"
+    lines = file.read_text().splitlines()
+    other = json.loads(lines[2])["prompt"]
+    file.write_text("\n".join([*lines[:2], *lines[3:], lines[2].replace(other, "a house")]) + "\n")
+    done = loop(model, prompts, settings, annotator(tmp_path, BRIGHTER), tmp_path / "out")
+    assert done.exit_code == 2 and "00002 was labelled as 'a house' and is a pair of" in done.stderr
 
 
 @pytest.mark.parametrize(

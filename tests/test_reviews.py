@@ -219,10 +219,12 @@ def test_nothing_that_is_sent_tells_what_the_judge_chose_before_the_audit_is_ove
     assert said["review"]["audit"] == {"pairs": 10, "decided": 1, "done": False}
     assert found["audit"]["error"]["value"] is None
     labels, leaves = client.get(f"{BASE}/status").json()["labels"], client.get(f"{BASE}/export").json()
+    mixed = client.get(f"{BASE}/mixup").json()
     for pair in blind[1:-1]:
         post(client, "reviews", answers=[_choose(pair.id, "left")])
         assert client.get(f"{BASE}/status").json()["labels"] == labels
         assert client.get(f"{BASE}/export").json() == leaves
+        assert client.get(f"{BASE}/mixup").json() == mixed
     post(client, "reviews", answers=[_choose(pair.id, "right") for pair in blind[1:]])
     found = client.get(f"{BASE}/review").json()
     assert all(pair["judge"] for pair in found["pairs"])

@@ -73,6 +73,7 @@ def publish_sets(folder: RunFolder, *indices: int) -> None:
             latents=f"candidates/{index:05d}.safetensors",
             candidates=(Candidate(index=0, image=f"candidates/{index:05d}-0.png"),),
         )
+        (folder.path / found.latents).touch()
         publish_json(folder.path / "candidates" / f"{index:05d}.json", found.model_dump())
 
 
@@ -376,6 +377,8 @@ def test_candidates_that_cannot_be_read_are_not_finished_and_withhold_no_others(
     (run.path / "candidates" / "00001.json").write_text('{"prompt_index": 1, "pro')
     assert [found.prompt_index for found in run.candidate_sets()] == [0, 2]
     assert run.finished_prompts() == {0, 2}
+    (run.path / "candidates" / "00002.safetensors").unlink()
+    assert run.finished_prompts() == {0}
 
 
 def test_once_a_run_is_done_candidates_that_cannot_be_read_are_named(run):

@@ -21,6 +21,7 @@ import pytest
 from annotating import (
     SETTINGS,
     decide,
+    decide_audit,
     drawn,
     fake_runner,
     hold,
@@ -600,6 +601,7 @@ def test_a_mixup_plan_counts_what_the_pairs_themselves_come_to(
     label_all(store)
     run_now(store, jobs.train(store, by="ann"))
     proposed = run_now(store, jobs.propose(store, by="ann"))
+    decide_audit(store, proposed)  # Before it is over the plan tells of no flip.
 
     def agree() -> tuple[int, int]:
         plan, pairs = jobs.mixup_plan(store), jobs.training_pairs(store)[0]
@@ -1181,6 +1183,25 @@ def test_answers_that_the_judge_contradicts_come_with_the_largest_margin_first(s
     found = [pairs[number].id for number in (1, 3, 0)]
     assert jobs.contradicted_pairs(store) == found
     assert jobs.doubted_pairs(store, "ann") == found
+
+
+def test_who_was_outvoted_and_has_the_judge_on_their_side_is_asked_nothing_again(store: Store) -> None:
+    first, second, third = drawn(store, 3)
+    best = first.left
+    label(store, first, "left")
+    for person in "bob", "cyd":
+        (own,) = store.show_pairs([first.id], to=person)
+        label(store, own, "right" if own.left == best else "left", by=person)
+    for pair in second, third:
+        label(store, pair, "left")
+    run = run_now(store, jobs.train(store, by="ann"))
+    lines = [
+        JudgedPair(id=pair.id, margin=-2.0, margin_error=0.1, held_out=False).model_dump()
+        for pair in (first, second)
+    ]
+    publish_lines(RunFolder(store.run_folder(run)).path / "judged_pairs.jsonl", lines)
+    assert jobs.doubted_pairs(store, "ann") == [second.id]
+    assert jobs.doubted_pairs(store, "bob") == jobs.doubted_pairs(store, "cyd") == [first.id]
 
 
 def test_how_long_a_run_took_leaves_out_what_it_waited(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,7 @@ def status_of(project: OpenProject, projects: Projects) -> dict[str, Any]:
         "project": store.name,
         "projects": projects.names(),
         "labels": label_counts(project),
+        "newest_label": store.newest_label(),
         "next": {"name": step.name, "round": step.round, "seconds": estimates.seconds_of(store, step)},
         # Not asdict, which copies each value: of many runs that took longer than all the rest.
         "runs": [vars(view) for view in told(runner.views(store))],

@@ -23,6 +23,8 @@ export function bulk(root, { said, changed, look }) {
   function show(now) {
     const first = review?.run !== now.run;
     review = now;
+    // It came about after all: the answer was lost and not the request.
+    lost.delete(review.bulk?.uuid);
     if (first) {
       const thresholds = review.audit.by_threshold;
       slider.max = thresholds.length - 1;

@@ -22,6 +22,7 @@ import { Images } from "/ui/images.js";
 import { ANSWER_KEYS, ANSWER_WORDS, FLIPPED, leaveToKeys, meant, onChoice, ZOOMED_IN } from "/ui/keys.js";
 import { Look } from "/ui/look.js";
 import { actionButton as button, drawUnsent, h, isShown, putParts, text, title } from "/ui/page.js";
+import { runButton } from "/ui/runs.js";
 import { Screen } from "/ui/screen.js";
 import { howFar, percent, plural, roundName, roundTitle } from "/ui/words.js";
 
@@ -265,7 +266,7 @@ export function mount(root) {
   const stopped = (run) => [
     title("Drawing comparisons stopped"),
     text(`${run.message} What was changed in Setup since counts only for what is drawn anew.`.trim()),
-    button("Resume", "compare-resume", () => ask(`${base}/runs/${run.id}/resume`, {}), true),
+    runButton(run, "resume", "Resume", "compare-resume", true),
     drawMore(PLANNED),
   ];
 

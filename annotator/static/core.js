@@ -6,7 +6,7 @@ export const project = query.get("project") || fallback;
 
 /** Where a project is, on the tab that is open here. */
 export const addressOf = (name) => `?${new URLSearchParams({ project: name, tab: openedTab() })}`;
-const openedTab = () => query.get("tab") ?? "label";
+export const openedTab = () => query.get("tab") ?? "label";
 
 if (!query.has("project")) {
   // The open project is part of the address, so that two browser tabs may have two projects.

@@ -16,6 +16,7 @@ export function doubted(card) {
   let loading = false;
   let sent = Promise.resolve();
   let lost = 0; // answers that were not kept
+  let waiting = 0; // answers that are on their way, or wait for those before them
   let movedAt = -Infinity; // when pairs last moved up: the next one may have come under the pointer
 
   beforeTraining(async () => {
@@ -23,6 +24,9 @@ export function doubted(card) {
     await sent;
     if (lost > before) throw new Refused("An answer in Rounds was not kept. Give it again, then train.");
   });
+
+  // Nothing but this page knows of them, so whoever closes it is asked.
+  addEventListener("beforeunload", (event) => waiting && event.preventDefault());
 
   async function show(round) {
     if (loading || round === shownOf) return;
@@ -67,6 +71,7 @@ export function doubted(card) {
       const elapsed_ms = Math.round(Math.min(performance.now() - (began ?? performance.now()), LONGEST_MS));
       const answer = { uuid: crypto.randomUUID(), pair: pair.id, value, elapsed_ms };
       const focused = document.activeElement;
+      waiting += 1;
       for (const button of buttons) button.disabled = true;
       const kept = sent
         .then(() => ask(`${base}/labels`, { answers: [answer] }, { signal: patience() }))
@@ -80,7 +85,7 @@ export function doubted(card) {
           // Who goes on by key is not sent to the top of the page.
           if (hadFocus) next?.querySelector(".sail-decide button").focus();
         });
-      sent = kept.catch(() => lost++);
+      sent = kept.catch(() => lost++).finally(() => waiting--);
       await act(buttons[0], () => kept);
       for (const button of buttons) button.disabled = false;
     }

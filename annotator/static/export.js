@@ -19,7 +19,7 @@ export function mount(root) {
     // What it holds changes with labels, rounds and finished exports.
     const key = JSON.stringify([
       status.current,
-      status.labels.labelled,
+      status.newest_label,
       status.review,
       status.runs.filter((run) => run.job === "export").map((run) => [run.id, run.state]),
     ]);

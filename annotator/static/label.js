@@ -3,7 +3,7 @@
 
 import { Answers } from "/ui/answers.js";
 import { lookCloser } from "/ui/closer.js";
-import { ask, base, beforeTraining, onStatus, poll, Refused, trouble } from "/ui/core.js";
+import { ask, base, beforeTraining, onStatus, openedTab, poll, Refused, trouble } from "/ui/core.js";
 import { Images } from "/ui/images.js";
 import { ANSWER_KEYS, ANSWER_WORDS, FLIPPED, leaveToKeys, meant, offerKeys, ZOOMED_IN } from "/ui/keys.js";
 import { Look } from "/ui/look.js";
@@ -168,10 +168,12 @@ export function mount(root) {
   });
 
   for (const dialog of dialogs) dialog.addEventListener("close", () => screen.restart());
-  document.addEventListener("visibilitychange", () => document.hidden || pairs.fetch());
+  // Whoever is elsewhere on the page keeps no pair from others.
+  const fetchShown = () => isShown(root) && pairs.fetch();
+  document.addEventListener("visibilitychange", () => document.hidden || fetchShown());
   // After the answers: made before this, they leave first.
   addEventListener("pagehide", () => pairs.leave());
-  addEventListener("pageshow", (event) => event.persisted && pairs.fetch());
+  addEventListener("pageshow", (event) => event.persisted && fetchShown());
   beforeTraining(async () => {
     await answers.send();
     if (answers.waiting.length)
@@ -185,8 +187,8 @@ export function mount(root) {
     progress.follow(status);
     // Time in another tab of the page is not time spent choosing.
     if (opened && isShown(root)) screen.restart();
-    const isBack = opened && isShown(root) && pairs.stale;
-    if (isBack || (status.labels.drawn > pairs.drawn && pairs.few)) pairs.fetch();
+    if ((opened && pairs.stale) || (status.labels.drawn > pairs.drawn && pairs.few)) fetchShown();
   });
-  pairs.fetch().then(() => (root.dataset.mounted = "yes"));
+  // The tab that is asked for may not be open yet.
+  Promise.resolve(openedTab() === "label" && pairs.fetch()).then(() => (root.dataset.mounted = "yes"));
 }

@@ -5,6 +5,7 @@ import { h } from "/ui/page.js";
 import { percent, plural } from "/ui/words.js";
 
 const DEBOUNCE_MS = 60;
+const AFTER_DECISIONS_MS = 800; // it goes through all pairs, and decisions come one a second
 const OFTEN = 100; // passes over one side from which on the model learns the images rather than a taste
 
 export function mixup(root) {
@@ -46,12 +47,16 @@ export function mixup(root) {
   }
 
   slider.addEventListener("input", () => {
-    clearTimeout(timer);
     chosen = true;
     keep(draft(), slider.value);
     find("mixup-value").textContent = percent(Number(slider.value));
-    timer = setTimeout(plan, DEBOUNCE_MS);
+    planIn(DEBOUNCE_MS);
   });
+
+  function planIn(after) {
+    clearTimeout(timer);
+    timer = setTimeout(plan, after);
+  }
 
   async function plan() {
     if (round === null) return;
@@ -101,6 +106,7 @@ export function mixup(root) {
   back.addEventListener("click", () => {
     asking = false;
     draw();
+    anyway.focus();
   });
   anyway.addEventListener("click", () => {
     if (asking) return begin(anyway, { without_audit: true });
@@ -108,7 +114,7 @@ export function mixup(root) {
     draw();
   });
 
-  return { load, plan, refresh, show };
+  return { load, planSoon: () => planIn(AFTER_DECISIONS_MS), refresh, show };
 }
 
 function meaning(found) {

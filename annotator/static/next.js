@@ -3,7 +3,7 @@
 import { ask, base, endedEarly, isActive, openTab, train } from "/ui/core.js";
 import { answered, toLearnFrom } from "/ui/counts.js";
 import { actionButton, h } from "/ui/page.js";
-import { keepUp, runBar, runFigures } from "/ui/runs.js";
+import { keepUp, runBar, runButton, runFigures } from "/ui/runs.js";
 import { doingWhat, duration, howFar, plural, roundName, runTitle, stageName } from "/ui/words.js";
 
 const MORE_PAIRS = 20;
@@ -44,12 +44,7 @@ function resume(run, next) {
   const isAnew = begins.textContent === runTitle(run);
   if (isAnew) begins.textContent = "Start over";
   const text = `${run.message || `It ended (${stageName(run)} ${run.step} of ${run.total}).`} Resume keeps the labels and settings that it began with${isAnew ? "; Start over takes those of now" : ""}.`;
-  const own = actionButton(
-    `Resume ${doingWhat(run).toLowerCase()}`,
-    "resume-next",
-    () => ask(`${base}/runs/${run.id}/resume`, {}),
-    true,
-  );
+  const own = runButton(run, "resume", `Resume ${doingWhat(run).toLowerCase()}`, "resume-next", true);
   (run.state === "failed" ? own : begins).className = "sail-quiet";
   (run.state === "failed" ? begins : own).className = "sail-primary";
   return [words(`${runTitle(run)}: ${run.state}`, text), begins, own];
@@ -144,7 +139,7 @@ function during(run, status) {
     own,
     run.job === "draw" && button("Label", () => openTab("label")),
     run.state !== "stopping" &&
-      actionButton(waits ? "Leave the queue" : "Stop", "stop-next", () => ask(`${base}/runs/${run.id}/stop`, {})),
+      runButton(run, "stop", waits ? "Leave the queue" : "Stop", "stop-next"),
   ];
 }
 

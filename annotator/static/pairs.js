@@ -57,8 +57,9 @@ export class Pairs {
     return this.#fetching;
   }
 
+  /** Also before they were first asked for. */
   get asking() {
-    return this.#fetching !== null;
+    return this.#fetching !== null || !this.#fetchedAt;
   }
 
   async #ask(keep) {

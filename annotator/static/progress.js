@@ -4,6 +4,7 @@
 import { act, ask, base, beEager, endedEarly, isActive, openTab, train as askToTrain } from "/ui/core.js";
 import { answered, toLearnFrom } from "/ui/counts.js";
 import { actionButton as button, drawUnsent, h, putParts, text, title } from "/ui/page.js";
+import { runButton } from "/ui/runs.js";
 import { duration, loading, plural } from "/ui/words.js";
 
 export class Progress {
@@ -102,7 +103,7 @@ export class Progress {
     return [
       title("Drawing pairs stopped"),
       text(`${run.message} What was changed in Setup since counts only for what is drawn anew.`.trim()),
-      button("Resume", "resume-draw", () => ask(`${base}/runs/${run.id}/resume`, {}), !on?.primary && !anew),
+      runButton(run, "resume", "Resume", "resume-draw", !on?.primary && !anew),
       on ? drawMore(20, !on.primary && anew) : drawFirst(anew),
       ...(on ? [...on.parts, on.primary] : []),
     ];
@@ -132,7 +133,7 @@ export class Progress {
     const { withOthers, holders } = this.#pairs;
     return [
       title(`${plural(withOthers, "pair is", "pairs are")} with other people right now`),
-      text(`They were shown to ${listed(holders)}, and come here once those people have been away for some minutes.`),
+      text(`Shown to ${listed(holders)} a moment ago; who is away for some minutes keeps no pair from you.`),
     ];
   }
 

@@ -272,7 +272,7 @@ export function mount(root) {
     if (Object.keys(answer.refused).length) refresh().catch(askAnew);
     // Meanwhile another round may have been trained, and there is nothing to review any more.
     if (answer.review?.audit.done && !review.audit?.done) showAudited();
-    else if (review.audit?.done) mixup.plan();
+    else if (review.audit?.done) mixup.planSoon();
   }
 
   /** What the audit came to is what it was made for, and stands above the cards. */
@@ -397,4 +397,4 @@ export function mount(root) {
 }
 
 const which = (pairs, all) =>
-  pairs < all ? `${plural(pairs, "pair")} of ${all}, chosen at random` : `All ${plural(all, "pair")}, as there are so few`;
+  pairs < all ? `${plural(pairs, "pair")} of ${all}, chosen at random` : all === 1 ? "The one pair there is" : `All ${all} pairs, as there are so few`;

@@ -27,6 +27,13 @@ export function runRow(run) {
   return own;
 }
 
+/** Resumes, stops or ends a run. Two runs may be in the same words, so the button says in its markup which is meant. */
+export function runButton(run, verb, label, id, primary = false) {
+  const own = actionButton(label, id, () => ask(`${base}/runs/${run.id}/${verb}`, {}), primary);
+  own.dataset.run = run.id;
+  return own;
+}
+
 /** How far it is by now, in the same row. */
 export function keepUp(row, run) {
   row.querySelector('[data-part="figures"]').textContent = figures(run);
@@ -78,8 +85,7 @@ function control(run) {
   return null;
 }
 
-const button = (run, label, verb) =>
-  actionButton(label, `${verb}-${run.id}`, () => ask(`${base}/runs/${run.id}/${verb}`, {}));
+const button = (run, label, verb) => runButton(run, verb, label, `${verb}-${run.id}`);
 
 /** For a run that does not answer a stop, which keeps all others waiting. Asks once more. */
 function force(run) {
@@ -88,7 +94,11 @@ function force(run) {
   const kept =
     "Its process is ended at once. What is drawn, or trained up to the last checkpoint, is kept, and Resume goes on from there.";
   const asked = h("div", { class: "sail-row", hidden: true }, h("span", { class: "sail-grow" }, kept), button(run, "End it", "end"), back);
-  const show = (yes) => ([offer.parentElement.hidden, asked.hidden] = [yes, !yes]);
+  const show = (yes) => {
+    [offer.parentElement.hidden, asked.hidden] = [yes, !yes];
+    // What was pressed is hidden now.
+    (yes ? asked.querySelector("button") : offer).focus();
+  };
   offer.addEventListener("click", () => show(true));
   back.addEventListener("click", () => show(false));
   const text = h("span", { class: "sail-dim sail-grow" }, "It does not answer, and other runs wait for it.");

@@ -163,23 +163,27 @@ class Labels(Standing):
         """The number of the newest label or undo; 0 before there is one."""
         return int(self._rows("select coalesce(max(seq), 0) as newest from labels")[0]["newest"])
 
-    def answered_up_to(self, label: int, pairs: Sequence[str], *, by: str) -> list[str]:
-        """Those of `pairs` for which this person named a winner, and not again after that label; in their
+    def decided_up_to(self, label: int, pairs: Sequence[str], *, by: str) -> list[str]:
+        """Those of `pairs` of which this person chose the winner that stands, up to that label; in their
         order."""
+        states = self.states_of(pairs)
+        winners = [
+            (pair.id, pair.one if pair.for_one > pair.for_two else pair.two)
+            for pair in states.values()
+            if pair.has_winner
+        ]
         rows = self._rows(
             """
-            select value from json_each(:pairs)
-            where value in (
-                select pair from standing_labels
-                where person = :by and seq <= :label and value in ('left', 'right')
-            )
-            order by key
+            select w.value ->> 0 as pair from json_each(:winners) w
+            join standing_labels s on s.pair = w.value ->> 0 and s.person = :by and s.seq <= :label
+            where s.value in ('left', 'right') and (s.value = 'left') = (s.left = w.value ->> 1)
+            order by w.key
             """,
-            pairs=json.dumps(list(pairs)),
+            winners=json.dumps(winners),
             label=label,
             by=by,
         )
-        return [row["value"] for row in rows]
+        return [row["pair"] for row in rows]
 
     def record_answers(self, answers: Sequence[Answer], *, by: str) -> list[str | None]:
         """Keep answers in their order, in one transaction. For each: None, or why it was refused."""

@@ -13,6 +13,8 @@ from annotator.rows import Order
 from annotator.store.base import Base
 
 MAX_NAME_CHARS = 40
+TAKEN = ("you", "everyone", "judge", "somebody without a name")
+"""What the pages and the table of preferences call others by."""
 
 
 class People(Base):
@@ -29,6 +31,8 @@ class People(Base):
         tidy = " ".join(name.split())
         if not tidy or len(tidy) > MAX_NAME_CHARS or not tidy.isprintable():
             raise ValueError(f"A name has 1 to {MAX_NAME_CHARS} characters, all of them visible.")
+        if tidy.casefold() in TAKEN:
+            raise ValueError(f"The page calls others {tidy}. Choose another name.")
 
         def write() -> None:
             # As the writer sees it: two browsers may ask for one name at the same moment.

@@ -85,6 +85,12 @@ class Reviews(Runs):
                 blind.update(row["pair"] for row in self._audit_rows(run))
         return sum(row["pair"] not in blind for row in flipped)
 
+    def flips_untold(self, run: Run) -> int:
+        """How many of a run's pairs stand flipped by who judged them blind, while its audit goes on."""
+        if self._audit_ended(run.id) is not None:
+            return 0
+        return sum(row["decision"] == "flip" for row in self._audit_rows(run.id))
+
     def _decisions(self, run: int) -> list[dict[str, Any]]:
         """(pair, rank, decision that stands) of a run's self pairs, the clearest first."""
         return self._rows(

@@ -170,8 +170,8 @@ def _model_fields(form: str, *, value: str = "", hint: str = "") -> str:
             model whose configuration it takes.</small></label>
         <label class="sail-check" data-part="download" hidden>
           <input type="checkbox" name="download">
-          <span>Download it from Hugging Face if it is not here yet; of a checkpoint, its configuration, unless
-            a folder of its name lies beside it. Nothing else is downloaded.</span></label>"""
+          <span>Download it from Hugging Face if it is not here yet; of a checkpoint, its configuration,
+            unless a folder of its name lies beside it. Nothing else is downloaded.</span></label>"""
 
 
 MARKUP = f"""

@@ -405,3 +405,34 @@ def test_who_gave_a_name_on_top_of_the_page_is_not_asked_for_it_again(label: Pag
     label.get_by_test_id("name-input").fill("Cleo")
     label.get_by_test_id("name-save").click()
     expect(label.get_by_test_id("note-name")).to_be_hidden()
+
+
+def test_who_is_elsewhere_on_the_page_keeps_no_pair_from_others(
+    app: App, store: Store, page: Page, browser: Browser
+) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "pairs/next" in request.url else None)
+    open_page(page, f"{app.address}/?project={store.name}&tab=rounds")
+    page.get_by_test_id("panel-rounds").wait_for()
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_timeout(300)
+    assert asked == []
+    with watched(browser) as other:
+        open_page(other, f"{app.address}/?project={store.name}")
+        wait_for_pair(other)
+        other.goto("about:blank")
+    # Once it is opened Label has what there is.
+    page.get_by_role("tab", name="Label").click()
+    wait_for_pair(page)
+
+
+def test_a_button_that_means_another_run_is_another_button(label: Page) -> None:
+    assert label.evaluate(
+        """async () => {
+          const { runButton } = await import("/ui/runs.js");
+          const { putParts } = await import("/ui/page.js");
+          const place = document.createElement("div");
+          const of = (id) => putParts(place, [runButton({ id }, "resume", "Resume", "resume-draw")]);
+          return [of(5), of(5), of(7)];
+        }"""
+    ) == [True, False, True]

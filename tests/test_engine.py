@@ -778,18 +778,17 @@ def test_candidates_are_drawn_with_as_much_of_the_policy_as_asked(model, trained
 def test_a_run_is_interrupted_where_what_other_processes_drew_does_not_appear(judged, tmp_path, monkeypatch):
     folder = RunFolder(shutil.copytree(judged.path, tmp_path / "run"))
     (folder.path / "result.json").unlink()
-    every, waited = RunFolder.candidate_sets, []
+    every, waited = RunFolder.finished_prompts, []
     monkeypatch.setattr("sail.proposing.PATIENCE_S", 3)
     monkeypatch.setattr("sail.proposing.time.sleep", waited.append)
-    monkeypatch.setattr(RunFolder, "candidate_sets", lambda self, **which: every(self, **which)[:-1])
+    monkeypatch.setattr(RunFolder, "finished_prompts", lambda self: every(self) - {3})
     with pytest.raises(Lost, match="holds candidates of 3 prompts, and 4 were drawn"):
         execute(folder)
     assert len(waited) == 3 and folder.snapshot().state == "interrupted" and folder.result() is None
     # Seen a little later, they are waited for.
+    late = {3}
     monkeypatch.setattr(
-        RunFolder,
-        "candidate_sets",
-        lambda self, **which: every(self, **which)[: 4 if len(waited) == 5 else 3],
+        RunFolder, "finished_prompts", lambda self: every(self) - (late if len(waited) < 5 else set())
     )
     assert execute(folder)["self_pairs"] == judged.result()["self_pairs"] and len(waited) == 5
 

@@ -34,6 +34,7 @@ COMPARED = (
     ("sail_6_eight_rounds", "dpo_100"),
     ("sail_6", "sail_6_no_mixup"),
     ("sail_6", "sail_6_random_pairs"),
+    ("sail_6", "sail_6_independent_draws"),
     ("sail_6_new_draws", "sail_6_independent_draws"),
     ("sail_6", "sail_6_new_draws"),
     ("sail_6", "sail_6_ties_left_out"),

@@ -29,14 +29,6 @@ from sail.runfolder import RunFolder
 ROOT = Path(__file__).resolve().parents[1]
 
 
-LONGEST = ("test_loop.py", "test_distributed.py", "test_training.py")
-"""Files are shared out whole: begun last, one of these would keep one process busy and the other waiting."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in LONGEST)
-
-
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository."""

@@ -751,6 +751,11 @@ def test_there_is_something_to_decide_on_the_first_screen_and_a_wide_window_has_
             until(page, lambda bar=bar, first=first: is_below(first, bar))  # type: ignore[misc]
             press(page, "z")
             expect(first).to_contain_text("Not reviewed")
+            # The next window is to find it so.
+            until(
+                page,
+                lambda: [one["decision"] for one in store.review_history()].count("clear") == len(across),
+            )
     assert across[0] > 1200 and across[1] > 1800
 
 

@@ -247,3 +247,20 @@ def m009_label_reasons(db: Database) -> None:
     ).create_index(["uuid"], unique=True).create_index(["label"])
     _append_only(db, "reasons")
     _table(db, "assignments").add_column("chosen", str)
+
+
+@project()
+def m010_reviews_are_taken_back(db: Database) -> None:
+    """As a label is: what was decided before stands again, in the name of who decided it and in its bulk."""
+    db.table("reviews").add_column("undoes", str).create_index(["undoes"])
+    db.create_view(
+        "standing_reviews",
+        """
+        select * from (
+          select r.*, row_number() over (partition by self_pair order by seq desc) as newest from reviews r
+          where r.decision != 'undo' and not exists (select 1 from reviews u where u.undoes = r.uuid)
+          and not exists (select 1 from bulk_reviews u where u.undoes = r.bulk)
+        ) where newest = 1 and decision != 'clear'
+        """,
+        replace=True,
+    )

@@ -146,14 +146,16 @@ class Tally:
 
 @dataclass(frozen=True, kw_only=True)
 class Review:
-    """What a person decided on a self pair; None takes the decision back."""
+    """What a person decided on a self pair; None: nothing. After an undo what stood before stands again."""
 
     uuid: str
     self_pair: str
-    decision: Decision | Side | None
+    decision: Decision | Side | Literal["undo"] | None
     """A side is what a person says who does not know which one the judge chose."""
     seen: str | None = None
     """uuid of the decision that the person saw, "" where they saw none; None: it was not said."""
+    undoes: str | None = None
+    """uuid of the decision that an undo takes back."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -207,6 +207,39 @@ def test_a_decision_does_not_hold_over_one_of_somebody_else_that_was_not_seen(st
     assert say("flip", "ann", "")[1] is None and stands() == ("flip", "ann")
 
 
+def test_undo_gives_back_what_stood_before_in_the_name_and_the_bulk_it_had(
+    client: TestClient, store: Store, run: Run
+) -> None:
+    decide_audit(store, run)
+    pair, other = undecided(store, run)[:2]
+    bulk = approve(store, run, [pair], over=0.0)
+    by_bulk = of(store, run, pair.id)
+
+    def say(about: str, decision: str | None, by: str, undoes: str | None = None) -> tuple[str, str | None]:
+        review = Review(uuid=new_uuid(), self_pair=about, decision=decision, undoes=undoes)  # type: ignore[arg-type]
+        return review.uuid, store.record_reviews([review, review], by=by)[1]
+
+    flipped, _ = say(pair.id, "flip", "bob")
+    cleared, _ = say(pair.id, None, "ann")
+    for by, target, about in (
+        ("bob", cleared, pair.id),
+        ("ann", flipped, pair.id),
+        ("ann", cleared, other.id),
+    ):
+        assert say(about, "undo", by, undoes=target)[1] == "There is no such decision of yours to undo."
+    assert say(pair.id, "undo", "bob")[1], "nor one that it does not name"
+    assert of(store, run, pair.id).decision is None
+    undo, why = say(pair.id, "undo", "ann", undoes=cleared)
+    assert why is None and (of(store, run, pair.id).decision, of(store, run, pair.id).by) == ("flip", "bob")
+    assert say(pair.id, "undo", "ann", undoes=undo)[1], "an undo is not undone"
+    say(pair.id, "undo", "bob", undoes=flipped)
+    assert of(store, run, pair.id) == by_bulk and by_bulk.bulk == bulk
+    store.undo_bulk(bulk, uuid=new_uuid(), by="ann")
+    assert of(store, run, pair.id).decision is None
+    nameless = {"uuid": new_uuid(), "self_pair": pair.id, "decision": "undo"}
+    assert post(client, "reviews", answers=[nameless]).json()["refused"].keys() == {nameless["uuid"]}
+
+
 def test_nothing_that_is_sent_tells_what_the_judge_chose_before_the_audit_is_over(
     client: TestClient, store: Store, run: Run
 ) -> None:
@@ -372,7 +405,8 @@ def test_decisions_from_before_bulk_approval_still_stand(tmp_path: Path) -> None
     store = Store(folder)
     (row,) = store.review_history()
     (standing,) = Database(folder / DATABASE).query("select * from standing_reviews")
-    assert {**old, "seq": 1, "bulk": None} == row == {name: standing[name] for name in row}
+    added = {"seq": 1, "bulk": None, "undoes": None}
+    assert {**old, **added} == row == {name: standing[name] for name in row}
     store.close()
 
 
@@ -407,6 +441,12 @@ def test_review_is_counted_as_its_pairs_and_its_audit_say(
     for turn in range(40):
         decision = chance.choice(("approve", "flip", "drop", None))
         decide(store, chance.choice(ids), decision)  # type: ignore[arg-type]
+        if turn % 3 == 2:
+            undone = chance.choice([row for row in store.review_history() if row["decision"] != "undo"])
+            undo = Review(
+                uuid=new_uuid(), self_pair=undone["self_pair"], decision="undo", undoes=undone["uuid"]
+            )
+            store.record_reviews([undo], by="ann")
         if audited and turn % 10 == 3:
             bulk = approve(store, run, undecided(store, run), over=0.0)
         if audited and turn % 10 == 7:

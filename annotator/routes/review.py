@@ -35,8 +35,9 @@ api = APIRouter()
 class ReviewBody(Body):
     uuid: Uuid
     self_pair: Id
-    decision: Decision | Side | None
+    decision: Decision | Side | Literal["undo"] | None
     seen: Uuid | Literal[""] | None = None
+    undoes: Uuid | None = None
 
 
 class ReviewsBody(Body):
@@ -156,7 +157,8 @@ def review_counts(project: OpenProject) -> dict[str, Any] | None:
 def record_reviews(body: ReviewsBody, project: InProject, who: Person) -> dict[str, Any]:
     """Keep decisions, in their order. What is acknowledged is on disk; the same uuid again changes nothing.
 
-    A side stands for approve or flip, for who does not know what the judge chose.
+    A side stands for approve or flip, for who does not know what the judge chose; undo takes back one of
+    their own, so that what stood before it stands again.
     """
     sound, faulty = told_apart(body.answers, ReviewBody)
     reviews = [Review(**answer.model_dump()) for answer in sound]

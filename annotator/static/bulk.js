@@ -100,11 +100,11 @@ export function bulk(root, { said, changed, look }) {
 
   /** Undo knows it before the app does, and takes it back in its turn. */
   function remember(uuid, pairs) {
-    const back = async () => (await takeBack(uuid)) || remember(uuid, pairs);
-    said.remember(
-      pairs.map((pair) => [pair, null]),
-      { uuid, back },
-    );
+    const back = () => {
+      takeBack(uuid).then((done) => done || remember(uuid, pairs));
+      return pairs;
+    };
+    said.remember({ uuid, back });
   }
 
   /** True once it is. */

@@ -27,25 +27,32 @@ export function decisions({ changed, heard, moved }) {
   const how = { name: "A decision in Review", heard: hear, changed: () => moved(), sent: poll };
   const sending = new Sending(outbox, `${base}/reviews`, how);
   let refused = 0;
-  let past = []; // by action what was said before it, for undo
+  let past = []; // actions, for undo
 
+  /** Of each pair what stands of it from now on, and what the server is told. */
   function set(entries) {
-    const at = Date.now() / 1000;
-    const said = entries.map(([pair, choice]) => {
-      const [uuid, seen] = [crypto.randomUUID(), pair.said?.uuid ?? ""];
-      pair.said = choice && { uuid, choice, by: "you", at, in_bulk: false };
-      const shown = { run: pair.run, said: pair.said };
-      return { uuid, self_pair: pair.id, decision: choice, seen, shown };
-    });
-    outbox.put(...said);
-    changed(entries.map(([pair]) => pair));
+    for (const { pair, said } of entries) pair.said = said;
+    outbox.put(...entries.map(({ pair, said, told }) => ({ self_pair: pair.id, ...told, shown: { run: pair.run, said } })));
+    changed(entries.map(({ pair }) => pair));
     sending.send();
   }
 
-  /** An action, for undo: what was said before it, and what else takes it back. */
-  function remember(entries, { uuid, back } = {}) {
-    past = [...past, { entries, uuid, back }].slice(-UNDOABLE);
+  /** An action, its uuid where another one may take it back, and what takes it back. */
+  function remember({ uuid, back }) {
+    past = [...past, { uuid, back }].slice(-UNDOABLE);
     changed([]);
+  }
+
+  /** What stood before stands again. What was said of a pair since, here or elsewhere, stays. */
+  function takeBack(entries) {
+    const own = entries.filter(({ pair, said }) => pair.said?.uuid === said?.uuid);
+    set(
+      own.map(({ pair, before, told }) => {
+        const undo = { uuid: crypto.randomUUID(), decision: "undo", undoes: told.uuid };
+        return { pair, said: before, told: undo };
+      }),
+    );
+    return own.map(({ pair }) => pair);
   }
 
   function hear(answer, sent) {
@@ -70,23 +77,19 @@ export function decisions({ changed, heard, moved }) {
 
   return {
     /** Say of each pair which side is better, `drop`, or null to take it back. */
-    say(entries) {
-      remember(entries.map(([pair]) => [pair, pair.said?.choice ?? null]));
+    say(choices) {
+      const at = Date.now() / 1000;
+      const entries = choices.map(([pair, choice]) => {
+        const [uuid, before] = [crypto.randomUUID(), pair.said];
+        const said = choice && { uuid, choice, by: "you", at, in_bulk: false };
+        return { pair, before, said, told: { uuid, decision: choice, seen: before?.uuid ?? "" } };
+      });
+      remember({ back: () => takeBack(entries) });
       set(entries);
     },
     remember,
-    /** The pairs of the last action, as they were before it; null where there is none. What somebody else said of
-     * one since is theirs and stays. */
-    undo() {
-      const last = past.pop();
-      if (!last) return null;
-      const entries = last.entries.filter(([pair]) => !pair.said || pair.said.by === "you");
-      // What stands by a bulk approval goes with it as a whole.
-      const own = last.back ? entries.filter(([pair]) => pair.said && !pair.said.in_bulk) : entries;
-      if (own.length) set(own);
-      last.back?.();
-      return entries.map(([pair]) => pair);
-    },
+    /** The pairs of the last action, as they were before it; null where there is none. */
+    undo: () => past.pop()?.back() ?? null,
     undoable: () => past.length > 0,
     /** What cannot be undone here any more: the action of that uuid, or all, since other pairs are on the page. */
     forget(uuid = null) {

@@ -21,7 +21,8 @@ from sail.config import LoopSettings
 
 NEWEST = """
     left join reviews r on r.decision != 'clear' and r.seq = (
-        select max(o.seq) from reviews o where o.self_pair = s.id
+        select max(o.seq) from reviews o where o.self_pair = s.id and o.decision != 'undo'
+        and not exists (select 1 from reviews u where u.undoes = o.uuid)
         and not exists (select 1 from bulk_reviews u where u.undoes = o.bulk)
     )
 """
@@ -158,7 +159,11 @@ class Reviews(Runs):
     def _record_review(self, review: Review, person: str) -> str | None:
         if self._first("reviews", "uuid = ?", [review.uuid]) is not None:
             return None
-        if review.seen is not None:
+        if review.decision == "undo":
+            mine = "uuid = ? and self_pair = ? and person = ? and decision != 'undo'"
+            if self._first("reviews", mine, [review.undoes, review.self_pair, person]) is None:
+                return "There is no such decision of yours to undo."
+        elif review.seen is not None:
             standing = self._rows(
                 "select uuid, person from standing_reviews where self_pair = :pair", pair=review.self_pair
             )
@@ -168,7 +173,7 @@ class Reviews(Runs):
         if decision in ("left", "right"):
             decision = audit.decision_for(review.self_pair, decision)
         row = {"uuid": review.uuid, "self_pair": review.self_pair, "decision": decision or "clear"}
-        self._append("reviews", {**row, "person": person, "at": time.time()})
+        self._append("reviews", {**row, "person": person, "at": time.time(), "undoes": review.undoes})
         return None
 
     def review_history(self) -> list[dict[str, Any]]:

@@ -232,7 +232,7 @@ def test_a_pair_in_review_is_enlarged_zoomed_and_flipped_and_decided_there(
     page.keyboard.press("Escape")
     expect(large).to_be_hidden()
     wait_for(lambda: len(reviewed.review_history()) == before + 2)
-    assert [row["decision"] for row in reviewed.review_history()[before:]] == ["drop", "approve"]
+    assert [row["decision"] for row in reviewed.review_history()[before:]] == ["drop", "undo"]
     page.get_by_test_id("enlarge").nth(1).click()
     expect(large).to_be_visible()
     page.keyboard.press("Escape")

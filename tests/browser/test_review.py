@@ -177,7 +177,7 @@ def test_decisions_wait_in_the_browser_while_the_app_cannot_keep_them(review: Pa
     review.get_by_text("Some decisions in Review are not with the app yet").wait_for()
     assert store.bulk_history() == []
     review.unroute("**/reviews")
-    until(review, lambda: decisions(store) == ["flip", "drop", "clear"])
+    until(review, lambda: decisions(store) == ["flip", "drop", "undo"])
     expect(review.get_by_test_id("review-unsent")).to_be_hidden()
 
 
@@ -380,7 +380,7 @@ def test_the_first_key_selects_and_the_next_decides_and_goes_on(review: Page, st
     expect(second).to_have_attribute("data-decision", "none")
     press(review, "z")
     expect(second).to_have_attribute("data-decision", "drop")
-    wait_for(lambda: decisions(store) == ["approve", "drop", "clear", "drop"])
+    wait_for(lambda: decisions(store) == ["approve", "drop", "clear", "undo"])
 
 
 def test_arrows_in_the_row_of_tabs_decide_nothing(review: Page, store: Store) -> None:
@@ -574,6 +574,28 @@ def test_undo_takes_a_bulk_approval_back_as_a_whole_and_in_its_turn(review: Page
     expect(review.get_by_test_id("review-undo")).to_be_disabled()
 
 
+def test_undo_leaves_what_stood_before_to_who_decided_it_and_in_its_bulk(review: Page, store: Store) -> None:
+    review.get_by_test_id("bulk-open").click()
+    review.get_by_test_id("bulk-approve").click()
+    expect(review.get_by_test_id("bulk-last")).to_be_visible()
+    (approved, *_), before = [pair for pair in pairs(store) if pair.bulk], len(decisions(store))
+    decide(store, pairs(store)[AUDITED - 1].id, "flip", by="bob")
+    look_now(review)
+    theirs = review.locator(f'article[data-pair="{pairs(store)[AUDITED - 1].id}"]')
+    expect(theirs).to_contain_text("Flipped by somebody without a name")
+    for card in (review.locator(f'article[data-pair="{approved.id}"]'), theirs):
+        card.get_by_role("button", name="Drop").click()
+        expect(card).to_have_attribute("data-decision", "drop")
+        review.get_by_test_id("review-undo").click()
+        expect(card).not_to_have_attribute("data-decision", "drop")
+    expect(theirs).to_contain_text("Flipped by somebody without a name")
+    until(review, lambda: len(decisions(store)) == before + 5)
+    assert next(pair for pair in pairs(store) if pair.id == approved.id) == approved
+    assert [(pair.by, pair.decision) for pair in pairs(store)][AUDITED - 1] == ("bob", "flip")
+    last = store.last_bulk(proposal(store))
+    assert last is not None and last.pairs == len([pair for pair in pairs(store) if pair.bulk])
+
+
 def test_a_bulk_approval_can_be_undone_before_the_app_has_heard_of_it(review: Page, store: Store) -> None:
     held: list[Route] = []
     review.route("**/reviews/bulk", lambda route: held.append(route))
@@ -665,7 +687,7 @@ def test_the_large_view_fits_the_window_and_decides_and_moves_by_buttons(
             expect(large).to_contain_text("Taken back.")
             expect(large.get_by_test_id("enlarged-flip")).to_have_attribute("aria-pressed", "false")
             expect(large).to_contain_text("2 of 14")
-    wait_for(lambda: decisions(store) == ["flip", "clear"] * 2)
+    wait_for(lambda: decisions(store) == ["flip", "undo"] * 2)
 
 
 def test_in_the_audit_the_large_view_has_sides_to_choose(audit: Page, blind_store: Store) -> None:
@@ -754,7 +776,7 @@ def test_there_is_something_to_decide_on_the_first_screen_and_a_wide_window_has_
             # The next window is to find it so.
             until(
                 page,
-                lambda: [one["decision"] for one in store.review_history()].count("clear") == len(across),
+                lambda: [one["decision"] for one in store.review_history()].count("undo") == len(across),
             )
     assert across[0] > 1200 and across[1] > 1800
 

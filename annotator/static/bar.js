@@ -47,6 +47,7 @@ export function mount(root) {
     );
   sendLeftOver("sail.reviews", `${base}/reviews`, "A decision in Review", tellLate);
   sendLeftOver("sail.comparisons", `${base}/comparisons/answers`, "A comparison");
+  sendLeftOver("sail.doubted", `${base}/labels`, "An answer in Rounds");
   mountName(root);
   offerKeys(root);
   onProjects((names) =>

@@ -1,9 +1,11 @@
 // Answers of this person that the current judge contradicts, to be given again without being told what they were.
 
-import { act, ask, askAnew, base, beforeTraining, patience, Refused, trouble } from "/ui/core.js";
+import { ask, askAnew, base, beforeTraining, patience, poll, Refused, trouble } from "/ui/core.js";
 import { enlargeButton } from "/ui/enlarge.js";
 import { GUARD_MS, TOO_FAST } from "/ui/keys.js";
-import { h } from "/ui/page.js";
+import { Outbox } from "/ui/outbox.js";
+import { drawUnsent, h } from "/ui/page.js";
+import { Sending } from "/ui/sending.js";
 import { plural } from "/ui/words.js";
 
 const ANSWERS = { left: "Left", tie: "Tie", right: "Right" };
@@ -12,29 +14,39 @@ const LONGEST_MS = 86_400_000;
 /** Returns a function that shows what the judge of a round contradicts, once for each round. */
 export function doubted(card) {
   const part = (name) => card.querySelector(`[data-part="${name}"]`);
+  const outbox = new Outbox("sail.doubted");
+  const how = { name: "An answer in Rounds", heard, changed: count, sent: poll };
+  const sending = new Sending(outbox, `${base}/labels`, how);
   let shownOf = null;
   let loading = false;
-  let sent = Promise.resolve();
-  let lost = 0; // answers that were not kept
-  let waiting = 0; // answers that are on their way, or wait for those before them
+  let refused = 0;
   let movedAt = -Infinity; // when pairs last moved up: the next one may have come under the pointer
 
   beforeTraining(async () => {
-    const before = lost;
-    await sent;
-    if (lost > before) throw new Refused("An answer in Rounds was not kept. Give it again, then train.");
+    const before = refused;
+    await sending.inOrder((all) => {
+      if (!all) throw new Refused("Some answers in Rounds are not with the app yet. They are sent again by themselves; try then.");
+    });
+    if (refused > before) throw new Refused("An answer in Rounds was not kept. Give it again, then train.");
   });
 
-  // Nothing but this page knows of them, so whoever closes it is asked.
-  addEventListener("beforeunload", (event) => waiting && event.preventDefault());
+  /** What was not kept is asked again. */
+  function heard(answer) {
+    const many = Object.keys(answer.refused).length;
+    refused += many;
+    if (!many) return;
+    shownOf = null;
+    askAnew();
+  }
 
   async function show(round) {
     if (loading || round === shownOf) return;
     loading = true;
     try {
-      const found = await ask(`${base}/pairs/doubted`, {}, { signal: patience() });
+      const found = await sending.inOrder(() => ask(`${base}/pairs/doubted`, {}, { signal: patience() }));
+      const unsent = outbox.answers().map(({ pair }) => pair);
       shownOf = round;
-      part("pairs").replaceChildren(...found.pairs.map(again));
+      part("pairs").replaceChildren(...found.pairs.filter(({ id }) => !unsent.includes(id)).map(again));
       count();
     } catch {
       askAnew();
@@ -45,8 +57,9 @@ export function doubted(card) {
 
   function count() {
     const left = part("pairs").children.length;
-    card.hidden = left === 0;
-    part("title").textContent = `The model contradicts ${plural(left, "answer")} of yours`;
+    drawUnsent(part("unsent"), outbox.answers().length, sending.failures > 0);
+    card.hidden = !left && part("unsent").hidden;
+    part("title").textContent = left ? `The model contradicts ${plural(left, "answer")} of yours` : "All answered again";
   }
 
   function again(pair) {
@@ -66,32 +79,23 @@ export function doubted(card) {
     // Looking begins when a person comes to this pair, not when the page was made.
     for (const name of ["pointerenter", "focusin"]) own.addEventListener(name, () => (began ??= performance.now()));
 
-    async function give(value) {
+    function give(value) {
       if (performance.now() < movedAt + GUARD_MS) return trouble(TOO_FAST, "action");
+      trouble("", "action");
       const elapsed_ms = Math.round(Math.min(performance.now() - (began ?? performance.now()), LONGEST_MS));
-      const answer = { uuid: crypto.randomUUID(), pair: pair.id, value, elapsed_ms };
-      const focused = document.activeElement;
-      waiting += 1;
-      for (const button of buttons) button.disabled = true;
-      const kept = sent
-        .then(() => ask(`${base}/labels`, { answers: [answer] }, { signal: patience() }))
-        .then((said) => {
-          if (said.refused[answer.uuid]) throw new Refused(said.refused[answer.uuid]);
-          const next = own.nextElementSibling ?? own.previousElementSibling;
-          const hadFocus = own.contains(focused);
-          own.remove();
-          movedAt = performance.now();
-          count();
-          // Who goes on by key is not sent to the top of the page.
-          if (hadFocus) next?.querySelector(".sail-decide button").focus();
-        });
-      sent = kept.catch(() => lost++).finally(() => waiting--);
-      await act(buttons[0], () => kept);
-      for (const button of buttons) button.disabled = false;
+      outbox.put({ uuid: crypto.randomUUID(), pair: pair.id, value, elapsed_ms });
+      const next = own.nextElementSibling ?? own.previousElementSibling;
+      const hadFocus = own.contains(document.activeElement);
+      own.remove();
+      movedAt = performance.now();
+      // Who goes on by key is not sent to the top of the page.
+      if (hadFocus) next?.querySelector(".sail-decide button").focus();
+      sending.send();
     }
 
     return own;
   }
 
+  sending.send();
   return show;
 }

@@ -29,7 +29,8 @@ MARKUP = f"""
     <div data-part="samples"></div>
   </section>
   <section class="sail-card" data-testid="doubted" hidden>
-    <h3 data-part="title"></h3>
+    <div class="sail-row"><h3 data-part="title"></h3>
+      <span class="sail-badge" data-part="unsent" hidden></span></div>
     <p class="sail-dim">The model judges these the other way; your answer is not shown, so that you look
       afresh. A slip of the hand? Choose again, and what you say now counts from the next round on.</p>
     <div class="sail-grid" data-part="pairs"></div>

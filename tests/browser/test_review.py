@@ -345,9 +345,57 @@ def test_an_answer_that_the_judge_contradicts_can_be_given_again(review: Page, s
     expect(card).to_have_attribute("data-pair", doubted)
     card.get_by_role("button", name="Right").click()
     expect(review.get_by_test_id("doubted")).to_be_hidden()
+    until(review, lambda: jobs.doubted_pairs(store, "ann") == [])
     after = next(pair for pair in store.human_pairs() if pair.id == doubted)
     assert (after.winner, after.loser) == (before.loser, before.winner)
-    assert jobs.doubted_pairs(store, "ann") == []
+
+
+def test_an_answer_to_what_the_judge_contradicts_waits_in_the_browser_while_the_app_is_away(
+    review: Page, store: Store
+) -> None:
+    review.context.add_cookies([{"name": "sail_person", "value": "ann", "url": review.url}])
+    reload(review)
+    open_tab(review, "Rounds")
+    card, pairs = review.get_by_test_id("doubted"), review.get_by_test_id("doubted-pair")
+    expect(pairs).to_have_count(1)
+    review.route("**/labels*", lambda route: route.abort())
+    pairs.get_by_role("button", name="Right").click()
+    expect(pairs).to_have_count(0)
+    expect(card).to_contain_text("1 unsent")
+    open_tab(review, "Review")
+    review.get_by_test_id("train-round").click()
+    expect(review.get_by_test_id("trouble")).to_contain_text(
+        "Some answers in Rounds are not with the app yet"
+    )
+    assert [run.job for run in store.runs()].count("train") == 1
+    reload(review)
+    open_tab(review, "Rounds")
+    expect(card).to_contain_text("All answered again")
+    review.unroute("**/labels*")
+    until(review, lambda: jobs.doubted_pairs(store, "ann") == [])
+    expect(card).to_be_hidden()
+
+
+def test_an_answer_to_what_the_judge_contradicts_that_is_refused_is_asked_for_again(
+    review: Page, store: Store
+) -> None:
+    def refuse(route: Route) -> None:
+        sent = route.request.post_data_json["answers"]
+        why = {one["uuid"]: "There is no such pair." for one in sent}
+        route.fulfill(json={"acknowledged": [], "refused": why})
+
+    review.context.add_cookies([{"name": "sail_person", "value": "ann", "url": review.url}])
+    reload(review)
+    open_tab(review, "Rounds")
+    pairs = review.get_by_test_id("doubted-pair")
+    review.route("**/labels*", refuse)
+    pairs.get_by_role("button", name="Right").click()
+    expect(review.get_by_test_id("trouble")).to_contain_text("An answer in Rounds was not kept")
+    expect(pairs).to_have_count(1)
+    review.unroute("**/labels*")
+    review.wait_for_timeout(300)
+    pairs.get_by_role("button", name="Right").click()
+    until(review, lambda: jobs.doubted_pairs(store, "ann") == [])
 
 
 def test_other_pairs_are_shown_when_another_round_is_made_current(review: Page, store: Store) -> None:

@@ -236,7 +236,7 @@ def test_a_double_click_where_the_model_contradicts_gives_one_answer(
     cards = page.get_by_test_id("doubted-pair")
     expect(cards).to_have_count(len(doubted))
     before = len(values(project))
-    # The second pair takes the first one's place once the answer is kept.
+    # The second pair takes the first one's place.
     page.evaluate(
         """async () => {
             const cards = () => document.querySelectorAll('[data-testid="doubted-pair"]');
@@ -252,4 +252,5 @@ def test_a_double_click_where_the_model_contradicts_gives_one_answer(
     expect(page.get_by_test_id("trouble")).to_contain_text("Too fast")
     expect(cards).to_have_count(len(doubted) - 1)
     page.wait_for_timeout(GUARDED_MS)
+    wait_for(lambda: len(values(project)) > before)
     assert len(values(project)) == before + 1

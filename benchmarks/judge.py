@@ -3,9 +3,10 @@
     python -m benchmarks.judge
 
 For each taste a judge is trained on 96 labels in 120 steps. It then draws eight candidates a prompt and
-scores them with many draws, once shared by a prompt's candidates and stratified, once with each candidate's
-own. Every way to put some of them together is tried on these: the share of best-worst pairs that are right,
-and the difference in utility between best and worst as a share of the largest possible.
+scores them with many draws: shared by a prompt's candidates and stratified; the same as antithetic twins,
+each noise once more turned round, at the same timestep; and each candidate's own. Every way to put some of
+them together is tried on these: the share of best-worst pairs that are right, and the difference in utility
+between best and worst as a share of the largest possible.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -27,8 +29,8 @@ from benchmarks.alignment.pool import TIE_BELOW_SD
 from benchmarks.alignment.study import Size, Study, known_by, policy_at, utilities_of
 from sail.config import Scoring
 from sail.loop import Rounds, human_pairs
-from sail.policy import Policy
-from sail.reward import gains
+from sail.policy import Part, Policy
+from sail.reward import Bank, bank_of, draw_errors
 from sail.runfolder import RunFolder, publish
 
 WORK = Path("data/projects/judge")
@@ -36,6 +38,14 @@ TASTES = ("light", "smoothness", "flat or dark")
 DRAWS = 32
 INDEPENDENT = 10
 """Draws of its own for each candidate, as in the paper."""
+WAYS = (
+    ("own", "mean"),
+    ("shared", "mean"),
+    ("shared", "normalised"),
+    ("twins", "mean"),
+    ("twins", "normalised"),
+)
+PARTS: tuple[Part, Part] = "base", "policy"
 COUNTS = (2, 3, 4, 5, 6, 8, 10, 16, 32)
 PROMPTS = 48
 
@@ -46,7 +56,7 @@ def measured(out: Path, taste: str, repeat: int, size: Size) -> dict[str, np.nda
     out = out / study.inputs
     settings = study.settings(method, prompts_per_round=PROMPTS)
     folder = out / f"{repeat}-{taste}-{known_by(settings, method)}".replace(" ", "_")
-    file = folder.with_suffix(".npz")
+    file = folder.with_suffix(".gains.npz")
     if file.exists():
         return dict(np.load(file))
     rounds = Rounds(folder, study.model, settings, study.prompts)
@@ -61,6 +71,7 @@ def measured(out: Path, taste: str, repeat: int, size: Size) -> dict[str, np.nda
         "utility": np.stack(list(utilities_of(taste, proposed, study.pool(taste).sd).values())),
         "shared": _scored(policy, sets, Scoring(draws=DRAWS)),
         "own": _scored(policy, sets, Scoring(draws=DRAWS, shared=False)),
+        "twins": _scored(policy, sets, Scoring(draws=DRAWS // 2), antithetic),
     }
     publish(file, lambda beside: _save(beside, arrays))
     return arrays
@@ -71,11 +82,32 @@ def _save(file: Path, arrays: dict[str, np.ndarray]) -> None:
         np.savez(out, **arrays)
 
 
-def _scored(policy: Policy, sets: Sequence[tuple[str, Tensor]], scoring: Scoring) -> np.ndarray:
-    """(prompts, candidates, draws) gains over the base model."""
-    return np.stack(
-        [gains(policy, prompt, latents, scoring, reference="base").numpy() for prompt, latents in sets]
+def antithetic(bank: Bank) -> Bank:
+    """Every draw twice, one after the other, the second with its noise turned round: (N, 2K)."""
+    noise_NKCHW = bank.noise_NKCHW
+    return Bank(
+        bank.timesteps_NK.repeat_interleave(2, 1), torch.stack([noise_NKCHW, -noise_NKCHW], 2).flatten(1, 2)
     )
+
+
+def _scored(
+    policy: Policy,
+    sets: Sequence[tuple[str, Tensor]],
+    scoring: Scoring,
+    change: Callable[[Bank], Bank] = lambda bank: bank,
+) -> np.ndarray:
+    """(prompts, candidates, draws) gains over the base model."""
+    backbone, found = policy.backbone, []
+    for prompt, latents in sets:
+        count, channels, height, width = latents.shape
+        shape = channels, height, width
+        bank = change(bank_of(prompt, count, shape, backbone.num_train_timesteps, scoring))
+        conditioning = backbone.conditioning_of([prompt])
+        base, own = (
+            draw_errors(policy, part, latents, conditioning, bank, chunk=scoring.chunk) for part in PARTS
+        )
+        found.append((base - own).numpy())
+    return np.stack(found)
 
 
 def put_together(gains_GNK: np.ndarray, average: str) -> np.ndarray:
@@ -96,11 +128,15 @@ def judged(rewards_GN: np.ndarray, utility_GN: np.ndarray) -> tuple[float, float
     return float((gap[clear] > 0).mean()), float(gap.mean() / largest)
 
 
-def some_of(gains_GNK: np.ndarray, count: int, turn: int, *, stratified: bool) -> np.ndarray:
-    """`count` of the draws, the `turn`-th such choice: one from each slice, or any."""
+def some_of(gains_GNK: np.ndarray, count: int, turn: int, *, how: str) -> np.ndarray:
+    """`count` of the draws, the `turn`-th such choice: any, or of shared ones one from each slice."""
     draws = gains_GNK.shape[2]
     rng = np.random.default_rng(turn)
-    if stratified:
+    if how == "twins":
+        pairs_GNJ2 = gains_GNK.reshape(*gains_GNK.shape[:2], -1, 2)
+        firsts, seconds = (some_of(pairs_GNJ2[..., i], count // 2, turn, how="shared") for i in (0, 1))
+        return np.concatenate([firsts, seconds], 2)
+    if how == "shared":
         places = ((np.arange(count) + rng.random(count)) * draws / count).astype(int)
     else:
         places = rng.choice(draws, count, replace=False)
@@ -110,11 +146,13 @@ def some_of(gains_GNK: np.ndarray, count: int, turn: int, *, stratified: bool) -
 def table(all_of: Sequence[dict[str, np.ndarray]], turns: int = 8) -> list[dict[str, Any]]:
     """Every way, averaged over judges and over choices of draws."""
     lines = []
-    for name, average in (("own", "mean"), ("shared", "mean"), ("shared", "normalised")):
+    for name, average in WAYS:
         for count in COUNTS:
+            if name == "twins" and count % 2:
+                continue
             found = [
                 judged(
-                    put_together(some_of(one[name], count, turn, stratified=name == "shared"), average),
+                    put_together(some_of(one[name], count, turn, how=name), average),
                     one["utility"],
                 )
                 for one in all_of
@@ -135,7 +173,7 @@ def race_table(
         found = []
         for one in all_of:
             for turn in range(turns):
-                drawn = some_of(one["shared"], count, turn, stratified=True)
+                drawn = some_of(one["shared"], count, turn, how="shared")
                 rewards_GN, share = raced(drawn, first=first, errors=errors)
                 found.append((*judged(rewards_GN, one["utility"]), share))
         right, gap, share = (round(float(value), 3) for value in np.mean(found, axis=0))

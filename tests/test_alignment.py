@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import torch
 from PIL import Image
 
 from benchmarks import judge
@@ -30,9 +31,10 @@ from benchmarks.taste import (
     symmetry,
 )
 from sail.annotate import ShownPair
-from sail.config import LoopSettings
+from sail.config import LoopSettings, Scoring
 from sail.loop import Rounds
 from sail.records import LatentsRef, TrainingPair
+from sail.reward import Bank, bank_of
 from sail.rounds import is_held_out
 
 
@@ -425,6 +427,19 @@ def test_so_many_draws_are_enough_from_which_on_more_are_never_worse() -> None:
     ]
     assert judge.draws_for(lines, "mean", as_good_as=0.8) == 5
     assert judge.draws_for(lines, "mean", as_good_as=0.95) is None
+
+
+def test_twins_differ_in_the_sign_of_their_noise_alone_and_come_together() -> None:
+    plain = bank_of("a cat", 3, (4, 8, 8), 1000, Scoring(draws=5))
+    bank = judge.antithetic(plain)
+    first, second = (Bank(bank.timesteps_NK[:, i::2], bank.noise_NKCHW[:, i::2]) for i in (0, 1))
+    for one, sign in ((first, 1), (second, -1)):
+        assert torch.equal(one.timesteps_NK, plain.timesteps_NK)
+        assert torch.equal(one.noise_NKCHW, sign * plain.noise_NKCHW)
+    of_each = np.arange(32.0)[None, None]
+    chosen = judge.some_of(of_each, 8, 3, how="twins").ravel()
+    assert chosen[:4].tolist() == (chosen[4:] - 1).tolist() and (chosen[:4] % 2 == 0).all()
+    assert (chosen[:4] // 8).tolist() == [0, 1, 2, 3]
 
 
 def test_draws_weighed_alike_count_alike_whatever_their_size() -> None:

@@ -232,10 +232,22 @@ def test_undo_gives_back_what_stood_before_in_the_name_and_the_bulk_it_had(
     undo, why = say(pair.id, "undo", "ann", undoes=cleared)
     assert why is None and (of(store, run, pair.id).decision, of(store, run, pair.id).by) == ("flip", "bob")
     assert say(pair.id, "undo", "ann", undoes=undo)[1], "an undo is not undone"
+    say(other.id, "drop", "ann", undoes=flipped)
+    assert of(store, run, pair.id).by == "bob", "only an undo takes anything back"
     say(pair.id, "undo", "bob", undoes=flipped)
     assert of(store, run, pair.id) == by_bulk and by_bulk.bulk == bulk
     store.undo_bulk(bulk, uuid=new_uuid(), by="ann")
     assert of(store, run, pair.id).decision is None
+    # A flip that was under what it took back, and under a bulk approval, stands again with that undone.
+    say(other.id, "flip", "ann")
+    cleared, _ = say(other.id, None, "ann")
+    bulk = approve(store, run, [other], over=0.0)
+    say(other.id, "undo", "ann", undoes=cleared)
+    counts = store.counts().flipped, store.preference_counts(), len(store.files_to_learn_from(run)["self"])
+    store.undo_bulk(bulk, uuid=new_uuid(), by="ann")
+    assert of(store, run, other.id).decision == "flip" and counts[0] == 0
+    assert store.counts().flipped == 1 and store.preference_counts() == counts[1]
+    assert len(store.files_to_learn_from(run)["self"]) == counts[2] - 1
     nameless = {"uuid": new_uuid(), "self_pair": pair.id, "decision": "undo"}
     assert post(client, "reviews", answers=[nameless]).json()["refused"].keys() == {nameless["uuid"]}
 
@@ -434,6 +446,10 @@ def test_review_is_counted_as_its_pairs_and_its_audit_say(
         stands = {row["self_pair"]: row["uuid"] for row in standing}
         assert all(pair.uuid == stands.get(pair.id) for pair in store.review_pairs(run))
         assert review_counts(opened.get("p")) == expected()
+        assert store.counts().flipped == store._flips_told()
+        own = len(store.self_pairs(run))
+        assert len(store.files_to_learn_from(run)["self"]) == own
+        assert store.preference_counts()[1] == own + len(store._flipped())
 
     if audited:
         decide_audit(store, run)

@@ -4,7 +4,6 @@ import {
   act,
   addressOf,
   base,
-  beforeTraining,
   isActive,
   keeps,
   onAway,
@@ -13,7 +12,6 @@ import {
   openTab,
   poll,
   project,
-  Refused,
   rememberTab,
   trouble,
   whyNot,
@@ -74,20 +72,9 @@ export function mount(root) {
 function sendLeftOver(kind, path, name, tell = () => {}) {
   const outbox = new Outbox(kind);
   if (!outbox.answers().length) return;
-  let refused = 0;
-  const heard = (answer, sent) => {
-    refused += Object.keys(answer.refused).length;
-    tell(answer, sent);
-  };
-  const sending = new Sending(outbox, path, { name, heard, changed() {}, sent: poll });
+  const sending = new Sending(outbox, path, { name, heard: tell, changed() {}, sent: poll });
   sending.send();
-  beforeTraining(async () => {
-    const before = refused;
-    await sending.send();
-    if (outbox.answers().length)
-      throw new Refused(`${name} is not with the app yet. It is sent again by itself; train then.`);
-    if (refused > before) throw new Refused(`${name} was not kept. Look at it again, then train.`);
-  });
+  sending.holdTraining();
 }
 
 /** Arrow keys choose whatever they come by, so that by key it is chosen by Enter, by leaving, or after a while. */

@@ -1,7 +1,7 @@
 // Decisions on self pairs: on the page at once, and in the outbox until the server has them. Knows pairs; knows
 // no card.
 
-import { base, beforeTraining, poll, Refused, trouble } from "/ui/core.js";
+import { base, poll, trouble } from "/ui/core.js";
 import { Outbox } from "/ui/outbox.js";
 import { Sending } from "/ui/sending.js";
 import { plural } from "/ui/words.js";
@@ -26,7 +26,6 @@ export function decisions({ changed, heard, moved }) {
   const outbox = new Outbox("sail.reviews");
   const how = { name: "A decision in Review", heard: hear, changed: () => moved(), sent: poll };
   const sending = new Sending(outbox, `${base}/reviews`, how);
-  let refused = 0;
   let past = []; // actions, for undo
 
   /** Of each pair what stands of it from now on, and what the server is told. */
@@ -38,8 +37,8 @@ export function decisions({ changed, heard, moved }) {
   }
 
   /** An action, its uuid where another one may take it back, and what takes it back. */
-  function remember({ uuid, back }) {
-    past = [...past, { uuid, back }].slice(-UNDOABLE);
+  function remember(action) {
+    past = [...past, action].slice(-UNDOABLE);
     changed([]);
   }
 
@@ -56,27 +55,14 @@ export function decisions({ changed, heard, moved }) {
   }
 
   function hear(answer, sent) {
-    refused += Object.keys(answer.refused).length;
     tellLate(answer, sent);
     heard(answer);
   }
 
-  /** As in order, but refused while what was decided before is not with the server. */
-  function afterAll(work) {
-    return sending.inOrder((all) => {
-      if (all) return work();
-      throw new Refused("Some decisions in Review are not with the app yet. They are sent again by themselves; try then.");
-    });
-  }
-
-  beforeTraining(async () => {
-    const before = refused;
-    await afterAll(() => {});
-    if (refused > before) throw new Refused("A decision in Review was not kept. Decide again, then train.");
-  });
+  sending.holdTraining();
 
   return {
-    /** Say of each pair which side is better, `drop`, or null to take it back. */
+    /** Say of each pair which side is better, `drop`, or null: nothing. */
     say(choices) {
       const at = Date.now() / 1000;
       const entries = choices.map(([pair, choice]) => {
@@ -100,7 +86,7 @@ export function decisions({ changed, heard, moved }) {
     unsent: () => new Map(outbox.answers().map((one) => [one.self_pair, one.shown.said])),
     send: () => sending.send(),
     inOrder: (work) => sending.inOrder(work),
-    afterAll,
+    afterAll: (work) => sending.afterAll(work),
     /** Whether all that was said here is with the server. */
     idle: () => sending.idle,
     /** Whether nobody answered the last request. */

@@ -1,6 +1,6 @@
 // Answers of this person that the current judge contradicts, to be given again without being told what they were.
 
-import { ask, askAnew, base, beforeTraining, patience, poll, Refused, trouble } from "/ui/core.js";
+import { ask, askAnew, base, patience, poll, trouble } from "/ui/core.js";
 import { enlargeButton } from "/ui/enlarge.js";
 import { GUARD_MS, TOO_FAST } from "/ui/keys.js";
 import { Outbox } from "/ui/outbox.js";
@@ -11,7 +11,7 @@ import { plural } from "/ui/words.js";
 const ANSWERS = { left: "Left", tie: "Tie", right: "Right" };
 const LONGEST_MS = 86_400_000;
 
-/** Returns a function that shows what the judge of a round contradicts, once for each round. */
+/** Returns a function that shows what the judge of a round contradicts: once, and again where an answer was refused. */
 export function doubted(card) {
   const part = (name) => card.querySelector(`[data-part="${name}"]`);
   const outbox = new Outbox("sail.doubted");
@@ -19,22 +19,13 @@ export function doubted(card) {
   const sending = new Sending(outbox, `${base}/labels`, how);
   let shownOf = null;
   let loading = false;
-  let refused = 0;
   let movedAt = -Infinity; // when pairs last moved up: the next one may have come under the pointer
 
-  beforeTraining(async () => {
-    const before = refused;
-    await sending.inOrder((all) => {
-      if (!all) throw new Refused("Some answers in Rounds are not with the app yet. They are sent again by themselves; try then.");
-    });
-    if (refused > before) throw new Refused("An answer in Rounds was not kept. Give it again, then train.");
-  });
+  sending.holdTraining();
 
   /** What was not kept is asked again. */
   function heard(answer) {
-    const many = Object.keys(answer.refused).length;
-    refused += many;
-    if (!many) return;
+    if (!Object.keys(answer.refused).length) return;
     shownOf = null;
     askAnew();
   }
@@ -46,6 +37,7 @@ export function doubted(card) {
       const found = await sending.inOrder(() => ask(`${base}/pairs/doubted`, {}, { signal: patience() }));
       const unsent = outbox.answers().map(({ pair }) => pair);
       shownOf = round;
+      if (part("pairs").children.length) movedAt = performance.now();
       part("pairs").replaceChildren(...found.pairs.filter(({ id }) => !unsent.includes(id)).map(again));
       count();
     } catch {
@@ -59,7 +51,7 @@ export function doubted(card) {
     const left = part("pairs").children.length;
     drawUnsent(part("unsent"), outbox.answers().length, sending.failures > 0);
     card.hidden = !left && part("unsent").hidden;
-    part("title").textContent = left ? `The model contradicts ${plural(left, "answer")} of yours` : "All answered again";
+    part("title").textContent = left ? `The model contradicts ${plural(left, "answer")} of yours` : "Answered again";
   }
 
   function again(pair) {

@@ -312,7 +312,7 @@ export function mount(root) {
   function undo() {
     const pairs = said.undo();
     if (!pairs) return announce("Nothing to undo.");
-    if (!pairs.length) return announce("Somebody else decided that since. It stays.");
+    if (!pairs.length) return announce("Something else was decided since. It stays.");
     announce("Taken back.");
     look(pairs[0]);
   }

@@ -1,6 +1,6 @@
 // Hands an outbox to the server until the server has all of it. Knows no page and no pair.
 
-import { ask, identified, patience, projectId, Refused, trouble } from "/ui/core.js";
+import { ask, beforeTraining, identified, patience, projectId, Refused, trouble } from "/ui/core.js";
 
 const RETRY_MS = [500, 1000, 2000, 4000, 8000, 15000];
 const AT_ONCE = 100;
@@ -13,6 +13,7 @@ export class Sending {
   #waiting = []; // called when something has moved
   #line = []; // what is done in between, each with the uuids of all that goes before it
   #timer = 0;
+  #refused = 0;
   failures = 0;
 
   /**
@@ -80,6 +81,23 @@ export class Sending {
     return turn.done;
   }
 
+  /** As in order, but refused while what was said before is not with the server. */
+  afterAll(work) {
+    return this.inOrder((all) => {
+      if (all) return work();
+      throw new Refused(`${this.#on.name} is not with the app yet. It is sent again by itself; try then.`);
+    });
+  }
+
+  /** From now on no training begins without what was said before it. */
+  holdTraining() {
+    beforeTraining(async () => {
+      const before = this.#refused;
+      await this.afterAll(() => {});
+      if (this.#refused > before) throw new Refused(`${this.#on.name} was not kept. Look at it again, then train.`);
+    });
+  }
+
   /** Until the outbox is empty or the server does not take it; never fails. */
   send() {
     this.#on.changed();
@@ -101,6 +119,7 @@ export class Sending {
       while (waiting.length) {
         const answer = await ask(this.#path, { answers: told(waiting) }, { signal: patience() });
         const refused = Object.values(answer.refused);
+        this.#refused += refused.length;
         this.#outbox.settle([...answer.acknowledged, ...Object.keys(answer.refused)]);
         if (refused.length) trouble(`${name} was not kept: ${refused[0]}`, name);
         trouble("", waits);

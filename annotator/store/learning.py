@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class Learning(Reviews, Standing):
     def counts(self) -> Counts:
         """How far labelling is. Asked for at every poll, so it is counted only when something came in."""
         seen = self._newest_of_all()
-        return self._kept("counts", tuple(seen.values()), lambda: self._count(seen["reviews"]))
+        return self._kept("counts", tuple(seen.values()), lambda: self._count(seen))
 
     def _newest_of_all(self) -> dict[str, int]:
         """Numbers that tell whether anything came in that is counted, learned from or exported."""
@@ -47,6 +47,7 @@ class Learning(Reviews, Standing):
             """
             select (select coalesce(max(seq), 0) from labels) as labels,
                    (select coalesce(max(seq), 0) from reviews) as reviews,
+                   (select coalesce(max(seq), 0) from bulk_reviews) as bulk_reviews,
                    (select coalesce(max(seq), 0) from events) as events,
                    (select coalesce(max(ordinal), -1) from pairs) as pairs,
                    (select coalesce(max(rowid), 0) from self_pairs) as self_pairs
@@ -54,13 +55,13 @@ class Learning(Reviews, Standing):
         )
         return seen
 
-    def _count(self, newest_review: int) -> Counts:
+    def _count(self, seen: Mapping[str, int]) -> Counts:
         settings = self.project().settings
         tally = self._kept(
             "tally", settings.held_out_every, lambda: Tally(lambda pair: _facts(pair, settings))
         )
-        # To take a bulk approval back turns no pair round: it took in undecided ones alone.
-        flipped = self._kept("flips", (newest_review, settings.keep_self_pairs), self._flips_told)
+        reviewed = seen["reviews"], seen["bulk_reviews"], settings.keep_self_pairs
+        flipped = self._kept("flips", reviewed, self._flips_told)
         sums = self.tallied(tally)
         return Counts(
             drawn=sums["drawn"],

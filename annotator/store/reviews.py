@@ -138,8 +138,8 @@ class Reviews(Runs):
     def record_reviews(self, reviews: Sequence[Review], *, by: str) -> list[str | None]:
         """Keep decisions in their order, in one transaction; a repeat of the same uuid changes nothing.
 
-        For each: None, or why it was refused. The last one holds, but not over one of somebody else that was
-        not seen: a decision may have waited for days in a browser.
+        For each: None, or why it was refused. The last one that was not taken back holds, but not over one of
+        somebody else that was not seen: a decision may have waited for days in a browser.
         """
 
         def change() -> list[str | None]:
@@ -173,7 +173,8 @@ class Reviews(Runs):
         if decision in ("left", "right"):
             decision = audit.decision_for(review.self_pair, decision)
         row = {"uuid": review.uuid, "self_pair": review.self_pair, "decision": decision or "clear"}
-        self._append("reviews", {**row, "person": person, "at": time.time(), "undoes": review.undoes})
+        undoes = review.undoes if decision == "undo" else None
+        self._append("reviews", {**row, "person": person, "at": time.time(), "undoes": undoes})
         return None
 
     def review_history(self) -> list[dict[str, Any]]:

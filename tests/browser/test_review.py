@@ -132,7 +132,7 @@ def test_training_is_refused_while_a_decision_cannot_be_sent(review: Page, store
     review.get_by_test_id("train-round").click()
     until(review, lambda: len(held) == 1)
     held[0].abort()
-    review.get_by_text("Some decisions in Review are not with the app yet").wait_for()
+    review.get_by_text("A decision in Review is not with the app yet").wait_for()
     assert [run.job for run in store.runs()] == ["draw", "train", "propose"]
 
 
@@ -174,7 +174,7 @@ def test_decisions_wait_in_the_browser_while_the_app_cannot_keep_them(review: Pa
     assert decisions(store) == []
     review.get_by_test_id("bulk-open").click()
     review.get_by_test_id("bulk-approve").click()
-    review.get_by_text("Some decisions in Review are not with the app yet").wait_for()
+    review.get_by_text("A decision in Review is not with the app yet").wait_for()
     assert store.bulk_history() == []
     review.unroute("**/reviews")
     until(review, lambda: decisions(store) == ["flip", "drop", "undo"])
@@ -364,13 +364,11 @@ def test_an_answer_to_what_the_judge_contradicts_waits_in_the_browser_while_the_
     expect(card).to_contain_text("1 unsent")
     open_tab(review, "Review")
     review.get_by_test_id("train-round").click()
-    expect(review.get_by_test_id("trouble")).to_contain_text(
-        "Some answers in Rounds are not with the app yet"
-    )
+    expect(review.get_by_test_id("trouble")).to_contain_text("An answer in Rounds is not with the app yet")
     assert [run.job for run in store.runs()].count("train") == 1
     reload(review)
     open_tab(review, "Rounds")
-    expect(card).to_contain_text("All answered again")
+    expect(card).to_contain_text("Answered again")
     review.unroute("**/labels*")
     until(review, lambda: jobs.doubted_pairs(store, "ann") == [])
     expect(card).to_be_hidden()

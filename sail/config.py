@@ -274,7 +274,7 @@ class Mixup(Config):
 
 
 class Optimisation(Config):
-    steps: int = Field(200, ge=1)
+    steps: int = Field(200, ge=1, le=1_000_000)
     batch_pairs: int = Field(16, ge=1)
     """Pairs in one optimiser step, over all processes and accumulated micro-batches."""
     micro_batch_pairs: int | None = Field(None, ge=1)

@@ -32,9 +32,9 @@ from starlette.websockets import WebSocketDisconnect
 from annotator import jobs, models, preferences
 from annotator.projects import Projects, open_projects
 from annotator.routes import export, file_of
-from annotator.routes.labelling import called
 from annotator.server import build, mount_page
 from annotator.store import DATABASE, Store
+from annotator.store.people import made_up
 from benchmarks.running_app import start_app
 from sail.config import MAX_SIDE, ModelRef
 from sail.runfolder import ADAPTER_FILE, RunFolder
@@ -337,20 +337,12 @@ def test_an_export_ships_no_file_that_is_not_in_it(client: TestClient, store: St
     assert not list(store.folder.glob(".export-*"))
 
 
-@pytest.mark.parametrize(
-    ("people", "words"),
-    [
-        ({"ann", "bob"}, ["Ann", "Bob"]),
-        ({"ann", "one"}, ["Ann", "somebody without a name"]),
-        ({"one", "bob", "two"}, ["Bob", "2 people without a name"]),
-    ],
-)
-def test_people_without_a_name_are_told_together(people: set[str], words: list[str]) -> None:
-    assert called(people, {"ann": "Ann", "bob": "Bob"}) == words
-
-
 def test_names_are_told_and_ids_are_not(client: TestClient, store: Store) -> None:
     store.show_pairs([pair["id"] for pair in next_pairs(client)], to="person-12345678")
+    client.cookies.set("sail_person", "person-12345678")
+    nameless = client.post("/api/projects/p/pairs/next", json={}).json()
+    client.cookies.set("sail_person", "ann")
+    assert nameless["holders"] == [made_up("ann")] == ["Sunny Crane"]
     assert client.post("/api/projects/p/name", json={"name": "Ann"}).json() == {"name": "Ann"}
     client.cookies.set("sail_person", "person-12345678")
     said = client.post("/api/projects/p/pairs/next", json={}).json()

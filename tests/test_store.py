@@ -748,7 +748,7 @@ def test_a_name_changes_nothing_of_who_somebody_is_and_nobody_takes_anothers(tmp
     (pair, *_) = drawn(store, 2)
     label(store, pair, "left", by="ann")
     store.name_person("ann", "  Ann  B. ")
-    with pytest.raises(ValueError, match="The page calls others You"):
+    with pytest.raises(ValueError, match="“You” already means somebody"):
         store.name_person("ann", "You")
     with pytest.raises(ValueError, match="Somebody else here is called ann b"):
         store.name_person("person-2", "ann b.")

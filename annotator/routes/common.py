@@ -18,6 +18,7 @@ from annotator import jobs
 from annotator.faults import faults_of, sentence
 from annotator.projects import OpenProject, Projects
 from annotator.rows import Answer, Review, Run
+from annotator.store.people import made_up
 
 PERSON = r"[\w.@-]{1,64}"
 UNDO_THROUGH = 20
@@ -82,7 +83,12 @@ def named(person: str | None, names: Mapping[str, str], *, to: str | None = None
     """What a person is called on the page of `to`: never their id, which is what a browser is known by."""
     if person is None:
         return None
-    return "you" if person == to else names.get(person, "somebody without a name")
+    return "you" if person == to else called(person, names)
+
+
+def called(person: str, names: Mapping[str, str]) -> str:
+    """By the name that they gave, or else by the one that their own page shows them."""
+    return names.get(person) or made_up(person)
 
 
 OF_ANOTHER_VERSION = ("missing", "extra_forbidden")

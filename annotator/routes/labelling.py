@@ -5,7 +5,6 @@ Every handler is a plain function of an open project, a person and a body, so th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +24,7 @@ from annotator.routes.common import (
     Person,
     Sent,
     Uuid,
+    called,
     image_url,
     label_counts,
     receipt,
@@ -90,21 +90,12 @@ def next_pairs(body: HoldingBody, project: InProject, who: Person) -> dict[str, 
         ],
         "with_others": queue.with_others,
         # Names alone: an id is what a browser is known by.
-        "holders": called(queue.holders, names),
+        "holders": sorted(called(holder, names) for holder in queue.holders),
         "name": names.get(who),
         "order": order_of(project),
         "usual_ms": store.usual_label_ms(who),
         "labels": labels,
     }
-
-
-def called(people: Collection[str], names: Mapping[str, str]) -> list[str]:
-    """What people are called, those without a name as one."""
-    known = sorted(names[person] for person in people if person in names)
-    nameless = len(people) - len(known)
-    if nameless == 0:
-        return known
-    return [*known, "somebody without a name" if nameless == 1 else f"{nameless} people without a name"]
 
 
 def order_of(project: OpenProject) -> dict[str, Any]:

@@ -103,6 +103,10 @@ export class Answers {
   /** Until the outbox is empty or the server does not take it; never fails. */
   send = () => this.#sending.send();
 
+  afterAll = (work) => this.#sending.afterAll(work);
+
+  holdTraining = () => this.#sending.holdTraining();
+
   /** Done once the server has, or cannot be told, what was said before now. */
   settled = () => this.#sending.settled();
 

@@ -40,7 +40,7 @@ export function bulk(root, { said, changed, look }) {
     const { over, error } = threshold();
     find("bulk-value").textContent = typical(over);
     open.textContent = offer(pairs.length);
-    find("bulk-text").textContent = `At least ${over} × as clear as a typical pair of this round. ${audited(error)}`;
+    find("bulk-text").textContent = `${over ? `At least ${over} × as clear as a typical pair of this round.` : "However clear they are."} ${audited(error)}`;
     slider.setAttribute("aria-valuetext", `${typical(over)}: ${open.textContent}. ${audited(error)}`);
     open.disabled = !pairs.length;
     if (!pairs.length) expand(false);
@@ -51,7 +51,9 @@ export function bulk(root, { said, changed, look }) {
 
   function offer(count) {
     if (!count) return "No such pair is left";
-    return count === review.pairs.filter((pair) => !pair.said).length ? `Approve all ${count} left` : `Approve the ${count === 1 ? "" : `${count} `}clearest`;
+    const isAll = count === review.pairs.filter((pair) => !pair.said).length;
+    if (count === 1) return isAll ? "Approve the one left" : "Approve the clearest";
+    return isAll ? `Approve all ${count} left` : `Approve the ${count} clearest`;
   }
 
   function audited(error) {
@@ -63,8 +65,8 @@ export function bulk(root, { said, changed, look }) {
     const last = review.bulk;
     find("bulk-last").hidden = !last;
     if (!last) return;
-    const what = `${plural(last.pairs, "pair")} at least ${last.threshold} × as clear as a typical one`;
-    find("bulk-said").textContent = `Approved by ${last.by} in one go: ${what}, ${when(last.at)}.`;
+    const clear = last.threshold ? ` at least ${last.threshold} × as clear as a typical one` : "";
+    find("bulk-said").textContent = `Approved by ${last.by} in one go: ${plural(last.pairs, "pair")}${clear}, ${when(last.at)}.`;
   }
 
   function thumb(pair) {
@@ -98,14 +100,18 @@ export function bulk(root, { said, changed, look }) {
     return true;
   }
 
-  /** Undo knows it before the app does, and takes it back in its turn. */
-  function remember(uuid, pairs) {
+  /** An approval, for undo, which knows it before the app does and takes it back in its turn. */
+  function action(uuid, pairs) {
     const back = () => {
-      takeBack(uuid).then((done) => done || remember(uuid, pairs));
+      takeBack(uuid).then((done) => done || said.remember(action(uuid, pairs)));
       return pairs;
     };
-    said.remember({ uuid, back });
+    return { uuid, back };
   }
+
+  /** The last approval, for undo on a later visit; none where it is somebody else's. */
+  const own = ({ bulk: last, pairs }) =>
+    last?.by === "you" ? [{ at: last.at, ...action(last.uuid, pairs.filter((pair) => pair.said?.in_bulk)) }] : [];
 
   /** True once it is. */
   const takeBack = (uuid) =>
@@ -123,7 +129,7 @@ export function bulk(root, { said, changed, look }) {
     act(event.currentTarget, async () => {
       const [uuid, pairs] = [crypto.randomUUID(), clear()];
       const body = { uuid, run: review.run, threshold: threshold().over, pairs: pairs.map((pair) => pair.id) };
-      remember(uuid, pairs);
+      said.remember(action(uuid, pairs));
       try {
         await said.afterAll(() => ask(`${base}/reviews/bulk`, body, { signal: patience() }));
       } catch (error) {
@@ -138,5 +144,5 @@ export function bulk(root, { said, changed, look }) {
     }),
   );
 
-  return { show, fold };
+  return { show, fold, own };
 }

@@ -19,7 +19,7 @@ import {
   trouble,
 } from "/ui/core.js";
 import { Images } from "/ui/images.js";
-import { ANSWER_KEYS, ANSWER_WORDS, FLIPPED, leaveToKeys, meant, onChoice, ZOOMED_IN } from "/ui/keys.js";
+import { ANSWER_KEYS, ANSWER_WORDS, FLIPPED, isFollowed, leaveToKeys, meant, onChoice, ZOOMED_IN } from "/ui/keys.js";
 import { Look } from "/ui/look.js";
 import { actionButton as button, drawUnsent, h, isShown, putParts, text, title } from "/ui/page.js";
 import { runButton } from "/ui/runs.js";
@@ -38,7 +38,7 @@ export function mount(root) {
   const sides = { left: find("compare-image-left"), right: find("compare-image-right") };
   const images = new Images();
   const look = new Look(find("compare-pair"), {
-    changed: () => closer.draw(),
+    changed: looked,
     refused: () => say(ZOOMED_IN, "hint"),
   });
   const screen = new Screen(root, { sides, prompt: find("compare-prompt"), images, fresh: () => look.fresh() });
@@ -209,6 +209,11 @@ export function mount(root) {
     place.textContent = text;
   }
 
+  function looked() {
+    closer.draw();
+    if (isFollowed(find("compare-announcement").textContent, look)) say("");
+  }
+
   function drawProgress() {
     drawUnsent(find("compare-unsent"), answers.waiting.length, answers.failures > 0);
     root.querySelector('[data-answer="undo"]').disabled = !answers.past.length;
@@ -361,12 +366,8 @@ export function mount(root) {
 
   find("show-result").addEventListener("click", (event) =>
     act(event.currentTarget, async () => {
-      await answers.send();
-      if (answers.waiting.length)
-        throw new Refused("Some answers are not with the app yet. They are sent again by themselves.");
-      early
-        .querySelector('[data-part="result"]')
-        .replaceChildren(...result(await ask(`${base}/comparisons/result`, match)));
+      const known = await answers.afterAll(() => ask(`${base}/comparisons/result`, match));
+      early.querySelector('[data-part="result"]').replaceChildren(...result(known));
       early.showModal();
     }),
   );

@@ -24,6 +24,14 @@ export class Refused extends Error {
   }
 }
 
+/** Refused until something is over; `kind` is the trouble that is taken away then. */
+export class TooEarly extends Refused {
+  constructor(message, kind) {
+    super(message);
+    this.kind = kind;
+  }
+}
+
 /** What a browser keeps for this address; null where it keeps nothing, or may not. */
 export function kept(key) {
   try {
@@ -216,14 +224,17 @@ export async function locked(button, action) {
 
 /** Runs an action of a button: locked meanwhile, and a refusal is shown. */
 export async function act(button, action) {
+  const shown = ["action", "unanswered"];
   // Who presses again is told again, although they closed it.
-  troubles.delete("action");
+  for (const kind of shown) troubles.delete(kind);
   try {
     const result = await locked(button, action);
-    trouble("", "action");
+    for (const kind of shown) trouble("", kind);
     return result;
   } catch (error) {
-    trouble(whyNot(error), "action");
+    const kind = error instanceof Refused ? (error.kind ?? "action") : "unanswered";
+    troubles.delete(kind);
+    trouble(whyNot(error), kind);
     return undefined;
   } finally {
     poll();
@@ -242,6 +253,7 @@ let timer = 0;
 const eager = new Set();
 let asking = null;
 let next = null;
+let away = false;
 
 /** Calls `listener` with the state of the project, now if it is known, whenever it changes, and, with true beside it,
  * when a tab of the page was opened. */
@@ -299,6 +311,12 @@ export function poll() {
   return next;
 }
 
+/** The app answers again: that it did not is over. */
+function back() {
+  if (away) trouble("", "unanswered");
+  away = false;
+}
+
 async function look() {
   try {
     const response = await fetch(`${base}/status`, {
@@ -306,6 +324,7 @@ async function look() {
       cache: "no-store",
       signal: patience(),
     });
+    back();
     if (response.status === 304) return trouble("", "poll");
     const answer = await response.json();
     if (!response.ok) {
@@ -320,6 +339,7 @@ async function look() {
     tellProjects(status.projects);
     tell();
   } catch {
+    away = true;
     askAnew();
     callAll(awayListeners);
     trouble("The app does not answer. What you labelled or decided is kept here and sent when it is back.", "poll");

@@ -74,12 +74,23 @@ export function decisions({ changed, heard, moved }) {
       set(entries);
     },
     remember,
+    /** Other pairs are on the page: of these what this person decided on earlier visits, and `more` of it, can be
+     * undone. What stood before that the server knows. */
+    recall(pairs, more) {
+      const own = pairs.filter(({ said }) => said?.by === "you" && !said.in_bulk);
+      const actions = own.map((pair) => {
+        const { said } = pair;
+        return { at: said.at, back: () => takeBack([{ pair, before: null, said, told: { uuid: said.uuid } }]) };
+      });
+      past = [...actions, ...more].sort((one, two) => one.at - two.at).slice(-UNDOABLE);
+      changed([]);
+    },
     /** The pairs of the last action, as they were before it; null where there is none. */
     undo: () => past.pop()?.back() ?? null,
     undoable: () => past.length > 0,
-    /** What cannot be undone here any more: the action of that uuid, or all, since other pairs are on the page. */
-    forget(uuid = null) {
-      past = uuid ? past.filter((one) => one.uuid !== uuid) : [];
+    /** The action of that uuid cannot be undone here any more. */
+    forget(uuid) {
+      past = past.filter((one) => one.uuid !== uuid);
       changed([]);
     },
     /** By pair what was said, here or on an earlier visit, and is not with the server. */

@@ -21,6 +21,9 @@ const FIELDS = "input, textarea, select, [contenteditable]";
 export const GUARD_MS = 250;
 export const FLIPPED = "Let go of Space first, so that left is left.";
 export const ZOOMED_IN = "Zoomed in: choose with a key or a button. Esc or a double click shows the whole.";
+
+/** Whether what a hint asked for was done. */
+export const isFollowed = (hint, look) => (hint === FLIPPED && !look.flipped) || (hint === ZOOMED_IN && look.scale === 1);
 export const TOO_FAST = "Too fast: this pair has just come. Look, then press again.";
 
 const KEPT = "sail.keys";

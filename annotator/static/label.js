@@ -3,9 +3,9 @@
 
 import { Answers } from "/ui/answers.js";
 import { lookCloser } from "/ui/closer.js";
-import { ask, base, beforeTraining, onStatus, openedTab, poll, Refused, trouble } from "/ui/core.js";
+import { ask, base, onStatus, openedTab, poll, trouble } from "/ui/core.js";
 import { Images } from "/ui/images.js";
-import { ANSWER_KEYS, ANSWER_WORDS, FLIPPED, leaveToKeys, meant, offerKeys, ZOOMED_IN } from "/ui/keys.js";
+import { ANSWER_KEYS, ANSWER_WORDS, FLIPPED, isFollowed, leaveToKeys, meant, offerKeys, ZOOMED_IN } from "/ui/keys.js";
 import { Look } from "/ui/look.js";
 import { mountNotes } from "/ui/notes.js";
 import { mountOrder } from "/ui/order.js";
@@ -48,7 +48,7 @@ export function mount(root) {
     },
   });
   const progress = new Progress(find, answers, pairs);
-  const look = new Look(find("pair"), { changed: () => closer.draw(), refused: () => hint(ZOOMED_IN) });
+  const look = new Look(find("pair"), { changed: looked, refused: () => hint(ZOOMED_IN) });
   const screen = new Screen(root, { sides, prompt: find("prompt"), images, fresh: () => look.fresh(), failed: report });
   const closer = lookCloser(root, look, screen);
   const reasons = new Reasons(find("reasons"), (label, chosen, text) => {
@@ -138,6 +138,11 @@ export function mount(root) {
     place.textContent = text;
   }
 
+  function looked() {
+    closer.draw();
+    if (isFollowed(find("announcement").textContent, look)) say("");
+  }
+
   function hint(text) {
     say(text, "hint");
     find("announcement").animate([{ transform: "translateX(-5px)" }, { transform: "translateX(5px)" }, {}], 160);
@@ -174,13 +179,7 @@ export function mount(root) {
   // After the answers: made before this, they leave first.
   addEventListener("pagehide", () => pairs.leave());
   addEventListener("pageshow", (event) => event.persisted && fetchShown());
-  beforeTraining(async () => {
-    await answers.send();
-    if (answers.waiting.length)
-      throw new Refused(
-        "Some labels are not with the app yet. They are sent again by themselves; train then.",
-      );
-  });
+  answers.holdTraining();
 
   answers.send();
   onStatus((status, opened) => {

@@ -37,7 +37,7 @@ function held(share) {
   const figure = `Of pairs that it never saw it judges ${interval(share)} as people did`;
   if (low > 0.5) return `${figure}: better than chance.`;
   return n < FEW
-    ? `${figure}: too few to tell it from chance. More labels would.`
+    ? `${figure}: too few to tell it from chance. More labels will tell.`
     : `${figure}: this could be chance. Look at the samples, and label more pairs.`;
 }
 

@@ -12,7 +12,7 @@ const LIMITS = "What a round has to keep is set in Setup, Advanced, Measuring. "
 const MEANWHILE = {
   draw: "You can label what is there already.",
   propose: "The pairs go to Review when it is done.",
-  train: "Curves and samples are below.",
+  train: "Curves and samples come below.",
 };
 
 /** Elements that say what comes next; while a run works on it, what it is. How far it is by now is said by `goOn`. */
@@ -58,13 +58,15 @@ const STEPS = {
       "Draw 60 pairs",
       start("draw", { count: 60 }),
     ),
-  label: ({ labels }) =>
-    step(
+  label: ({ labels }) => {
+    const isOpen = open(labels) > 0;
+    return step(
       "Label pairs for round 0",
       `${answered(labels)} ${labels.trainable} of at least ${labels.needed} pairs to learn from: with a winner, and not kept aside to check the model.`,
-      "Go on labelling",
-      () => openTab("label"),
-    ),
+      isOpen ? "Go on labelling" : `Draw ${MORE_PAIRS} more pairs`,
+      () => (isOpen ? openTab("label") : start("draw", { count: MORE_PAIRS })()),
+    );
+  },
   train: (status) =>
     step(
       `Train round ${status.next.round}`,
@@ -75,11 +77,11 @@ const STEPS = {
   propose: (status) => {
     const { current, next, runs, labels } = status;
     const isCompared = runs.some((run) => run.job === "compare" && run.round === current);
-    const open = labels.planned - labels.labelled - labels.skipped;
+    const left = open(labels);
     const compare = actionButton("Compare with base", "next-compare", () => openTab("compare"), !isCompared);
     const propose = actionButton(`Propose round ${next.round}`, "next-action", start("propose"), isCompared);
-    const more = actionButton(open > 0 ? `Label ${plural(open, "more pair")}` : "Label 20 more", "next-label", async () => {
-      if (open <= 0) await ask(`${base}/runs`, { job: "draw", count: MORE_PAIRS });
+    const more = actionButton(left > 0 ? `Label ${plural(left, "more pair")}` : "Label 20 more", "next-label", async () => {
+      if (left <= 0) await ask(`${base}/runs`, { job: "draw", count: MORE_PAIRS });
       openTab("label");
     });
     return [
@@ -104,6 +106,9 @@ const STEPS = {
       () => openTab("review"),
     ),
 };
+
+/** How many pairs nobody has answered, those that are still drawn included. */
+const open = (labels) => labels.planned - labels.labelled - labels.skipped;
 
 const start =
   (job, more = {}) =>

@@ -23,6 +23,7 @@ const KEYS = {
   ArrowRight: "right",
 };
 const PARTS = ["audit", "open", "decided"];
+const POOR = 0.4; // wrong so often
 const SAID = {
   approve: "Approved.",
   flip: "Flipped: your choice from now on.",
@@ -55,7 +56,11 @@ export function mount(root) {
   onStatus((now) => {
     status = now;
     if ((now.review?.run ?? null) !== review.run) load();
-    else if (said.idle() && differs(now.review)) refresh().catch(askAnew);
+    else if (differs(now.review)) {
+      // Told once only, while something is on its way, it would be missed.
+      if (said.idle()) refresh().catch(askAnew);
+      else askAnew();
+    }
     draw();
   });
 
@@ -101,7 +106,7 @@ export function mount(root) {
     takeIn(found);
     if (!others) return;
     selected.clear();
-    said.forget();
+    said.recall(review.pairs, bulk.own(review));
     if (found.run !== null) mixup.load(found);
   }
 
@@ -235,7 +240,9 @@ export function mount(root) {
     find("audit-title").textContent = `Audit: the model was wrong in ${wrong} of ${error.n}`;
     // Of a few the count above says all there is to say.
     const share = error.n < FEW ? "" : `That is ${interval(error)}. `;
-    find("audit-text").textContent = `${share}“Neither” counts as wrong; what you change now does not count.`;
+    const advice =
+      error.value >= POOR ? " That is little better than a coin: give its pairs a small share of the mixture, or label more first." : "";
+    find("audit-text").textContent = `${share}“Neither” counts as wrong; what you change now does not count.${advice}`;
   }
 
   function drawMessage(any) {
@@ -338,8 +345,10 @@ export function mount(root) {
     event.preventDefault();
     if (steps[key]) move(steps[key], event.shiftKey);
     else if (key === "z") undo();
-    else if (selected.at() === null) toUndecided(-1);
-    else if (key === "e") {
+    else if (selected.at() === null) {
+      toUndecided(-1);
+      announce("Keys are for the pair in the frame: press again.");
+    } else if (key === "e") {
       // What is decided there is the one that is seen.
       selected.select(selected.at());
       enlargeSelected();

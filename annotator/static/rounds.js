@@ -1,7 +1,7 @@
 // Rounds: where the loop stands, what was trained, curves and samples of the newest training.
 
 import { chart } from "/ui/chart.js";
-import { ask, base, isActive, onStatus, projectId } from "/ui/core.js";
+import { ask, base, endedEarly, isActive, onStatus, projectId } from "/ui/core.js";
 import { doubted } from "/ui/doubted.js";
 import { enlarge } from "/ui/enlarge.js";
 import { afterTraining, whileTraining } from "/ui/learning.js";
@@ -72,7 +72,9 @@ export function mount(root) {
     const active = status.runs.find((run) => isActive(run) && STEP_OF_JOB[run.job]);
     const measuring = active?.job === "train" && /\(policy\)|judge/i.test(active.stage);
     const byNext = { draw: "seed", label: "seed", train: "train", propose: "propose", review: "review" };
-    const now = measuring ? "gate" : active ? STEP_OF_JOB[active.job] : byNext[status.next.name];
+    const last = status.runs.find((run) => ["propose", "train"].includes(run.job));
+    const isOpen = last && endedEarly(last) && last.round === status.next.round;
+    const now = measuring ? "gate" : STEP_OF_JOB[(active ?? (isOpen && last))?.job] ?? byNext[status.next.name];
     // The first round has nothing that the model chose itself.
     const isFirst = (active?.round ?? status.next.round) === 0;
     for (const item of find("stepper").children) {

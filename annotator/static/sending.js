@@ -1,6 +1,6 @@
 // Hands an outbox to the server until the server has all of it. Knows no page and no pair.
 
-import { ask, beforeTraining, identified, patience, projectId, Refused, trouble } from "/ui/core.js";
+import { ask, beforeTraining, identified, patience, projectId, Refused, TooEarly, trouble } from "/ui/core.js";
 
 const RETRY_MS = [500, 1000, 2000, 4000, 8000, 15000];
 const AT_ONCE = 100;
@@ -81,11 +81,16 @@ export class Sending {
     return turn.done;
   }
 
+  /** The kind of trouble that is over once something was sent. */
+  get #waits() {
+    return `${this.#on.name} waits`;
+  }
+
   /** As in order, but refused while what was said before is not with the server. */
   afterAll(work) {
     return this.inOrder((all) => {
       if (all) return work();
-      throw new Refused(`${this.#on.name} is not with the app yet. It is sent again by itself; try then.`);
+      throw new TooEarly(`${this.#on.name} is not with the app yet. It is sent again by itself; try then.`, this.#waits);
     });
   }
 
@@ -114,7 +119,6 @@ export class Sending {
     let waiting = this.#unsent();
     if (!waiting.length) return;
     const { name } = this.#on;
-    const waits = `${name} waits`;
     try {
       while (waiting.length) {
         const answer = await ask(this.#path, { answers: told(waiting) }, { signal: patience() });
@@ -122,7 +126,7 @@ export class Sending {
         this.#refused += refused.length;
         this.#outbox.settle([...answer.acknowledged, ...Object.keys(answer.refused)]);
         if (refused.length) trouble(`${name} was not kept: ${refused[0]}`, name);
-        trouble("", waits);
+        trouble("", this.#waits);
         this.failures = 0;
         this.#on.heard(answer, waiting);
         waiting = this.#unsent();
@@ -130,7 +134,7 @@ export class Sending {
       }
       this.#on.sent();
     } catch (error) {
-      if (error instanceof Refused) trouble(error.message, waits);
+      if (error instanceof Refused) trouble(error.message, this.#waits);
       clearTimeout(this.#timer);
       this.#timer = setTimeout(() => this.send(), RETRY_MS[Math.min(this.failures++, RETRY_MS.length - 1)]);
     }

@@ -260,7 +260,14 @@ export function mount(root) {
 
   find("create-file").addEventListener("change", async (event) => {
     const file = event.target.files[0];
-    if (file) takePrompts(await file.text());
+    if (!file) return;
+    unmark(create);
+    try {
+      takePrompts(new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer()));
+    } catch {
+      const sentence = `${file.name} is no text in UTF-8. Save it as UTF-8, or paste its lines here.`;
+      mark(create, [{ field: "prompts", sentence }], (path) => create.elements[path]);
+    }
   });
   find("create-copy").addEventListener("click", () => takePrompts(prompts.elements.prompts.value));
 

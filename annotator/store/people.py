@@ -13,8 +13,52 @@ from annotator.rows import Order
 from annotator.store.base import Base
 
 MAX_NAME_CHARS = 40
-TAKEN = ("you", "everyone", "judge", "somebody without a name")
-"""What the pages and the table of preferences call others by."""
+TAKEN = ("you", "everyone", "judge")
+"""What the pages and the table of preferences call people by."""
+FIRST = [
+    "Amber",
+    "Brave",
+    "Calm",
+    "Clever",
+    "Gentle",
+    "Golden",
+    "Happy",
+    "Jolly",
+    "Kind",
+    "Lucky",
+    "Merry",
+    "Quiet",
+    "Rapid",
+    "Silver",
+    "Sunny",
+    "Witty",
+]
+SECOND = [
+    "Badger",
+    "Crane",
+    "Dolphin",
+    "Falcon",
+    "Fox",
+    "Heron",
+    "Lynx",
+    "Marten",
+    "Otter",
+    "Owl",
+    "Panda",
+    "Raven",
+    "Robin",
+    "Seal",
+    "Swift",
+    "Wren",
+]
+
+
+def made_up(person: str) -> str:
+    """What a person is called until they say otherwise: always the same, as their own page says it."""
+    sum_of = 0
+    for letter in person:
+        sum_of = (sum_of * 31 + ord(letter)) % 256
+    return f"{FIRST[sum_of >> 4]} {SECOND[sum_of & 15]}"
 
 
 class People(Base):
@@ -32,7 +76,7 @@ class People(Base):
         if not tidy or len(tidy) > MAX_NAME_CHARS or not tidy.isprintable():
             raise ValueError(f"A name has 1 to {MAX_NAME_CHARS} characters, all of them visible.")
         if tidy.casefold() in TAKEN:
-            raise ValueError(f"The page calls others {tidy}. Choose another name.")
+            raise ValueError(f"“{tidy}” already means somebody on the page. Choose another name.")
 
         def write() -> None:
             # As the writer sees it: two browsers may ask for one name at the same moment.

@@ -103,12 +103,13 @@ MARKUP = f"""
   </form>
 </aside>
 <dialog class="sail-help" data-testid="help" aria-label="Help">
-  <h3 tabindex="-1" autofocus>Keys</h3>
+  <h3 tabindex="-1" autofocus>Help</h3>
+  <p>Pairs with a winner teach the model what you like. A click or a tap on an image chooses it. While Swap
+    is held the two change places, so that a difference shows; two fingers, or the wheel, zoom both.</p>
   <table>{_HELP}</table>
   {pair.SINGLE_KEYS}
-  <p>Pairs with a winner teach the model what you like. A click on an image chooses it. A pair takes no
-    answer in its first quarter of a second, so that a key pressed twice is one answer. Answers are saved as
-    you go; what could not be sent waits in this browser.</p>
+  <p>A pair takes no answer in its first quarter of a second, so that what is pressed twice is one answer.
+    Answers are saved as you go; what could not be sent waits in this browser.</p>
   <form method="dialog"><button class="sail-primary">Close</button></form>
 </dialog>
 <dialog class="sail-help sail-reasons" data-testid="reasons" aria-label="Reasons">

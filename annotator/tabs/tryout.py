@@ -13,7 +13,7 @@ MARKUP = """
         <textarea name="prompt" rows="2" class="sail-try-prompt" data-testid="try-prompt"
           placeholder="a fox on a blue background"></textarea>
         <small data-testid="try-starter" hidden>The starter knows the words of its own prompts alone: 40
-          subjects, 2 sizes, 3 styles, 8 backgrounds. Setup shows them.</small></label>
+          subjects, 2 sizes, 3 styles, 8 backgrounds. Setup of the demo project shows them.</small></label>
       <fieldset class="sail-choices" data-testid="try-rounds"><legend>Draw with</legend></fieldset>
       <div class="sail-try-numbers">
         <label class="sail-strength"><span>Strength of the rounds

@@ -237,7 +237,7 @@ def test_training_is_refused_while_labels_cannot_be_sent(label: Page, store: Sto
     label.route("**/labels", lambda route: route.abort())
     answer(label, "2")
     label.get_by_test_id("train-early").click()
-    label.get_by_text("Some labels are not with the app yet").wait_for()
+    label.get_by_text("A label is not with the app yet").wait_for()
     assert [run.job for run in store.runs()] == ["draw"]
 
 

@@ -23,6 +23,7 @@ from playwright.sync_api import Browser, Page, expect
 from annotator import jobs
 from annotator.runs import Runner
 from annotator.store import Store
+from annotator.store.people import made_up
 from benchmarks.running_app import App
 
 pytestmark = pytest.mark.browser
@@ -45,6 +46,7 @@ def test_space_flips_the_two_while_held_and_no_answer_is_taken_meanwhile(label: 
     label.keyboard.press("1")
     expect(label.get_by_test_id("announcement")).to_have_text("Let go of Space first, so that left is left.")
     label.keyboard.up(" ")
+    expect(label.get_by_test_id("announcement")).to_have_text("")
     assert addresses(label) == before
     label.get_by_test_id("answer-flip").hover()
     label.mouse.down()
@@ -77,6 +79,7 @@ def test_zoom_and_drag_move_both_alike_and_choose_nothing(label: Page, store: St
     expect(label.get_by_test_id("announcement")).to_contain_text("choose with a key or a button")
     label.get_by_test_id("image-right").dblclick()
     expect(label.locator(".sail-zoomed")).to_have_count(0)
+    expect(label.get_by_test_id("announcement")).to_have_text("")
     label.keyboard.press("+")
     expect(label.get_by_test_id("answer-scale")).to_have_text("1.5 ×")
     label.keyboard.press("Escape")
@@ -220,6 +223,8 @@ def test_a_name_is_asked_for_once_and_never_taken_from_somebody_else(label: Page
     store.name_person("person-9", "Bob")
     for _ in range(5):
         answer(label, "1")
+    (nameless,) = {cookie["value"] for cookie in label.context.cookies() if cookie["name"] == "sail_person"}
+    expect(label.get_by_test_id("name")).to_have_text(made_up(nameless))
     label.get_by_test_id("note-name-input").fill("bob")
     before = shown_pair(label)
     label.get_by_test_id("note-name-input").press("1")

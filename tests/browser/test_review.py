@@ -16,6 +16,7 @@ from annotator import jobs
 from annotator.audit import typical_margin, winner_side
 from annotator.rows import ReviewPair, Run
 from annotator.store import Store
+from annotator.store.people import made_up
 from benchmarks.running_app import App
 from sail.runfolder import RunFolder
 
@@ -327,6 +328,7 @@ def test_a_round_that_ended_early_is_resumed_where_the_next_step_stands(review: 
     open_tab(review, "Rounds")
     resume.wait_for(timeout=60_000)
     expect(resume).to_have_text("Resume training round 1")
+    expect(review.get_by_test_id("stepper").locator("[aria-current]")).to_contain_text("Train")
     expect(review.get_by_test_id("next-action")).to_have_text("Review")
     # The same settings would mostly fail again, so what begins anew comes first.
     expect(resume).to_have_class("sail-quiet")
@@ -628,18 +630,47 @@ def test_undo_leaves_what_stood_before_to_who_decided_it_and_in_its_bulk(review:
     decide(store, pairs(store)[AUDITED - 1].id, "flip", by="bob")
     look_now(review)
     theirs = review.locator(f'article[data-pair="{pairs(store)[AUDITED - 1].id}"]')
-    expect(theirs).to_contain_text("Flipped by somebody without a name")
+    expect(theirs).to_contain_text(f"Flipped by {made_up('bob')}")
     for card in (review.locator(f'article[data-pair="{approved.id}"]'), theirs):
         card.get_by_role("button", name="Drop").click()
         expect(card).to_have_attribute("data-decision", "drop")
         review.get_by_test_id("review-undo").click()
         expect(card).not_to_have_attribute("data-decision", "drop")
-    expect(theirs).to_contain_text("Flipped by somebody without a name")
+    expect(theirs).to_contain_text(f"Flipped by {made_up('bob')}")
     until(review, lambda: len(decisions(store)) == before + 5)
     assert next(pair for pair in pairs(store) if pair.id == approved.id) == approved
     assert [(pair.by, pair.decision) for pair in pairs(store)][AUDITED - 1] == ("bob", "flip")
     last = store.last_bulk(proposal(store))
     assert last is not None and last.pairs == len([pair for pair in pairs(store) if pair.bulk])
+
+
+def test_undo_goes_back_to_what_was_decided_before_the_page_was_loaded_anew(
+    review: Page, store: Store
+) -> None:
+    decide(store, pairs(store)[12].id, "flip", by="bob")
+    look_now(review)
+    card = review.locator(f'article[data-pair="{pairs(store)[12].id}"]')
+    expect(card).to_have_attribute("data-decision", "flip")
+    card.get_by_role("button", name="Drop").click()
+    review.get_by_test_id("bulk-open").click()
+    review.get_by_test_id("bulk-approve").click()
+    expect(review.get_by_test_id("bulk-last")).to_be_visible()
+    press(review, "j", "f")
+    until(review, lambda: decisions(store)[-1] == "flip")
+    reload(review)
+    show_review(review)
+    approved = review.locator("article[data-decision=approve]")
+    for undone in (
+        lambda: decisions(store)[-1] == "undo",
+        lambda: store.bulk_history()[-1]["undoes"] is not None,
+        lambda: decisions(store).count("undo") == 2,
+    ):
+        review.get_by_test_id("review-undo").click()
+        until(review, undone)
+    expect(approved).to_have_count(AUDITED)
+    expect(card).to_have_attribute("data-decision", "flip")
+    expect(review.get_by_test_id("review-undo")).to_be_disabled()
+    assert [pair.decision for pair in pairs(store)[AUDITED:]].count(None) == 13
 
 
 def test_a_bulk_approval_can_be_undone_before_the_app_has_heard_of_it(review: Page, store: Store) -> None:

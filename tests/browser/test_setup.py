@@ -111,6 +111,17 @@ def test_a_button_pressed_before_its_script_is_there_does_not_reload_the_page(pa
     expect(page.get_by_test_id("create-name")).to_be_focused()
 
 
+def test_a_file_of_prompts_that_is_no_utf_8_is_refused_at_the_prompts(setup: Page) -> None:
+    prompts, file = setup.get_by_test_id("create-prompts"), setup.get_by_test_id("create-file")
+    prompts.fill("a cat")
+    file.set_input_files({"name": "old.txt", "mimeType": "text/plain", "buffer": "a füchs".encode("latin-1")})
+    says(prompts, "old.txt is no text in UTF-8. Save it as UTF-8, or paste its lines here.")
+    expect(prompts).to_have_value("a cat")
+    file.set_input_files({"name": "new.txt", "mimeType": "text/plain", "buffer": "a füchs".encode()})
+    expect(prompts).to_have_value("a füchs")
+    expect(prompts).not_to_have_attribute("aria-invalid", "true")
+
+
 def test_a_name_that_is_taken_is_said_at_the_name_and_the_prompts_stay(setup: Page, app: App) -> None:
     name, prompts = setup.get_by_test_id("create-name"), setup.get_by_test_id("create-prompts")
     name.fill("first")

@@ -101,6 +101,19 @@ def test_a_refusal_that_was_closed_is_said_again_when_the_button_is_pressed_agai
         expect(trouble).to_be_hidden()
 
 
+def test_that_the_app_did_not_answer_is_over_once_it_does(project: Store, app: App, page: Page) -> None:
+    open_page(page, f"{app.address}/?project={project.name}")
+    open_tab(page, "Rounds")
+    trouble = page.get_by_test_id("trouble")
+    page.route("**/api/**", lambda route: route.abort())
+    page.get_by_test_id("next-action").click()
+    look_now(page)
+    expect(trouble).to_contain_text("The app does not answer")
+    page.unroute("**/api/**")
+    look_now(page)
+    expect(trouble).to_be_hidden()
+
+
 def test_who_leaves_with_labels_that_no_storage_took_is_asked_first(label: Page, store: Store) -> None:
     label.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full') } }")
     label.route("**/labels*", lambda route: route.abort())

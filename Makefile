@@ -10,8 +10,7 @@ ARGS ?=
 # Bits change with the number of threads; and threads that wait by spinning make two jobs on two cores slow one
 # another three times over (measured), so a test has one thread and the app's processes wait asleep.
 TEST_THREADS ?= 1
-# On two cores: browser tests wait for almost half of their time.
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 2
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: app test lint format bench audit browser
@@ -20,7 +19,7 @@ app: $(VENV)/.installed
 	@$(BIN)/python app.py $(ARGS)
 
 test: $(VENV)/.installed-dev browser
-	@OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff format --check .

@@ -14,7 +14,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,20 +27,6 @@ from sail.records import LatentsRef, TrainingPair
 from sail.runfolder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
-FIRST = ("test_server", "test_loop", "test_distributed", "test_review")
-"""Files of tests that begin first: what runs event loops of its own cannot follow a browser test in one
-process, and what takes minutes is not to be what all others wait for at the end."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Then those with the most tests."""
-    tests = Counter(item.path for item in items)
-
-    def place(item: pytest.Item) -> tuple[int, int, Path]:
-        name = item.path.stem
-        return FIRST.index(name) if name in FIRST else len(FIRST), -tests[item.path], item.path
-
-    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

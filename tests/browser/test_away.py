@@ -351,7 +351,7 @@ def test_a_tab_opened_while_the_app_is_away_comes_to_life_when_it_is_back(
 ) -> None:
     run = jobs.draw(project, 2, by="ann")
     with at_work(project, run, "draw") as (_, progress):
-        page.goto(f"{app.address}/?project={project.name}&tab=rounds")
+        open_page(page, f"{app.address}/?project={project.name}&tab=rounds")
         device = page.get_by_test_id("device")
         expect(device).to_have_attribute("data-state", "busy")
         page.route(re.compile("/(ui|api)/"), lambda route: route.abort())

@@ -261,7 +261,7 @@ def test_pairs_whose_files_are_gone_are_said_when_training_is_asked_for_and_in_t
     said = re.compile(r"1 judged pair is left out: runs/\S+ is gone")
     expect(page.locator(".sail-trouble")).to_have_text(said)
     (run,) = [one for one in project.runs() if one.job == "train"]
-    wait_for(lambda: not project.run(run.id).unfinished)
+    wait_for(lambda: not project.run(run.id).unfinished, timeout_s=120)
     run_now(project, jobs.train(project, by="ann"))
     expect(page.get_by_test_id("round-0")).to_contain_text(said)
 

@@ -61,7 +61,7 @@ def measured(out: Path, taste: str, repeat: int, size: Size) -> dict[str, np.nda
         return dict(np.load(file))
     rounds = Rounds(folder, study.model, settings, study.prompts)
     rounds.take_prompts(method.labels)
-    judge = rounds.train(human_pairs(*study.labelled(taste, method), settings), parent=None)
+    judge = rounds.train(human_pairs(*study.labelled(taste, method, folder), settings), parent=None)
     rounds.self_annotated(judge)
     policy, proposed = policy_at(study.model, judge), RunFolder(folder / "0002-propose")
     sets = [

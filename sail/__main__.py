@@ -22,7 +22,7 @@ ABOUT = "Align a text-to-image model with somebody's taste (SAIL). `loop` does a
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=ABOUT, pretty_exceptions_enable=False)
 
 RunDir = Annotated[Path, typer.Argument(help="A run folder: request.json and its inputs.")]
-Model = Annotated[str, typer.Option(help="A diffusers folder, a .safetensors file or a hub id.")]
+Model = Annotated[str, typer.Option(help="A diffusers folder, a .safetensors file or a Hugging Face name.")]
 Revision = Annotated[str | None, typer.Option(help="Commit of a hub model.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="Arithmetic; auto: bfloat16 on a GPU that has it.")]
 PromptFile = Annotated[Path, typer.Option(help="Prompts, one a line.")]
@@ -383,7 +383,7 @@ def _mistakes_as_sentences() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    # Look-ups happen only where a model is asked for by hub id.
+    # Look-ups happen only where a model is asked for by name.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # Read when torch is loaded: threads that spin while they wait take the core from whoever has work.

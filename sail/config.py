@@ -82,7 +82,8 @@ def _require_whole(file: str) -> None:
 
 
 class ModelRef(Config):
-    """A text-to-image model: a diffusers folder, a .safetensors checkpoint, or a hub id and revision."""
+    """A text-to-image model: a diffusers folder, a .safetensors checkpoint, or a Hugging Face name with its
+    revision."""
 
     source: str
     revision: str | None = None
@@ -142,12 +143,13 @@ class ModelRef(Config):
         if HUB_ID.fullmatch(self.source) and ".." not in self.source:
             if self.revision is None:
                 raise ValueError(
-                    f"No model folder at {self.source}; as a hub id it needs a revision (a commit hash)."
+                    f"No model folder at {self.source}; as a Hugging Face name it needs a revision "
+                    "(a commit hash)."
                 )
             return self
         raise ValueError(
             f"No model at {self.source!r}. "
-            "Give a folder with a model_index.json, a .safetensors file or a hub id."
+            "Give a folder with a model_index.json, a .safetensors file or a Hugging Face name (owner/model)."
         )
 
 

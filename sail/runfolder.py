@@ -388,7 +388,7 @@ class RunFolder:
     def stop_if_asked(self) -> None:
         """Raise Stopped where a stop was asked for. Call it where what was done is safely on disk."""
         if (self.path / "stop").exists():
-            raise Stopped("Stopped on request. Resume goes on from the last checkpoint.")
+            raise Stopped("Stopped on request. Resume goes on from what is kept.")
 
     # What others read
 

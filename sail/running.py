@@ -117,7 +117,7 @@ def one_sentence(error: BaseException) -> str:
     if is_out_of_memory(error) or unsaid or on_cpu:
         return "Memory ran out. Take fewer pairs in a step, smaller images or a smaller model."
     if isinstance(error, KeyboardInterrupt):
-        return "Interrupted from the keyboard. Resume goes on from the last checkpoint."
+        return "Interrupted from the keyboard. Resume goes on from what is kept."
     return str(error) or type(error).__name__
 
 

@@ -29,6 +29,12 @@ from sail.runfolder import RunFolder
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What drives a browser comes last, in its process the app's own event loop can start no more, and of that first
+    the whole loop: minutes long, at the end it would keep one process waiting."""
+    items.sort(key=lambda item: ("browser" in item.path.parts, item.path.name != "test_loop.py"))
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository."""

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
+from annotator.rows import Order
 from benchmarks import judge
 from benchmarks.alignment import figures, pool, report, study
 from benchmarks.alignment.__main__ import main as command_line
-from benchmarks.alignment.checking import CheckedRounds
+from benchmarks.alignment.asking import asked_about
+from benchmarks.alignment.checking import OtherRounds
 from benchmarks.alignment.figures import draw_figures
 from benchmarks.alignment.methods import METHODS, changed, method_named, settings_of
 from benchmarks.alignment.pool import TABLE, TASTES, TUNING, temperature_for
@@ -35,7 +38,7 @@ from sail.config import LoopSettings, Scoring
 from sail.loop import Rounds
 from sail.records import LatentsRef, TrainingPair
 from sail.reward import Bank, bank_of
-from sail.rounds import is_held_out
+from sail.rounds import Round, is_held_out
 
 
 def unit(method, repeat, utility, taste="light"):
@@ -528,7 +531,7 @@ def test_a_person_who_checks_turns_what_is_wrong_and_drops_what_looks_alike(tmp_
         return "tie" if abs(less[0] - less[1]) < 5 else "left" if less[0] > less[1] else "right"
 
     out = (tmp_path, STARTER, LoopSettings(), [f"prompt {number}" for number in range(40)])
-    rounds = CheckedRounds(*out, count=3, choose=lighter)
+    rounds = OtherRounds(*out, count=3, choose=lighter)
     first = rounds.self_annotated(None)
     # The clearest is not looked at, however wrong; what was turned round is the person's, now and later.
     assert [(one.id, one.source) for one in first] == [
@@ -538,4 +541,43 @@ def test_a_person_who_checks_turns_what_is_wrong_and_drops_what_looks_alike(tmp_
     assert rounds.said == {"approved": 1, "turned": 1, "dropped": 1}
     judged[:] = judged[1:2]
     assert [one.id for one in rounds.self_annotated(None)] == ["right", "human-wrong"]
-    assert CheckedRounds(*out, count=0, choose=lighter).self_annotated(None) == judged
+    assert OtherRounds(*out, count=0, choose=lighter).self_annotated(None) == judged
+
+
+def test_the_share_of_self_pairs_is_that_of_the_round(tmp_path, monkeypatch) -> None:
+    shares: list[float] = []
+    monkeypatch.setattr(
+        Rounds, "train", lambda rounds, pairs, parent: shares.append(rounds._settings.mixup.self_fraction)
+    )
+    settings = LoopSettings()
+    rounds = OtherRounds(tmp_path, STARTER, settings, [f"prompt {n}" for n in range(40)], shares=(0.5, 0.9))
+    rounds.train([], parent=None)
+    for number in range(2):
+        rounds.done.append(Round.model_construct(round=number))
+        rounds.train([], parent=rounds.done[-1])
+    assert shares == [settings.mixup.self_fraction, 0.5, 0.9]
+
+
+def test_pairs_are_asked_about_in_the_order_of_the_row() -> None:
+    latents = [LatentsRef(file="latents", row=row) for row in range(2)]
+    prompts = [f"a {'fox' if number < 60 else f'thing{number}'}" for number in range(100)]
+    pairs = [ShownPair(number, prompt, Path(), Path(), *latents) for number, prompt in enumerate(prompts)]
+    judged: list[tuple[int, int]] = []
+
+    def judge(answered: Sequence[int], others: Sequence[int]) -> dict[int, float]:
+        judged.append((len(answered), len(others)))
+        return {place: float(place - 70) for place in others}
+
+    def asked(order: Order) -> list[int]:
+        return asked_about(pairs, order, 40, judge=judge, seed="a")
+
+    assert asked("random") == list(range(40)) and not judged
+    uncertain = asked("uncertain")
+    assert judged == [(20, 80)] and uncertain[:20] == list(range(20)) and len(set(uncertain)) == 40
+    # Four in five are those that it is least certain of, the others came by lot.
+    near = [place for place in uncertain[20:] if abs(place - 70) <= 10]
+    assert 14 <= len(near) < 20
+    # Of sixty prompts that are alike one is asked about before all others are, but for what comes by lot.
+    diverse = asked("diverse")
+    assert len(set(diverse)) == 40 and sum(place < 60 for place in diverse) < 14
+    assert asked("diverse") == diverse

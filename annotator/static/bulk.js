@@ -1,7 +1,7 @@
 // Approving the clear pairs in one go: over which margin, which pairs, how often the judge errs there; and
 // taking it back. Knows pairs; decides none by itself.
 
-import { act, ask, base, patience } from "/ui/core.js";
+import { act, ask, base, keep, kept, patience } from "/ui/core.js";
 import { h, put } from "/ui/page.js";
 import { typical, when } from "/ui/selfpair.js";
 import { FEW, interval, outOf, plural } from "/ui/words.js";
@@ -15,6 +15,8 @@ export function bulk(root, { said, changed, look }) {
   const lost = new Set(); // approvals that did not come about
   let review = null;
 
+  /** How clear is clear is kept in this browser, one for each run: pairs of another are clear in another way. */
+  const draft = () => `sail.clarity/${review.run}`;
   const threshold = () => review.audit.by_threshold[Number(slider.value)];
   const clear = () =>
     review.pairs.filter((pair) => pair.judge && !pair.said && pair.judge.clarity >= threshold().over);
@@ -28,7 +30,9 @@ export function bulk(root, { said, changed, look }) {
     if (first) {
       const thresholds = review.audit.by_threshold;
       slider.max = thresholds.length - 1;
-      slider.value = thresholds.findIndex(({ over }) => over === FIRST_OVER);
+      const indexOf = (over) => thresholds.findIndex((one) => one.over === over);
+      const before = indexOf(Number(kept(draft()) ?? FIRST_OVER));
+      slider.value = before < 0 ? indexOf(FIRST_OVER) : before;
       expand(false);
     }
     find("bulk").hidden = !review.audit.done || !review.pairs.length;
@@ -86,7 +90,10 @@ export function bulk(root, { said, changed, look }) {
     open.setAttribute("aria-expanded", String(yes));
   }
 
-  slider.addEventListener("input", draw);
+  slider.addEventListener("input", () => {
+    keep(draft(), String(threshold().over));
+    draw();
+  });
   open.addEventListener("click", () => {
     expand(preview.hidden);
     draw();

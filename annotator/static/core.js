@@ -91,6 +91,7 @@ export async function ask(path, body, { signal = body === undefined ? patience()
 }
 
 const IDENTIFY_AGAIN_MS = 2000;
+const IDLE_MS = 15_000; // between two looks where nothing goes on, or the app says that there is nothing
 let identity = null;
 
 /** Which project this page is of; null before the app said so. Another machine or a backup may have another one under
@@ -104,8 +105,9 @@ async function identify() {
   while (!identity)
     try {
       identity = (await ask(`${base}/identity`)).id;
-    } catch {
-      await new Promise((resolve) => setTimeout(resolve, IDENTIFY_AGAIN_MS));
+    } catch (error) {
+      const after = error instanceof Refused ? IDLE_MS : IDENTIFY_AGAIN_MS;
+      await new Promise((resolve) => setTimeout(resolve, after));
     }
 }
 
@@ -254,6 +256,7 @@ const eager = new Set();
 let asking = null;
 let next = null;
 let away = false;
+let missing = false; // the page never had a project
 
 /** Calls `listener` with the state of the project, now if it is known, whenever it changes, and, with true beside it,
  * when a tab of the page was opened. */
@@ -311,6 +314,13 @@ export function poll() {
   return next;
 }
 
+/** Of a project that is not there nothing is shown but where one is chosen. */
+function miss() {
+  if (!missing) openTab("setup");
+  missing = true;
+  document.body.dataset.project = "missing";
+}
+
 /** The app answers again: that it did not is over. */
 function back() {
   if (away) trouble("", "unanswered");
@@ -329,12 +339,15 @@ async function look() {
     const answer = await response.json();
     if (!response.ok) {
       trouble(sentence(answer.detail) ?? "The app cannot say how things stand.", "poll");
+      if (response.status === 404 && !status) miss();
       // Where this is refused as well, what was said first holds.
       const known = await ask("/api/projects").catch(() => null);
       return known && tellProjects(known.projects);
     }
     etag = response.headers.get("etag");
     status = answer;
+    missing = false;
+    delete document.body.dataset.project;
     trouble("", "poll");
     tellProjects(status.projects);
     tell();
@@ -352,8 +365,8 @@ export const endedEarly = (run) => ["stopped", "failed", "interrupted"].includes
 function schedule(after) {
   clearTimeout(timer);
   if (document.hidden) return;
-  const busy = !status || status.runs.some(isActive);
-  const wait = after ?? (eager.size ? 700 : busy ? 2000 : 15000);
+  const busy = status ? status.runs.some(isActive) : !missing;
+  const wait = after ?? (missing ? IDLE_MS : eager.size ? 700 : busy ? 2000 : IDLE_MS);
   timer = setTimeout(poll, wait * (0.9 + 0.2 * Math.random()));
 }
 

@@ -1,6 +1,6 @@
 // Setup: open, create and change projects.
 
-import { addressOf, ask, base, locked, onProjects, project, Refused } from "/ui/core.js";
+import { addressOf, ask, base, identified, locked, onProjects, project, Refused } from "/ui/core.js";
 import { mark, unmark } from "/ui/fields.js";
 import { factTable, h } from "/ui/page.js";
 import { plural } from "/ui/words.js";
@@ -53,6 +53,8 @@ export function mount(root) {
 
   async function loadUntilHeard() {
     openForChange(false);
+    // Of a project that is not there, nothing is.
+    await identified;
     for (;;) {
       try {
         return await load();

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from annotator.rows import Order
 from sail.config import LoopSettings, ModelRef
 from sail.loop import Rounds
 from sail.records import TrainingPair
@@ -69,6 +70,18 @@ def sail(rounds: Rounds, pairs: Sequence[TrainingPair], *, self_rounds: int = SE
         rounds.train([*pairs, *rounds.self_annotated(policy)], parent=policy)
 
 
+def replayed(rounds: Rounds, pairs: Sequence[TrainingPair]) -> None:
+    """Self pairs of earlier rounds stay among those that are learned from."""
+    rounds.train(pairs, parent=None)
+    found: list[TrainingPair] = []
+    for _ in range(SELF_ROUNDS):
+        policy = rounds.current
+        if policy is None:
+            return
+        found += rounds.self_annotated(policy)
+        rounds.train([*pairs, *found], parent=policy)
+
+
 def without_a_gate(rounds: Rounds, pairs: Sequence[TrainingPair]) -> None:
     """As published: every round goes on from the last, whatever came of it, and no label is held out."""
     pairs = trained_on_all(pairs)
@@ -113,6 +126,10 @@ class Method:
     """Every other label is given by somebody with another taste."""
     checked: int = 0
     """So many of each round's self pairs, the least certain, the same person looks at."""
+    shares: tuple[float, ...] = ()
+    """Share of self pairs in each round that has any; the settings' where none is named."""
+    order: Order = "random"
+    """In which pairs are asked about."""
 
     def asked(self) -> dict[str, Any]:
         """What a unit of it hangs on besides its settings."""
@@ -130,6 +147,10 @@ class Method:
             asked["faults"] = "counted"
         if self.checked:
             asked["checked"] = self.checked
+        if self.shares:
+            asked["shares"] = list(self.shares)
+        if self.order != "random":
+            asked["order"] = self.order
         return asked
 
     @property
@@ -140,7 +161,7 @@ class Method:
     @property
     def holds_out(self) -> bool:
         """Whether it keeps labels from training, for its judge to be measured on."""
-        return self.train in (sail, eight_rounds)
+        return self.train in (sail, replayed, eight_rounds)
 
 
 PAPER: Changes = {
@@ -205,6 +226,11 @@ METHODS: dict[str, Method] = {
     "sail_6_no_mixup": Method(changes=NO_MIXUP),
     "sail_6_random_pairs": Method(changes={"choose": "random", "self_pairs_per_prompt": 1, **ALL_KEPT}),
     "sail_6_checked": Method(checked=20),
+    "sail_6_rising_share": Method(shares=(0.5, 0.9)),
+    "sail_6_falling_share": Method(shares=(0.9, 0.5)),
+    "sail_6_replayed": Method(train=replayed),
+    "sail_6_asked_diverse": Method(order="diverse"),
+    "sail_6_asked_uncertain": Method(order="uncertain"),
     "sail_6_all_pairs": Method(changes=ALL_KEPT),
     "sail_6_ties_left_out": Method(changes=TIES_LEFT_OUT),
     "dpo_6_ties_left_out": Method(train=in_rounds, changes=TIES_LEFT_OUT),

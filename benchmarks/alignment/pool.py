@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -75,20 +76,27 @@ class Pool:
         self.agreement = repeated_agreement(clear, self._temperature)
 
     def labels(
-        self, method: Method, repeat: int, *, beside: Pool | None = None
+        self,
+        method: Method,
+        repeat: int,
+        *,
+        beside: Pool | None = None,
+        asked: Sequence[int] | None = None,
     ) -> tuple[list[ShownPair], dict[str, LabelValue]]:
-        """The pairs that a method's person is shown, and what they say; every other one as in `beside`.
+        """The pairs that a method's person is shown, by default the first, and what they say; every other one
+        as in `beside`.
 
         Faults are counted and not drawn by lot: of 50 labels a chance of one in five turns round 4 to 16. Of
         two shares of one fault the smaller's labels are among the larger's.
         """
         if method.labels > self._to_label:
             raise ValueError(f"{method.labels} labels are asked of a pool with {self._to_label} to label.")
-        shown = self.pairs[: method.labels]
+        asked = range(method.labels) if asked is None else asked
+        shown = [replace(self.pairs[index], ordinal=place) for place, index in enumerate(asked)]
         # Every tenth pair is held out for the judge: both people give half of those as well.
         said: dict[str, LabelValue] = {
-            pair.id: (beside if beside and (index + index // 10) % 2 else self)._said(repeat, index)
-            for index, pair in enumerate(shown)
+            pair.id: (beside if beside and (place + place // 10) % 2 else self)._said(repeat, index)
+            for place, (index, pair) in enumerate(zip(asked, shown, strict=True))
         }
         with_a_winner = [pair for pair, label in said.items() if label != "tie"]
         for pair in self._at_fault("flipped", repeat, with_a_winner, method.flipped):
@@ -109,9 +117,8 @@ class Pool:
         for pair, (left, right) in zip(self.pairs[spare], self._measured_P2[spare].tolist(), strict=True):
             if abs(left - right) < TIE_BELOW_SD * self.sd:
                 continue
-            sides = (pair.left_latents, pair.right_latents)
-            latents = [load_latents(Path(), ref.file, ref.row) for ref in sides]
-            found.append((pair.prompt, torch.stack(latents if left > right else latents[::-1])))
+            prompt, latents_2CHW = latents_of(pair)
+            found.append((prompt, latents_2CHW if left > right else latents_2CHW.flip(0)))
             if len(found) == count:
                 break
         return found
@@ -135,6 +142,12 @@ class Pool:
     def _hand(self, pair: str) -> Person:
         """One of its own for each pair: what is said of one hangs on no other."""
         return Person(pair, temperature=self._temperature, tie_below=TIE_BELOW_SD * self.sd)
+
+
+def latents_of(pair: ShownPair) -> tuple[str, torch.Tensor]:
+    """Its prompt, and the latents of its left and its right image."""
+    sides = (pair.left_latents, pair.right_latents)
+    return pair.prompt, torch.stack([load_latents(Path(), ref.file, ref.row) for ref in sides])
 
 
 def leaves_open(taste: str, prompts: Sequence[str]) -> list[bool]:

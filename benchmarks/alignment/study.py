@@ -21,7 +21,8 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from benchmarks.alignment.checking import CheckedRounds
+from benchmarks.alignment.asking import asked_about, window
+from benchmarks.alignment.checking import OtherRounds
 from benchmarks.alignment.methods import (
     METHODS,
     SEED_ROUNDS,
@@ -36,6 +37,7 @@ from benchmarks.alignment.pool import (
     TASTES,
     TIE_BELOW_SD,
     Pool,
+    latents_of,
     leaves_open,
     load_reader,
     other_taste,
@@ -182,16 +184,18 @@ class Study:
         method, pool = method_named(name), self.pool(taste)
         settings = self.settings(method)
         folder = self._out / f"{self._repeat}-{taste}-{name}-{known_by(settings, method)}".replace(" ", "_")
-        rounds = CheckedRounds(
+        rounds = OtherRounds(
             folder,
             self.model,
             settings,
             self.prompts,
             count=method.checked,
             choose=lambda pair, *images: pool.choose(f"{self._repeat}/{pair}", *images),
+            shares=method.shares,
         )
-        rounds.take_prompts(method.labels)  # Those that the labelled pairs were drawn for.
-        pairs = human_pairs(*self.labelled(taste, method), settings)
+        # Those that the pairs which could be asked about were drawn for.
+        rounds.take_prompts(window(method.order, method.labels))
+        pairs = human_pairs(*self.labelled(taste, method, folder), settings)
         method.train(rounds, pairs)
         runs = [RunFolder(run) for run in sorted(folder.glob("[0-9]*-*"))]
         seconds = sum((run.result() or {}).get("seconds", 0.0) for run in runs)
@@ -262,10 +266,26 @@ class Study:
             self._pools[taste] = Pool(taste, self.draw_pool(), to_label=self._size.pool_pairs)
         return self._pools[taste]
 
-    def labelled(self, taste: str, method: Method) -> tuple[list[ShownPair], dict[str, LabelValue]]:
-        """The pairs that a method's person is shown, and what they say."""
+    def labelled(
+        self, taste: str, method: Method, folder: Path
+    ) -> tuple[list[ShownPair], dict[str, LabelValue]]:
+        """The pairs that a method's person is shown, and what they say. A judge that helps to choose them is
+        trained in `folder`."""
+        pool = self.pool(taste)
+
+        def judge(answered: Sequence[int], others: Sequence[int]) -> dict[int, float]:
+            settings = self.settings(method)
+            given = pool.labels(method, self._repeat, asked=answered)
+            rounds = Rounds(folder / "judge of open pairs", self.model, settings, self.prompts)
+            policy = policy_at(self.model, rounds.train(human_pairs(*given, settings), parent=None))
+            pairs = [latents_of(pool.pairs[place]) for place in others]
+            return dict(zip(others, margins(policy, pairs, settings.scoring), strict=True))
+
+        asked = asked_about(
+            pool.pairs, method.order, method.labels, judge=judge, seed=f"asked/{self._repeat}/{taste}"
+        )
         beside = self.pool(other_taste(taste)) if method.second_taste else None
-        return self.pool(taste).labels(method, self._repeat, beside=beside)
+        return pool.labels(method, self._repeat, beside=beside, asked=asked)
 
     def unseen(self, taste: str) -> list[tuple[str, torch.Tensor]]:
         """Pairs that nobody labels, to measure judges on."""
@@ -424,6 +444,11 @@ def evaluations(run: RunFolder) -> int:
 
 def _right(policy: Policy, pairs: Sequence[tuple[str, torch.Tensor]], scoring: Scoring) -> float:
     """Share of pairs (prompt, latents of the better and the worse) that the policy as a judge gets right."""
+    return float(np.mean(np.array(margins(policy, pairs, scoring)) > 0))
+
+
+def margins(policy: Policy, pairs: Sequence[tuple[str, torch.Tensor]], scoring: Scoring) -> list[float]:
+    """By how much the policy as a judge prefers the first image of each pair (prompt, latents of both)."""
     gains_2K = [gains(policy, prompt, latents, scoring, reference="base") for prompt, latents in pairs]
     weight_K = draw_weights(gains_2K, scoring)
-    return float(np.mean([float((own[0] - own[1]) @ weight_K.float() > 0) for own in gains_2K]))
+    return [float((own[0] - own[1]) @ weight_K.float()) for own in gains_2K]

@@ -1,4 +1,4 @@
-"""A hub id, a folder or a single file -> a diffusers pipeline. Reads safetensors, never pickles.
+"""A Hugging Face name, a folder or a single file -> a diffusers pipeline. Reads safetensors, never pickles.
 
 Knows no family: the class of the pipeline is given, or its name asked for.
 """

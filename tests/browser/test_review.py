@@ -559,6 +559,7 @@ def test_a_bulk_approval_is_previewed_and_taken_back_as_a_whole_after_a_reload(
     assert {pair.id for pair in pairs(store) if pair.bulk} == {pair.id for pair in clear}
     reload(review)
     show_review(review)
+    expect(review.get_by_test_id("bulk-value")).to_have_text("1.25 × typical")
     expect(review.get_by_test_id("bulk-said")).to_contain_text(
         re.compile(rf"Approved by you in one go: {len(clear)} pairs? at least 1\.25 × as clear as")
     )

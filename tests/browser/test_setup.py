@@ -85,9 +85,19 @@ def test_nothing_can_be_typed_before_the_page_knows_what_holds(app: App, store: 
 
 
 def test_an_address_of_no_project_leads_to_those_there_are(page: Page, app: App) -> None:
-    page.goto(f"{app.address}/?project=gone&tab=setup")
+    page.goto(f"{app.address}/?project=gone&tab=label")
     page.get_by_text("There is no project 'gone'.").first.wait_for()
     expect(page.get_by_test_id("projects").get_by_role("link")).to_have_text(["first"])
+    expect(page.get_by_test_id("projects")).to_be_visible()
+    # Nothing of a project stands there empty, and nothing is asked for again and again.
+    expect(page.get_by_test_id("settings")).to_be_hidden()
+    open_tab(page, "Label")
+    expect(page.get_by_test_id("label-bar")).to_be_hidden()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(4000)
+    assert len(asked) <= 2
+    open_tab(page, "Setup")
     chosen = page.locator(".sail-bar select")
     expect(chosen.locator("option:checked")).to_have_text("Choose…")
     chosen.select_option("first")
@@ -145,13 +155,14 @@ def test_each_mistake_of_a_new_project_is_said_at_its_own_field(setup: Page, tmp
     submit.click()
     says(
         field["model"],
-        "No model at '/nowhere'. Give a folder with a model_index.json, a .safetensors file or a hub id.",
+        "No model at '/nowhere'. Give a folder with a model_index.json, a .safetensors file or a Hugging "
+        "Face name (owner/model).",
     )
     field["model"].fill("owner/name")
     submit.click()
     expect(field["revision"]).to_be_focused()
     expect(field["revision"]).to_have_accessible_description(
-        "No model folder at owner/name; as a hub id it needs a revision (a commit hash)."
+        "No model folder at owner/name; as a Hugging Face name it needs a revision (a commit hash)."
     )
     field["model"].fill(str(make_model(tmp_path / "model")))
     submit.click()
@@ -231,7 +242,8 @@ def test_where_a_model_was_moved_to_is_said_in_setup_and_checked_at_its_field(
     setup.get_by_test_id("moved-submit").click()
     says(
         field,
-        f"No model at '{there}'. Give a folder with a model_index.json, a .safetensors file or a hub id.",
+        f"No model at '{there}'. Give a folder with a model_index.json, a .safetensors file or a Hugging "
+        "Face name (owner/model).",
     )
     field.fill("owner/name")
     expect(revision).to_be_visible()

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What drives a browser comes last, since no event loop can start in its process any more; of that the
-    whole loop first, since it takes minutes, in which the other process would have nothing to do at the end."""
+    whole loop first, since it takes minutes, for which the other process would wait at the end."""
     items.sort(key=lambda item: ("browser" in item.path.parts, item.path.name != "test_loop.py"))
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from annotator.projects import open_projects
 from annotator.store import DatabaseError
 
 LOOPBACK = ("127.0.0.1", "localhost")
+FILES = 10_240
+"""Open files that the app asks for: as many as macOS gives."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -32,6 +35,19 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def open_many_files() -> None:
+    """Allow what this user may have: of each open project every thread that reads it has files open."""
+    try:
+        import resource
+    except ImportError:  # Windows counts in another way.
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
+    if soft < wanted:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description="Choose between images, and teach a diffusion model your taste."
@@ -40,6 +56,7 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1", help="loopback only, until there are accounts")
     parser.add_argument("--port", type=int, default=7860, help="on this machine (default: 7860)")
     flags = parser.parse_args()
+    open_many_files()
     try:
         listener = listen(flags.host, flags.port)
         projects = open_projects(flags.project, home=Path(__file__).resolve().parent)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,6 @@ SIDES_OF = 16
 MAX_DOUBTED = 20
 MAX_UNJUDGED = 64
 """Open pairs that a train run's judge is given where people want the uncertain ones first."""
-asking = threading.RLock()
-"""Held by whoever asks for a run, so that no two are asked for that would do the same, and by whoever changes
-settings: a run is of those that hold when it is queued."""
 
 
 def split_prompts(store: Store) -> tuple[list[str], list[str]]:
@@ -54,7 +50,7 @@ def draw(store: Store, count: int, *, by: str) -> Run:
 
     As many of each prompt, and so a few more than `count` where there are fewer prompts than pairs.
     """
-    with asking:
+    with store.asking:
         project = store.project()
         learn, _ = split_prompts(store)
         prompts = rounds.take_prompts(learn, store.used_prompts(), count)
@@ -80,7 +76,7 @@ def few_at_a_time(settings: LoopSettings) -> Sampling:
 
 def propose(store: Store, *, by: str) -> Run:
     """Have the current round's policy judge new candidates, for the round after the last."""
-    with asking:
+    with store.asking:
         request = propose_request(store)
         named = {request.adapter, request.reference_adapter}
         adapters = {
@@ -165,7 +161,9 @@ def train(store: Store, *, self_fraction: float | None = None, by: str) -> Run:
     `self_fraction` is what somebody chose, and a setting from then on; None is what suits the pairs.
     Pairs whose files are gone are left out; the run's first event says so, as `left_out`.
     """
-    with asking:
+    with store.asking:
+        # First: one that ends meanwhile would make another round the current one.
+        _require_none_at_it(store, "train")
         newest_label = store.newest_label()
         (pairs, left_out), settings = training_pairs(store), store.project().settings
         try:
@@ -366,7 +364,7 @@ def require_size(settings: LoopSettings) -> None:
 def change_settings(store: Store, changes: Mapping[str, Any], *, by: str) -> LoopSettings:
     """Settings from now on. ValueError where what was trained already rests on the old ones."""
     # One after the other: of two people who save at once none takes back what the other changed.
-    with asking:
+    with store.asking:
         return _change_settings(store, changes, by=by)
 
 
@@ -424,10 +422,8 @@ def create(
 
     One unfinished run of a job; with `each`, one for each person. `facts` go into the run's first event.
     """
-    with asking:
-        for run in store.runs():
-            if run.unfinished and run.job == job and (not each or run.by == by):
-                raise ValueError(f"Run {run.id} does that already. Wait for it, or stop it in Rounds.")
+    with store.asking:
+        _require_none_at_it(store, job, by=by if each else None)
         if needs_model:
             _require_model(store)
         number = _free_number(store)
@@ -445,6 +441,20 @@ def create(
             if store.next_run_id() <= number:
                 shutil.rmtree(made.path, ignore_errors=True)
             raise
+
+
+def _require_none_at_it(store: Store, job: Job, *, by: str | None = None) -> None:
+    """ValueError where a run of this job, with `by` of this person, waits or is at work."""
+    for run in store.runs():
+        if run.unfinished and run.job == job and by in (None, run.by):
+            raise ValueError(f"Run {run.id} does that already. Wait for it, or stop it in Rounds.")
+
+
+def make_current(store: Store, number: int | None, *, by: str) -> None:
+    """Go on from a round, accepted or not, or from the base model: None."""
+    # Not while somebody asks for a run, which is of one round from its pairs to its parent.
+    with store.asking:
+        store.make_current(number, by=by)
 
 
 def _require_model(store: Store) -> None:

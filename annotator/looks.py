@@ -43,7 +43,7 @@ def match_between(store: Store, one: int | None, two: int | None) -> Match:
 
 def compare(store: Store, match: Match, count: int, *, by: str) -> Run:
     """Draw `count` more comparisons on held-out prompts, or one more where they do not divide evenly."""
-    with jobs.asking:
+    with store.asking:
         project = store.project()
         _, held_out = jobs.split_prompts(store)
         if not held_out:
@@ -125,7 +125,7 @@ def try_prompt(
     by: str,
 ) -> Run:
     """Draw `count` images of a prompt with each of these rounds. ValueError says what cannot be drawn."""
-    with jobs.asking:
+    with store.asking:
         looks, adapters = _looks(store, list(dict.fromkeys(numbers)), strength=strength)
         if not looks:
             raise ValueError("Nothing is chosen to draw with. Choose base or a round.")

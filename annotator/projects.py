@@ -67,7 +67,7 @@ class Projects:
         self.runner = runner or Runner()
         self._launch_key = launch_key
         self._open: dict[str, OpenProject] = {}
-        self._held: list[FileLock] = []
+        self._held: dict[str, FileLock] = {}
         self._lock = threading.Lock()
         self._creating = threading.Lock()
 
@@ -101,7 +101,7 @@ class Projects:
             except DatabaseError as error:
                 raise ValueError(f"{folder / DATABASE} cannot be opened: {error}.") from error
             undoing.pop_all()
-        self._held.append(lock)
+        self._held[folder.name] = lock
         self.runner.open(store)
         return OpenProject(store, Assignments(store), self.runner)
 
@@ -115,13 +115,23 @@ class Projects:
             ) from None
         return lock
 
+    def _forget(self, name: str) -> None:
+        """Close a project whose folder is gone, so that another one may have its name."""
+        with self._lock:
+            left = self._open.pop(name, None)
+            if left is None:
+                return
+            self.runner.forget(left.store)
+            left.store.close()
+            self._held.pop(name).release()
+
     def find_runs(self) -> None:
         """Open every project: a trainer may still be at work from before a restart."""
         for name in self.names():
             try:
                 self.get(name)
-            except (ValueError, OSError) as error:
-                # Open elsewhere or unreadable: that is said again when a person opens it.
+            except (ValueError, OSError, KeyError) as error:
+                # Open elsewhere, unreadable or just removed: that is said again when a person opens it.
                 log.warning("%s", error)
 
     def create(
@@ -151,6 +161,8 @@ class Projects:
             fields.check()
             whole = LoopSettings.for_model(usable).changed(settings or {})
             jobs.require_size(whole)
+            # Of this name there was one, which somebody removed while it was open here.
+            self._forget(name)
             store = Store.create(
                 self.root / name,
                 model=usable,
@@ -165,6 +177,7 @@ class Projects:
             except BaseException:
                 # Whole or not at all: the same name is free again.
                 shutil.rmtree(store.folder, ignore_errors=True)
+                self._forget(name)
                 raise
             finally:
                 store.close()
@@ -218,7 +231,7 @@ class Projects:
         self.runner.close()
         for project in self._open.values():
             project.store.close()
-        for lock in self._held:
+        for lock in self._held.values():
             lock.release()
 
 
@@ -259,6 +272,11 @@ def open_projects(folder: Path | None, *, home: Path) -> Projects:
         raise ValueError(
             f"{chosen} is not a project: it has no {DATABASE}. "
             "Start without --project and create one in Setup, or give a project's folder."
+        )
+    if chosen.name not in projects.names():
+        raise ValueError(
+            f"{chosen.parent} cannot be listed, and the projects in it are found so. "
+            "Allow this user to read it, then start again."
         )
     projects.get(chosen.name)
     projects.find_runs()

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 State = Literal["waiting", "running", "stopping", "stopped", "interrupted", "failed", "done"]
 Launch = Callable[[Sequence[str], Path, Mapping[str, str]], "subprocess.Popen[bytes]"]
 TAKE_IN_EVERY_S = 0.5
+TAKEN_IN_AT_ONCE = 64
+"""Prompts whose images are taken in in one transaction."""
 DISK_FULL = 16 * MB
 """Bytes: with fewer free a run that ended without a word could not write why."""
 SLOWEST_START_S = 60.0
@@ -105,19 +107,32 @@ class Runner:
         self._launch = launch
         self._stores: list[Store] = []
         self._children: dict[tuple[Path, int], subprocess.Popen[bytes]] = {}
+        self._orphans: list[subprocess.Popen[bytes]] = []
         self._said: dict[Path, str] = {}
         self._done: dict[tuple[Path, int], RunView] = {}
         self._lock = threading.RLock()
+        self._opening = threading.Lock()
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._loop, name="runner", daemon=True)
 
     def open(self, store: Store) -> None:
         """Follow the runs of this project as well."""
-        with self._lock:
+        # Not under the lock: results of a large run may be taken in under it, and requests wait for this.
+        with self._opening:
             if store not in self._stores:
-                self._stores.append(store)
+                self._stores = [*self._stores, store]
         self.wake()
+
+    def forget(self, store: Store) -> None:
+        """Follow no run of this project any more: its folder is gone. What is at work keeps the device."""
+        with self._lock, self._opening:
+            self._stores = [one for one in self._stores if one is not store]
+            self._said.pop(store.folder, None)
+            self._done = {key: view for key, view in self._done.items() if key[0] != store.folder}
+            # Another project's runs may come to have their numbers.
+            gone = [key for key in self._children if key[0] == store.folder]
+            self._orphans += [self._children.pop(key) for key in gone]
 
     def start(self) -> None:
         self._thread.start()
@@ -194,14 +209,18 @@ class Runner:
 
     def _device_busy(self) -> bool:
         # Asked of the processes: a project that cannot be written says "started" of a run long over.
-        children = any(child.poll() is None for child in self._children.values())
+        children = any(child.poll() is None for child in (*self._children.values(), *self._orphans))
         return children or any(self._works(store, run) for store, run in self.running())
 
     def _works(self, store: Store, run: Run) -> bool:
         try:
             return self._alive(store, run, RunFolder(store.run_folder(run)))
-        except (ValueError, OSError):
+        except ValueError:
             return False
+        except OSError:
+            # Its disk may be away for a moment. Its process says whether it goes on.
+            pid = run.payload.get("pid")
+            return pid is not None and _exists(int(pid))
 
     def _start(self, store: Store, run: Run) -> None:
         folder = RunFolder(store.run_folder(run))
@@ -218,8 +237,8 @@ class Runner:
         store.record_run_event(run.id, "started", pid=child.pid, command=command)
 
     def _follow(self, store: Store, run: Run) -> None:
-        folder = RunFolder(store.run_folder(run))
         try:
+            folder = RunFolder(store.run_folder(run))
             ended = not self._alive(store, run, folder)
             done = ended and folder.result() is not None
         except OSError as error:
@@ -245,7 +264,10 @@ class Runner:
 
     def _end(self, store: Store, run: Run, **why: Any) -> None:
         store.record_run_event(run.id, "ended", **why)
-        self._children.pop((store.folder, run.id), None)
+        child = self._children.get((store.folder, run.id))
+        # What is still at work keeps the device.
+        if child is not None and child.poll() is not None:
+            del self._children[store.folder, run.id]
 
     def _alive(self, store: Store, run: Run, folder: RunFolder) -> bool:
         child = self._children.get((store.folder, run.id))
@@ -305,7 +327,7 @@ class Runner:
 
     def resume(self, store: Store, number: int, *, by: str) -> None:
         """Queue a run again that was stopped, interrupted or failed."""
-        with jobs.asking, self._lock:
+        with store.asking, self._lock:
             run = store.run(number)
             if run.unfinished or run.what == "done":
                 state = "done" if run.what == "done" else "waiting or running already"
@@ -417,8 +439,10 @@ def take_in(store: Store, run: Run, folder: RunFolder) -> None:
 
 def take_in_candidates(store: Store, run: Run, folder: RunFolder) -> None:
     """Take in prompts that are finished and not here yet, while the rest is being drawn."""
-    if found := folder.candidate_sets(skip=store.taken_in(run)):
-        store.take_in_candidates(run, found)
+    found = folder.candidate_sets(skip=store.taken_in(run))
+    # Of thousands a few at a time: labels come in between.
+    for start in range(0, len(found), TAKEN_IN_AT_ONCE):
+        store.take_in_candidates(run, found[start : start + TAKEN_IN_AT_ONCE])
     if run.job == "compare":
         looks.take_in_comparisons(store, run, folder.request(extra="ignore"))
 

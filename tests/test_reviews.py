@@ -369,6 +369,32 @@ def test_undoing_a_bulk_approval_is_one_event_and_spares_what_was_decided_since(
     assert store.last_bulk(run) is None
 
 
+def test_an_id_of_somebody_elses_decision_is_refused(store: Store, run: Run) -> None:
+    decide_audit(store, run)
+    first, *others = undecided(store, run)
+    review = Review(uuid=new_uuid(), self_pair=first.id, decision="drop")
+    assert store.record_reviews([review], by="ann") == store.record_reviews([review], by="ann") == [None]
+    assert store.record_reviews([review], by="bob") == ["This decision's id was used by someone else."]
+    uid = approve(store, run, others)
+    assert store.approve_in_bulk(run, [], threshold=1.0, uuid=uid, by="bob") > 0
+    with pytest.raises(ValueError, match="used for something else"):
+        store.approve_in_bulk(run, [], threshold=1.0, uuid=uid, by="ann")
+    with pytest.raises(ValueError, match="used for something else"):
+        store.undo_bulk(uid, uuid=uid, by="bob")
+    assert store.last_bulk(run) is not None
+
+
+def test_flips_of_an_audit_that_was_never_ended_count_once_the_round_is_trained(
+    store: Store, run: Run
+) -> None:
+    for pair in [pair for pair in store.review_pairs(run) if pair.blind][:2]:
+        decide(store, pair.id, "flip")
+    before = store.counts()
+    assert before.flipped == 0 and store.flips_untold(run) == 2
+    run_now(store, jobs.train(store, by="ann"))
+    assert store.counts().flipped == 2 and store.counts().trainable == before.trainable + 2
+
+
 def test_before_the_audit_is_over_nothing_is_approved_in_bulk(
     client: TestClient, store: Store, run: Run
 ) -> None:

@@ -210,6 +210,31 @@ def test_a_disk_that_is_away_for_a_moment_ends_no_run(store: Store, monkeypatch:
     assert not store.run(run.id).unfinished
 
 
+def test_a_run_whose_folder_cannot_be_looked_up_for_a_moment_keeps_the_device(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_work = subprocess.Popen(["sleep", "60"])
+    first = jobs.draw(store, 2, by="ann")
+    runner = Runner(launch=lambda *_: at_work)
+    runner.open(store)
+    runner.turn()
+    store.record_run(first.id + 1, "export", round_number=0, folder="0002-export", by="ann")
+
+    def away(path: Path) -> bool:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_symlink", away)
+        runner.turn()
+    assert store.run(first.id).what == "started" and store.run(first.id + 1).what == "queued"
+    # Also where something else was wrong with it: what is at work is not alone on the device.
+    runner._end(store, store.run(first.id), message="Something.")
+    runner.turn()
+    assert store.run(first.id + 1).what == "queued"
+    at_work.kill()
+    at_work.wait()
+
+
 def test_a_killed_trainer_is_shown_as_interrupted_and_can_be_resumed(store: Store) -> None:
     run = jobs.draw(store, 4, by="ann")
     held = hold(store, run)
@@ -501,7 +526,7 @@ def test_settings_do_not_change_between_a_request_and_its_run(
     free: list[bool] = []
 
     def asked(settings: LoopSettings, *told: Any, **more: Any) -> Any:
-        saving = Thread(target=lambda: free.append(jobs.asking.acquire(blocking=False)))
+        saving = Thread(target=lambda: free.append(store.asking.acquire(blocking=False)))
         saving.start()
         saving.join()
         return request(settings, *told, **more)

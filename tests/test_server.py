@@ -857,6 +857,20 @@ def test_labels_for_a_project_that_was_replaced_wait_in_the_browser(
         )
 
 
+def test_a_project_that_was_removed_can_be_made_anew_under_its_name(projects: Projects) -> None:
+    asked = {"model": ModelRef(source="starter"), "prompts": "a fox\na cat", "seed_pairs": 2, "by": "ann"}
+    first = projects.create("again", **asked)
+    before = first.store.identity
+    shutil.rmtree(first.store.folder)
+    second = projects.create("again", **asked)
+    assert second is projects.get("again") and second.store.identity != before
+    assert [store for store, _ in projects.runner._runs()].count(second.store) == 1
+    second.store.set_order("diverse", by="ann")
+    # No second app may open it.
+    with pytest.raises(ValueError, match="is open in another app already"):
+        projects._hold(second.store.folder)
+
+
 def test_a_training_says_how_many_pairs_it_does_without_and_which_file_is_gone(
     client: TestClient, store: Store
 ) -> None:

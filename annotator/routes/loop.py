@@ -196,5 +196,5 @@ def sample(number: int, step: int, index: int, project: InProject) -> FileRespon
 
 @api.post("/projects/{project}/current")
 def make_current(body: CurrentBody, project: InProject, who: Person) -> dict[str, int | None]:
-    project.store.make_current(body.round, by=who)
+    jobs.make_current(project.store, body.round, by=who)
     return {"current": body.round}

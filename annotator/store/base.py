@@ -58,6 +58,9 @@ class Base:
                 f"{self.folder} is not a project: it has no {DATABASE}. "
                 "Create a project in Setup, or give a project's folder."
             )
+        self.asking = threading.RLock()
+        """Held by whoever asks for a run, so that no two are asked for that would do the same, and by whoever
+        changes settings or the current round: a run is of what holds when it is queued."""
         self._made: dict[Hashable, tuple[Hashable, Any]] = {}
         self._local = threading.local()
         # A reader goes with its thread: servers make new threads for as long as they run.
@@ -95,6 +98,9 @@ class Base:
                     f"{file} cannot be opened, since the disk is full ({free // MB} MB are free). "
                     "Make room, then start again; the project is left as it is."
                 ) from error
+            if isinstance(error, sqlite3.OperationalError):
+                # Of the machine and not of the file, such as too many open files: it may be another time.
+                raise
             raise ValueError(f"{file} cannot be read as a project: {error}.") from error
         return database
 

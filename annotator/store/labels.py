@@ -167,23 +167,26 @@ class Labels(Standing):
         """Those of `pairs` of which this person chose the winner that stands, up to that label; in their
         order."""
         states = self.states_of(pairs)
-        winners = [
-            (pair.id, pair.one if pair.for_one > pair.for_two else pair.two)
-            for pair in states.values()
-            if pair.has_winner
-        ]
+        # Not joined to the view: SQLite would look through all labels of the person for each pair.
         rows = self._rows(
             """
-            select w.value ->> 0 as pair from json_each(:winners) w
-            join standing_labels s on s.pair = w.value ->> 0 and s.person = :by and s.seq <= :label
-            where s.value in ('left', 'right') and (s.value = 'left') = (s.left = w.value ->> 1)
-            order by w.key
+            select pair, value, left from standing_labels
+            where pair in (select value from json_each(:pairs)) and person = :by and seq <= :label
             """,
-            winners=json.dumps(winners),
-            label=label,
+            pairs=json.dumps(list(states)),
             by=by,
+            label=label,
         )
-        return [row["pair"] for row in rows]
+        said = {row["pair"]: row for row in rows if row["value"] in ("left", "right")}
+
+        def chose_the_winner(pair: str) -> bool:
+            state, own = states.get(pair), said.get(pair)
+            if own is None or state is None or not state.has_winner:
+                return False
+            winner = state.one if state.for_one > state.for_two else state.two
+            return bool((own["value"] == "left") == (own["left"] == winner))
+
+        return [pair for pair in pairs if chose_the_winner(pair)]
 
     def record_answers(self, answers: Sequence[Answer], *, by: str) -> list[str | None]:
         """Keep answers in their order, in one transaction. For each: None, or why it was refused."""

@@ -60,7 +60,8 @@ class Learning(Reviews, Standing):
         tally = self._kept(
             "tally", settings.held_out_every, lambda: Tally(lambda pair: _facts(pair, settings))
         )
-        reviewed = seen["reviews"], seen["bulk_reviews"], settings.keep_self_pairs
+        # That an audit is over, and that a round is trained, are events.
+        reviewed = seen["reviews"], seen["bulk_reviews"], seen["events"]
         flipped = self._kept("flips", reviewed, self._flips_told)
         sums = self.tallied(tally)
         return Counts(

@@ -81,8 +81,10 @@ class Reviews(Runs):
         """How many stand flipped, but those judged blind: each would say what the judge chose."""
         flipped = self._flipped()
         blind: set[str] = set()
+        newest = max((round_.round for round_ in self.rounds()), default=-1)
         for run in {row["run"] for row in flipped}:
-            if self._audit_ended(run) is None:
+            # Of a round that was trained without it the audit never ends, and nobody judges blind any more.
+            if self.run(run).round > newest and self._audit_ended(run) is None:
                 blind.update(row["pair"] for row in self._audit_rows(run))
         return sum(row["pair"] not in blind for row in flipped)
 
@@ -157,8 +159,9 @@ class Reviews(Runs):
         return self._write(change)
 
     def _record_review(self, review: Review, person: str) -> str | None:
-        if self._first("reviews", "uuid = ?", [review.uuid]) is not None:
-            return None
+        known = self._first("reviews", "uuid = ?", [review.uuid])
+        if known is not None:
+            return None if known["person"] == person else "This decision's id was used by someone else."
         if review.decision == "undo":
             mine = "uuid = ? and self_pair = ? and person = ? and decision != 'undo'"
             if self._first("reviews", mine, [review.undoes, review.self_pair, person]) is None:
@@ -232,7 +235,7 @@ class Reviews(Runs):
             raise ValueError("Decide the audit sample first: it says how often the model errs.")
 
         def change() -> int:
-            if self._first("bulk_reviews", "uuid = ?", [uuid]) is None:
+            if not self._is_known(uuid, run.id, by, undoes=None):
                 clear = self._undecided(run, threshold) & set(pairs)
                 if not clear:
                     raise ValueError("These pairs are decided already. Reload the page.")
@@ -254,14 +257,21 @@ class Reviews(Runs):
         """Take a bulk approval back as a whole. Pairs that were decided one by one since stay so."""
 
         def change() -> None:
-            if self._first("bulk_reviews", "uuid = ?", [uuid]) is not None:
-                return
             undone = self._first("bulk_reviews", "uuid = ? and undoes is null", [bulk])
             if undone is None:
                 raise ValueError("There is no such approval to take back. Reload the page.")
+            if self._is_known(uuid, undone["run"], by, undoes=bulk):
+                return
             self._append_bulk(uuid, undone["run"], by, undoes=bulk)
 
         self._write(change)
+
+    def _is_known(self, uuid: str, run: int, by: str, *, undoes: str | None) -> bool:
+        """Whether this very action came in already. ValueError where another one has its id."""
+        known = self._first("bulk_reviews", "uuid = ?", [uuid])
+        if known is not None and (known["run"], known["person"], known["undoes"]) != (run, by, undoes):
+            raise ValueError("This id was used for something else. Reload the page, and do it again.")
+        return known is not None
 
     def _append_bulk(
         self, uuid: str, run: int, by: str, *, threshold: float | None = None, undoes: str | None = None

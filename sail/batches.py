@@ -51,16 +51,17 @@ class PairData:
     """Self pairs that are learned from on the draws they were judged on."""
 
 
-def load_pairs(
-    folder: RunFolder, policy: Policy, size: tuple[int, int] | None = None, *, learning: bool = True
-) -> PairData:
+def load_pairs(folder: RunFolder, policy: Policy, size: tuple[int, int] | None = None) -> PairData:
     """The pairs of a run, which draws images of `size`; ValueError where a step could not learn from them.
 
-    No prompt is encoded where nothing is `learning`: what is judged has its prompts encoded by itself.
+    Prompts are encoded of those alone that a step draws, and of none where nothing is learned: what is judged
+    has its prompts encoded by itself.
     """
-    pairs = folder.pairs()
-    # Not those of open pairs: an adapter is the same whether or not its judge is asked about more.
-    prompts = list(dict.fromkeys(pair.prompt for pair in pairs if pair.source != "open"))
+    pairs, request = folder.pairs(), folder.request()
+    sides: dict[Source, list[int]] = {side: _indices(pairs, side) for side in ("human", "self", "tie")}
+    learning = isinstance(request, TrainRequest)
+    drawn = sorted(_drawn(sides, request)) if isinstance(request, TrainRequest) else []
+    prompts = list(dict.fromkeys(pairs[index].prompt for index in drawn))
     row_of = {prompt: row for row, prompt in enumerate(prompts)}
     distributed.from_main(lambda: _require_as_given(folder.path, pairs))
     latents = [_both_latents(folder.path, pair) for pair in pairs]
@@ -75,7 +76,7 @@ def load_pairs(
         latents=latents,
         prompt_rows=[row_of.get(pair.prompt, -1) for pair in pairs],
         conditioning=_encode(policy, [*prompts, ""]) if learning else {},
-        sides={side: _indices(pairs, side) for side in ("human", "self", "tie")},
+        sides=sides,
         human=[one for index, one in asked.items() if index in judged],
         open=[one for index, one in asked.items() if index in unjudged],
     )
@@ -90,6 +91,20 @@ def with_judged_draws(
         index: judged_draws(folder.path, pairs[index], request, backbone) for index in data.sides["self"]
     }
     return replace(data, known={index: draws for index, draws in found.items() if draws is not None})
+
+
+def _drawn(sides: Mapping[Source, list[int]], request: TrainRequest) -> set[int]:
+    """Indices of the pairs that some step draws: of ten thousand a training may learn from a part."""
+    config, found = request.optimisation, set[int]()
+    mixer, ties = _mixers(sides, config, request.mixup.self_fraction)
+    learned = len(sides["human"]) + len(sides["self"])
+    for n in range(config.steps * config.batch_pairs if learned else 0):
+        side, index = mixer.draw(n)
+        found.add(sides[side][index])
+        if len(found) == learned:
+            break
+    held = min(config.steps * ties_in_a_step(config), len(sides["tie"]))
+    return found | {sides["tie"][ties.draw(n)[1]] for n in range(held) if ties}
 
 
 def _to_judge(pairs: list[TrainingPair]) -> frozenset[int]:
@@ -253,13 +268,7 @@ class Batches:
         guided: bool = True,
     ) -> None:
         self._data, self._backbone, self._config = data, backbone, optimisation
-        self._mixer = Mixer(
-            human_pairs=len(data.sides["human"]),
-            self_pairs=len(data.sides["self"]),
-            self_fraction=self_fraction,
-            noise_seed=optimisation.noise_seed,
-        )
-        self._ties = _passes(len(data.sides["tie"]), optimisation.noise_seed)
+        self._mixer, self._ties = _mixers(data.sides, optimisation, self_fraction)
         learned = [index for indices in data.sides.values() for index in indices]
         channels, height, width = data.latents[learned[0]].shape[1:]
         self._shape = (channels, height, width)
@@ -340,8 +349,12 @@ class Batches:
         return torch.randperm(count, generator=generator).tolist()
 
 
-def _passes(pairs: int, noise_seed: int) -> Mixer | None:
-    """Over pairs of one kind alone."""
-    if pairs == 0:
-        return None
-    return Mixer(human_pairs=pairs, self_pairs=0, self_fraction=0.0, noise_seed=noise_seed)
+def _mixers(
+    sides: Mapping[Source, list[int]], config: Optimisation, self_fraction: float
+) -> tuple[Mixer, Mixer | None]:
+    """Of the pairs to learn from, and of the ties, None where there are none."""
+    human, self_made, ties = (len(sides[side]) for side in ("human", "self", "tie"))
+    seed = config.noise_seed
+    learned = Mixer(human_pairs=human, self_pairs=self_made, self_fraction=self_fraction, noise_seed=seed)
+    held = Mixer(human_pairs=ties, self_pairs=0, self_fraction=0.0, noise_seed=seed) if ties else None
+    return learned, held

@@ -133,8 +133,9 @@ def sum_gradients(gradients: Sequence[Tensor], totals: Tensor) -> Tensor:
     """
     if world_size() == 1:
         return totals
+    own = torch.cat([*(gradient.flatten() for gradient in gradients), totals])
     with _reaching_others():
-        flat = reduce(torch.cat([*(gradient.flatten() for gradient in gradients), totals]), "sum")
+        flat = reduce(own, "sum")
     *summed, totals = flat.split([gradient.numel() for gradient in gradients] + [len(totals)])
     for gradient, whole in zip(gradients, summed, strict=True):
         gradient.copy_(whole.view_as(gradient))
@@ -145,7 +146,8 @@ def sum_gradients(gradients: Sequence[Tensor], totals: Tensor) -> Tensor:
 def _reaching_others() -> Iterator[None]:
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        # This process's own device.
         raise
     except RuntimeError as error:
         said = str(error).strip().split("\n")[0]

@@ -210,7 +210,7 @@ class Loop:
     def _train(self, pairs: list[TrainingPair], *, parent: Round | None) -> None:
         trained = self._rounds.train(pairs, parent=parent)
         # Of a loop that is gone through again all is there already, and is not taken back meanwhile.
-        if trained.model_dump(mode="json") not in self._published():
+        if len(self._rounds.done) > len(self._published()):
             self._publish()
         tqdm.write(summary(trained), file=sys.stderr)
 

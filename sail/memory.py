@@ -27,7 +27,13 @@ SMALLER = (
     "Take smaller images (in the app in Setup, once some are drawn with a new project), a smaller model "
     "or a device with more memory."
 )
-HANDLES = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+HANDLES = (
+    "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED", "CUDNN_STATUS_ALLOC_FAILED",
+    # Of a convolution, once no way to compute it found room for its workspace.
+    "unable to find an engine to execute this computation",
+    # Of what torch does not allocate by itself, such as pinned memory and kernels.
+    "CUDA error: out of memory",
+)  # fmt: skip
 """What is raised where a library finds no memory for itself, on a card that is full."""
 MOST_ON_CPU = 16
 """Larger micro-batches gain nothing there, and no error says in time that memory runs out."""
@@ -36,6 +42,14 @@ MOST_ON_CPU = 16
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether less at once may do."""
     return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in HANDLES)
+
+
+def said_by_device(error: BaseException) -> str:
+    """What a library said, in a sentence to put behind ours: it may mean something else than memory."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return ""
+    first, *_ = str(error).strip().split("\n")
+    return f" The device said: {first.rstrip('.')}."
 
 
 @contextmanager
@@ -70,23 +84,25 @@ class AtOnce:
             most = min(most, self._most.get(what, most))
             size = min(most, count - first)
             part: Tensor | None = None
+            said = ""
             try:
                 part = compute(slice(first, first + size))
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
+                said = said_by_device(error)
             if part is None:
                 # Only now: what was raised had hold of the memory.
                 torch.cuda.empty_cache()
-                self._halve(what, size, most)
+                self._halve(what, size, most, said)
             else:
                 done.append(part)
                 first += size
         return torch.cat(done)
 
-    def _halve(self, what: str, size: int, most: int) -> None:
+    def _halve(self, what: str, size: int, most: int, said: str) -> None:
         if size == 1:
-            raise MemoryError(f"Memory ran out with one image to {what}. {SMALLER}")
+            raise MemoryError(f"Memory ran out with one image to {what}. {SMALLER}{said}")
         # Of the most and not of a smaller rest: a run that is begun again with that rest comes to the same.
         while most >= size:
             most //= 2
@@ -128,8 +144,9 @@ class MemoryFit:
         # Not the last: a run begun again may run out at an earlier step than it did before.
         return min(fits, key=lambda fit: (fit.micro_batch_pairs, not fit.checkpointing))
 
-    def smaller(self, step: int) -> Fit:
-        """Memory ran out in this step: how to go on, from it on. MemoryError where nothing is smaller."""
+    def smaller(self, step: int, said: str = "") -> Fit:
+        """Memory ran out in this step: how to go on, from it on. MemoryError where nothing is smaller, with
+        what the device `said`."""
         before = self.at(step)
         if before.micro_batch_pairs > 1:
             fit = Fit((before.micro_batch_pairs + 1) // 2, before.checkpointing)
@@ -137,7 +154,7 @@ class MemoryFit:
             fit = Fit(1, True)
         else:
             raise MemoryError(
-                f"Memory ran out with one pair at a time and activations computed again. {SMALLER}"
+                f"Memory ran out with one pair at a time and activations computed again. {SMALLER}{said}"
             )
         self._folder.append_event(
             distributed.rank(),

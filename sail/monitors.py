@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -99,9 +100,9 @@ def appearance(images_of_prompts: Sequence[Tensor]) -> Appearance:
 def _of_prompt(images_NHW3: Tensor) -> Tensor:
     """Diversity and saturation of one prompt's images: (2,)."""
     unit = images_NHW3.float() / 255
-    squared_NN = (unit[:, None] - unit[None]).pow(2).mean((2, 3, 4))
-    upper = torch.triu_indices(len(unit), len(unit), offset=1)
-    distance = squared_NN[upper[0], upper[1]].sqrt().mean()
+    # Two at a time: all differences of sixteen large images are gigabytes.
+    apart = [(one - other).square().mean().sqrt() for one, other in combinations(unit, 2)]
+    distance = torch.stack(apart).mean()
     return torch.stack([distance, (unit.amax(-1) - unit.amin(-1)).mean()])
 
 

@@ -221,7 +221,7 @@ class Policy:
             "target_modules": sorted(config.target_modules),
         }
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.weights().items()}
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".lora.", suffix=".new") as scratch:
             written = self.backbone.save_lora(Path(scratch), weights, metadata)
             content = canonical(written.read_bytes())
             publish(folder / ADAPTER_FILE, lambda beside: beside.write_bytes(content) and None)

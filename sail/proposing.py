@@ -124,14 +124,20 @@ def publish_candidates(
 ) -> None:
     """Images and tensors of one prompt's candidates, then the record that names them.
 
-    ValueError where latents have a value that is not finite: nobody is asked about an image of
-    nothing, and nothing could be learned from it.
+    ValueError where a tensor has a value that is not finite: nobody is asked about an image of nothing, and
+    one such error of the judge's would be in the weights of all draws.
     """
     if not torch.isfinite(tensors["latents"]).all():
         raise ValueError(
             f"What was drawn for {prompt!r} has values that are not finite, so there is no picture. "
             "Are the model's files whole? An adapter that went too far does it as well: "
             "go on from an earlier round. If it is this prompt alone, take it out."
+        )
+    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+        raise ValueError(
+            f"What the judge measured of the images of {prompt!r} is not finite, so no pair of the run could "
+            "be ranked. An adapter that went too far does it: go on from an earlier round. If it is this "
+            "prompt alone, take it out."
         )
     name = f"candidates/{prompt_index:05d}"
     candidates = []

@@ -379,10 +379,12 @@ class RunFolder:
         (self.path / "stop").unlink(missing_ok=True)
 
     def clear_unfinished(self) -> None:
-        """Remove the files that a process which was killed had begun to publish. For whoever holds the folder
-        alone: of a living process they are what it writes."""
-        for left in self.path.rglob(".*.new"):
-            if left.is_file():
+        """Remove the files and folders that a process which was killed had begun to publish. For whoever
+        holds the folder alone: of a living process they are what it writes."""
+        for left in list(self.path.rglob(".*.new")):
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+            elif left.is_file():
                 left.unlink()
 
     def stop_if_asked(self) -> None:

@@ -32,7 +32,7 @@ def evaluate(folder: RunFolder, request: EvaluateRequest, progress: Progress) ->
     policy = policy_of(request.model, progress)
     if request.adapter:
         policy.load("policy", folder.adapter_input(request.adapter))
-    data = load_pairs(folder, policy, request.sampling.size, learning=False)
+    data = load_pairs(folder, policy, request.sampling.size)
     measured = measure(
         policy,
         data.human,
@@ -94,6 +94,10 @@ def execute(folder: RunFolder) -> dict[str, Any]:
             # On a full disk not even this can be written, and the error itself is what is to be heard.
             with suppress(OSError):
                 progress.end("failed", one_sentence(error))
+            # Whoever starts it again does not ask it to stop.
+            if distributed.is_main():
+                with suppress(OSError):
+                    folder.clear_stop()
             raise
         result = {"kind": request.kind, "round": request.round, **result, "made_with": _made_with(request)}
         return distributed.from_main(lambda: _end_done(folder, progress, result))

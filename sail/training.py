@@ -24,7 +24,7 @@ from sail.batches import Batch, Batches, PairData, load_pairs, with_judged_draws
 from sail.config import TrainRequest
 from sail.cost import ties_in_a_step
 from sail.loss import PairLoss, denoising_error, diffusion_dpo, safe_share
-from sail.memory import Fit, MemoryFit, is_out_of_memory
+from sail.memory import Fit, MemoryFit, is_out_of_memory, said_by_device
 from sail.monitors import Appearance, base_appearance, judged_pairs, measure
 from sail.policy import Part, Policy, policy_of, tell_cut
 from sail.proposing import decoded, save_png
@@ -212,6 +212,8 @@ class Trainer:
         self.fit = MemoryFit(folder, config, on_gpu=device.type == "cuda")
         self._checkpoint = folder.path / "checkpoint" / "state.pt"
         self._step = 0
+        self._said = ""
+        """By the device, where memory ran out last."""
         self._unread: list[Tensor] = []
         self._of_losers: list[Tensor] = []
         """Where they are safeguarded: the part of the gradients that is the losers'."""
@@ -290,7 +292,7 @@ class Trainer:
             if means is None:
                 # Only now: what was raised had hold of the memory.
                 torch.cuda.empty_cache()
-                fit = self.fit.smaller(self._step + 1)
+                fit = self.fit.smaller(self._step + 1, self._said)
                 progress.note(f"Memory ran out in step {self._step + 1}. It goes on with {fit.in_words}.")
         means = self._summed(means)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), config.max_grad_norm)
@@ -342,6 +344,7 @@ class Trainer:
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
+            self._said = said_by_device(error)
             return None
         return means
 

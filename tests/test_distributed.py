@@ -404,3 +404,17 @@ def test_a_step_with_fewer_pairs_than_processes_is_refused(monkeypatch, tmp_path
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     with pytest.raises(ValueError, match="1 pairs cannot be shared by 2 processes"):
         execute(run)
+
+
+def test_an_error_of_this_processes_device_is_not_that_of_another_process():
+    for own in (
+        torch.AcceleratorError("CUDA error: uncorrectable ECC error"),
+        torch.OutOfMemoryError("CUDA"),
+    ):
+        with pytest.raises(type(own)), distributed._reaching_others():
+            raise own
+    with (
+        pytest.raises(distributed.Lost, match="Another process of this run ended"),
+        distributed._reaching_others(),
+    ):
+        raise RuntimeError("Connection closed by peer")

@@ -42,6 +42,7 @@ from sail.config import (
 from sail.evaluating import subject_of
 from sail.monitors import appearance
 from sail.policy import Policy
+from sail.proposing import publish_candidates
 from sail.records import LatentsRef, TrainingPair
 from sail.rounds import Round
 from sail.runfolder import ADAPTER_FILE, Lost, RunFolder, Stopped, sha256_file
@@ -255,6 +256,14 @@ def test_what_an_adapter_that_went_too_far_draws_is_never_shown_to_anybody(model
     with pytest.raises(ValueError, match=f"drawn for '{PROMPTS[0]}' has values that are not finite"):
         execute(folder)
     assert not list(folder.path.rglob("*.png"))
+
+
+def test_what_a_judge_measures_that_is_not_finite_is_no_reward_of_anybody(tmp_path):
+    tensors = {"latents": torch.zeros(2, 4, 8, 8), "gains": torch.tensor([[0.1, 0.2], [float("nan"), 0.1]])}
+    images = torch.zeros(2, 16, 16, 3, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"measured of the images of 'a fox' is not finite"):
+        publish_candidates(tmp_path, 0, "a fox", tensors, images)
+    assert not list(tmp_path.rglob("*.*"))
 
 
 def test_an_adapter_with_a_scale_of_its_own_keeps_it_when_read_back(model, tmp_path):
@@ -645,6 +654,7 @@ def stop_at_first_step(folder: RunFolder) -> None:
 def test_where_not_even_the_failure_can_be_written_the_error_itself_is_heard(model, proposed, tmp_path):
     class OnAFullDisk(RunFolder):
         def append_metric(self, **values):
+            self.request_stop()
             raise OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")
 
         def publish_snapshot(self, snapshot):
@@ -654,6 +664,8 @@ def test_where_not_even_the_failure_can_be_written_the_error_itself_is_heard(mod
     folder = RunFolder.create(tmp_path / "run", train_request(model), pairs=human_pairs(proposed))
     with pytest.raises(OSError, match="metrics"):
         execute(OnAFullDisk(folder.path))
+    # Whoever makes room and starts it again does not ask it to stop.
+    assert execute(folder)["steps"] == 6
 
 
 def test_a_stop_that_was_asked_for_while_the_run_still_loads_is_obeyed_and_used_up(model, proposed, tmp_path):

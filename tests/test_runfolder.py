@@ -372,6 +372,17 @@ def test_candidates_come_in_the_order_of_their_prompts_and_scraps_are_ignored(ru
     assert [found.prompt_index for found in run.candidate_sets()] == [0, 1, 2, 99_999, 100_000]
 
 
+def test_what_a_killed_process_had_begun_to_publish_goes_and_nothing_else(run):
+    publish_sets(run, 0)
+    kept = {path for path in run.path.rglob("*") if path.is_file()}
+    (run.path / "candidates" / ".00003.json.1.new").write_text("{")
+    scratch = run.path / ".lora.abc.new"
+    scratch.mkdir()
+    (scratch / "pytorch_lora_weights.safetensors").write_text("half")
+    run.clear_unfinished()
+    assert {path for path in run.path.rglob("*") if path.is_file()} == kept and not scratch.exists()
+
+
 def test_candidates_that_cannot_be_read_are_not_finished_and_withhold_no_others(run):
     publish_sets(run, 0, 1, 2)
     (run.path / "candidates" / "00001.json").write_text('{"prompt_index": 1, "pro')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -560,6 +561,49 @@ def test_where_not_one_image_fits_it_is_said_before_anything_is_learned(
         execute(folder)
     assert folder.snapshot().message.startswith("Memory ran out with one image")
     assert not folder.metrics() and not (folder.path / "checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "GET was unable to find an engine to execute this computation",
+        "CUDA error: out of memory\nCUDA kernel errors might be reported later",
+        "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_a_card_that_is_full_is_known_by_what_libraries_say_and_that_is_told(said):
+    def full(some: slice) -> Tensor:
+        raise RuntimeError(said)
+
+    with pytest.raises(MemoryError, match=re.escape(f"The device said: {said.splitlines()[0]}.")):
+        AtOnce().cat("draw", 4, 4, full)
+
+
+def test_prompts_are_encoded_of_those_pairs_alone_that_a_step_draws(new_run, model, proposed, monkeypatch):
+    pairs = [
+        pair.model_copy(update={"id": f"{pair.id}-{copy}", "prompt": f"{pair.prompt} {copy}"})
+        for copy in range(12)
+        for pair in human_pairs(proposed)
+    ]
+    folder = new_run(train_request(model, steps=2), pairs)
+    policy, pairs = policy_of(model), folder.pairs()
+    asked: list[str] = []
+    encode = type(policy.backbone).encode_prompts
+
+    def counted(backbone, prompts):
+        asked.extend(prompts)
+        return encode(backbone, prompts)
+
+    monkeypatch.setattr(type(policy.backbone), "encode_prompts", counted)
+    data = load_pairs(folder, policy)
+    batches = Batches(data, policy.backbone, folder.request().optimisation, self_fraction=0.5)
+    drawn = {pair for step in range(2) for pair in batches.pairs_at(step)}
+    assert len(drawn) == 8 < len(pairs)
+    assert set(asked) == {pairs[pair].prompt for pair in drawn} | {""}
+    for step in range(2):
+        rows = [row for row in batches.at(step).prompt_rows if row != len(set(asked)) - 1]
+        told = [asked[row] for row in rows]
+        assert set(told) <= {pairs[pair].prompt for pair in batches.pairs_at(step)}
 
 
 def test_an_error_of_memory_that_says_what_to_do_is_told_as_it_is(tmp_path: Path):

@@ -398,6 +398,9 @@ def _change_settings(store: Store, changes: Mapping[str, Any], *, by: str) -> Lo
                 "together. Make a new project for it.",
             )
     store.set_settings(settings, by=by)
+    if settings.keep_self_pairs != before.keep_self_pairs and (proposed := proposal(store)):
+        # The sample is another one now, and all of it may be decided.
+        store.end_audit(proposed, by=by)
     return settings
 
 

@@ -207,12 +207,16 @@ class Reviews(Runs):
         audited = json.loads(rows[0]["payload"])["audited"]
         return [{"pair": one["pair"], "decision": one["decision"]} for one in audited]
 
+    def end_audit(self, run: Run, *, by: str) -> None:
+        """Keep what was said blind where the sample is decided as a whole; else nothing happens."""
+        self._write(lambda: self._end_audit(run.id, by))
+
     def _end_audit(self, run: int, person: str) -> None:
         """With its last pair decided, what was said blind is kept for good."""
         if self._audit_ended(run) is not None:
             return
         rows = self._audit_rows(run)
-        if all(row["decision"] for row in rows):
+        if rows and all(row["decision"] for row in rows):
             self._append_event("audit", {"run": run, "audited": rows}, person)
 
     def _audit_rows(self, run: int) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 // Approving the clear pairs in one go: over which margin, which pairs, how often the judge errs there; and
 // taking it back. Knows pairs; decides none by itself.
 
-import { act, ask, base, keep, kept, patience } from "/ui/core.js";
+import { act, ask, base, keep, kept, patience, project } from "/ui/core.js";
 import { h, put } from "/ui/page.js";
 import { typical, when } from "/ui/selfpair.js";
 import { FEW, interval, outOf, plural } from "/ui/words.js";
@@ -16,7 +16,7 @@ export function bulk(root, { said, changed, look }) {
   let review = null;
 
   /** How clear is clear is kept in this browser, one for each run: pairs of another are clear in another way. */
-  const draft = () => `sail.clarity/${review.run}`;
+  const draft = () => `sail.clarity/${encodeURIComponent(project)}/${review.run}`;
   const threshold = () => review.audit.by_threshold[Number(slider.value)];
   const clear = () =>
     review.pairs.filter((pair) => pair.judge && !pair.said && pair.judge.clarity >= threshold().over);
@@ -132,8 +132,9 @@ export function bulk(root, { said, changed, look }) {
 
   find("bulk-cancel").addEventListener("click", fold);
   find("bulk-undo").addEventListener("click", () => takeBack(review.bulk.uuid));
-  find("bulk-approve").addEventListener("click", (event) =>
-    act(event.currentTarget, async () => {
+  find("bulk-approve").addEventListener("click", ({ currentTarget: button }) => {
+    const byKey = button.matches(":focus-visible");
+    return act(button, async () => {
       const [uuid, pairs] = [crypto.randomUUID(), clear()];
       const body = { uuid, run: review.run, threshold: threshold().over, pairs: pairs.map((pair) => pair.id) };
       said.remember(action(uuid, pairs));
@@ -148,8 +149,9 @@ export function bulk(root, { said, changed, look }) {
       await changed();
       // What was above it is gone, and it would lie under the bar.
       find("bulk-last").scrollIntoView({ block: "nearest" });
-    }),
-  );
+      if (byKey) (open.disabled ? find("bulk-undo") : open).focus({ preventScroll: true });
+    });
+  });
 
   return { show, fold, own };
 }

@@ -296,9 +296,9 @@ export function mount(root) {
     if (found.result.more !== 0) return [];
     const { wins, losses } = found.result.people.at(-1);
     const better = wins >= losses ? found.one : found.two;
-    return better === status.current && better !== null
-      ? [button(`Export ${roundName(better)}`, "compare-export", () => openTab("export"))]
-      : [button(`Make ${roundName(better)} current in Rounds`, "compare-current", () => openTab("rounds"))];
+    if (better !== status.current)
+      return [button(`Make ${roundName(better)} current in Rounds`, "compare-current", () => openTab("rounds"))];
+    return better === null ? [] : [button(`Export ${roundName(better)}`, "compare-export", () => openTab("export"))];
   }
 
   /** In words first; each person's own share where there are several. */
@@ -366,7 +366,9 @@ export function mount(root) {
 
   find("show-result").addEventListener("click", (event) =>
     act(event.currentTarget, async () => {
-      const known = await answers.afterAll(() => ask(`${base}/comparisons/result`, match));
+      const known = await answers.afterAll(() => ask(`${base}/comparisons/result`, match, { signal: patience() }));
+      // Somebody may be on another tab by now.
+      if (!isShown(root)) return;
       early.querySelector('[data-part="result"]').replaceChildren(...result(known));
       early.showModal();
     }),

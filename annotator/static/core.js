@@ -124,7 +124,9 @@ export function openTab(name) {
   const inMenu = [...document.querySelectorAll(".overflow-dropdown button")].find((one) => titleOf(one) === name);
   const tab = document.getElementById(`sail-tab-${name}-button`) ?? inMenu;
   // What is pressed by key goes with its panel, and the focus would begin at the top of the page.
-  const isLost = document.activeElement?.matches('[role="tabpanel"] :focus-visible');
+  const isLost = Boolean(holder?.closest('[role="tabpanel"]')) || document.activeElement?.matches('[role="tabpanel"] :focus-visible');
+  // Hidden with its panel a dialog is not drawn any more, and still keeps everybody from the rest of the page.
+  for (const one of document.querySelectorAll('[role="tabpanel"] dialog[open]')) one.close();
   tab?.click();
   if (isLost) tab?.focus();
 }
@@ -211,15 +213,20 @@ export async function train(settings = {}) {
 export const whyNot = (error) =>
   error instanceof Refused ? error.message : "The app does not answer. Try again in a moment.";
 
+let holder = null; // a button that is locked and was pressed by key
+
 /** Locks a button while `action` goes on. Locked, it loses the focus, and who pressed it by key would be at the top of
  * the page. */
 export async function locked(button, action) {
   const hadFocus = document.activeElement === button;
+  const byKey = hadFocus && button.matches(":focus-visible");
+  if (byKey) holder = button;
   button.disabled = true;
   try {
     return await action();
   } finally {
     button.disabled = false;
+    if (byKey) holder = null;
     if (hadFocus && document.activeElement === document.body) button.focus({ preventScroll: true });
   }
 }

@@ -97,7 +97,10 @@ export function enlarge(title, images, { state = "", count = "", actions = [], p
   // What is looked at stays zoomed while it is decided.
   const others = shows !== dialog.shows || !dialog.own.open;
   dialog.shows = shows;
-  if (others) dialog.look.fresh();
+  if (others) {
+    dialog.look.fresh();
+    dialog.title.scrollTop = 0;
+  }
   dialog.frames.forEach((frame, index) => {
     const one = images[index];
     frame.parentElement.hidden = !one;

@@ -58,7 +58,7 @@ function printed({ key, code = "", shiftKey }) {
   const digit = /^(?:Digit|Numpad)(\d)$/.exec(code)?.[1];
   // Latin keyboards place their letters as they like, and signs where others have letters.
   if (letter && key.length === 1 && !/^[\x20-\x7e]$/.test(key)) return letter.toLowerCase();
-  if (digit && !shiftKey && key.length === 1 && !/^[a-z\d+\-=?]$/i.test(key)) return digit;
+  if (digit && !shiftKey && key.length === 1 && !/^[a-z\d\-=?]$/i.test(key)) return digit;
   return key.length === 1 ? key.toLowerCase() : key;
 }
 

@@ -92,7 +92,9 @@ export function mixup(root) {
     anyway.textContent = asking ? "Train all the same" : "Train without the audit";
     find("gate-text").textContent = asking
       ? "Then nobody knows how often the model is wrong about its own pairs. That you chose so is recorded."
-      : `Training waits for ${plural(audit.pairs - audit.decided, "audit pair")}.`;
+      : audit.decided < audit.pairs
+        ? `Training waits for ${plural(audit.pairs - audit.decided, "audit pair")}.`
+        : "The last decisions are being sent.";
   }
 
   const begin = (button, settings) =>

@@ -93,7 +93,8 @@ export function mountPractice(dialog, { done }) {
   });
   dialog.addEventListener("keydown", (event) => {
     if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === " " && !event.target.closest('[data-part="close"]')) {
+    const isPressed = event.target.closest("button:not([data-part='flip'])")?.matches(":focus-visible");
+    if (event.key === " " && !isPressed) {
       event.preventDefault();
       return flip(true);
     }

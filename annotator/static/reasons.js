@@ -13,9 +13,11 @@ export class Reasons {
     [this.#dialog, this.#explain] = [dialog, explain];
     const part = (name) => dialog.querySelector(`[data-part="${name}"]`);
     dialog.querySelector("form").addEventListener("submit", () => this.#keep());
-    dialog.addEventListener("click", ({ target }) => {
+    dialog.addEventListener("click", ({ target, detail }) => {
       const chip = target.closest("[data-reason]");
       if (chip) press(chip, chip.ariaPressed !== "true");
+      // By mouse: Enter saves, and would press the chip once more.
+      if (chip && detail) part("save").focus();
       if (target.closest('[data-part="cancel"]')) dialog.close();
     });
     dialog.addEventListener("keydown", (event) => {

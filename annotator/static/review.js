@@ -24,6 +24,7 @@ const KEYS = {
 };
 const PARTS = ["audit", "open", "decided"];
 const POOR = 0.4; // wrong so often
+const DOUBLE_MS = 500; // what browsers take for a double click
 const SAID = {
   approve: "Approved.",
   flip: "Flipped: your choice from now on.",
@@ -50,6 +51,7 @@ export function mount(root) {
   let review = { run: null, pairs: [] }; // as the server gave it, with what was decided here since
   let cards = [];
   let status = null;
+  let clicked = { card: null, at: -Infinity };
   let movedAt = -Infinity; // when cards last took other places
   let guardedUntil = -Infinity; // nobody has looked at a pair that came in the place of another
 
@@ -165,12 +167,16 @@ export function mount(root) {
       if (event.shiftKey) return selected.select(index, { extend: true, focus: false });
       selected.select(index, { focus: false });
       const button = event.target.closest("button");
-      if (button?.dataset.decision && performance.now() < movedAt + GUARD_MS) return announce(TOO_FAST);
-      if (button?.dataset.decision) return decide([index], button.dataset.decision, { advance: false });
-      if (button) return;
       const side = event.target.closest("img") && event.target.closest("figure").dataset.side;
       // As on Label, a click on an image chooses it.
-      if (side && !review.pairs[index].judge) decide([index], side, { advance: false });
+      const name = button ? button.dataset.decision : !review.pairs[index].judge && side;
+      if (!name) return;
+      const now = performance.now();
+      // The second of a double click would take back what the first decided.
+      const isDouble = clicked.card === card && now < clicked.at + DOUBLE_MS;
+      clicked = { card, at: now };
+      if (isDouble || now < movedAt + GUARD_MS) return announce(TOO_FAST);
+      decide([index], name, { advance: false });
     });
     return card;
   }

@@ -50,11 +50,14 @@ export class Screen {
     this.pair = pair;
     this.#known = known;
     this.open = false;
+    // That of the pair before.
+    trouble("", "image");
     this.#fresh();
     this.#root.dataset.pair = pair?.id ?? "";
     for (const side of this.#sides) side.classList.add("sail-waiting");
     if (!pair) return;
     this.#prompt.textContent = pair.prompt;
+    this.#prompt.scrollTop = 0;
     this.#keepPlace();
     await this.#put(pair);
   }

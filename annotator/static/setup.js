@@ -116,9 +116,11 @@ export function mount(root) {
   const setting = (name) => at(loaded, name);
   const fields = () => [...settings.querySelectorAll("input")];
 
-  function fill(found) {
+  /** What was typed since `sent` was, by name, stays. */
+  function fill(found, sent = null) {
     loaded = { ...found.settings, launcher: found.launcher };
-    for (const input of fields()) input.value = setting(input.name);
+    for (const input of fields())
+      if (!sent || input.value === sent.get(input.name)) input.value = setting(input.name);
     drawDefaults();
   }
 
@@ -150,7 +152,7 @@ export function mount(root) {
         await locked(form.querySelector('button:not([type="button"])'), send);
       } catch (error) {
         find(`${name}-error`).textContent = !(error instanceof Refused)
-          ? "The app does not answer, so nothing was saved. What you typed is still here: try again in a moment."
+          ? "The app does not answer, so nobody knows whether this was saved. What you typed is still here: try again in a moment."
           : error.faults.length
             ? mark(form, error.faults, fieldOf)
             : error.message;
@@ -184,7 +186,8 @@ export function mount(root) {
         place[last] = typed(input);
       }
       const { launcher, ...rest } = changes;
-      fill(await ask(`${base}/settings`, { settings: rest, launcher }));
+      const sent = new Map(fields().map((input) => [input.name, input.value]));
+      fill(await ask(`${base}/settings`, { settings: rest, launcher }), sent);
       said("settings", "Saved.");
     },
     settingOf,
@@ -196,16 +199,19 @@ export function mount(root) {
     const saved = await ask(`${base}/prompts`, { prompts: typedNow, version });
     [version, promptsSaved] = [saved.version, typedNow];
     said("prompts", `Saved ${plural(saved.prompts, "prompt")}.`);
-    drawFacts(await ask(`${base}/setup`));
+    // It is saved, whether or not this comes.
+    await ask(`${base}/setup`).then(drawFacts, () => {});
   });
 
   onSubmit(moved, "moved", async () => {
     await ask(`${base}/model`, { model: { ...model, ...modelOf(moved) }, download: moved.elements.download.checked });
-    const found = await ask(`${base}/setup`);
-    drawFacts(found);
-    fillModel(found);
-    defaults = found.defaults;
-    drawDefaults();
+    const found = await ask(`${base}/setup`).catch(() => null);
+    if (found) {
+      drawFacts(found);
+      fillModel(found);
+      defaults = found.defaults;
+      drawDefaults();
+    }
     said("moved", "Saved. Runs that are asked for from now on use it; a waiting or resumed one looks where the model was before.");
   });
 
@@ -261,7 +267,9 @@ export function mount(root) {
   }
 
   find("create-file").addEventListener("change", async (event) => {
-    const file = event.target.files[0];
+    const [file] = event.target.files;
+    // Else the same file, once it is mended, would be no change.
+    event.target.value = "";
     if (!file) return;
     unmark(create);
     try {

@@ -110,9 +110,10 @@ export function mount(root) {
   });
 
   field.prompt.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    // Safari ends a composition with a key of this code.
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
     event.preventDefault();
-    form.requestSubmit();
+    if (!event.repeat && !find("try-submit").disabled) form.requestSubmit();
   });
   field.strength.addEventListener("input", drawStrength);
   find("try-other-seed").addEventListener("click", () => {

@@ -74,7 +74,7 @@ def test_keys_answer_where_other_letters_are_printed_on_them(app: App, store: St
         press(page, key, code)
     expect(page.get_by_test_id("practice")).to_contain_text("Practice 3 of 3")
     page.keyboard.press("Escape")
-    for key, code in (("ы", "KeyS"), ("&", "Digit1"), ("é", "Digit2"), ("1", "Numpad1")):
+    for key, code in (("ы", "KeyS"), ("+", "Digit1"), ("é", "Digit2"), ("1", "Numpad1")):
         before = wait_for_pair(page)
         press(page, key, code)
         wait_for_pair(page, other_than=before)

@@ -127,6 +127,8 @@ def test_a_file_of_prompts_that_is_no_utf_8_is_refused_at_the_prompts(setup: Pag
     file.set_input_files({"name": "old.txt", "mimeType": "text/plain", "buffer": "a füchs".encode("latin-1")})
     says(prompts, "old.txt is no text in UTF-8. Save it as UTF-8, or paste its lines here.")
     expect(prompts).to_have_value("a cat")
+    # So that the same file, once it is mended, is another choice.
+    expect(file).to_have_value("")
     file.set_input_files({"name": "new.txt", "mimeType": "text/plain", "buffer": "a füchs".encode()})
     expect(prompts).to_have_value("a füchs")
     expect(prompts).not_to_have_attribute("aria-invalid", "true")
@@ -353,6 +355,26 @@ def test_prompts_changed_in_another_tab_are_not_overwritten(setup: Page, store: 
     setup.get_by_text("The prompts were changed elsewhere").wait_for()
     assert store.project().prompts == ("a fox", "a pizza")
     expect(field).to_have_value("a house")
+    # The same as they are is no conflict: so it is where the answer to a saving was lost.
+    field.fill("a fox\na pizza")
+    setup.get_by_test_id("prompts-submit").click()
+    setup.get_by_text("Saved 2 prompts.").wait_for()
+
+
+def test_what_is_typed_while_settings_are_saved_stays(setup: Page, store: Store) -> None:
+    steps, prompts = (
+        setup.get_by_test_id(f"setting-{n}") for n in ("optimisation.steps", "prompts_per_round")
+    )
+    held: list[Route] = []
+    setup.route("**/settings", lambda route: held.append(route))
+    steps.fill("9")
+    setup.get_by_test_id("settings-submit").click()
+    until(setup, lambda: bool(held))
+    prompts.fill("7")
+    held.pop().continue_()
+    setup.get_by_text("Saved.").wait_for()
+    expect(prompts).to_have_value("7")
+    assert store.project().settings.optimisation.steps == 9
 
 
 def test_prompts_are_copied_from_the_open_project_into_a_new_one(

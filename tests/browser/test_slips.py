@@ -153,8 +153,45 @@ def test_larger_images_stay_so_from_pair_to_pair_and_after_a_reload(label: Page,
     open_tab(label, "Setup")
     label.wait_for_function("document.querySelector('.gradio-container').offsetWidth <= 1400")
     open_tab(label, "Label")
+    # On a window that turned narrow they are as wide as it, and the way back is there.
+    label.set_viewport_size({"width": 500, "height": 900})
     label.get_by_test_id("answer-larger").click()
+    expect(label.get_by_test_id("answer-larger")).to_be_hidden()
+    expect(label.get_by_test_id("project-select")).to_be_visible()
+    label.set_viewport_size({"width": 1600, "height": 1000})
     wait_for(lambda: width() == small)
+
+
+def test_a_dialog_goes_with_the_tab_that_it_is_on(label: Page) -> None:
+    open_tab(label, "Rounds")
+    open_tab(label, "Label")
+    label.keyboard.press("?")
+    expect(label.get_by_test_id("help")).to_be_visible()
+    label.go_back()
+    expect(label.get_by_test_id("panel-rounds")).to_be_visible()
+    # Else nothing could be clicked, and nobody would see why.
+    open_tab(label, "Label")
+    expect(label.get_by_test_id("help")).to_be_hidden()
+
+
+def test_the_next_prompt_is_seen_from_its_beginning(label: Page) -> None:
+    label.add_style_tag(
+        content=".sail-prompt { height: 9px !important; min-height: 0 !important; max-height: 9px; }"
+    )
+    prompt = label.locator(".sail-label .sail-prompt")
+    assert prompt.evaluate("one => { one.scrollTop = 5; return one.scrollTop; }") > 0
+    answer(label, "1")
+    assert prompt.evaluate("one => one.scrollTop") == 0
+
+
+def test_that_an_image_could_not_be_loaded_goes_with_its_pair(project: Store, app: App, page: Page) -> None:
+    drawn(project, 1)
+    page.route("**/images/*", lambda route: route.abort())
+    page.goto(f"{app.address}/?project={project.name}")
+    page.get_by_text("An image of this pair could not be loaded").wait_for()
+    page.keyboard.press("s")
+    expect(page.get_by_test_id("label-message")).to_be_visible()
+    expect(page.get_by_test_id("trouble")).to_be_hidden()
 
 
 def test_comparisons_that_somebody_asked_for_stay_when_a_round_comes(
@@ -178,7 +215,13 @@ def test_a_double_press_in_the_audit_decides_one_pair(home: Path, app: App, page
     open_page(page, f"{app.address}/?project=audit")
     open_tab(page, "Review")
     expect(page.get_by_test_id("review-grid").locator("article")).to_have_count(12)
-    page.keyboard.press("j")
+    image = page.get_by_test_id("self-0").locator("img").first
+    image.dblclick()
+    expect(page.get_by_test_id("review-announcement")).to_contain_text("Too fast")
+    expect(page.get_by_test_id("audit-title")).to_have_text("Audit: 1 of 10 decided")
+    page.get_by_test_id("review-undo").click()
+    expect(page.get_by_test_id("audit-title")).to_have_text("Audit: 0 of 10 decided")
+    page.evaluate("document.activeElement.blur()")
     page.wait_for_timeout(GUARDED_MS)
     press_twice(page, "1", "true")
     expect(page.get_by_test_id("audit-title")).to_have_text("Audit: 1 of 10 decided")
@@ -192,7 +235,8 @@ def test_a_double_press_in_the_audit_decides_one_pair(home: Path, app: App, page
     press_twice(page, "1", "true")
     expect(page.get_by_test_id("audit-title")).to_contain_text("the model was wrong in")
     page.wait_for_timeout(GUARDED_MS)
-    assert len(store.review_history()) == 10
+    # One a pair, and the first click with its undo.
+    assert len(store.review_history()) == 12
     store.close()
 
 
@@ -262,3 +306,14 @@ def test_a_double_click_where_the_model_contradicts_gives_one_answer(
     page.wait_for_timeout(GUARDED_MS)
     wait_for(lambda: len(values(project)) > before)
     assert len(values(project)) == before + 1
+
+
+def test_who_trains_by_key_finds_the_focus_on_the_tab_that_opens(label: Page) -> None:
+    label.route("**/runs", lambda route: route.fulfill(json={"id": 1}))
+    while answer(label, "1"):
+        pass
+    train = label.get_by_test_id("train")
+    train.focus()
+    label.keyboard.press("Enter")
+    expect(label.get_by_test_id("panel-rounds")).to_be_visible()
+    expect(label.get_by_role("tab", name="Rounds")).to_be_focused()

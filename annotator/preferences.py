@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,7 +35,7 @@ def write_parquet(store: Store, file: Path) -> None:
     import pyarrow.parquet
 
     preferred = store.preferences()
-    table = pandas.DataFrame(map(_row, preferred), columns=list(COLUMNS))
+    table = pandas.DataFrame([_row(store, one) for one in preferred], columns=list(COLUMNS))
     text = pyarrow.large_string()
     types = {
         "jpg_0": pyarrow.binary(),
@@ -78,7 +79,14 @@ def _groups(store: Store, preferred: Sequence[Preference]) -> Iterator[Group]:
         yield group
 
 
-def _row(one: Preference) -> dict[str, Any]:
+def _called(store: Store, person: str) -> str:
+    """The same for all rows of a person, and no way to their id, with which one could speak as them."""
+    if person == "judge":
+        return person
+    return hashlib.sha256(f"{store.identity}\n{person}".encode()).hexdigest()[:16]
+
+
+def _row(store: Store, one: Preference) -> dict[str, Any]:
     """A row whose images are still to come."""
     return {
         "caption": one.prompt,
@@ -90,7 +98,7 @@ def _row(one: Preference) -> dict[str, Any]:
         "both_bad": one.both_bad,
         "source": one.source,
         "round": one.round,
-        "annotator": one.annotator,
+        "annotator": _called(store, one.annotator),
         "created_at": datetime.fromtimestamp(one.at, UTC),
         "elapsed_ms": one.elapsed_ms,
         "image_0_uid": one.left,

@@ -306,7 +306,7 @@ def _loop_settings(
         changes["num_candidates"] = candidates
     if steps is not None:
         changes["optimisation"] = base.optimisation.model_copy(update={"steps": steps})
-    return base.model_copy(update=changes)
+    return LoopSettings.model_validate(base.model_copy(update=changes).model_dump())
 
 
 def _changed_by(file: Path, settings: LoopSettings) -> LoopSettings:

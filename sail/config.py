@@ -510,7 +510,7 @@ class LoopSettings(Config):
     scoring: Scoring = Scoring()
     sampling: Sampling = Sampling()
     monitoring: Monitoring = Monitoring()
-    noise_seed: int = 0
+    noise_seed: int = Field(0, gt=-(2**62), lt=2**62)
 
     @model_validator(mode="after")
     def _enough_candidates(self) -> LoopSettings:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 import io
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from pyarrow import ArrowInvalid
 from safetensors.torch import save_file
 from torch import Tensor
@@ -38,7 +39,17 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 PAIRS_A_FILE = 16
 """Kept in one file of latents; what a stop loses."""
 PAIRS, PROMPTS = "pairs.jsonl", "prompts.txt"
-RULE = 3
+RULE = 4
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How an image is turned by what EXIF calls its orientation."""
 """Another number where other rows or pixels are taken: an import cut short would mix both."""
 
 
@@ -129,7 +140,9 @@ def imported(folder: Path) -> list[TrainingPair]:
 
 def parquet_files(path: Path) -> list[Path]:
     """The file, or a folder's in the order of their names. ValueError where there is none."""
-    files = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
+    found = [path] if path.is_file() else path.rglob("*.parquet")
+    # By name alone, by which rows are drawn, wherever they lie below it. Folders may be called so too.
+    files = sorted((file for file in found if file.is_file()), key=lambda file: file.name)
     if not files:
         raise ValueError(f"There is no parquet file at {path}. docs/paper.md says how to get Pick-a-Pic's.")
     if len({file.name for file in files}) < len(files):
@@ -145,10 +158,15 @@ def rows_with_winner(file: Path) -> Iterator[Row]:
         missing = {"caption", *IMAGES, *LABELS} - names
         if missing:
             raise ValueError(f"{file} has no column {', '.join(sorted(missing))}.")
+        for name in {"caption", "source"} & names:
+            _require_column(file, parquet.schema_arrow.field(name), "text", _is_text)
+        for name in LABELS:
+            _require_column(file, parquet.schema_arrow.field(name), "numbers", _is_number)
         table = parquet.read(columns=["caption", *LABELS, *({"source"} & names)])
-    except (ArrowInvalid, OSError) as error:
+        rows = table.to_pylist()
+    except (ArrowInvalid, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} cannot be read as parquet: {str(error).rstrip('.')}.") from error
-    for number, row in enumerate(table.to_pylist()):
+    for number, row in enumerate(rows):
         prompt = " ".join((row["caption"] or "").split())
         first, second = (row[label] for label in LABELS)
         if not 0 < len(prompt) <= MAX_PROMPT_CHARS or NOT_TEXT.search(prompt):
@@ -159,6 +177,20 @@ def rows_with_winner(file: Path) -> Iterator[Row]:
         # Arrow keeps what is no number, which is unlike anything.
         if None not in (first, second) and (first > second or second > first):
             yield Row(file, number, prompt, int(second > first))
+
+
+def _require_column(file: Path, column: pa.Field, what: str, is_so: Callable[[pa.DataType], bool]) -> None:
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if not (is_so(kind) or pa.types.is_null(kind)):
+        raise ValueError(f"{file}: column {column.name} has to hold {what}, and holds {column.type}.")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
 
 def _lot(row: Row, noise_seed: int) -> float:
@@ -243,11 +275,21 @@ class _Images:
             if max(image.size) > MAX_SIDE:
                 # A small file may hold gigabytes of one colour.
                 raise ValueError(f"It has {max(image.size)} pixels across; {MAX_SIDE} are the most.")
-            # Cameras store a photo as they were held, with a word on which way is up.
-            return ImageOps.exif_transpose(image).convert("RGB")
+            return _upright(image)
         except (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError) as error:
-            # SyntaxError: what PIL calls a broken EXIF.
             raise ValueError(
                 f"{row.file}, row {row.number}: {column} is no image that can be read. "
                 "Take the file out, or write it again without that row, and choose another --out."
             ) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As it was seen: cameras store a photo as they were held, with a word on which way is up."""
+    try:
+        way = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:
+        # Of what is written beside a picture anything may be broken: Pillow raises whatever it meets.
+        way = None
+    turn = TURNS.get(way) if isinstance(way, int) else None
+    picture = image.convert("RGB")
+    return picture if turn is None else picture.transpose(turn)

@@ -49,11 +49,26 @@ class Stopped(RuntimeError):
     """Someone asked for a stop, and the run has written what it needs to go on."""
 
 
+def _mode() -> int:
+    """What a new file may be read by, as this user has it. It can only be read by being set."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+MODE = _mode()
+
+
 def publish(path: Path, write: Callable[[Path], object]) -> None:
     """Have `write` fill a file beside `path`, then put it in place whole, or not at all."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        write(beside)
+        try:
+            write(beside)
+        except SafetensorError as error:
+            raise OSError(f"{path} could not be written: {error}.") from error
+        # safetensors writes files that are their owner's alone.
+        beside.chmod(MODE)
         with open(beside, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(beside, path)
@@ -123,6 +138,8 @@ def publish_lines(path: Path, values: Iterable[Any]) -> None:
 def publish_folder(building: Path, target: Path) -> None:
     """Rename a folder once all in it is on disk."""
     for path in [*building.rglob("*"), building]:
+        if path.is_file():
+            path.chmod(MODE)
         fsync_folder(path)
     building.replace(target)
     fsync_folder(target.parent)
@@ -385,6 +402,10 @@ class RunFolder:
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)
             elif left.is_file():
+                left.unlink()
+        # What safetensors calls its own.
+        for left in list(self.path.rglob(".tmp??????")):
+            if left.is_file() and not left.is_symlink():
                 left.unlink()
 
     def stop_if_asked(self) -> None:

@@ -506,6 +506,14 @@ def test_too_few_seed_pairs_are_said_before_the_folder_is_taken(tmp_path):
     assert missing.exit_code == 2 and not out.exists()
 
 
+@pytest.mark.parametrize("flags", [("--steps", 2_000_000), ("--noise-seed", 2**64)])
+def test_a_setting_that_no_run_would_take_is_refused_before_anybody_labels(model, prompts, tmp_path, flags):
+    asked = ("loop", "--model", model, "--prompts", prompts, "--annotator", "false", "--seed-pairs", 16)
+    done = sail(*asked, "--out", tmp_path / "out", *flags)
+    assert done.exit_code == 2 and len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_a_settings_file_leaves_out_is_the_presets(model, prompts, tmp_path):
     file = tmp_path / "own.json"
     file.write_text('{"sampling": {"steps": 7}}')

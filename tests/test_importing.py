@@ -12,11 +12,11 @@ import pytest
 import torch
 from engine import sail
 from pick_a_pic import write_parquet
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from typer.testing import Result
 
-from sail import backbones
+from sail import backbones, importing
 from sail.backbones.pipeline import PipelineBackbone
 from sail.config import MAX_SIDE, Lora, ModelRef, TrainRequest
 from sail.importing import imported, rows_with_winner
@@ -250,6 +250,35 @@ def test_a_photo_is_learned_from_as_people_saw_it(model, tmp_path):
     assert any(torch.allclose(one, upright, atol=1e-4) for one in found)
 
 
+def test_a_photo_whose_exif_is_broken_lies_as_it_is(model, tmp_path):
+    photo = Image.linear_gradient("L").convert("RGB")
+    parquet_with(tmp_path / "in", photo, format="PNG", exif=b"no TIFF")
+    assert import_pairs(model, tmp_path / "in", tmp_path / "out").exit_code == 0
+    pair = next(pair for pair in imported(tmp_path / "out") if pair.id.endswith("-3"))
+    as_it_is = backbones.load(ModelRef(source=str(model))).encode([photo])[0]
+    found = [load_file(ref.file)["latents"][ref.row] for ref in (pair.winner, pair.loser)]
+    assert any(torch.allclose(one, as_it_is, atol=1e-4) for one in found)
+
+
+@pytest.mark.parametrize("way", range(1, 9))
+def test_a_photo_is_turned_as_its_exif_says(way):
+    photo = Image.effect_noise((5, 3), 80).convert("RGB")
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = way
+    photo.save(file, format="PNG", exif=exif)
+    with Image.open(file) as one, Image.open(file) as other:
+        assert importing._upright(one).tobytes() == ImageOps.exif_transpose(other).convert("RGB").tobytes()
+
+
+def test_files_are_taken_by_their_names_wherever_they_lie_and_folders_are_none(tmp_path):
+    for name in ("a/train-2.parquet", "b/train-1.parquet", "train.parquet/part-0.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = [file.name for file in importing.parquet_files(tmp_path)]
+    assert found == ["part-0.parquet", "train-1.parquet", "train-2.parquet"]
+
+
 def test_an_image_is_handed_to_no_other_program(model, tmp_path, monkeypatch):
     handed = []
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *given, **_: handed.append(given))
@@ -268,11 +297,11 @@ def with_broken_image(parquet: Path) -> None:
     table.to_parquet(parquet)
 
 
-def with_broken_exif(parquet: Path) -> None:
-    table, file = pd.read_parquet(parquet), io.BytesIO()
-    Image.new("RGB", (40, 40)).save(file, format="PNG", exif=b"no TIFF")
-    table.at[3, "jpg_1"] = file.getvalue()
-    table.to_parquet(parquet)
+def with_column(parquet: Path, name: str, values: pa.Array) -> None:
+    table = pq.read_table(parquet)
+    if name in table.column_names:
+        table = table.drop_columns([name])
+    pq.write_table(table.append_column(name, values), parquet)
 
 
 @pytest.mark.parametrize(
@@ -282,9 +311,11 @@ def with_broken_exif(parquet: Path) -> None:
         (lambda file: file.write_bytes(b"half a fi"), "cannot be read as parquet"),
         (lambda file: without(file, "label_0"), "has no column label_0"),
         (with_broken_image, "row 3: jpg_1 is no image that can be read"),
-        (with_broken_exif, "row 3: jpg_1 is no image that can be read"),
+        (lambda file: with_column(file, "source", pa.array([b"self"] * 6)), "column source has to hold text"),
+        (lambda file: with_column(file, "caption", pa.array(range(6))), "column caption has to hold text"),
+        (lambda file: with_column(file, "label_1", pa.array(["1"] * 6)), "label_1 has to hold numbers"),
     ],
-    ids=["none", "broken", "column", "image", "exif"],
+    ids=["none", "broken", "column", "image", "source", "caption", "label"],
 )
 def test_a_file_that_cannot_be_imported_is_one_sentence(model, tmp_path, spoil, sentence):
     (tmp_path / "in").mkdir()

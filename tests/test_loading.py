@@ -92,6 +92,18 @@ def test_weights_that_are_pickles_are_refused(tiny, tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("kind", [["m.evil", "Scheduler"], ["diffusers", None], ["os"]])
+def test_a_part_of_a_library_of_its_own_is_never_imported(single_file, monkeypatch, kind):
+    beside = single_file.with_suffix("")
+    (beside / "evil.py").write_text("raise SystemExit('This ran.')")
+    monkeypatch.syspath_prepend(beside.parent)
+    index = json.loads((beside / "model_index.json").read_text())
+    kind = [kind[0].replace("m.", f"{beside.name}."), *kind[1:]]
+    (beside / "model_index.json").write_text(json.dumps({**index, "scheduler": kind}))
+    with pytest.raises(ValueError, match="classes of diffusers and transformers alone"):
+        backbones.load(ModelRef(source=str(single_file)))
+
+
 @pytest.mark.parametrize("broken", ["text_encoder/model.safetensors", "vae/config.json", "model_index.json"])
 def test_a_folder_with_a_broken_file_is_refused_in_one_sentence(tiny, tmp_path, broken):
     folder = shutil.copytree(tiny, tmp_path / "model")

@@ -8,8 +8,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from sail.config import ModelRef, TrainRequest
 from sail.records import Candidate, CandidateSet
@@ -106,6 +108,20 @@ def test_a_failed_publication_leaves_the_old_file_and_no_scrap(tmp_path):
         publish(tmp_path / "value.txt", write_half)
     assert (tmp_path / "value.txt").read_text() == "old"
     assert names_in(tmp_path) == {"value.txt"}
+
+
+def test_what_safetensors_cannot_write_is_an_error_of_the_disk(tmp_path):
+    def full(beside: Path) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with pytest.raises(OSError, match=r"latents could not be written: .*No space left on device"):
+        publish(tmp_path / "latents", full)
+
+
+def test_what_is_published_may_be_read_by_whoever_may_read_other_files(tmp_path):
+    (tmp_path / "usual").touch()
+    publish(tmp_path / "latents", lambda beside: save_file({"latents": np.zeros(2)}, beside))
+    assert (tmp_path / "latents").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path):

@@ -5,6 +5,7 @@ Knows no family: the class of the pipeline is given, or its name asked for.
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -68,6 +69,14 @@ def locate(model: ModelRef, told: Told | None = None) -> Path:
     return folder
 
 
+BROKEN = (
+    OSError, ValueError, KeyError, RuntimeError, SafetensorError, SingleFileComponentError,
+    # Of a library that is not here, as where weights are in four bits, and of a class that is gone.
+    ImportError, AttributeError, TypeError,
+)  # fmt: skip
+"""What a model that cannot be read raises."""
+
+
 def config_folder(location: Path, revision: str | None) -> Path:
     """Where model_index.json lies: for a single file in the folder of its name, or in the hub's cache.
 
@@ -124,7 +133,10 @@ def read(
     options: dict[str, Any],
 ) -> DiffusionPipeline:
     """The pipeline on the CPU. ValueError where something is missing or broken."""
-    asked = {"dtype": dtype, "local_files_only": True, **_absent(config), **options}
+    _require_known_libraries(config)
+    taken = inspect.signature(pipeline_class.__init__).parameters
+    absent = {name: None for name in _absent(config) if name in taken}
+    asked = {"dtype": dtype, "local_files_only": True, **absent, **options}
     try:
         with quietly():
             asked |= _from_folder(location, config, dtype)
@@ -136,12 +148,25 @@ def read(
             if location.is_file() and config != _beside(location):
                 _tell_schedule(pipeline, _schedule_told(_keys(location)))
             return pipeline
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, SingleFileComponentError) as error:
+    except BROKEN as error:
         remedy = "All its parts must be there, their weights whole and in safetensors files."
         if location.is_file():
             remedy = f"Parts that it lacks belong, with their weights, into {_beside(location)}."
         what = f"{location} cannot be loaded as a {pipeline_class.__name__}"
         raise ValueError(f"{what}: {first_line(error)}. {remedy}") from error
+
+
+def _require_known_libraries(config: Path) -> None:
+    """ValueError where a part is of a library of its own: diffusers would import, and run, whatever module
+    the index names."""
+    for name, kind in _index(config).items():
+        library = kind[0] if isinstance(kind, list) and kind else None
+        known = library in (None, "diffusers", "transformers") or hasattr(diffusers.pipelines, str(library))
+        if not known or (library is not None and (len(kind) != 2 or not isinstance(kind[1], str))):
+            raise ValueError(
+                f"{config / INDEX} says that {name} is {kind}, and parts are read of classes of diffusers "
+                "and transformers alone."
+            )
 
 
 def _absent(config: Path) -> dict[str, None]:

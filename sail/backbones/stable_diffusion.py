@@ -20,7 +20,12 @@ class StableDiffusion(Diffusion):
 
     pipeline_class = StableDiffusionPipeline
     part = "unet"
-    load_options: ClassVar[dict[str, Any]] = {"safety_checker": None, "requires_safety_checker": False}
+    load_options: ClassVar[dict[str, Any]] = {
+        "safety_checker": None,
+        "requires_safety_checker": False,
+        # Only the checker looks at features; and what old models call it is no class any more.
+        "feature_extractor": None,
+    }
 
     def _encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         embeds, _ = self._pipeline.encode_prompt(

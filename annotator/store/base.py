@@ -163,7 +163,7 @@ class Base:
         self._writing.table(table).insert(row)
 
     def _append_event(self, kind: str, payload: Any, by: str) -> None:
-        row = {"at": time.time(), "by": by, "kind": kind, "payload": json.dumps(payload, ensure_ascii=False)}
+        row = {"at": time.time(), "by": by, "kind": kind, "payload": _as_payload(payload)}
         self._append("events", row)
 
     def _last_event(self, kind: str) -> Any | None:
@@ -241,7 +241,7 @@ class Base:
 
         def write() -> int:
             last = self._first("events", "kind = ?", ["prompts"], order_by="seq desc")
-            if last is not None and json.loads(last["payload"]) == list(prompts):
+            if last is not None and last["payload"] == _as_payload(list(prompts)):
                 # Sent once more, since the answer was lost.
                 return int(last["seq"])
             if version is not None and last is not None and last["seq"] != version:
@@ -295,3 +295,7 @@ class Base:
         """Who decided what, when: settings, model, prompts and the current round, oldest first."""
         rows = self._rows("select seq, at, by, kind, payload from events order by seq")
         return [{**row, "payload": json.loads(row["payload"])} for row in rows]
+
+
+def _as_payload(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -51,6 +51,8 @@ def make_store(folder: Path, *, settings: LoopSettings = SETTINGS) -> Store:
 
 def run_now(store: Store, run: Run) -> Run:
     """Do a run in this process and take it in."""
+    # An app that has the project open would start it as well.
+    store.record_run_event(run.id, "started")
     folder = RunFolder(store.run_folder(run))
     fake_trainer.run(folder)
     take_in(store, run, folder)

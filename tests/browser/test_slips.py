@@ -189,6 +189,7 @@ def test_that_an_image_could_not_be_loaded_goes_with_its_pair(project: Store, ap
     page.route("**/images/*", lambda route: route.abort())
     page.goto(f"{app.address}/?project={project.name}")
     page.get_by_text("An image of this pair could not be loaded").wait_for()
+    page.wait_for_timeout(GUARDED_MS)
     page.keyboard.press("s")
     expect(page.get_by_test_id("label-message")).to_be_visible()
     expect(page.get_by_test_id("trouble")).to_be_hidden()

@@ -59,7 +59,6 @@ def load_pairs(folder: RunFolder, policy: Policy, size: tuple[int, int] | None =
     """
     pairs, request = folder.pairs(), folder.request()
     sides: dict[Source, list[int]] = {side: _indices(pairs, side) for side in ("human", "self", "tie")}
-    learning = isinstance(request, TrainRequest)
     drawn = sorted(_drawn(sides, request)) if isinstance(request, TrainRequest) else []
     prompts = list(dict.fromkeys(pairs[index].prompt for index in drawn))
     row_of = {prompt: row for row, prompt in enumerate(prompts)}
@@ -75,7 +74,7 @@ def load_pairs(folder: RunFolder, policy: Policy, size: tuple[int, int] | None =
     return PairData(
         latents=latents,
         prompt_rows=[row_of.get(pair.prompt, -1) for pair in pairs],
-        conditioning=_encode(policy, [*prompts, ""]) if learning else {},
+        conditioning=_encode(policy, [*prompts, ""]) if drawn else {},
         sides=sides,
         human=[one for index, one in asked.items() if index in judged],
         open=[one for index, one in asked.items() if index in unjudged],

@@ -240,24 +240,24 @@ def _reviewed(store: Store) -> dict[str, Any]:
     }
 
 
-def export(store: Store, *, by: str) -> Run:
-    """Write the current round's adapter for other tools."""
+def export(store: Store, *, merged: bool = False, by: str) -> Run:
+    """Write the current round's adapter for other tools; with `merged` the whole pipeline as well."""
     policy = store.current_round()
     if policy is None:
         raise ValueError(
             "There is nothing to export: no trained round is current. "
             "Train a round, or make one current in Rounds."
         )
-    project = store.project()
-    request = rounds.export_request(project.model, policy, title=f"{store.name}, round {policy.round}")
+    model, title = store.project().model, f"{store.name}, round {policy.round}"
+    request = rounds.export_request(model, policy, title=title, merged=merged)
     return create(
         store,
         "export",
         request,
         adapters={policy.sha256: Path(policy.adapter)},
         by=by,
-        # The adapter alone is written; but of a single file the model card names what reads it.
-        needs_model=project.model.source.endswith(".safetensors"),
+        # For the adapter alone nobody reads it; but of a single file the model card names what does.
+        needs_model=merged or model.source.endswith(".safetensors"),
     )
 
 

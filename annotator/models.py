@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from sail.config import FAMILIES, ModelRef
+
+OTHER_FORMS = (".fp16", ".bf16", ".non_ema")
+"""In names of files with the same weights once more."""
+NOT_READ = "safety_checker"
 
 
 def require_known(model: ModelRef) -> None:
@@ -28,6 +34,28 @@ def require_alike(model: ModelRef, *, pipeline: str | None, latent_channels: int
                 f"{model.source} is another model ({what}: {own}; this project's: {expected}). "
                 "Labels and adapters belong to their model: give the same one, or make a new project."
             )
+
+
+def float32_bytes(model: ModelRef) -> int | None:
+    """Bytes of its weights, written in float32; None where they cannot be seen."""
+    try:
+        return 4 * sum(map(_weights_in, _weights_of(model))) or None
+    except (SafetensorError, OSError):
+        return None
+
+
+def _weights_of(model: ModelRef) -> Iterator[Path]:
+    if Path(model.source).is_file():
+        yield Path(model.source)
+    elif model.folder:
+        for part in {file.parent for file in model.folder.glob("*/config.json")}:
+            found = list(part.glob("*.safetensors")) if part.name != NOT_READ else []
+            yield from [file for file in found if not any(form in file.name for form in OTHER_FORMS)] or found
+
+
+def _weights_in(file: Path) -> int:
+    with safe_open(file, framework="numpy") as weights:
+        return sum(prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
 
 
 def channels_in(latents: Path) -> int | None:

@@ -19,6 +19,7 @@ from sail.config import HUB_ID, ExportRequest
 from sail.policy import canonical
 from sail.runfolder import (
     ADAPTER_FILE,
+    MERGED_FOLDER,
     Progress,
     RunFolder,
     publish,
@@ -32,9 +33,10 @@ CONFIG = "lora_adapter_metadata"
 
 ONLY_IN_SDXL = ".transformer_blocks.1."
 """In names of a UNet's modules: where Stable Diffusion attends it has one such block, SDXL up to ten."""
-MERGED = """
-`merged` is the whole pipeline with the LoRA in its weights, in float32. Read in bfloat16 it can lose
-most of what the LoRA adds, where the base model's own weights are bfloat16: load the LoRA beside them there.
+MERGED = f"""
+`{MERGED_FOLDER}`, beside this file where it was written, is the whole pipeline with the LoRA in its weights,
+in float32. Read in bfloat16 it can lose most of what the LoRA adds, where the base model's own weights are
+bfloat16: load the LoRA beside them there.
 """
 
 
@@ -53,7 +55,7 @@ def export(folder: RunFolder, request: ExportRequest, progress: Progress) -> dic
         publish(out / kohya_file(request), lambda beside: save_file(in_kohya_names(weights), beside))
     progress.advance()
     if request.merged:
-        _write_merged(request, source, out / "merged", progress)
+        _write_merged(request, source, out / MERGED_FOLDER, progress)
         progress.advance()
     is_sdxl = is_unet and any(ONLY_IN_SDXL in name for name in weights)
     publish_text(out / "README.md", model_card(request, is_unet=is_unet, is_sdxl=is_sdxl))

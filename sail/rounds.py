@@ -259,10 +259,15 @@ def next_step(
     return NextStep(name="review" if proposed == number else "propose", round=number)
 
 
-def export_request(model: ModelRef, policy: Round, *, title: str) -> ExportRequest:
-    """Write a round's adapter for other tools."""
+def export_request(model: ModelRef, policy: Round, *, title: str, merged: bool = False) -> ExportRequest:
+    """Write a round's adapter for other tools; with `merged` the whole pipeline as well."""
     return ExportRequest(
-        model=model, round=policy.round, adapter=policy.sha256, title=title, facts=export_facts(policy)
+        model=model,
+        round=policy.round,
+        adapter=policy.sha256,
+        title=title,
+        facts=export_facts(policy),
+        merged=merged,
     )
 
 

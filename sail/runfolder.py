@@ -30,6 +30,8 @@ from sail.records import CandidateSet, JudgedPair, LatentsRef, SelfPair, Trainin
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 """The name under which diffusers looks for a LoRA in a folder."""
+MERGED_FOLDER = "merged"
+"""In an export, the whole pipeline."""
 DOWNLOAD, MB = "download (MB)", 1_000_000
 
 State = Literal["waiting", "running", "stopped", "interrupted", "failed", "done"]

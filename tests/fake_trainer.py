@@ -24,6 +24,7 @@ from sail.config import CompareRequest, ExportRequest, ProposeRequest, TrainRequ
 from sail.records import Candidate, CandidateSet, Interval, JudgedPair, SelfPair, human_margin
 from sail.runfolder import (
     ADAPTER_FILE,
+    MERGED_FOLDER,
     Progress,
     RunFolder,
     Stopped,
@@ -224,7 +225,8 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
 def export(folder: RunFolder, request: ExportRequest, progress: Progress) -> dict[str, Any]:
     progress.stage("export", 1)
     files = []
-    for name, content in (("lora/" + ADAPTER_FILE, b"weights"), ("README.md", b"# card")):
+    whole = [(f"{MERGED_FOLDER}/unet/half.safetensors", b"whole weights")] if request.merged else []
+    for name, content in (("lora/" + ADAPTER_FILE, b"weights"), ("README.md", b"# card"), *whole):
         file = folder.path / "export" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)

@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from annotating import PROMPTS, drawn, fake_runner, make_model, make_store, new_uuid, run_now, wait_for
+from annotating import PROMPTS, drawn, fake_runner, label, make_model, make_store, new_uuid, run_now, wait_for
 from fastapi.testclient import TestClient
 from PIL import Image
 from safetensors.numpy import save_file
@@ -38,7 +38,7 @@ from annotator.store import DATABASE, Store
 from annotator.store.people import made_up
 from benchmarks.running_app import start_app
 from sail.config import MAX_SIDE, ModelRef
-from sail.runfolder import ADAPTER_FILE, RunFolder
+from sail.runfolder import ADAPTER_FILE, MERGED_FOLDER, RunFolder
 
 ORIGIN = "http://127.0.0.1:7860"
 
@@ -435,6 +435,28 @@ def test_a_run_that_may_still_answer_a_stop_is_not_ended_over_the_routes(
     assert view["overdue"] is True
     refused = client.post(f"/api/projects/p/runs/{run.id}/end")
     assert "End it there" in refused.json()["detail"]
+
+
+def test_a_whole_pipeline_is_told_with_its_folder_and_left_out_of_the_zip(
+    client: TestClient, store: Store, root: Path
+) -> None:
+    for pair in drawn(store, 5):
+        label(store, pair, "left")
+    run_now(store, jobs.train(store, by="ann"))
+    run = run_now(store, jobs.export(store, merged=True, by="ann"))
+    told = client.get("/api/projects/p/export").json()
+    (exported,) = told["exports"]
+    whole = store.run_folder(run) / "export" / MERGED_FOLDER
+    assert exported["pipeline"] == {"folder": str(whole), "bytes": len(b"whole weights")}
+    assert exported["bytes"] == len(b"weights# card")
+    packed = zipfile.ZipFile(io.BytesIO(client.get(f"/api/projects/p/export/{run.id}.zip").content))
+    assert packed.namelist() == [f"p-round-0/lora/{ADAPTER_FILE}", "p-round-0/README.md"]
+    assert client.get(f"/api/projects/p/export/{run.id}/2").content == b"whole weights"
+    assert told["merged_bytes"] is None  # of a model whose weights are nowhere
+    store.set_model(ModelRef(source=str(root / "data" / "starter")), download=False, by="ann")
+    weights = sum(file.stat().st_size for file in (root / "data" / "starter").glob("*/*.safetensors"))
+    told = client.get("/api/projects/p/export").json()["merged_bytes"]
+    assert 1.7 * weights < told < 2.1 * weights  # two bytes a weight there
 
 
 def test_a_round_from_label_to_export_over_the_routes(client: TestClient, projects: Projects) -> None:

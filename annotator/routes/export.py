@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,22 @@ from fastapi import APIRouter, HTTPException
 from fastapi.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
-from annotator import preferences
+from annotator import models, preferences
 from annotator.projects import PASSING, OpenProject
 from annotator.routes.common import InProject
 from annotator.routes.loop import round_view
 from annotator.rows import Run
 from annotator.store import inside
 from sail.rounds import export_facts
-from sail.runfolder import RunFolder
+from sail.runfolder import MERGED_FOLDER, RunFolder
 
 api = APIRouter()
 
 
 LONGEST_TURN_S = 60.0
 """So long one waits for another file of the project to be made."""
+PIPELINE = Path("export", MERGED_FOLDER)
+"""In a run's folder, the whole pipeline."""
 
 
 class Passing(FileResponse):
@@ -79,6 +81,7 @@ def export_of(project: OpenProject) -> dict[str, Any]:
     return {
         "round": round_view(current) if current else None,
         "facts": export_facts(current) if current else {},
+        "merged_bytes": models.float32_bytes(store.project().model),
         "exports": [export_view(project, run) for run in reversed(done)],
         "preferences": labels + own,
         "by_people": by_people,
@@ -88,14 +91,27 @@ def export_of(project: OpenProject) -> dict[str, Any]:
 
 def export_view(project: OpenProject, run: Run) -> dict[str, Any]:
     files = files_of(project, run)
+    pipeline = [file for file in files if is_of_pipeline(file)]
     return {
         "id": run.id,
         "round": run.round,
         "at": run.since,
         "name": f"{name_of(project, run)}.zip",
-        "bytes": sum(file["bytes"] for file in files),
+        "bytes": sum(file["bytes"] for file in files if not is_of_pipeline(file)),
         "files": [{**file, "index": index} for index, file in enumerate(files)],
+        "pipeline": {
+            "folder": str((project.store.run_folder(run) / PIPELINE).resolve()),
+            "bytes": sum(file["bytes"] for file in pipeline),
+        }
+        if pipeline
+        else None,
     }
+
+
+def is_of_pipeline(file: Mapping[str, Any]) -> bool:
+    """Whether it is a file of the whole pipeline. That is used where it lies: as an archive it would lie
+    there twice, and nobody could tell while it is made."""
+    return Path(file["path"]).is_relative_to(PIPELINE)
 
 
 def files_of(project: OpenProject, run: Run) -> list[dict[str, Any]]:
@@ -123,9 +139,10 @@ def name_of(project: OpenProject, run: Run) -> str:
 
 @api.get("/projects/{project}/export/{number}.zip")
 def export_archive(number: int, project: InProject) -> FileResponse:
-    """All files of an export as one, with the model card."""
+    """An export as one file: the LoRA in its forms and the model card."""
     run = project.store.run(number)
-    files, name = files_of(project, run), name_of(project, run)
+    name = name_of(project, run)
+    files = [file for file in files_of(project, run) if not is_of_pipeline(file)]
     if not files:
         raise HTTPException(404, "There is no such export.")
     found, below = [exported(project, run, file["path"]) for file in files], exported(project, run, "export")

@@ -43,6 +43,8 @@ class RunBody(Body):
     self_fraction: float | None = Field(None, ge=0, le=1)
     without_audit: bool = False
     """Train although the audit sample is not decided."""
+    merged: bool = False
+    """Export the whole pipeline as well."""
 
 
 class CurrentBody(Body):
@@ -117,7 +119,7 @@ def start_run(body: RunBody, project: InProject, who: Person) -> dict[str, Any]:
             jobs.require_audit(store)
         run = jobs.train(store, self_fraction=body.self_fraction, by=who)
     else:
-        run = jobs.export(store, by=who)
+        run = jobs.export(store, merged=body.merged, by=who)
     project.runner.wake()
     asked, *_ = store.run_history(run)
     # Of a training: how many judged pairs it does without, and why.

@@ -7,6 +7,7 @@ import { dayAndTime, doing, plural, size } from "/ui/words.js";
 export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
   const button = find("export");
+  const merged = find("merged").querySelector("input");
   let seen = "";
   let state = null;
   let exported = null; // the newest export of the current round
@@ -38,7 +39,8 @@ export function mount(root) {
       return askAnew();
     }
     find("export-facts").replaceChildren(...(found.round ? [facts(found.facts)] : nothingYet()));
-    button.hidden = !found.round;
+    button.hidden = find("merged").hidden = !found.round;
+    find("merged-size").textContent = found.merged_bytes ? `, about ${size(found.merged_bytes)} in float32` : ", in float32";
     exported = found.round && found.exports.find((one) => one.round === found.round.round);
     button.className = exported ? "sail-quiet" : "sail-primary";
     button.textContent = found.round ? `Export round ${found.round.round}${exported ? " again" : ""}` : "";
@@ -106,6 +108,14 @@ export function mount(root) {
           `Download ${one.name}`,
         ),
       ),
+      one.pipeline &&
+        h(
+          "p",
+          { "data-testid": `pipeline-${one.id}` },
+          `The whole pipeline, ${size(one.pipeline.bytes)}, lies in `,
+          h("code", {}, one.pipeline.folder),
+          " (not in the zip). DiffusionPipeline.from_pretrained reads that folder.",
+        ),
       h(
         "details",
         {},
@@ -140,5 +150,5 @@ export function mount(root) {
           : "A LoRA for diffusers, ComfyUI and others with its model card, as one file.";
   }
 
-  button.addEventListener("click", () => act(button, () => ask(`${base}/runs`, { job: "export" })));
+  button.addEventListener("click", () => act(button, () => ask(`${base}/runs`, { job: "export", merged: merged.checked })));
 }

@@ -26,7 +26,8 @@ export const dayAndTime = (seconds) =>
   new Date(1000 * seconds).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
 
 export function size(bytes) {
-  return bytes < 1e6 ? `${Math.max(1, Math.round(bytes / 1e3))} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+  if (bytes < 1e6) return `${Math.max(1, Math.round(bytes / 1e3))} kB`;
+  return bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
 }
 
 export function figure(value) {

@@ -1,9 +1,10 @@
 """Nine prompts as the starter draws them and as an adapter does: `python -m benchmarks.before_after`.
 
-From the same noise, one below the other, in one PNG; about a minute. The picture in README.md is of
+The first nine held-out prompts that leave open style and background, each from one noise, one below the
+other, in one PNG; about a minute. The picture in README.md is of
 
     python -m sail loop --model data/starter --prompts data/prompts/starter.txt --seed-pairs 96 --rounds 1 \\
-        --noise-seed 3 --annotator "python -m benchmarks.taste" --out OUT
+        --annotator "python -m benchmarks.taste" --out OUT
     python -m benchmarks.before_after --adapter OUT/runs/0003-train/adapter
 """
 
@@ -13,24 +14,31 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from itertools import compress
 from pathlib import Path
 
 from PIL import Image
 
 from benchmarks.running_app import ROOT
+from data.starter.recipe.evaluate import named_attributes
+from sail.rounds import parse_prompts
 
-PROMPTS = (
-    *("a small fox", "a small guitar", "a big hamburger", "a small penguin", "a big house"),
-    *("a small snail", "a small sunflower", "a big car", "a small butterfly"),
-)
-"""Of the starter's subjects, leaving open style and background."""
+PROMPTS = 9
 SIDE, GAP = 108, 4
+
+
+def first_open_prompts() -> list[str]:
+    """Held-out prompts of which neither style nor background is told: in their order, none is picked."""
+    held_out = parse_prompts((ROOT / "data/prompts/heldout.txt").read_text())
+    named = named_attributes(held_out)
+    is_open = (not {"style", "background"} & set(own) for own in named)
+    return [*compress(held_out, is_open)][:PROMPTS]
 
 
 def drawn(adapter: list[str], folder: Path) -> list[Image.Image]:
     """An image of each prompt. `adapter` is what the command line is told of one."""
     prompts = folder / "prompts.txt"
-    prompts.write_text("\n".join(PROMPTS) + "\n")
+    prompts.write_text("\n".join(first_open_prompts()) + "\n")
     out = folder / f"images{len(adapter)}"
     command = [*("-m", "sail", "sample", "--model", "data/starter"), *adapter]
     flags = ["--prompts", str(prompts), "--per-prompt", "1", "--noise-seed", "0", "--out", str(out)]

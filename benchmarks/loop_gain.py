@@ -86,12 +86,11 @@ def _sampled(
 ) -> list[dict[str, Any]]:
     """Held-out prompts drawn and read: prompt, named attributes and read attributes of every image."""
     folder = out / name.replace(" ", "-")
-    if not (folder / "index.jsonl").exists():
-        sail(
-            *("sample", "--model", STARTER, "--prompts", "data/prompts/heldout.txt", "--out", folder),
-            *("--per-prompt", asked.per_prompt, "--noise-seed", 7_000_000 + number),
-            *(("--adapter", adapter) if adapter else ()),
-        )
+    sail(
+        *("sample", "--model", STARTER, "--prompts", "data/prompts/heldout.txt", "--out", folder),
+        *("--per-prompt", asked.per_prompt, "--noise-seed", 7_000_000 + number),
+        *(("--adapter", adapter) if adapter else ()),
+    )
     index = read_lines(folder / "index.jsonl")
     reader = AttributeReader.load("measuring")
     found = reader.name([Image.open(line["path"]) for line in index])

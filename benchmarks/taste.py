@@ -98,17 +98,33 @@ class Person:
     """Answers pairs like somebody with a taste and an unsteady hand (Bradley-Terry)."""
 
     def __init__(
-        self, noise_seed: int | str, *, temperature: float = TEMPERATURE, tie_below: float = TIE_BELOW
+        self,
+        noise_seed: int | str,
+        *,
+        temperature: float = TEMPERATURE,
+        tie_below: float = TIE_BELOW,
+        tie_spread: float = 0.0,
     ) -> None:
+        """`tie_spread`: over so many points round `tie_below` a tie goes from likely to unlikely (logistic);
+        0 is a sharp edge."""
         self._rng = random.Random(noise_seed)
-        self._temperature, self._tie_below = temperature, tie_below
+        self._temperature, self._tie_below, self._tie_spread = temperature, tie_below, tie_spread
 
     def choose(self, left: float, right: float) -> Literal["left", "right", "tie"]:
         """Between two images with these points."""
-        if abs(left - right) < self._tie_below:
+        above = abs(left - right) - self._tie_below
+        if not self._tie_spread and above < 0:
             return "tie"
-        chance = 1 / (1 + math.exp(-(left - right) / self._temperature))
-        return "left" if self._rng.random() < chance else "right"
+        winner: Literal["left", "right"] = (
+            "left" if self._rng.random() < _logistic((left - right) / self._temperature) else "right"
+        )
+        # After the winner, who is then the same with and without a sharp edge.
+        is_tie = self._tie_spread and self._rng.random() < _logistic(-above / self._tie_spread)
+        return "tie" if is_tie else winner
+
+
+def _logistic(value: float) -> float:
+    return 1 / (1 + math.exp(-value))
 
 
 def main() -> None:

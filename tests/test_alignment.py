@@ -22,7 +22,15 @@ from benchmarks.alignment.figures import draw_figures
 from benchmarks.alignment.methods import METHODS, changed, method_named, settings_of
 from benchmarks.alignment.pool import TABLE, TASTES, TUNING, temperature_for
 from benchmarks.alignment.study import STARTER
-from benchmarks.alignment.table import Table, gain, interval, where, win_rate, win_rate_as_asked
+from benchmarks.alignment.table import (
+    Table,
+    gain,
+    interval,
+    where,
+    win_rate,
+    win_rate_as_asked,
+    win_rate_of_any_difference,
+)
 from benchmarks.alignment.targets import Target, targets
 from benchmarks.taste import (
     Person,
@@ -118,6 +126,31 @@ def test_a_trial_is_kept_apart_from_the_table(tmp_path, monkeypatch):
     assert not (tmp_path / "RESULTS").exists()
 
 
+def test_what_is_not_of_the_table_never_writes_there(tmp_path, monkeypatch):
+    for folder in ("TRIALS", "RESULTS"):
+        monkeypatch.setattr(f"benchmarks.alignment.__main__.{folder}", tmp_path / folder)
+    for words in (["--tastes", "light"], ["--first", "0"]):
+        with pytest.raises(SystemExit, match="TRIALS"):
+            command_line(["--report", *words])
+    elsewhere = tmp_path / "own" / "units.jsonl"
+    with pytest.raises(SystemExit, match=r"own.units\.jsonl"):
+        command_line(["--report", "--units", str(elsewhere)])
+    assert not (tmp_path / "RESULTS").exists()
+
+
+def test_a_quick_table_of_a_named_folder_removes_nothing_there(tmp_path):
+    units = tmp_path / "alignment_units.jsonl"
+    units.write_text('{"inputs": "of another table"}\n')
+    with pytest.raises(SystemExit, match="cannot be run"):
+        command_line(["--quick", "--out", str(tmp_path), "--methods", "sail_6 reference=both"])
+    assert units.read_text() == '{"inputs": "of another table"}\n'
+
+
+def test_a_unit_that_was_measured_twice_is_in_no_table():
+    with pytest.raises(ValueError, match="sail_6, light, repeat 0 was measured twice"):
+        Table([unit("sail_6", 0, [1.0]), unit("sail_6", 0, [2.0])])
+
+
 def test_every_setting_that_a_method_changes_is_there():
     for method in METHODS.values():
         assert isinstance(settings_of(method, STARTER, {}), LoopSettings)
@@ -139,6 +172,11 @@ def test_gain_is_a_paired_difference_with_an_interval_over_repeats(table):
 def test_two_repeats_have_no_interval_yet():
     assert interval([0.4, 0.6]) == {"mean": 0.5, "low": None, "high": None}
     assert interval([0.4, 0.5, 0.6])["low"] == pytest.approx(0.5 - 4.3027 * 0.1 / 3**0.5, rel=1e-4)
+
+
+def test_any_difference_is_a_win_where_it_is_asked_for():
+    own, other = unit("sail_6", 0, [1.0, 1.0, 1.0]), unit("dpo_6", 0, [0.95, 1.0, 1.2])
+    assert (win_rate(own, other), win_rate_of_any_difference(own, other)) == (pytest.approx(1 / 3), 0.5)
 
 
 def test_images_that_are_liked_alike_are_half_a_win(table):
@@ -391,6 +429,24 @@ def test_so_many_labels_are_wrong_as_the_row_says(pool_of):
 
 def test_a_person_sees_no_difference_between_images_that_are_nearly_alike():
     assert Person(0, tie_below=0.2).choose(0.5, 0.65) == "tie"
+
+
+def test_who_is_unsure_of_ties_says_them_more_the_more_alike_two_images_are():
+    def share_of_ties(gap):
+        person = Person(0, tie_below=0.2, tie_spread=0.1)
+        return np.mean([person.choose(0.5, 0.5 + gap) == "tie" for _ in range(4000)])
+
+    for gap, expected in ((0.0, 0.881), (0.2, 0.5), (0.4, 0.119)):
+        assert share_of_ties(gap) == pytest.approx(expected, abs=0.03)
+
+
+def test_who_is_unsure_of_ties_prefers_what_they_would_prefer_otherwise(pool_of):
+    people = pool_of(np.random.default_rng(0).normal(size=(400, 2)).round(6))
+    (_, sure), (_, unsure) = (people.labels(METHODS[name], 1) for name in ("sail_6", "sail_6_unsure_ties"))
+    both = [pair for pair in sure if "tie" not in (sure[pair], unsure[pair])]
+    assert both and all(sure[pair] == unsure[pair] for pair in both)
+    assert any(sure[pair] == "tie" != unsure[pair] for pair in sure)
+    assert any(unsure[pair] == "tie" != sure[pair] for pair in sure)
 
 
 def test_statistics_rise_with_what_they_are_named_for():

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from itertools import zip_longest
 from multiprocessing import get_context
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from benchmarks.alignment.working import leave_with_parent, prepare, work
 from sail.config import Precision
@@ -24,6 +24,8 @@ WORK = Path("data/projects/alignment")
 TRIALS = WORK / "trials"
 """Of rows that the table does not have."""
 
+Asked = tuple[str, int, str]
+"""Taste, repeat and method of a unit."""
 TWO_TASTES = ("style and background", "colourfulness")
 FIRST = 1
 """Repeat 0 was seen on tastes of the table while settings were chosen."""
@@ -36,8 +38,8 @@ QUICK = {
 }
 
 
-def wanted(asked: argparse.Namespace) -> Iterator[tuple[str, int, str]]:
-    """(taste, repeat, method) in the order in which a stopped table is worth most."""
+def wanted(asked: argparse.Namespace) -> Iterator[Asked]:
+    """All units in the order in which a stopped table is worth most."""
     from benchmarks.alignment.methods import CORE, METHODS, ON_ALL_TASTES, ONCE, method_named, settings_of
     from benchmarks.alignment.pool import TABLE, TASTES
     from benchmarks.alignment.study import STARTER
@@ -74,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--methods",
         nargs="*",
-        help=f'rows of the table; "sail_6 draw_strength=0" tries another setting, by default in {TRIALS}',
+        help=f'rows of the table; "sail_6 draw_strength=0" tries another setting. Trials, tuning tastes and '
+        f"repeats under {FIRST} go to {TRIALS} by default",
     )
     parser.add_argument("--tastes", nargs="*")
     parser.add_argument("--repeats", type=int)
@@ -88,23 +91,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "for it, and many times as long where it has not",
     )
     parser.add_argument("--units", type=Path, help="file of finished units; units in it are not run again")
-    parser.add_argument("--out", type=Path, help="folder for the table, the figures and alignment.json")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder for the table, the figures and alignment.json; by default that of --units",
+    )
     parser.add_argument("--report", action="store_true", help="only write the table of the finished units")
     asked = parser.parse_args(arguments)
     from benchmarks.alignment.figures import draw_figures
+    from benchmarks.alignment.pool import TABLE
     from benchmarks.alignment.report import publish
-    from benchmarks.alignment.study import Size, Study, still_holds
+    from benchmarks.alignment.study import Size, still_holds
     from benchmarks.alignment.table import Table
 
-    is_trial = any(" " in method for method in asked.methods or ())
-    out = asked.out or (WORK / "quick" if asked.quick else TRIALS if is_trial else RESULTS)
+    of_the_table = not asked.tastes or set(asked.tastes) <= set(TABLE)
+    is_trial = any(" " in method for method in asked.methods or ()) or not of_the_table or asked.first < FIRST
+    own = asked.units.parent if asked.units else TRIALS if is_trial else RESULTS
+    out = asked.out or (WORK / "quick" if asked.quick else own)
     units = asked.units or out / "alignment_units.jsonl"
-    if asked.quick and not asked.report and not asked.units:
+    if asked.quick and not (asked.report or asked.units or asked.out):
         units.unlink(missing_ok=True)
     values = {**(QUICK if asked.quick else {}), "precision": asked.precision}
-    size = Size(**values)
     known_units = list(read_lines(units))
-    finished = [unit for unit in known_units if still_holds(unit, size)]
+    finished = [unit for unit in known_units if still_holds(unit, Size(**values))]
     if known_units and not finished and out == RESULTS:
         raise SystemExit(
             f"No unit of {units} was measured on this starter and at this size. Move it away, or begin a "
@@ -115,36 +124,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     units.parent.mkdir(parents=True, exist_ok=True)
     if missing:
         drop_half_line(units)
-    failed: list[str] = []
-    spawn = get_context("spawn")
-    with ProcessPoolExecutor(asked.jobs, mp_context=spawn, initializer=leave_with_parent) as workers:
-
-        def draw_pool(repeat: int) -> list[Future[None]]:
-            turns = Study(WORK, repeat, size).turns()
-            return [workers.submit(prepare, WORK, values, repeat, turn) for turn in range(turns)]
-
-        repeats = list(dict.fromkeys(unit[1] for unit in missing))
-        ready = draw_pool(repeats[0]) if repeats else []
-        for repeat, following in zip_longest(repeats, repeats[1:]):
-            for part in ready:
-                part.result()
-            own = [unit for unit in missing if unit[1] == repeat]
-            running = {workers.submit(work, WORK, values, *unit): unit for unit in own}
-            if following is not None:
-                ready = draw_pool(following)
-            for done in as_completed(running):
-                if done.exception() is not None:
-                    failed.append(f"{running[done]}: {done.exception()}")
-                    continue
-                found = done.result()
-                finished.append(found)
-                with open(units, "a", encoding="utf-8") as log:
-                    log.write(json.dumps(found) + "\n")
-                print(
-                    f"{found['method']}, {found['taste']}, repeat {found['repeat']}: "
-                    f"{found['seconds']:.0f} s",
-                    file=sys.stderr,
-                )
+    failed = []
+    for unit, found in measured(missing, values, jobs=asked.jobs):
+        if isinstance(found, BaseException):
+            failed.append(f"{unit}: {found}")
+            continue
+        finished.append(found)
+        with open(units, "a", encoding="utf-8") as log:
+            log.write(json.dumps(found) + "\n")
+        told = f"{found['method']}, {found['taste']}, repeat {found['repeat']}: {found['seconds']:.0f} s"
+        print(told, file=sys.stderr)
     words = [word for word in (sys.argv[1:] if arguments is None else arguments) if word != "--report"]
     if out == RESULTS:
         # Whichever part of the table was asked for, this is how to have all of it, and this is all of it.
@@ -159,6 +148,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit("Units that failed; the same command tries them again:\n" + "\n".join(failed))
     if not finished:
         raise SystemExit(f"No unit of {units} was measured on this starter and at this size.")
+
+
+def measured(
+    missing: Sequence[Asked], values: dict[str, Any], *, jobs: int
+) -> Iterator[tuple[Asked, dict[str, Any] | BaseException]]:
+    """Units as they are finished, or what was raised in their place: repeat by repeat, `jobs` at once.
+
+    `values` are those of a `Size` that differ from the table's. The pairs of the next repeat are drawn while
+    one is measured.
+    """
+    from benchmarks.alignment.study import Size, Study
+
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=leave_with_parent) as workers:
+
+        def draw_pool(repeat: int) -> list[Future[None]]:
+            turns = Study(WORK, repeat, Size(**values)).turns()
+            return [workers.submit(prepare, WORK, values, repeat, turn) for turn in range(turns)]
+
+        repeats = list(dict.fromkeys(repeat for _, repeat, _ in missing))
+        ready = draw_pool(repeats[0]) if repeats else []
+        for repeat, following in zip_longest(repeats, repeats[1:]):
+            for part in ready:
+                part.result()
+            running = {
+                workers.submit(work, WORK, values, *unit): unit for unit in missing if unit[1] == repeat
+            }
+            if following is not None:
+                ready = draw_pool(following)
+            for done in as_completed(running):
+                yield running[done], done.exception() or done.result()
 
 
 if __name__ == "__main__":

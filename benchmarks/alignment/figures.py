@@ -31,13 +31,17 @@ GAINS = ("sail_6", "sail_6_paper", "dpo_6")
 def draw_figures(table: Table, out: Path) -> None:
     """Win rate over labels; figures over rounds; winner and loser gain.
 
-    Each shows the methods that were measured, on the tastes and repeats that all of them have.
+    Each shows the methods that were measured, on the tastes and repeats that all of them have, which its
+    title tells.
     """
 
-    def measured(names: Sequence[str]) -> Table:
-        return table.beside([name for name in names if name in table.methods])
+    def measured(names: Sequence[str], *, tastes: int = 1) -> Table:
+        """Without those on fewer tastes, which would leave the others only these."""
+        few = min(tastes, len(table.tastes))
+        wide = [name for name in names if len({unit["taste"] for unit in table.of(name)}) >= few]
+        return table.beside(wide)
 
-    _over_labels(measured(["base", *BY_LABELS, *WITHOUT_SELF_PAIRS, *BESIDE]), out / "labels.svg")
+    _over_labels(measured(["base", *BY_LABELS, *WITHOUT_SELF_PAIRS, *BESIDE], tastes=2), out / "labels.svg")
     _over_rounds(measured(BY_ROUNDS), out / "rounds.svg")
     _gains(measured(GAINS), out / "gains.svg")
 
@@ -53,12 +57,12 @@ def _over_labels(table: Table, file: Path) -> None:
     for name, rate in rates.items():
         if rate["mean"] is None:
             continue
-        colour = "C0" if name in BY_LABELS else "C1"
+        colour = "C0" if name in BY_LABELS else "C1" if name in WITHOUT_SELF_PAIRS else "C2"
         if rate["low"] is not None:
             axes.plot([at[name]] * 2, [rate["low"], rate["high"]], color=colour)
         axes.plot(at[name], rate["mean"], "o", color=colour)
         axes.annotate(name, (at[name], rate["mean"]), (5, 5), textcoords="offset points", fontsize=8)
-    axes.set(xscale="log", xlabel="labels", ylabel="wins against the base model")
+    axes.set(xscale="log", xlabel="labels", ylabel="wins against the base model", title=_told(table))
     _save(figure, file)
 
 
@@ -70,6 +74,7 @@ def _over_rounds(table: Table, file: Path) -> None:
         "diversity against base, as the gate reads it": "diversity_ratio",
     }
     figure, places = plt.subplots(1, len(panels), figsize=(16, 4))
+    figure.suptitle(_told(table))
     for axes, (title, key) in zip(places, panels.items(), strict=True):
         for name in table.methods:
             units = table.of(name)
@@ -89,9 +94,16 @@ def _gains(table: Table, file: Path) -> None:
             curves = [[one[side] for one in unit["rounds"]] for unit in table.of(name)]
             _mean_line(axes, curves, style=style, label=f"{name}, {side.split('_')[0]}")
     axes.axhline(0, color="grey", linewidth=0.5)
-    axes.set(xlabel="round", ylabel="gain at the end of the round")
+    axes.set(xlabel="round", ylabel="gain at the end of the round", title=_told(table))
     _legend(axes)
     _save(figure, file)
+
+
+def _told(table: Table) -> str:
+    """What a figure is of."""
+    repeats = len({unit["repeat"] for name in table.methods for unit in table.of(name)})
+    tastes = ", ".join(table.tastes) if len(table.tastes) < 4 else f"{len(table.tastes)} tastes"
+    return f"{tastes}; {'once' if repeats == 1 else f'{repeats} repeats'}"
 
 
 def mostly_refused(units: Sequence[Unit]) -> list[int]:
@@ -125,6 +137,9 @@ def _number(value: float | None) -> float:
 
 
 def _save(figure: Any, file: Path) -> None:
+    for axes in figure.axes:
+        if axes.get_xlabel().startswith("round"):
+            axes.xaxis.get_major_locator().set_params(integer=True)
     figure.tight_layout()
     figure.savefig(file, metadata={"Date": None})
     plt.close(figure)

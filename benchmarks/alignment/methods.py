@@ -124,6 +124,8 @@ class Method:
     """Share of labels that say "left" whatever is shown."""
     second_taste: bool = False
     """Every other label is given by somebody with another taste."""
+    unsure_ties: bool = False
+    """Where two images are nearly alike the person is unsure whether they say tie."""
     checked: int = 0
     """So many of each round's self pairs, the least certain, the same person looks at."""
     shares: tuple[float, ...] = ()
@@ -145,6 +147,8 @@ class Method:
         faulty = self.flipped or self.left_bias or self.second_taste
         if faulty:
             asked["faults"] = "counted"
+        if self.unsure_ties:
+            asked["unsure_ties"] = True
         if self.checked:
             asked["checked"] = self.checked
         if self.shares:
@@ -194,6 +198,8 @@ DPO_LOSS: Changes = {
 }
 """What the starter trained with before its losers were mirrored: Diffusion-DPO, with what keeps winners from
 getting worse."""
+PLAIN_DPO: Changes = {**DPO_LOSS, "loss.winner_penalty": 0.0, "loss.winner_pull": 0.0}
+"""As published."""
 WINNERS_ALONE: Changes = {
     "loss.objective": "winner",
     "loss.winner_penalty": 0.0,
@@ -215,6 +221,12 @@ METHODS: dict[str, Method] = {
         labels=MANY_LABELS,
         steps_of_rounds=SEED_ROUNDS + SELF_ROUNDS,
         changes={**DPO_LOSS, **TIES_LEFT_OUT},
+    ),
+    "dpo_100_plain": Method(
+        train=once,
+        labels=MANY_LABELS,
+        steps_of_rounds=SEED_ROUNDS + SELF_ROUNDS,
+        changes={**PLAIN_DPO, **TIES_LEFT_OUT},
     ),
     "dpo_100_in_rounds": Method(train=in_rounds, labels=MANY_LABELS),
     "dpo_6": Method(train=in_rounds),
@@ -254,6 +266,8 @@ METHODS: dict[str, Method] = {
     "sail_6_flipped_30": Method(flipped=0.3),
     "sail_6_left_bias": Method(left_bias=0.3),
     "sail_6_two_annotators": Method(second_taste=True),
+    "sail_6_unsure_ties": Method(unsure_ties=True),
+    "dpo_6_unsure_ties": Method(train=in_rounds, unsure_ties=True),
     "sail_6_eight_rounds": Method(train=eight_rounds),
     "dpo_6_eight_rounds": Method(train=many_rounds_on_human_pairs),
     "sail_6_eight_rounds_no_mixup": Method(train=eight_rounds, changes=NO_MIXUP),
@@ -281,11 +295,13 @@ def _value(text: str) -> Any:
 
 CORE = ("base", "dpo_100", "dpo_6", "sail_6", "sail_6_paper")
 """On all tastes in five repeats; the others in three, or once:"""
-ON_ALL_TASTES = (*CORE, "dpo_100_in_rounds", "sail_6_half_labels", "dpo_6_dpo_loss")
+ON_ALL_TASTES = (
+    *CORE, "dpo_100_in_rounds", "sail_6_half_labels", "dpo_6_dpo_loss", "dpo_100_plain",
+)  # fmt: skip
 """The others on two."""
 ONCE = (
     "sail_6_all_pairs", "sail_6_any_margin", "sail_6_ties_left_out", "dpo_6_ties_left_out",
     "sail_6_dpo_loss", "dpo_6_dpo_loss", "sail_6_new_draws", "sail_6_own_images", "sail_6_base_images",
-    "sail_6_varied", "dpo_6_varied",
+    "sail_6_varied", "dpo_6_varied", "dpo_100_plain",
 )  # fmt: skip
-"""Settings that were chosen on the tuning tastes."""
+"""Settings that were chosen on the tuning tastes, and Diffusion-DPO without anything added."""

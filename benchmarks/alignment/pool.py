@@ -38,6 +38,10 @@ AGREEMENT = 0.85
 TIE_BELOW_SD = 0.3
 """Differences of utility under this, in standard deviations of the base model's images, are ties."""
 
+TIE_SPREAD = 0.5
+"""Of who is unsure of ties, as a share of where they begin: of images that they like alike they say tie in
+88 %."""
+
 TASTES: dict[str, Taste | PictureTaste] = {
     "style": Taste({"style": ("cartoon",)}),
     "background": Taste({"background": ("green", "blue", "purple")}),
@@ -95,7 +99,9 @@ class Pool:
         shown = [replace(self.pairs[index], ordinal=place) for place, index in enumerate(asked)]
         # Every tenth pair is held out for the judge: both people give half of those as well.
         said: dict[str, LabelValue] = {
-            pair.id: (beside if beside and (place + place // 10) % 2 else self)._said(repeat, index)
+            pair.id: (beside if beside and (place + place // 10) % 2 else self)._said(
+                repeat, index, unsure=method.unsure_ties
+            )
             for place, (index, pair) in enumerate(zip(asked, shown, strict=True))
         }
         with_a_winner = [pair for pair, label in said.items() if label != "tie"]
@@ -136,12 +142,15 @@ class Pool:
         both = utilities(self._taste, [left, right], "annotating")
         return self._hand(pair).choose(*both.tolist())
 
-    def _said(self, repeat: int, index: int) -> LabelValue:
-        return self._hand(f"{repeat}/{index}").choose(*self._annotated_P2[index].tolist())
+    def _said(self, repeat: int, index: int, *, unsure: bool = False) -> LabelValue:
+        hand = self._hand(f"{repeat}/{index}", unsure=unsure)
+        return hand.choose(*self._annotated_P2[index].tolist())
 
-    def _hand(self, pair: str) -> Person:
+    def _hand(self, pair: str, *, unsure: bool = False) -> Person:
         """One of its own for each pair: what is said of one hangs on no other."""
-        return Person(pair, temperature=self._temperature, tie_below=TIE_BELOW_SD * self.sd)
+        tie_below = TIE_BELOW_SD * self.sd
+        spread = TIE_SPREAD * tie_below if unsure else 0.0
+        return Person(pair, temperature=self._temperature, tie_below=tie_below, tie_spread=spread)
 
 
 def latents_of(pair: ShownPair) -> tuple[str, torch.Tensor]:

@@ -19,11 +19,14 @@ from benchmarks.alignment.table import (
     where,
     win_rate,
     win_rate_as_asked,
+    win_rate_of_any_difference,
 )
 from benchmarks.alignment.targets import Target, targets
 
 COMPARED = (
     ("sail_6", "dpo_100"),
+    ("sail_6", "dpo_100_plain"),
+    ("dpo_100_plain", "dpo_100"),
     ("sail_6", "dpo_100_in_rounds"),
     ("sail_6", "dpo_6"),
     ("sail_6", "sail_6_paper"),
@@ -58,6 +61,9 @@ COMPARED = (
     ("sail_6_flipped_30", "sail_6"),
     ("sail_6_left_bias", "sail_6"),
     ("sail_6_two_annotators", "sail_6"),
+    ("sail_6_unsure_ties", "sail_6"),
+    ("sail_6_unsure_ties", "dpo_6_unsure_ties"),
+    ("sail_6_unsure_ties", "dpo_100"),
     ("sail_6_eight_rounds", "sail_6"),
     ("sail_6_eight_rounds_no_mixup", "sail_6_eight_rounds"),
 )
@@ -70,7 +76,7 @@ def publish(table: Table, out: Path, command: str) -> str:
     """Write alignment.json and alignment.md; return the second."""
     out.mkdir(parents=True, exist_ok=True)
     methods = {
-        method: {**table.summary(method), "gain_of_sail_6": _of_sail_6(table, method)}
+        method: {**table.summary(method), **_of_sail_6(table, method)}
         for method in table.methods
         if table.complete(method)
     }
@@ -79,6 +85,7 @@ def publish(table: Table, out: Path, command: str) -> str:
             "gain": table.paired(one, other, gain),
             "win_rate": table.paired(one, other, win_rate),
             "equally_liked": table.paired(one, other, equally_liked),
+            "win_rate_of_any_difference": table.paired(one, other, win_rate_of_any_difference),
             "win_rate_as_asked": table.paired(one, other, win_rate_as_asked),
             "win_rate_where_open": table.paired(one, other, where(True, win_rate_as_asked)),
         }
@@ -108,37 +115,47 @@ def publish(table: Table, out: Path, command: str) -> str:
     return text
 
 
-def _of_sail_6(table: Table, method: str) -> Interval:
-    """Its gain on the tastes and repeats that a method was run on, to read the method's beside."""
-    return table.beside(["base", "sail_6", method]).paired("sail_6", "base", gain)
+def _of_sail_6(table: Table, method: str) -> dict[str, Any]:
+    """Its figures on the tastes and repeats that a method was run on, to read the method's beside."""
+    there = table.beside(["base", "sail_6", method])
+    own = there.summary("sail_6") if there.complete("sail_6") else {}
+    return {
+        "gain_of_sail_6": there.paired("sail_6", "base", gain),
+        "subject_of_sail_6": own.get("subject_found"),
+        "diversity_of_sail_6": own.get("diversity_ratio"),
+    }
 
 
 def markdown(methods: dict[str, Any], against: dict[str, Any]) -> str:
+    """The rows, and the pairs of rows: what `publish` writes of each."""
     lines = [
         "| method | labels | repeats | gain over base, SD | sail_6 there | wins against base "
-        "| prompt following | subject | judge | its own pairs | diversity | saturation | rounds kept "
-        "| evaluations | seconds |",
-        "|---" * 15 + "|",
+        "| wins where the subject comes first | prompt following | subject / sail_6 there | judge "
+        "| its own pairs | diversity / sail_6 there | saturation | rounds kept | evaluations | seconds |",
+        "|---" * 16 + "|",
     ]
     for name, one in methods.items():
         lines.append(
             f"| {name} | {one['labels']} | {one['tastes']} x {one['repeats']} | {_shown(one['gain'])} "
             f"| {_shown(one['gain_of_sail_6'])} | {_shown(one['win_rate'], share=True)} "
-            f"| {_share(one['prompt_following'])} | {_share(one['subject_found'])} "
+            f"| {_shown(one['win_rate_as_asked'], share=True)} | {_share(one['prompt_following'])} "
+            f"| {_share(one['subject_found'])} / {_share(one['subject_of_sail_6'])} "
             f"| {_share(one['judge_accuracy'])} | {_share(one['own_accuracy'])} "
-            f"| {_ratio(one['diversity_ratio'])} | {_ratio(one['saturation_ratio'])} "
+            f"| {_ratio(one['diversity_ratio'])} / {_ratio(one['diversity_of_sail_6'])} "
+            f"| {_ratio(one['saturation_ratio'])} "
             f"| {_ratio(one['rounds_kept'])} | {one['unet_evaluations']:,.0f} | {one['seconds']:.0f} |"
         )
     if against:
         lines += [
             "",
-            "| head to head | difference, SD | wins | equally liked | wins where the subject comes first "
-            "| the same where the prompt leaves it open |",
-            "|---" * 6 + "|",
+            "| head to head | difference, SD | wins | equally liked | wins if any difference counts "
+            "| wins where the subject comes first | the same where the prompt leaves it open |",
+            "|---" * 7 + "|",
         ]
     lines += [
         f"| {pair} | {_shown(one['gain'])} | {_shown(one['win_rate'], share=True)} "
         f"| {_share(one['equally_liked']['mean'])} "
+        f"| {_shown(one['win_rate_of_any_difference'], share=True)} "
         f"| {_shown(one['win_rate_as_asked'], share=True)} "
         f"| {_shown(one['win_rate_where_open'], share=True)} |"
         for pair, one in against.items()

@@ -69,6 +69,8 @@ OF_DRAWING = {"noise_seed", "sampling", "candidates_per_pair", "monitor_prompts"
 """Those that say something to one that learns nothing."""
 RULES = ""
 """Another word where code comes to give other figures for the same settings: units from before are void."""
+HELPING = "judge of open pairs"
+"""Beside a unit's rounds, what was trained to choose which pairs are asked about."""
 STARTER = ModelRef(source="data/starter")
 PROMPTS = Path("data/prompts")
 
@@ -197,7 +199,9 @@ class Study:
         rounds.take_prompts(window(method.order, method.labels))
         pairs = human_pairs(*self.labelled(taste, method, folder), settings)
         method.train(rounds, pairs)
-        runs = [RunFolder(run) for run in sorted(folder.glob("[0-9]*-*"))]
+        runs = [
+            RunFolder(run) for part in (folder, folder / HELPING) for run in sorted(part.glob("[0-9]*-*"))
+        ]
         seconds = sum((run.result() or {}).get("seconds", 0.0) for run in runs)
         last = rounds.done[-1] if rounds.done else None
         current = rounds.current if method.gated else last
@@ -276,7 +280,7 @@ class Study:
         def judge(answered: Sequence[int], others: Sequence[int]) -> dict[int, float]:
             settings = self.settings(method)
             given = pool.labels(method, self._repeat, asked=answered)
-            rounds = Rounds(folder / "judge of open pairs", self.model, settings, self.prompts)
+            rounds = Rounds(folder / HELPING, self.model, settings, self.prompts)
             policy = policy_at(self.model, rounds.train(human_pairs(*given, settings), parent=None))
             pairs = [latents_of(pool.pairs[place]) for place in others]
             return dict(zip(others, margins(policy, pairs, settings.scoring), strict=True))

@@ -25,10 +25,15 @@ ALIKE_SD = 0.1
 
 
 class Table:
-    """All units that were measured, by method, taste and repeat."""
+    """All units that were measured, by method, taste and repeat. ValueError where one is there twice."""
 
     def __init__(self, units: Iterable[Unit]) -> None:
-        self._units = {(unit["method"], unit["taste"], unit["repeat"]): unit for unit in units}
+        self._units: dict[tuple[str, str, int], Unit] = {}
+        for unit in units:
+            key = unit["method"], unit["taste"], unit["repeat"]
+            if key in self._units:
+                raise ValueError(f"{key[0]}, {key[1]}, repeat {key[2]} was measured twice. Keep one of them.")
+            self._units[key] = unit
 
     @property
     def methods(self) -> list[str]:
@@ -126,6 +131,7 @@ class Table:
             "tastes": len({unit["taste"] for unit in units}),
             "gain": self.paired(method, "base", gain),
             "win_rate": self.paired(method, "base", win_rate),
+            "win_rate_as_asked": self.paired(method, "base", win_rate_as_asked),
             "utility": _mean(np.mean(unit["utility"]) for unit in units),
             "prompt_following": _mean(unit["prompt_following"] for unit in units),
             "subject_found": _mean(np.mean(unit["subject_found"]) for unit in units),
@@ -178,6 +184,12 @@ def equally_liked(own: Unit, other: Unit) -> float:
 def win_rate(own: Unit, other: Unit) -> float:
     """Share of images that are liked better than the other's; a draw counts half."""
     return _wins(_better_by(own, other))
+
+
+def win_rate_of_any_difference(own: Unit, other: Unit) -> float:
+    """The same where images are a draw only if they are liked to the digit alike."""
+    difference = _better_by(own, other)
+    return float(((difference > 0) + 0.5 * (difference == 0)).mean())
 
 
 def win_rate_as_asked(own: Unit, other: Unit) -> float:

@@ -37,8 +37,8 @@ def split_prompts(store: Store) -> tuple[list[str], list[str]]:
     learn, held_out = rounds.split_prompts(project.prompts, project.settings)
     used = set(store.used_prompts(("draw", "propose")))
     clean = [prompt for prompt in held_out if prompt not in used]
-    missing = len(held_out) - len(clean)
-    clean += [prompt for prompt in reversed(learn) if prompt not in used][:missing]
+    missing, by_lot = len(held_out) - len(clean), drawn_by_lot(store, learn, len(learn))
+    clean += [prompt for prompt in reversed(by_lot) if prompt not in used][:missing]
     if not clean:
         return learn, held_out
     # One prompt alone is both.
@@ -53,7 +53,7 @@ def draw(store: Store, count: int, *, by: str) -> Run:
     with store.asking:
         project = store.project()
         learn, _ = split_prompts(store)
-        prompts = rounds.take_prompts(learn, store.used_prompts(), count)
+        prompts = drawn_by_lot(store, learn, count)
         each = -(-count // len(prompts))
         earlier = sum(run.job == "draw" for run in store.runs())
         request = rounds.seed_request(
@@ -67,6 +67,11 @@ def draw(store: Store, count: int, *, by: str) -> Run:
             }
         )
         return create(store, "draw", request, by=by)
+
+
+def drawn_by_lot(store: Store, prompts: Sequence[str], count: int) -> list[str]:
+    """`count` of the prompts, those not used yet first."""
+    return rounds.take_prompts(prompts, store.used_prompts(), count, lot=store.project().settings.noise_seed)
 
 
 def few_at_a_time(settings: LoopSettings) -> Sampling:
@@ -96,7 +101,7 @@ def propose_request(store: Store) -> ProposeRequest:
     parent = next((round_ for round_ in trained if round_.round == policy.parent), None)
     learn, _ = split_prompts(store)
     number = next_round(store)
-    prompts = rounds.take_prompts(learn, store.used_prompts(), project.settings.prompts_in(number))
+    prompts = drawn_by_lot(store, learn, project.settings.prompts_in(number))
     # Margins are in nats at the beta of the judge, whatever the next training is to have.
     settings = project.settings.changed({"loss": {"beta": _beta_of(store, policy)}})
     return rounds.propose_request(

@@ -12,7 +12,6 @@ from pathlib import Path
 from annotator import jobs
 from annotator.rows import Match, Run
 from annotator.store import Store
-from sail import rounds
 from sail.config import MAX_PROMPT_CHARS, CompareRequest, Look
 from sail.rounds import Round
 
@@ -57,7 +56,7 @@ def compare(store: Store, match: Match, count: int, *, by: str) -> Run:
             model=project.model,
             round=match.one,
             looks=looks,
-            prompts=tuple(rounds.take_prompts(held_out, store.used_prompts(), -(-count // per_prompt))),
+            prompts=tuple(jobs.drawn_by_lot(store, held_out, -(-count // per_prompt))),
             per_prompt=per_prompt,
             noise_seed=project.settings.noise_seed + COMPARED_FROM + earlier,
             sampling=jobs.few_at_a_time(project.settings),

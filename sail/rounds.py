@@ -5,6 +5,7 @@ Used by the loop command and by the app. Knows requests and results, never tenso
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
@@ -114,10 +115,21 @@ def split_prompts(
     return learn, [prompt for prompt in prompts if prompt in held]
 
 
-def take_prompts(prompts: Sequence[str], used: Sequence[str], count: int) -> list[str]:
-    """`count` prompts, those never used first, then those used longest ago; fewer where there are fewer."""
+def take_prompts(
+    prompts: Sequence[str], used: Sequence[str], count: int, *, lot: int | None = None
+) -> list[str]:
+    """`count` prompts, those never used first, then those used longest ago; fewer where there are fewer.
+
+    Those never used come as they are listed, or with a `lot` in an order drawn by it: where a list is sorted,
+    its first lines are of one kind. A prompt's place hangs on no other prompt.
+    """
     last_use = {prompt: position for position, prompt in enumerate(used)}
-    return sorted(prompts, key=lambda prompt: last_use.get(prompt, -1))[:count]
+
+    def place(prompt: str) -> tuple[int, bytes]:
+        drawn = b"" if lot is None else hashlib.sha256(f"{lot}/{prompt}".encode()).digest()
+        return last_use.get(prompt, -1), drawn
+
+    return sorted(prompts, key=place)[:count]
 
 
 def seed_request(

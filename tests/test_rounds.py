@@ -160,6 +160,17 @@ def test_no_prompt_is_taken_twice_while_fresh_ones_are_left():
     assert third == ["8", "9", "0", "1"]
 
 
+def test_a_lot_takes_from_all_of_a_sorted_list_and_takes_the_same_again():
+    prompts = [f"{kind} {number}" for kind in ("fox", "owl", "car", "cup") for number in range(25)]
+    taken = take_prompts(prompts, [], 20, lot=0)
+    assert {prompt.split()[0] for prompt in taken} == {"fox", "owl", "car", "cup"}
+    assert taken == take_prompts(prompts, [], 20, lot=0) != take_prompts(prompts, [], 20, lot=1)
+    # What is added or goes moves no other prompt.
+    fewer = [prompt for prompt in prompts if prompt != taken[0]]
+    assert take_prompts(fewer, [], 19, lot=0) == taken[1:]
+    assert not set(take_prompts(prompts, taken, 80, lot=0)) & set(taken)
+
+
 def test_when_prompts_run_out_those_used_longest_ago_come_back_first():
     assert take_prompts(["a", "b", "c"], ["c", "a", "b", "c"], 2) == ["a", "b"]
 

@@ -68,6 +68,8 @@ export class Screen {
     try {
       const both = await this.#images.both(pair);
       if (this.pair !== pair) return;
+      // Of the whole page, whose width hangs on it.
+      document.documentElement.style.setProperty("--drawn", `${both[0].naturalWidth}px`);
       this.#sides.forEach((side, index) => side.replaceChildren(both[index]));
       for (const side of this.#sides) side.classList.remove("sail-waiting");
       this.#begin(true);

@@ -17,6 +17,7 @@ from labelling import (
     values,
     wait_for_pair,
 )
+from PIL import Image
 from playwright.sync_api import Dialog, Page, Route, expect
 
 from annotator import jobs
@@ -160,6 +161,23 @@ def test_larger_images_stay_so_from_pair_to_pair_and_after_a_reload(label: Page,
     expect(label.get_by_test_id("project-select")).to_be_visible()
     label.set_viewport_size({"width": 1600, "height": 1000})
     wait_for(lambda: width() == small)
+
+
+def test_images_are_seen_as_large_as_they_were_drawn_where_there_is_room(label: Page, tmp_path: Path) -> None:
+    def side() -> float:
+        box = label.get_by_test_id("image-right").bounding_box()
+        assert box is not None and box["x"] + box["width"] <= label.viewport_size["width"]
+        return box["width"]
+
+    label.set_viewport_size({"width": 2560, "height": 1440})
+    assert side() == 496
+    Image.new("RGB", (768, 768)).save(tmp_path / "large.png")
+    label.route("**/images/**", lambda route: route.fulfill(path=tmp_path / "large.png"))
+    reload(label)
+    wait_for_pair(label)
+    wait_for(lambda: side() == 768 + 2 * 3)
+    label.set_viewport_size({"width": 1280, "height": 800})
+    wait_for(lambda: round(side()) == 342)
 
 
 def test_a_dialog_goes_with_the_tab_that_it_is_on(label: Page) -> None:

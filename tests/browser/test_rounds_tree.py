@@ -366,3 +366,25 @@ def test_where_a_run_ended_is_said_in_words_for_people(app: App, page: Page) -> 
         }"""
     )
     assert "drawing prompts kept aside, by the new round, 3 of 40" in said
+
+
+def test_the_sentence_over_the_curves_speaks_of_the_figures_beside_them(app: App, page: Page) -> None:
+    page.goto(app.address)
+    sentence, ranked, drawn_to = page.evaluate(
+        """async () => {
+            const [{ whileTraining }, { chart }] =
+                await Promise.all(['learning', 'chart'].map((name) => import(`/ui/${name}.js`)));
+            const metrics = Array.from({ length: 40 }, (_, at) => ({
+                step: at + 1, loser_gain: -0.01, ...(at < 36
+                    ? { accuracy: 0.6, winner_gain: 0.001 }
+                    : { accuracy: 1, winner_gain: -0.002 }),
+            }));
+            const shown = (field) => {
+                const points = metrics.map((line) => [line.step, line[field]]);
+                return chart({ title: '', series: [{ name: field, points }] }).textContent;
+            };
+            return [whileTraining(metrics), shown('accuracy'), shown('winner_gain')];
+        }"""
+    )
+    assert "accuracy 0.79" in ranked and "it ranks 79 % of the pairs" in sentence
+    assert "winner_gain \u22120.0004" in drawn_to and "the winners stay where they were" in sentence

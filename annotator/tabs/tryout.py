@@ -17,10 +17,10 @@ MARKUP = """
       <fieldset class="sail-choices" data-testid="try-rounds"><legend>Draw with</legend></fieldset>
       <div class="sail-try-numbers">
         <label class="sail-strength"><span>Strength of the rounds
-            <output data-testid="try-strength-value">1.00</output></span>
+            <b aria-hidden="true" data-testid="try-strength-value">1.00</b></span>
           <input type="range" name="strength" min="0" max="1.5" step="0.05" value="1"
-            data-testid="try-strength" aria-describedby="sail-strength-meaning">
-          <small id="sail-strength-meaning">0 is base, 1 is the round itself.</small></label>
+            data-testid="try-strength">
+          <small>0 is base, 1 is the round itself.</small></label>
         <label><span>Images of each</span>
           <select name="count" data-testid="try-count">
             <option>1</option><option selected>2</option><option>3</option><option>4</option>

@@ -196,6 +196,7 @@ def test_without_a_round_there_is_nothing_to_compare_and_base_to_try(app: App, p
     page.get_by_role("heading", name="Nothing to compare yet").wait_for()
     open_tab(page, "Try")
     expect(page.get_by_test_id("try-rounds").locator("label")).to_have_text(["Base"])
+    expect(page.get_by_role("slider", name="Strength of the rounds 0 is base")).to_be_visible()
     error, submit = page.get_by_test_id("try-error"), page.get_by_test_id("try-submit")
     submit.click()
     expect(error).to_have_text("There is no prompt. Write what the images should show.")

@@ -278,12 +278,18 @@ def test_markup_in_a_prompt_and_in_a_project_name_is_text(
 
 
 def test_it_works_at_360_pixels_by_touch_in_the_dark(app: App, store: Store, browser: Browser) -> None:
-    small = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "color_scheme": "dark"}
-    with watched(browser, **small) as page:
+    small = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+    with watched(browser, color_scheme="dark", **small) as page:
         open_page(page, f"{app.address}/?project={store.name}")
         wait_for_pair(page)
         page.get_by_test_id("image-left").tap()
         wait_for(lambda: values(store) == ["left"])
+        # A phone has no keys, and what the answers mean is said all the same.
+        page.get_by_test_id("answer-help").tap()
+        help = page.get_by_test_id("help")
+        expect(help.get_by_text("Both bad: neither should be learned from")).to_be_visible()
+        expect(help.locator("kbd:visible")).to_have_count(0)
+        help.get_by_role("button", name="Close").tap()
         for tab in ("label", "setup", "rounds", "review", "export"):
             page.evaluate("async name => (await import('/ui/core.js')).openTab(name)", tab)
             page.wait_for_selector(f".sail-{tab}[data-mounted]")

@@ -17,7 +17,7 @@ import {
   whyNot,
 } from "/ui/core.js";
 import { tellLate } from "/ui/decisions.js";
-import { leaveToKeys, offerKeys } from "/ui/keys.js";
+import { goByArrows, leaveToKeys, offerKeys } from "/ui/keys.js";
 import { giveName, isNamed, nameShown, onName } from "/ui/names.js";
 import { Outbox } from "/ui/outbox.js";
 import { h } from "/ui/page.js";
@@ -29,6 +29,7 @@ const SETTLED_MS = 1500;
 export function mount(root) {
   rememberTab();
   leaveToKeys(document, '[role="tab"]');
+  goByArrows();
   const select = root.querySelector("select");
   const device = root.querySelector(".sail-device");
   device.addEventListener("click", () => openTab("rounds"));

@@ -252,6 +252,24 @@ def test_a_pair_answered_in_one_tab_leaves_the_other(label: Page, store: Store) 
     wait_for(lambda: values(store) == ["left"])
 
 
+def test_undo_takes_back_the_last_answer_in_whichever_tab_it_was_given(label: Page, store: Store) -> None:
+    other = label.context.new_page()
+    open_page(other, label.url)
+    wait_for_pair(other)
+    first, second = shown_pair(label), answer(label, "1")
+    wait_for_pair(other, other_than=first)
+    third = answer(other, "2")
+    assert wait_for_pair(label, other_than=second) == third
+    for tab, pair, said in ((label, second, "Took back: right."), (other, first, "Took back: left.")):
+        before = shown_pair(tab)
+        tab.keyboard.press("z")
+        assert wait_for_pair(tab, other_than=before) == pair
+        expect(tab.get_by_test_id("announcement")).to_have_text(said)
+    # None is taken back twice.
+    expect(label.get_by_test_id("answer-undo")).to_be_disabled()
+    wait_for(lambda: values(store) == ["left", "right", "undo", "undo"])
+
+
 def test_no_image_looks_chosen_after_a_click_and_undo_says_what_it_took_back(label: Page) -> None:
     first = shown_pair(label)
     expect(label.get_by_test_id("answer-undo")).to_be_disabled()

@@ -310,7 +310,31 @@ def test_what_is_done_stays_done_while_the_first_round_is_checked(
         expect(steps).to_have_text(["Label", "Train", "Check"])
         for step, state in zip(steps.all(), ("done", "done", "now"), strict=True):
             expect(step).to_have_attribute("data-state", state)
+        # Of words that are too long for the bar the end is seen.
+        device = page.get_by_test_id("device")
+        progress.reach(10)
+        expect(device).to_have_text(re.compile("drawing prompts kept aside, by the new round, 10 of 40"))
+        ends = "one => [one, one.lastChild].map((part) => part.getBoundingClientRect().right)"
+        room, end = device.evaluate(ends)
+        assert end < room and device.evaluate("one => one.lastChild.scrollWidth <= one.lastChild.clientWidth")
+        assert device.evaluate("one => one.childNodes[1].scrollWidth > one.childNodes[1].clientWidth")
+        expect(page).to_have_title(f"25 % \u00b7 {project.name} \u00b7 SAIL")
         progress.end("stopped", "Stopped.")
+    expect(page).to_have_title(f"{project.name} \u00b7 SAIL")
+
+
+def test_while_more_pairs_are_drawn_the_step_is_the_one_that_the_card_offers(
+    app: App, project: Store, page: Page
+) -> None:
+    for pair in drawn(project, 6):
+        label(project, pair, "left")
+    run = jobs.draw(project, 2, by="ann")
+    with RunFolder(project.run_folder(run)).lock():
+        project.record_run_event(run.id, "started")
+        page.goto(f"{app.address}/?project={project.name}&tab=rounds")
+        expect(page.get_by_test_id("next-action")).to_have_text("Train round 0")
+        expect(page.get_by_test_id("stepper").locator("[aria-current]")).to_contain_text("Train")
+        project.record_run_event(run.id, "withdrawn", by="ann")
 
 
 def test_after_an_accepted_round_comparing_comes_first_and_more_labels_are_offered(

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from annotator.tabs.setup import STARTER_KNOWS
+
 TITLE = "Try"
 NAME = "try"
 
-MARKUP = """
+MARKUP = f"""
 <div class="sail-stack">
   <section class="sail-card">
     <form class="sail-form" data-testid="try-form" novalidate>
       <label><span>Prompt</span>
         <textarea name="prompt" rows="2" class="sail-try-prompt" data-testid="try-prompt"
           placeholder="a fox on a blue background"></textarea>
-        <small data-testid="try-starter" hidden>The starter knows the words of its own prompts alone: 40
-          subjects, 2 sizes, 3 styles, 8 backgrounds. Setup of the demo project shows them.</small></label>
+        <small data-testid="try-starter" hidden>{STARTER_KNOWS}</small></label>
       <fieldset class="sail-choices" data-testid="try-rounds"><legend>Draw with</legend></fieldset>
       <div class="sail-try-numbers">
         <label class="sail-strength"><span>Strength of the rounds

@@ -28,7 +28,7 @@ _KEYS = (
     ("Z", "Undo, as often as you like, also after a reload"),
     ("Space", "Swap, while it is held: the two change places, so that a difference shows"),
     ("+ −", "Zoom both; or the wheel, or two fingers. Drag to move"),
-    ("Esc", "Whole image: not zoomed any more; or a double click"),
+    ("Esc", "Whole image again; or a double click"),
     ("E", "Larger: both as large as the window allows, from pair to pair"),
     ("T", "Reasons: why you gave the last answer"),
     ("P", "Practise on three pairs that are not kept"),

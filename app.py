@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Until told to end; 2 where it cannot start, and why in a sentence. Runs that are going on outlive it."""
+    """Until told to end; 2 where it cannot start, and why in a sentence. Runs at work outlive it."""
     # Imported here, since it takes seconds: something is said before.
     from annotator.projects import open_projects
     from annotator.store import DatabaseError

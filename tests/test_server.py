@@ -1187,7 +1187,8 @@ def test_who_starts_the_app_is_told_at_once_and_at_the_end_that_runs_go_on(
         assert terminal.readline() == "Starting SAIL ...\n"
         assert app.stdout is not None and app.stdout.readline().startswith("SAIL is at ")
         app.send_signal(signal.SIGINT)
-        assert terminal.readline() == f"Goes on without the app: taste, run {run.id}. The next start finds it.\n"
+        said = f"Goes on without the app: taste, run {run.id}. The next start finds it.\n"
+        assert terminal.readline() == said
         assert app.wait(timeout=30) == 0
         app.stdout.close()
     store.close()

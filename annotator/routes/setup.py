@@ -76,9 +76,7 @@ def sampling(
 
 
 @api.get("/projects/{project}/setup")
-def setup(
-    project: InProject, projects: Annotated[Projects, Depends(all_projects)]
-) -> dict[str, Any]:
+def setup(project: InProject, projects: Annotated[Projects, Depends(all_projects)]) -> dict[str, Any]:
     version = project.store.prompts_version()  # Before the prompts: too old is refused, too new overwrites.
     found = project.store.project()
     return {

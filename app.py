@@ -8,9 +8,6 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from annotator.projects import open_projects
-from annotator.store import DatabaseError
-
 LOOPBACK = ("127.0.0.1", "localhost")
 FILES = 10_240
 """Open files that the app asks for: as many as macOS gives."""
@@ -56,6 +53,21 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1", help="loopback only, until there are accounts")
     parser.add_argument("--port", type=int, default=7860, help="on this machine (default: 7860)")
     flags = parser.parse_args()
+    # To who waits; a log needs no word of what has not come about yet.
+    if sys.stderr.isatty():
+        print("Starting SAIL ...", file=sys.stderr, flush=True)
+    try:
+        return run(flags)
+    except KeyboardInterrupt:
+        return 0
+
+
+def run(flags: argparse.Namespace) -> int:
+    """Until told to end; 2 where it cannot start, and why in a sentence. Runs at work outlive it."""
+    # Imported here, since it takes seconds: something is said before.
+    from annotator.projects import open_projects
+    from annotator.store import DatabaseError
+
     open_many_files()
     try:
         listener = listen(flags.host, flags.port)
@@ -71,10 +83,16 @@ def main() -> int:
         print(f"The project cannot be written: {error}. Check the disk's space.", file=sys.stderr)
         return 2
     projects.runner.start()
-    # Gradio takes seconds to import; the first pairs are being drawn meanwhile.
-    from annotator.server import serve
+    try:
+        # Gradio takes seconds more; the first pairs are being drawn meanwhile.
+        from annotator.server import serve
 
-    serve(projects, listener)
+        serve(projects, listener)
+    finally:
+        left = [f"{store.name}, run {run.id}" for store, run in projects.runner.running()]
+        projects.close()
+        if left:
+            print(f"Goes on without the app: {'; '.join(left)}. The next start finds it.", file=sys.stderr)
     return 0
 
 

@@ -71,6 +71,13 @@ class Projects:
         self._lock = threading.Lock()
         self._creating = threading.Lock()
 
+    def starter_words(self, model: ModelRef) -> list[str] | None:
+        """The words of the starter's own prompts, all that it knows. None for another model, of which nobody can say."""
+        file = self.starter.parent / "prompts" / "starter.txt"
+        if model.source != str(self.starter) or not file.is_file():
+            return None
+        return sorted(set(file.read_text(encoding="utf-8").lower().split()))
+
     def names(self) -> list[str]:
         return sorted(path.parent.name for path in self.root.glob(f"[!.]*/{DATABASE}"))
 

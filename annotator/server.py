@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -88,18 +86,11 @@ def mount_page(app: FastAPI, projects: Projects) -> Any:
 
 
 def serve(projects: Projects, listener: socket.socket) -> None:
-    """Answer until told to end. Runs that are going on outlive this."""
+    """Answer until told to end; at Ctrl+C that is a KeyboardInterrupt."""
     host, port = listener.getsockname()[:2]
     app = build(projects)
     print(f"SAIL is at http://{host}:{port}", flush=True)
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=3)
     )
-    try:
-        with contextlib.suppress(KeyboardInterrupt):
-            server.run(sockets=[listener])
-    finally:
-        left = [f"{store.name}, run {run.id}" for store, run in projects.runner.running()]
-        projects.close()
-        if left:
-            print(f"Still running: {'; '.join(left)}. The next start finds it.", file=sys.stderr)
+    server.run(sockets=[listener])

@@ -7,6 +7,8 @@ import contextlib
 import errno
 import io
 import json
+import os
+import pty
 import re
 import shutil
 import signal
@@ -1169,6 +1171,27 @@ def test_what_keeps_the_app_from_starting_is_one_sentence_and_exit_2(root: Path,
             ended = run_app(root, *flags)
             assert ended.returncode == 2
             assert sentence in ended.stderr and len(ended.stderr.splitlines()) == 1
+
+
+def test_who_starts_the_app_is_told_at_once_and_at_the_end_that_runs_go_on(
+    root: Path, tmp_path: Path
+) -> None:
+    store = make_store(tmp_path / "taste")
+    run = jobs.draw(store, 2, by="ann")
+    ours, theirs = pty.openpty()
+    with RunFolder(store.run_folder(run)).lock(), open(ours, closefd=True) as terminal:
+        store.record_run_event(run.id, "started")
+        command = [sys.executable, str(root / "app.py"), "--project", str(store.folder), "--port", "0"]
+        app = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True)
+        os.close(theirs)
+        assert terminal.readline() == "Starting SAIL ...\n"
+        assert app.stdout is not None and app.stdout.readline().startswith("SAIL is at ")
+        app.send_signal(signal.SIGINT)
+        said = f"Goes on without the app: taste, run {run.id}. The next start finds it.\n"
+        assert terminal.readline() == said
+        assert app.wait(timeout=30) == 0
+        app.stdout.close()
+    store.close()
 
 
 def test_a_project_in_a_hidden_folder_is_refused_in_a_sentence(tmp_path: Path) -> None:

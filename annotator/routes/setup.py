@@ -68,14 +68,15 @@ def create_project(
 @api.get("/models/sampling")
 def sampling(
     source: str, projects: Annotated[Projects, Depends(all_projects)], revision: str | None = None
-) -> dict[str, float]:
-    """How a new project on this model would draw, as far as that can be seen without loading it."""
+) -> dict[str, Any]:
+    """How a new project on this model would draw, and of what, as far as that can be seen without loading it."""
     model = projects.model(ModelRef(source=source, revision=revision))
-    return defaults(model).sampling.model_dump(include={"steps", "guidance"})
+    usual = defaults(model).sampling.model_dump(include={"steps", "guidance"})
+    return {**usual, "words": projects.starter_words(model)}
 
 
 @api.get("/projects/{project}/setup")
-def setup(project: InProject) -> dict[str, Any]:
+def setup(project: InProject, projects: Annotated[Projects, Depends(all_projects)]) -> dict[str, Any]:
     version = project.store.prompts_version()  # Before the prompts: too old is refused, too new overwrites.
     found = project.store.project()
     return {
@@ -85,6 +86,7 @@ def setup(project: InProject) -> dict[str, Any]:
         "download": found.download,
         "prompts": "\n".join(found.prompts),
         "prompts_version": version,
+        "words": projects.starter_words(found.model),
         "settings": found.settings.model_dump(mode="json"),
         "launcher": found.launcher.model_dump(),
         "defaults": {**defaults(found.model).model_dump(mode="json"), "launcher": Launcher().model_dump()},

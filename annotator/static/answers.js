@@ -26,12 +26,28 @@ export class Answers {
     this.#sending = new Sending(this.#outbox, path, { name, heard, changed, sent });
   }
 
-  /** With the pair as it was shown, so that undo finds it after a reload. */
+  /** With the pair as it was shown, so that undo finds it after a reload. Returns the label. */
   label(pair, value, elapsed_ms) {
     const uuid = crypto.randomUUID();
     this.#put({ uuid, pair: pair.id, value, elapsed_ms, shown: pair });
-    this.past.push({ uuid, value, pair, reasons: [], text: "" });
+    this.#hold({ uuid, value, pair, reasons: [], text: "" });
+    return this.past.at(-1);
+  }
+
+  #hold(label) {
+    this.past.push(label);
     if (this.past.length > REMEMBERED) this.past.shift();
+  }
+
+  /** In another tab this person gave a label: it is the one that undo takes back next, here as well. */
+  givenElsewhere(label) {
+    if (!this.past.some(({ uuid }) => uuid === label.uuid)) this.#hold(label);
+  }
+
+  /** In another tab they took one back. */
+  undoneElsewhere(uuid) {
+    this.#takenBack.add(uuid);
+    this.past = this.past.filter((label) => label.uuid !== uuid);
   }
 
   /** Takes the last label back and returns it; undefined where there is none. */

@@ -17,18 +17,19 @@ import {
   whyNot,
 } from "/ui/core.js";
 import { tellLate } from "/ui/decisions.js";
-import { leaveToKeys, offerKeys } from "/ui/keys.js";
+import { goByArrows, leaveToKeys, offerKeys } from "/ui/keys.js";
 import { giveName, isNamed, nameShown, onName } from "/ui/names.js";
 import { Outbox } from "/ui/outbox.js";
 import { h } from "/ui/page.js";
 import { Sending } from "/ui/sending.js";
-import { doing, doingElsewhere, runTitle } from "/ui/words.js";
+import { doingElsewhere, doingInParts, percent, runTitle } from "/ui/words.js";
 
 const SETTLED_MS = 1500;
 
 export function mount(root) {
   rememberTab();
   leaveToKeys(document, '[role="tab"]');
+  goByArrows();
   const select = root.querySelector("select");
   const device = root.querySelector(".sail-device");
   device.addEventListener("click", () => openTab("rounds"));
@@ -62,10 +63,23 @@ export function mount(root) {
     const first = runs.find((run) => run.state !== "waiting") ?? runs[0];
     device.dataset.state = first ? "busy" : status.elsewhere.length ? "elsewhere" : "idle";
     const [other] = status.elsewhere;
-    const own = first && (first.state === "waiting" && other ? `${runTitle(first)} waits` : doing(first));
-    device.textContent = [own, other && `${own ? "" : "Busy: "}${doingElsewhere(other)}`].filter(Boolean).join(" · ") || "Idle";
+    device.replaceChildren(...inParts(first, status.elsewhere[0]).map((part) => h("span", {}, part)));
+    // Who works elsewhere meanwhile sees how far it is.
+    document.title = [far(first), project, "SAIL"].filter(Boolean).join(" · ");
   });
 }
+
+/** What the device does, for this project and for another one. Where there is no room for all of it, what stands at an
+ * even place is cut (app.css): the long words, not how far it is. */
+function inParts(run, other) {
+  if (!run) return [other ? `Busy: ${doingElsewhere(other)}` : "Idle"];
+  if (!other) return doingInParts(run);
+  const own = run.state === "waiting" ? [`${runTitle(run)} waits`] : doingInParts(run);
+  return [...own, ` · ${doingElsewhere(other)}`];
+}
+
+/** Its share done, where that is known. */
+const far = (run) => run && run.state !== "waiting" && run.total > 1 && percent(run.step / run.total);
 
 /** What an earlier visit said in a tab that is not opened now is sent as well. That tab may send it once more: by its
  * uuid the app takes each once. */

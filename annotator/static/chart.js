@@ -1,12 +1,12 @@
 // Small line charts. Knows series of numbers; knows nothing of training.
 
 import { h, svg } from "/ui/page.js";
+import { ending, smoothed } from "/ui/smooth.js";
 import { figure } from "/ui/words.js";
 
 const WIDTH = 300;
 const HEIGHT = 130;
 const SPACE = { left: 44, right: 6, top: 8, bottom: 18 };
-const SMOOTHING = 0.85;
 
 /** A figure of one or more series of [x, y], with a dashed line at `zero` and what the last values are. */
 export function chart({ title, series, zero, format = figure }) {
@@ -41,15 +41,13 @@ function legend(series, format) {
     "span",
     { class: "sail-legend" },
     series.map((one) =>
-      h("span", {}, h("i", { style: `background:${one.color}` }), `${one.name} ${format(last(one))}`),
+      h("span", {}, h("i", { style: `background:${one.color}` }), `${one.name} ${format(ending(one.points))}`),
     ),
   );
 }
 
-const last = (one) => smoothed(one.points).at(-1)?.[1] ?? NaN;
-
 const spoken = (title, series, format) =>
-  `${title}: ${series.map((one) => `${one.name} ${format(last(one))}`).join(", ")}`;
+  `${title}: ${series.map((one) => `${one.name} ${format(ending(one.points))}`).join(", ")}`;
 
 /** Height of the label of y, kept inside the drawing. */
 function beside(y, scale) {
@@ -85,13 +83,6 @@ function line(scale, y) {
 
 function label(x, y, text, anchor) {
   return svg("text", { x, y, "text-anchor": anchor }, document.createTextNode(text));
-}
-
-function smoothed(points) {
-  let mean = null;
-  return points
-    .filter(([, y]) => Number.isFinite(y))
-    .map(([x, y]) => [x, (mean = mean == null ? y : SMOOTHING * mean + (1 - SMOOTHING) * y)]);
 }
 
 const range = (values) => (values.length ? [Math.min(...values), Math.max(...values)] : [0, 1]);

@@ -163,8 +163,8 @@ export function mount(root) {
     if (!pair) return;
     const why = look.flipped ? FLIPPED : screen.whyNot(value);
     if (why) return say(why, "hint");
-    answers.label(pair, value, screen.elapsedMs);
-    tabs.postMessage({ answered: pair.id });
+    const label = answers.label(pair, value, screen.elapsedMs);
+    tabs.postMessage({ answered: pair.id, label });
     chosenHere = true;
     done.add(pair.id);
     queue.shift();
@@ -177,6 +177,7 @@ export function mount(root) {
   function undo() {
     const last = answers.undo();
     if (!last) return say("Nothing to undo.");
+    tabs.postMessage({ takenBack: last.uuid });
     done.delete(last.pair.id);
     queue = [last.pair, ...queue.filter((pair) => pair.id !== last.pair.id)];
     answered -= 1;
@@ -188,10 +189,13 @@ export function mount(root) {
     if (answers.fewToUndo) fetchPairs();
   }
 
-  tabs.addEventListener("message", ({ data: { answered: id, undone, settled } }) => {
+  tabs.addEventListener("message", ({ data: { answered: id, label, takenBack, undone, settled } }) => {
     // The list that is on its way may be from before.
     if (settled) return void Promise.resolve(fetching).then(() => queue.length || fetchPairs());
     if (undone) return void (done.delete(undone) && fetchPairs());
+    if (takenBack) answers.undoneElsewhere(takenBack);
+    if (label && match && label.pair.match === keyOf(match)) answers.givenElsewhere(label);
+    drawProgress();
     if (!queue.some((pair) => pair.id === id)) return;
     done.add(id);
     queue = queue.filter((pair) => pair.id !== id);

@@ -85,6 +85,22 @@ export function leaveToKeys(root, pressed = "button") {
   root.addEventListener("click", leave, true);
 }
 
+const TO_TAB = { ArrowLeft: (at) => at - 1, ArrowRight: (at) => at + 1, Home: () => 0, End: () => -1 };
+
+/** By arrow key one goes from tab to tab and round again, and each opens. */
+export function goByArrows() {
+  document.addEventListener("keydown", (event) => {
+    const { target, key, ctrlKey, metaKey, altKey, shiftKey } = event;
+    const row = target.closest?.('[role="tab"]')?.closest('[role="tablist"]');
+    if (!row || !TO_TAB[key] || ctrlKey || metaKey || altKey || shiftKey) return;
+    event.preventDefault();
+    const tabs = [...row.querySelectorAll('[role="tab"]')];
+    const next = tabs.at(TO_TAB[key](tabs.indexOf(target)) % tabs.length);
+    next.click();
+    next.focus();
+  });
+}
+
 /** Calls `choose` when something else is chosen. By a pointer that is all, and keys are the page's again; who chooses
  * by key is still choosing, and the next arrow would be an answer. */
 export function onChoice(select, choose) {

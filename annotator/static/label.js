@@ -42,8 +42,8 @@ export function mount(root) {
     fetched,
     failed: () => progress.draw(),
     isAtWork: () => isShown(root),
-    answeredElsewhere() {
-      say("Answered in another tab.");
+    heardElsewhere(isAnswered) {
+      if (isAnswered) say("Answered in another tab.");
       show();
     },
   });
@@ -108,18 +108,18 @@ export function mount(root) {
     if (!pair) return;
     const why = look.flipped ? FLIPPED : screen.whyNot(value);
     if (why) return hint(why);
-    answers.label(pair, value, screen.elapsedMs);
+    const label = answers.label(pair, value, screen.elapsedMs);
     notes.labelled();
     say(`Last answer: ${ANSWER_WORDS[value]}.`);
     flash(value);
-    pairs.answer(pair);
+    pairs.answer(pair, label);
     show();
   }
 
   function undo() {
     const last = answers.undo();
     if (!last) return hint("Nothing to undo.");
-    pairs.bringBack(last.pair);
+    pairs.bringBack(last);
     say(`Took back: ${ANSWER_WORDS[last.value]}.`);
     show({ known: true });
   }

@@ -1,5 +1,6 @@
 // Is it learning? The answer in words, from a run's curves and from what was measured after it. Draws nothing.
 
+import { ending } from "/ui/smooth.js";
 import { FEW, interval, percent } from "/ui/words.js";
 
 const ENOUGH_STEPS = 20;
@@ -8,15 +9,14 @@ const COIN = 0.53;
 const WORN = 0.25; // of the losers' change: winners that lose more than this are worn down with them
 const NARROW = 0.75;
 
-/** From the metrics of the steps so far. */
+/** From the metrics of the steps so far: the figures at which their curves end. */
 export function whileTraining(metrics) {
   if (metrics.length < ENOUGH_STEPS) return "It is too early to say whether it learns.";
-  const last = metrics.slice(-Math.max(ENOUGH_STEPS, Math.round(metrics.length / 4)));
-  const mean = (field) => last.reduce((sum, line) => sum + line[field], 0) / last.length;
-  const right = mean("accuracy");
+  const end = (field) => ending(metrics.map((line) => [line.step, line[field]]));
+  const right = end("accuracy");
   const ranked = `it ranks ${percent(right)} of the pairs it trains on as they were judged`;
   if (right < COIN) return `It has not learned yet: ${ranked}, and a coin would rank 50 %.`;
-  const [winner, loser] = [mean("winner_gain"), mean("loser_gain")];
+  const [winner, loser] = [end("winner_gain"), end("loser_gain")];
   const ground =
     winner >= 0
       ? "and it draws nearer to the winners"

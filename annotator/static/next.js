@@ -31,7 +31,7 @@ export function goOn(place, status) {
 }
 
 /** The run that the next step waits for. */
-function atWork(status) {
+export function atWork(status) {
   const active = status.runs.find((run) => isActive(run) && IN_THE_LOOP.includes(run.job));
   const canLabel = active?.job === "draw" && status.next.name !== "draw";
   return canLabel ? null : active;

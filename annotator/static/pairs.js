@@ -26,21 +26,26 @@ export class Pairs {
 
   /**
    * `fetched` is called with what the server said and whether the pair on the screen was lost to others, `failed` where
-   * nobody answered. `isAtWork` says whether pairs are shown: else they are not kept from others.
+   * nobody answered. `isAtWork` says whether pairs are shown: else they are not kept from others. `heardElsewhere` is
+   * called when this person did something in another tab, with whether it answered a pair that is held here.
    */
-  constructor(answers, { fetched, failed, answeredElsewhere, isAtWork }) {
-    [this.#answers, this.#on] = [answers, { fetched, failed, isAtWork }];
-    this.#tabs.addEventListener("message", ({ data }) => {
-      // The tab that closes gives back what this one holds as well.
-      if (data.closing) return void (this.queue.length && this.fetch());
-      if (data.undone) return void (this.#answered.delete(data.undone) && this.fetch());
-      if (!this.queue.some((pair) => pair.id === data.answered)) return;
-      this.#drop(data.answered);
-      answeredElsewhere();
-    });
+  constructor(answers, { fetched, failed, heardElsewhere, isAtWork }) {
+    [this.#answers, this.#on] = [answers, { fetched, failed, heardElsewhere, isAtWork }];
+    this.#tabs.addEventListener("message", ({ data }) => this.#hear(data));
     for (const use of ["keydown", "pointerdown", "pointermove", "wheel"])
       document.addEventListener(use, () => this.#used(), { passive: true });
     setInterval(() => this.#renew(), LOOK_AGAIN_MS);
+  }
+
+  #hear({ closing, undone, takenBack, answered, label }) {
+    // The tab that closes gives back what this one holds as well.
+    if (closing) return void (this.queue.length && this.fetch());
+    if (undone) return void (this.#answered.delete(undone) && this.fetch());
+    if (takenBack) this.#answers.undoneElsewhere(takenBack);
+    if (label) this.#answers.givenElsewhere(label);
+    const isHeld = this.queue.some((pair) => pair.id === answered);
+    if (isHeld) this.#drop(answered);
+    this.#on.heardElsewhere(isHeld);
   }
 
   get first() {
@@ -107,8 +112,9 @@ export class Pairs {
     this.#on.fetched(answer, Boolean(first) && first !== this.first);
   }
 
-  answer(pair) {
-    this.#tabs.postMessage({ answered: pair.id });
+  /** `label` is what was said of it; none where it was withdrawn. */
+  answer(pair, label = null) {
+    this.#tabs.postMessage({ answered: pair.id, label });
     this.#drop(pair.id);
   }
 
@@ -118,7 +124,9 @@ export class Pairs {
     if (this.few) this.fetch();
   }
 
-  bringBack(pair) {
+  /** The pair of a label that was taken back. */
+  bringBack({ uuid, pair }) {
+    this.#tabs.postMessage({ takenBack: uuid });
     pair.undone = true;
     this.#answered.delete(pair.id);
     this.queue = [pair, ...this.queue.filter((other) => other.id !== pair.id)];

@@ -5,7 +5,7 @@ import { ask, base, endedEarly, isActive, onStatus, projectId } from "/ui/core.j
 import { doubted } from "/ui/doubted.js";
 import { enlarge } from "/ui/enlarge.js";
 import { afterTraining, whileTraining } from "/ui/learning.js";
-import { goOn, nextAction } from "/ui/next.js";
+import { atWork, goOn, nextAction } from "/ui/next.js";
 import { h, isShown, put, putParts } from "/ui/page.js";
 import { keepUp, runRow } from "/ui/runs.js";
 import { tree } from "/ui/tree.js";
@@ -69,7 +69,7 @@ export function mount(root) {
   }
 
   function steps(status) {
-    const active = status.runs.find((run) => isActive(run) && STEP_OF_JOB[run.job]);
+    const active = atWork(status);
     const measuring = active?.job === "train" && /\(policy\)|judge/i.test(active.stage);
     const byNext = { draw: "seed", label: "seed", train: "train", propose: "propose", review: "review" };
     const last = status.runs.find((run) => ["propose", "train"].includes(run.job));

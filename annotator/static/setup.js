@@ -9,7 +9,11 @@ const LOOK_AGAIN_MS = 2000;
 const SAID_MS = 4000;
 const ENOUGH_PROMPTS = 200; // for a taste to be learned
 const SAMPLING = ["steps", "guidance", "size"]; // what can be said of it before the first image
+const WORDS = /[\p{L}\p{M}\p{N}]+|\p{Extended_Pictographic}/gu;
+const FEW_WORDS = 8; // that are told one by one
 const SIZE = /^(\d+)\s*[x×*,]\s*(\d+)$/i; // height, width
+
+const promptsIn = (text) => new Set(text.split("\n").map((line) => line.trim()).filter(Boolean));
 
 export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
@@ -20,6 +24,7 @@ export function mount(root) {
   let defaults = {}; // what the model brought along
   let version = null; // of the prompts that this page shows
   let promptsSaved = "";
+  const known = new Map(); // form -> the words that its model knows; null where nobody can say
   let leaving = false; // what was typed is with the app
 
   onProjects((names) =>
@@ -83,6 +88,8 @@ export function mount(root) {
     moved.elements["model.source"].value = model.source;
     moved.elements["model.revision"].value = model.revision ?? "";
     moved.elements.download.checked = found.download;
+    known.set(prompts, found.words);
+    tellStrange(prompts);
     offerHub(moved);
   }
 
@@ -197,6 +204,7 @@ export function mount(root) {
     if (version === null) throw new Refused("The prompts are still being loaded. Try again in a moment.");
     const typedNow = prompts.elements.prompts.value;
     const saved = await ask(`${base}/prompts`, { prompts: typedNow, version });
+    offerFormer(prompts, promptsSaved, typedNow);
     [version, promptsSaved] = [saved.version, typedNow];
     said("prompts", `Saved ${plural(saved.prompts, "prompt")}.`);
     // It is saved, whether or not this comes.
@@ -238,10 +246,22 @@ export function mount(root) {
 
   /** How many there are, and whether that is enough. */
   function countPrompts(form) {
-    const lines = form.elements.prompts.value.split("\n").map((line) => line.trim());
-    const count = new Set(lines.filter(Boolean)).size;
+    const count = promptsIn(form.elements.prompts.value).size;
     const enough = count < ENOUGH_PROMPTS ? ": enough to try; two hundred or more to learn a taste" : "";
     form.querySelector('[data-part="count"]').textContent = count ? `${plural(count, "prompt")}${enough}.` : "";
+    tellStrange(form);
+  }
+
+  /** Words that its model does not know. */
+  function tellStrange(form) {
+    const own = known.get(form);
+    const strange = new Set(own && form.elements.prompts.value.toLowerCase().match(WORDS));
+    for (const word of own ?? []) strange.delete(word);
+    const told = [...strange].slice(0, FEW_WORDS).join(", ");
+    const more = strange.size > FEW_WORDS ? ` and ${strange.size - FEW_WORDS} more` : "";
+    const place = form.querySelector('[data-part="strange"]');
+    place.textContent = `${told}${more}.`;
+    place.parentElement.hidden = !strange.size;
   }
 
   for (const form of [create, prompts]) form.elements.prompts.addEventListener("input", () => countPrompts(form));
@@ -254,16 +274,35 @@ export function mount(root) {
     const asked = new URLSearchParams({ source, ...(revision && { revision }) });
     const usual = await ask(`/api/models/sampling?${asked}`).catch(() => ({}));
     if (modelOf(create).source !== source) return;
+    known.set(create, usual.words);
+    tellStrange(create);
     for (const one of ["steps", "guidance"]) create.elements[`sampling.${one}`].placeholder = usual[one] ?? "";
   }
 
   for (const field of ["model.source", "model.revision"]) create.elements[field].addEventListener("change", drawSampling);
   drawSampling();
 
-  function takePrompts(text) {
-    create.elements.prompts.value = text;
-    create.elements.prompts.dispatchEvent(new Event("input"));
-    create.elements.prompts.focus();
+  /** Puts prompts into a form in place of those that are there. */
+  function takePrompts(form, text) {
+    const box = form.elements.prompts;
+    const before = box.value;
+    box.value = text;
+    box.dispatchEvent(new Event("input"));
+    box.focus();
+    offerFormer(form, before, text);
+  }
+
+  /** What went out of a form's prompts can be had again. */
+  function offerFormer(form, before, now) {
+    const stay = promptsIn(now);
+    const gone = [...promptsIn(before)].filter((prompt) => !stay.has(prompt)).length;
+    const place = form.querySelector('[data-part="former"]');
+    const back = form === prompts ? "Put back what was there, to be saved" : "Put back what was there";
+    place.hidden = !gone;
+    place.replaceChildren(
+      h("span", { class: "sail-dim" }, `${plural(gone, "former prompt")} went.`),
+      h("button", { type: "button", class: "sail-quiet", onclick: () => takePrompts(form, before) }, back),
+    );
   }
 
   find("create-file").addEventListener("change", async (event) => {
@@ -272,20 +311,24 @@ export function mount(root) {
     event.target.value = "";
     if (!file) return;
     unmark(create);
+    const refuse = (sentence) => mark(create, [{ field: "prompts", sentence }], (path) => create.elements[path]);
     try {
-      takePrompts(new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer()));
+      const text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
+      if (text.trim()) takePrompts(create, text);
+      else refuse(`${file.name} has no prompts.`);
     } catch {
-      const sentence = `${file.name} is no text in UTF-8. Save it as UTF-8, or paste its lines here.`;
-      mark(create, [{ field: "prompts", sentence }], (path) => create.elements[path]);
+      refuse(`${file.name} is no text in UTF-8. Save it as UTF-8, or paste its lines here.`);
     }
   });
-  find("create-copy").addEventListener("click", () => takePrompts(prompts.elements.prompts.value));
+  find("create-copy").addEventListener("click", () => takePrompts(create, prompts.elements.prompts.value));
 
+  const isFilledIn = () =>
+    [...create.querySelectorAll('textarea, input:not([type="checkbox"], [type="file"])')].some(
+      (field) => field.value.trim() !== field.defaultValue,
+    );
   // Before anything is loaded the fields are empty, and so they are unchanged.
-  const isTyped = () =>
-    version !== null &&
-    (prompts.elements.prompts.value !== promptsSaved || changedHere().length > 0 || create.elements.prompts.value.trim() !== "");
-  addEventListener("beforeunload", (event) => isTyped() && !leaving && event.preventDefault());
+  const isChanged = () => version !== null && (prompts.elements.prompts.value !== promptsSaved || changedHere().length > 0);
+  addEventListener("beforeunload", (event) => (isFilledIn() || isChanged()) && !leaving && event.preventDefault());
 
   loadUntilHeard();
 }

@@ -104,7 +104,8 @@ export function tree(place, said) {
       focusOn = round === null ? "summary" : `[data-testid="figures-${round}"]`;
       said.textContent = `${roundTitle(round)} is current. The next round goes on from it, and no round is lost.`;
     });
-    own.ariaLabel = `Make ${roundName(round)} current${accepted ? "" : ", although it was not accepted"}`;
+    // It begins with what is seen on it: who speaks to the page says that.
+    own.ariaLabel = `${words}: ${roundName(round)}`;
     own.title = `The next round goes on from ${roundName(round)}; the others stay`;
     return own;
   }

@@ -81,17 +81,20 @@ export const quietFor = (run) => (run.quiet_min ? `nothing heard for ${duration(
 /** What the device does for another project. */
 export const doingElsewhere = (run) => `${doingWhat(run)} in ${run.project}`;
 
-export function doing(run) {
-  if (run.state === "waiting") return `${runTitle(run)}: waiting`;
+/** In three parts, of which the middle one says least where there is little room. */
+export function doingInParts(run) {
+  if (run.state === "waiting") return [`${runTitle(run)}: waiting`, "", ""];
   const what = doingWhat(run);
   const quiet = run.quiet_min ? ` · ${quietFor(run)}` : "";
   const left = run.seconds_left != null && run.total ? ` · ${duration(run.seconds_left)} left` : "";
   // "Drawing pairs" says already that they are drawn.
   const stage = run.stage === "draw" ? "" : `${stageName(run)} `;
-  if (run.total > 1) return `${what} · ${stage}${run.step} of ${run.total}${quiet || left}`;
+  if (run.total > 1) return [`${what} · `, stage, `${run.step} of ${run.total}${quiet || left}`];
   // A run that was asked to stop before it said anything has no stage.
-  return run.stage ? `${what} · ${stageName(run)}${quiet}` : what;
+  return run.stage ? [`${what} · `, stageName(run), quiet] : [what, "", ""];
 }
+
+export const doing = (run) => doingInParts(run).join("");
 
 // What somebody waits for
 

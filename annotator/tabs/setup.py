@@ -155,6 +155,20 @@ _GROUPS = "".join(
 )
 
 
+STARTER_KNOWS = (
+    "The starter knows the words of its own prompts alone: 40 subjects, 2 sizes, 3 styles, 8 backgrounds. "
+    "Setup of the demo project shows them."
+)
+
+
+def _about_prompts(form: str) -> str:
+    """What is said under a form's prompts: words that its model does not know, and what went out of it."""
+    return f"""
+        <p class="sail-warn" role="status" data-testid="{form}-strange" hidden>{STARTER_KNOWS}
+          Not among them: <span data-part="strange"></span></p>
+        <div class="sail-row" role="status" data-part="former" data-testid="{form}-former" hidden></div>"""
+
+
 _STARTER = "“starter” is the small model that comes along, to try the app: 40 subjects, 64 x 64 pixels. Or"
 
 
@@ -192,6 +206,7 @@ MARKUP = f"""
           <textarea name="prompts" data-testid="create-prompts"
             placeholder="a fox on a blue background"></textarea>
           <small data-part="count" data-testid="create-count"></small></label>
+        {_about_prompts("create")}
         <div class="sail-row">
           <button type="button" class="sail-quiet" data-testid="create-copy" hidden></button>
           <label class="sail-quiet sail-file"><span>From a text file</span>
@@ -258,6 +273,7 @@ MARKUP = f"""
         <label><span class="sail-hidden">Prompts, one a line</span>
           <textarea name="prompts"></textarea>
           <small data-part="count"></small></label>
+        {_about_prompts("prompts")}
         <p class="sail-error" role="alert" data-testid="prompts-error"></p>
         <div class="sail-row"><button class="sail-quiet" data-testid="prompts-submit">Save prompts</button>
           <span class="sail-dim" aria-live="polite" data-testid="prompts-saved"></span></div>

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from annotator.tabs.setup import STARTER_KNOWS
+
 TITLE = "Try"
 NAME = "try"
 
-MARKUP = """
+MARKUP = f"""
 <div class="sail-stack">
   <section class="sail-card">
     <form class="sail-form" data-testid="try-form" novalidate>
       <label><span>Prompt</span>
         <textarea name="prompt" rows="2" class="sail-try-prompt" data-testid="try-prompt"
           placeholder="a fox on a blue background"></textarea>
-        <small data-testid="try-starter" hidden>The starter knows the words of its own prompts alone: 40
-          subjects, 2 sizes, 3 styles, 8 backgrounds. Setup of the demo project shows them.</small></label>
+        <small data-testid="try-starter" hidden>{STARTER_KNOWS}</small></label>
       <fieldset class="sail-choices" data-testid="try-rounds"><legend>Draw with</legend></fieldset>
       <div class="sail-try-numbers">
         <label class="sail-strength"><span>Strength of the rounds
-            <output data-testid="try-strength-value">1.00</output></span>
+            <b aria-hidden="true" data-testid="try-strength-value">1.00</b></span>
           <input type="range" name="strength" min="0" max="1.5" step="0.05" value="1"
-            data-testid="try-strength" aria-describedby="sail-strength-meaning">
-          <small id="sail-strength-meaning">0 is base, 1 is the round itself.</small></label>
+            data-testid="try-strength">
+          <small>0 is base, 1 is the round itself.</small></label>
         <label><span>Images of each</span>
           <select name="count" data-testid="try-count">
             <option>1</option><option selected>2</option><option>3</option><option>4</option>

@@ -399,15 +399,29 @@ def test_a_tab_that_was_chosen_from_the_menu_is_in_the_address(
         expect(page.get_by_test_id("panel-export")).to_be_visible()
 
 
-def test_arrows_in_the_row_of_tabs_answer_nothing_and_after_a_click_there_they_do(
+def test_arrows_in_the_row_of_tabs_open_tabs_and_answer_nothing_and_after_a_click_there_they_do(
     app: App, store: Store, page: Page
 ) -> None:
     pair = shown_pair(opened(page, app, store))
     tab = page.get_by_role("tab", name="Label", exact=True)
     tab.focus()
-    page.keyboard.press("ArrowRight")
+    for key, name in (
+        ("ArrowRight", "Rounds"),
+        ("End", "Export"),
+        ("ArrowRight", "Setup"),
+        ("ArrowLeft", "Export"),
+        ("Home", "Setup"),
+        ("ArrowRight", "Label"),
+    ):
+        page.keyboard.press(key)
+        expect(page.get_by_role("tab", name=name, exact=True)).to_be_focused()
+        expect(page.locator('[role="tab"][aria-selected="true"]')).to_have_text(name)
+    page.keyboard.press("Control+ArrowRight")
+    page.keyboard.press("ArrowDown")
     page.wait_for_timeout(300)
+    expect(tab).to_be_focused()
     assert shown_pair(page) == pair and values(store) == []
+    assert page.url.endswith("tab=label")
     tab.click()
     page.keyboard.press("ArrowRight")
     wait_for(lambda: values(store) == ["right"])

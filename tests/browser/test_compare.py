@@ -191,11 +191,27 @@ def test_another_tab_asks_again_once_the_app_has_the_last_answer(app: App, store
     expect(other.get_by_test_id("result")).to_be_visible()
 
 
+def test_undo_in_another_tab_takes_back_the_last_comparison(app: App, store: Store, page: Page) -> None:
+    open_compare(page, app, store)
+    choose(page, "1")
+    wait_for(lambda: len(values(store)) == 1)
+    other = page.context.new_page()
+    open_compare(other, app, store)
+    choose(page, "2")
+    expect(other.get_by_test_id("compare-announcement")).to_have_text("Answered in another tab.")
+    other.keyboard.press("z")
+    expect(other.get_by_test_id("compare-announcement")).to_have_text("Took back: right.")
+    page.keyboard.press("z")
+    expect(page.get_by_test_id("compare-announcement")).to_have_text("Took back: left.")
+    wait_for(lambda: values(store) == ["left", "right", "undo", "undo"])
+
+
 def test_without_a_round_there_is_nothing_to_compare_and_base_to_try(app: App, page: Page) -> None:
     open_at(page, app, "first", "Compare")
     page.get_by_role("heading", name="Nothing to compare yet").wait_for()
     open_tab(page, "Try")
     expect(page.get_by_test_id("try-rounds").locator("label")).to_have_text(["Base"])
+    expect(page.get_by_role("slider", name="Strength of the rounds 0 is base")).to_be_visible()
     error, submit = page.get_by_test_id("try-error"), page.get_by_test_id("try-submit")
     submit.click()
     expect(error).to_have_text("There is no prompt. Write what the images should show.")

@@ -252,6 +252,24 @@ def test_a_pair_answered_in_one_tab_leaves_the_other(label: Page, store: Store) 
     wait_for(lambda: values(store) == ["left"])
 
 
+def test_undo_takes_back_the_last_answer_in_whichever_tab_it_was_given(label: Page, store: Store) -> None:
+    other = label.context.new_page()
+    open_page(other, label.url)
+    wait_for_pair(other)
+    first, second = shown_pair(label), answer(label, "1")
+    wait_for_pair(other, other_than=first)
+    third = answer(other, "2")
+    assert wait_for_pair(label, other_than=second) == third
+    for tab, pair, said in ((label, second, "Took back: right."), (other, first, "Took back: left.")):
+        before = shown_pair(tab)
+        tab.keyboard.press("z")
+        assert wait_for_pair(tab, other_than=before) == pair
+        expect(tab.get_by_test_id("announcement")).to_have_text(said)
+    # None is taken back twice.
+    expect(label.get_by_test_id("answer-undo")).to_be_disabled()
+    wait_for(lambda: values(store) == ["left", "right", "undo", "undo"])
+
+
 def test_no_image_looks_chosen_after_a_click_and_undo_says_what_it_took_back(label: Page) -> None:
     first = shown_pair(label)
     expect(label.get_by_test_id("answer-undo")).to_be_disabled()
@@ -278,12 +296,18 @@ def test_markup_in_a_prompt_and_in_a_project_name_is_text(
 
 
 def test_it_works_at_360_pixels_by_touch_in_the_dark(app: App, store: Store, browser: Browser) -> None:
-    small = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "color_scheme": "dark"}
-    with watched(browser, **small) as page:
+    small = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+    with watched(browser, color_scheme="dark", **small) as page:
         open_page(page, f"{app.address}/?project={store.name}")
         wait_for_pair(page)
         page.get_by_test_id("image-left").tap()
         wait_for(lambda: values(store) == ["left"])
+        # A phone has no keys, and what the answers mean is said all the same.
+        page.get_by_test_id("answer-help").tap()
+        help = page.get_by_test_id("help")
+        expect(help.get_by_text("Both bad: neither should be learned from")).to_be_visible()
+        expect(help.locator("kbd:visible")).to_have_count(0)
+        help.get_by_role("button", name="Close").tap()
         for tab in ("label", "setup", "rounds", "review", "export"):
             page.evaluate("async name => (await import('/ui/core.js')).openTab(name)", tab)
             page.wait_for_selector(f".sail-{tab}[data-mounted]")

@@ -112,12 +112,9 @@ def test_a_screen_reader_is_told_in_words_what_the_lines_show(rounds: Page) -> N
         for text in words:
             expect(row).to_contain_text(text)
     assert rounds.locator(".sail-rail:not([aria-hidden=true])").count() == 0
-    expect(rounds.get_by_role("button", name="Make round 1 current")).to_be_visible()
-    expect(
-        rounds.get_by_role("button", name="Make round 2 current, although it was not accepted")
-    ).to_be_visible()
-    expect(rounds.get_by_role("button", name="Make round 3 current")).to_have_count(0)
-    expect(rounds.get_by_role("button", name="Make base current")).to_be_visible()
+    for name in ("Make current: base", "Make current: round 1", "Make current anyway: round 2"):
+        expect(rounds.get_by_role("button", name=name, exact=True)).to_be_visible()
+    expect(rounds.get_by_role("button", name="Make current: round 3")).to_have_count(0)
 
 
 def test_what_few_held_out_pairs_say_is_told_as_a_count(rounds: Page) -> None:
@@ -169,7 +166,7 @@ def test_who_likes_a_refused_round_makes_it_current_all_the_same(rounds: Page, g
 
 
 def test_the_loop_goes_on_from_base_once_that_is_made_current(rounds: Page, grown: Store) -> None:
-    rounds.get_by_role("button", name="Make base current").click()
+    rounds.get_by_role("button", name="Make current: base").click()
     expect(rounds.get_by_test_id("rounds-said")).to_contain_text("Base is current")
     expect(rounds.get_by_test_id("round-base")).to_have_attribute("data-state", "current")
     expect(rounds.get_by_test_id("make-current-base")).to_have_count(0)
@@ -313,7 +310,31 @@ def test_what_is_done_stays_done_while_the_first_round_is_checked(
         expect(steps).to_have_text(["Label", "Train", "Check"])
         for step, state in zip(steps.all(), ("done", "done", "now"), strict=True):
             expect(step).to_have_attribute("data-state", state)
+        # Of words that are too long for the bar the end is seen.
+        device = page.get_by_test_id("device")
+        progress.reach(10)
+        expect(device).to_have_text(re.compile("drawing prompts kept aside, by the new round, 10 of 40"))
+        ends = "one => [one, one.lastChild].map((part) => part.getBoundingClientRect().right)"
+        room, end = device.evaluate(ends)
+        cut = device.evaluate("one => [...one.children].map((part) => part.scrollWidth > part.clientWidth)")
+        assert end < room and cut == [False, True, False]
+        expect(page).to_have_title(f"25 % \u00b7 {project.name} \u00b7 SAIL")
         progress.end("stopped", "Stopped.")
+    expect(page).to_have_title(f"{project.name} \u00b7 SAIL")
+
+
+def test_while_more_pairs_are_drawn_the_step_is_the_one_that_the_card_offers(
+    app: App, project: Store, page: Page
+) -> None:
+    for pair in drawn(project, 6):
+        label(project, pair, "left")
+    run = jobs.draw(project, 2, by="ann")
+    with RunFolder(project.run_folder(run)).lock():
+        project.record_run_event(run.id, "started")
+        page.goto(f"{app.address}/?project={project.name}&tab=rounds")
+        expect(page.get_by_test_id("next-action")).to_have_text("Train round 0")
+        expect(page.get_by_test_id("stepper").locator("[aria-current]")).to_contain_text("Train")
+        project.record_run_event(run.id, "withdrawn", by="ann")
 
 
 def test_after_an_accepted_round_comparing_comes_first_and_more_labels_are_offered(
@@ -366,3 +387,25 @@ def test_where_a_run_ended_is_said_in_words_for_people(app: App, page: Page) -> 
         }"""
     )
     assert "drawing prompts kept aside, by the new round, 3 of 40" in said
+
+
+def test_the_sentence_over_the_curves_speaks_of_the_figures_beside_them(app: App, page: Page) -> None:
+    page.goto(app.address)
+    sentence, ranked, drawn_to = page.evaluate(
+        """async () => {
+            const [{ whileTraining }, { chart }] =
+                await Promise.all(['learning', 'chart'].map((name) => import(`/ui/${name}.js`)));
+            const metrics = Array.from({ length: 40 }, (_, at) => ({
+                step: at + 1, loser_gain: -0.01, ...(at < 36
+                    ? { accuracy: 0.6, winner_gain: 0.001 }
+                    : { accuracy: 1, winner_gain: -0.002 }),
+            }));
+            const shown = (field) => {
+                const points = metrics.map((line) => [line.step, line[field]]);
+                return chart({ title: '', series: [{ name: field, points }] }).textContent;
+            };
+            return [whileTraining(metrics), shown('accuracy'), shown('winner_gain')];
+        }"""
+    )
+    assert "accuracy 0.79" in ranked and "it ranks 79 % of the pairs" in sentence
+    assert "winner_gain \u22120.0004" in drawn_to and "the winners stay where they were" in sentence

@@ -132,6 +132,48 @@ def test_a_file_of_prompts_that_is_no_utf_8_is_refused_at_the_prompts(setup: Pag
     file.set_input_files({"name": "new.txt", "mimeType": "text/plain", "buffer": "a füchs".encode()})
     expect(prompts).to_have_value("a füchs")
     expect(prompts).not_to_have_attribute("aria-invalid", "true")
+    file.set_input_files({"name": "none.txt", "mimeType": "text/plain", "buffer": b" \n"})
+    says(prompts, "none.txt has no prompts.")
+    expect(prompts).to_have_value("a füchs")
+    # What was typed before can be had again, and so can what took its place.
+    former = setup.get_by_test_id("create-former")
+    for text in ("a cat", "a füchs"):
+        expect(former).to_contain_text("1 former prompt went.")
+        former.get_by_role("button", name="Put back what was there").click()
+        expect(prompts).to_have_value(text)
+
+
+def test_words_that_the_starter_does_not_know_are_told_before_a_project_is_made(
+    setup: Page,
+) -> None:
+    prompts, strange = setup.get_by_test_id("create-prompts"), setup.get_by_test_id("create-strange")
+    prompts.fill("A big 3d fox on a blue background\nan owl")
+    expect(strange).to_be_hidden()
+    prompts.fill("a cat on the moon\n\U0001f98a\nשועל")
+    expect(strange).to_contain_text("Not among them: cat, the, moon, \U0001f98a, שועל.")
+    expect(setup.get_by_test_id("prompts-strange")).to_be_hidden()
+    # Of another model nobody can say.
+    setup.get_by_test_id("create-model").fill("/nowhere")
+    setup.get_by_test_id("create-model").blur()
+    expect(strange).to_be_hidden()
+
+
+def test_who_leaves_setup_with_a_name_or_a_model_typed_is_asked_first(setup: Page) -> None:
+    asked: list[str] = []
+    setup.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+
+    def leave() -> list[str]:
+        asked.clear()
+        setup.evaluate("setTimeout(() => (location.href = '/?project=first&tab=export'))")
+        setup.wait_for_timeout(500)
+        return list(asked)
+
+    for field in ("create-name", "create-model"):
+        before = setup.get_by_test_id(field).input_value()
+        setup.get_by_test_id(field).fill("mine")
+        assert leave() == ["beforeunload"]
+        setup.get_by_test_id(field).fill(before)
+    assert leave() == []
 
 
 def test_a_name_that_is_taken_is_said_at_the_name_and_the_prompts_stay(setup: Page, app: App) -> None:
@@ -325,12 +367,22 @@ def test_a_new_user_sees_three_settings_and_what_was_changed_shows_its_default(
 def test_settings_that_were_typed_survive_the_saving_of_prompts(setup: Page, store: Store) -> None:
     steps = setup.get_by_test_id("setting-optimisation.steps")
     steps.fill("77")
-    setup.locator('[data-testid="prompts"] textarea').fill("a fox\na cat\na dog")
+    prompts = setup.locator('[data-testid="prompts"] textarea')
+    before = prompts.input_value()
+    prompts.fill("a fox\na cat\na dog")
     setup.get_by_test_id("prompts-submit").click()
     setup.get_by_text("Saved 3 prompts.").wait_for()
     expect(setup.get_by_test_id("project-facts")).to_contain_text("3 prompts")
     expect(steps).to_have_value("77")
     assert store.project().prompts == ("a fox", "a cat", "a dog")
+    former = setup.get_by_test_id("prompts-former")
+    gone = len(set(before.split("\n")) - {"a fox", "a cat", "a dog"})
+    expect(former).to_contain_text(f"{gone} former prompt")
+    former.get_by_role("button").click()
+    expect(prompts).to_have_value(before)
+    setup.get_by_test_id("prompts-submit").click()
+    setup.get_by_text(f"Saved {len(before.splitlines())} prompt").wait_for()
+    assert "\n".join(store.project().prompts) == before
 
 
 def test_a_setting_changed_in_another_tab_is_not_overwritten(setup: Page, store: Store) -> None:

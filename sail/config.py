@@ -122,6 +122,12 @@ class ModelRef(Config):
         found = self.described(INDEX, "_class_name")
         return found if isinstance(found, str) else None
 
+    @property
+    def is_schnell(self) -> bool:
+        """Whether it can be seen to be Flux without an input for guidance."""
+        embeds = self.described("transformer/config.json", "guidance_embeds")
+        return self.pipeline == "FluxPipeline" and embeds is False
+
     def checked(self) -> ModelRef:
         """Raise ValueError where the source can be seen to be unusable; return self otherwise."""
         # os.path, since pathlib raises on names that are too long.
@@ -192,10 +198,7 @@ SCHNELL: Final = Sampling(steps=4, guidance=0.0)
 
 def _sampling_of(model: ModelRef) -> Sampling:
     """How its family is drawn; the defaults where that cannot be seen."""
-    name = model.pipeline or ""
-    if name == "FluxPipeline" and model.described("transformer/config.json", "guidance_embeds") is False:
-        return SCHNELL
-    return FAMILIES.get(name, Sampling())
+    return SCHNELL if model.is_schnell else FAMILIES.get(model.pipeline or "", Sampling())
 
 
 class Scoring(Config):
@@ -415,6 +418,8 @@ class ExportRequest(_Request):
     title: str = "A model aligned with SAIL"
     facts: dict[str, str | int | float | bool | None] = {}
     """Figures for the model card: human and self pairs, agreement, gate, hashes of data."""
+    sampling: Sampling = Sampling()
+    """How its images were drawn; the model card says how to draw such with diffusers."""
     merged: bool = False
     """Also write the whole pipeline, in float32, with the adapter merged into its weights."""
 

@@ -139,7 +139,7 @@ class Rounds:
         if policy is None:
             return None
         title = f"{self._out.parent.name}, round {policy.round}"
-        request = loop_rounds.export_request(self._model, policy, title=title)
+        request = loop_rounds.export_request(self._settings, self._model, policy, title=title)
         before = self._path("export")
         if before.exists() and RunFolder(before).request().adapter != policy.sha256:
             shutil.rmtree(before)  # Of a round that was trained anew.

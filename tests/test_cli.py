@@ -535,7 +535,9 @@ def test_a_loop_ends_with_its_current_rounds_files_for_other_tools(looped):
     lora = Path(current["adapter"]) / ADAPTER_FILE
     assert sha256_file(exported / "lora" / ADAPTER_FILE) == sha256_file(lora)
     assert list(exported.glob("*-round-*.safetensors"))
-    assert f"| human pairs | {current['human_pairs']} |" in (exported / "README.md").read_text()
+    card = (exported / "README.md").read_text()
+    # The steps of the settings.
+    assert f"| human pairs | {current['human_pairs']} |" in card and "num_inference_steps=3," in card
 
 
 def test_a_settings_file_that_cannot_be_used_is_named(tmp_path):

@@ -10,12 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from annotating import drawn, label, make_store
 from engine import sail
 from pick_a_pic import write_parquet
 from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from typer.testing import Result
 
+from annotator import preferences
 from sail import backbones, importing
 from sail.backbones.pipeline import PipelineBackbone
 from sail.config import MAX_PROMPT_CHARS, MAX_SIDE, Lora, ModelRef, TrainRequest
@@ -224,6 +226,19 @@ def test_what_a_loop_cannot_start_from_is_one_sentence(model, out, tmp_path, mor
     given = ("loop", "--model", model, "--prompts", out / "prompts.txt", "--out", tmp_path / "loop")
     done = sail(*given, *(places.get(word, word) for word in more))
     assert done.exit_code == 2 and sentence in done.stderr and not (tmp_path / "loop").exists()
+
+
+@pytest.mark.parametrize("about_people", [True, False])
+def test_both_tables_that_the_app_exports_are_imported(model, tmp_path, about_people):
+    store = make_store(tmp_path / "project")
+    pairs, values = drawn(store, 5), ("left", "right", "tie", "both_bad", "right")
+    for pair, value in zip(pairs, values, strict=True):
+        label(store, pair, value)
+    preferences.write_parquet(store, tmp_path / "preferences.parquet", about_people=about_people)
+    done = import_pairs(model, tmp_path / "preferences.parquet", tmp_path / "out")
+    assert "3 pairs in" in done.stdout and "of 5 rows; passed over: 2 tied" in done.stdout, done.stderr
+    assert [pair.prompt for pair in imported(tmp_path / "out")] == [pairs[at].prompt for at in (0, 1, 4)]
+    store.close()
 
 
 def parquet_with(folder: Path, image: Image.Image, **how: object) -> None:

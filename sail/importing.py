@@ -42,6 +42,7 @@ from sail.runfolder import (
     publish_lines,
     publish_text,
     read_lines,
+    tell_stage,
 )
 
 IMAGES, LABELS = ("jpg_0", "jpg_1"), ("label_0", "label_1")
@@ -299,6 +300,7 @@ def _encode(
     Returns the rows whose images can be read, each with where its winner's latents lie; the loser's are next.
     """
     reader, encoded = _Images(), []
+    tell_stage("encode pairs", len(drawn))
     for first in tqdm(range(0, len(drawn), PAIRS_A_FILE), desc="encode", disable=None, leave=False):
         some, name = drawn[first : first + PAIRS_A_FILE], _latents(first)
         if not (out / name).exists():

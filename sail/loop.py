@@ -25,7 +25,7 @@ from sail.annotate import Annotator, ShownPair
 from sail.config import Config, LoopSettings, ModelRef, Prompt
 from sail.records import CandidateSet, LabelValue, LatentsRef, SelfPair, TrainingPair
 from sail.rounds import Round
-from sail.runfolder import RunFolder, claim, publish_json, read_lines, sha256_file
+from sail.runfolder import RunFolder, claim, publish_json, read_lines, sha256_file, tell_stage
 from sail.running import execute
 
 NO_JUDGE = (
@@ -230,6 +230,7 @@ class Loop:
             self._take_over(self._labels, missing, known)
             missing = [pair for pair in pairs if pair.id not in known]
         if missing:
+            tell_stage("label", len(missing))
             with Annotator(command) as annotator:
                 for pair in tqdm(missing, desc="label", disable=None, leave=False):
                     known[pair.id] = annotator.label(pair)

@@ -253,8 +253,9 @@ def export(store: Store, *, merged: bool = False, by: str) -> Run:
             "There is nothing to export: no trained round is current. "
             "Train a round, or make one current in Rounds."
         )
-    model, title = store.project().model, f"{store.name}, round {policy.round}"
-    request = rounds.export_request(model, policy, title=title, merged=merged)
+    project, title = store.project(), f"{store.name}, round {policy.round}"
+    model = project.model
+    request = rounds.export_request(project.settings, model, policy, title=title, merged=merged)
     return create(
         store,
         "export",

@@ -11,12 +11,27 @@ from typing import Any
 from annotator.rows import Preference
 from annotator.store import Outside, Store
 
-COLUMNS = (
-    "caption", "jpg_0", "jpg_1", "label_0", "label_1", "has_label", "both_bad",
-    "source", "round", "annotator", "created_at", "elapsed_ms", "image_0_uid", "image_1_uid",
-    "reasons", "reason_text",
-)  # fmt: skip
-"""As in Pick-a-Pic where it has a name for it; `jpg_*` hold the image file's bytes (PNG)."""
+COLUMNS = {
+    "caption": "the prompt",
+    "jpg_0": "the image that stood left, as PNG",
+    "jpg_1": "the image that stood right, as PNG",
+    "label_0": "1: the left image is preferred; 0: the right one; 0.5: a tie, or both are bad",
+    "label_1": "1 less label_0",
+    "has_label": "no where both are bad, else yes",
+    "both_bad": "yes where both are bad",
+    "source": "human: a person chose; self: the model did",
+    "round": "0: of the pairs that people label; else the round for which the model chose",
+    "annotator": "tells people apart, without their names; judge: the model",
+    "created_at": "when it was answered",
+    "elapsed_ms": "how long the answer took, in milliseconds",
+    "image_0_uid": "what the app calls the left image",
+    "image_1_uid": "what the app calls the right image",
+    "reasons": "the reasons that were ticked",
+    "reason_text": "what was typed as a reason, word for word",
+}
+"""What each column holds. As in Pick-a-Pic where it has a name for it."""
+ABOUT_PEOPLE = ("annotator", "created_at", "elapsed_ms", "reasons", "reason_text")
+"""Of them those that tell of who answered."""
 GROUP_BYTES = 16_000_000
 """So much of images makes a row group: what is in memory at once is a few times this, however many pairs."""
 
@@ -24,10 +39,11 @@ Group = dict[int, tuple[bytes, bytes]]
 """Numbers of rows to their two images."""
 
 
-def write_parquet(store: Store, file: Path) -> None:
+def write_parquet(store: Store, file: Path, *, about_people: bool = True) -> None:
     """Write one row a judged pair, without those an image of which is gone or none of the project's.
 
-    How many these are is in the file's metadata, as `left_out`.
+    How many these are is in the file's metadata, as `left_out`. Columns of ABOUT_PEOPLE only where
+    `about_people` says so.
     """
     # Half a second, and only an export needs them.
     import pandas
@@ -50,7 +66,8 @@ def write_parquet(store: Store, file: Path) -> None:
         "reasons": pyarrow.list_(pyarrow.string()),
     }
     # Said, not found: where nobody gave a reason, or no time is known, there is nothing to find it by.
-    schema = pyarrow.schema([(name, types.get(name, text)) for name in COLUMNS])
+    columns = [name for name in COLUMNS if about_people or name not in ABOUT_PEOPLE]
+    schema = pyarrow.schema([(name, types.get(name, text)) for name in columns])
     left_out = len(table)
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:
         for group in _groups(store, preferred):

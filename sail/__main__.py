@@ -187,8 +187,8 @@ def import_pairs(
         from sail import importing
 
         asked = _model(model, revision, precision)
-        count = importing.import_pairs(asked, parquet, out, share=share, noise_seed=noise_seed, size=size)
-        typer.echo(f"{count} pairs in {out}")
+        done = importing.import_pairs(asked, parquet, out, share=share, noise_seed=noise_seed, size=size)
+        typer.echo(f"{done.pairs} pairs in {out}, of {done.in_words()}")
 
 
 @app.command()

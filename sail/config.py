@@ -43,9 +43,14 @@ def first_fault(error: ValidationError) -> str:
     return f"{where}: {message}" if where else message
 
 
-def _require_candidates(pairs: int, candidates: int) -> None:
+def _require_candidates(name: str, pairs: int, candidates: int) -> None:
+    """`name` is what the number of pairs is called in the settings, or in a request."""
     if 2 * pairs > candidates:
-        raise ValueError(f"{pairs} pairs of a prompt need {2 * pairs} candidates, got {candidates}.")
+        raise ValueError(
+            f"{pairs} pairs of a prompt ({name}) need {2 * pairs} candidates (num_candidates), "
+            f"got {candidates}. Set num_candidates to at least {2 * pairs}, "
+            f"or {name} to at most {candidates // 2}."
+        )
 
 
 def _checked_share(timesteps: tuple[float, float]) -> tuple[float, float]:
@@ -61,6 +66,12 @@ Choose = Literal["best_worst", "random"]
 """Which two candidates of a prompt become its self pair; the paper compares both."""
 MAX_SIDE = 8192
 """Pixels; nothing larger is drawn, and no file with a larger image is decoded."""
+MOST_AT_ONCE: Final = 65_536
+"""Images or pairs that are computed together; more is a slip of the hand."""
+MOST_CANDIDATES: Final = 1_000
+"""Of one prompt."""
+MOST_PROMPTS: Final = 1_000_000
+"""In a round."""
 Pixels = Annotated[int, Field(ge=8, le=MAX_SIDE)]
 DrawStrength = Annotated[float, Field(ge=0, le=1)]
 """Share of the policy's adapter that candidates are drawn with: 1 the policy (the paper), 0 the base model.
@@ -122,6 +133,12 @@ class ModelRef(Config):
         found = self.described(INDEX, "_class_name")
         return found if isinstance(found, str) else None
 
+    @property
+    def is_schnell(self) -> bool:
+        """Whether it can be seen to be Flux without an input for guidance."""
+        embeds = self.described("transformer/config.json", "guidance_embeds")
+        return self.pipeline == "FluxPipeline" and embeds is False
+
     def checked(self) -> ModelRef:
         """Raise ValueError where the source can be seen to be unusable; return self otherwise."""
         # os.path, since pathlib raises on names that are too long.
@@ -165,10 +182,10 @@ class Sampling(Config):
     solver: Literal["auto", "dpm++", "ddim", "ddpm"] = "auto"
     """`auto` is dpm++, and Euler steps for flow matching (SD3, Flux), which has no other."""
     steps: int = Field(20, ge=1, le=1000)
-    guidance: float = Field(5.0, ge=0)
+    guidance: float = Field(5.0, ge=0, le=100)
     """Classifier-free guidance scale; 1 or less draws without guidance. Where guidance is distilled into a
     model it is told the number instead (Flux dev) or knows none (Flux schnell)."""
-    chunk: int = Field(32, ge=1)
+    chunk: int = Field(32, ge=1, le=MOST_AT_ONCE)
     """Images drawn together. Part of the request, because bits change with the batch size."""
     size: tuple[Pixels, Pixels] | None = None
     """Height and width; None takes the model's own."""
@@ -192,16 +209,13 @@ SCHNELL: Final = Sampling(steps=4, guidance=0.0)
 
 def _sampling_of(model: ModelRef) -> Sampling:
     """How its family is drawn; the defaults where that cannot be seen."""
-    name = model.pipeline or ""
-    if name == "FluxPipeline" and model.described("transformer/config.json", "guidance_embeds") is False:
-        return SCHNELL
-    return FAMILIES.get(name, Sampling())
+    return SCHNELL if model.is_schnell else FAMILIES.get(model.pipeline or "", Sampling())
 
 
 class Scoring(Config):
     """How the judge turns denoising errors into an implicit reward."""
 
-    draws: int = Field(10, ge=2)
+    draws: int = Field(10, ge=2, le=1_000)
     """K: (timestep, noise) draws an image, timesteps stratified."""
     average: Literal["normalised", "mean"] = "normalised"
     """`normalised`: each draw is divided by its own spread within prompts; `mean`: the paper's plain mean."""
@@ -209,7 +223,7 @@ class Scoring(Config):
     """Candidates of one prompt are scored on the same draws; false gives each its own, which adds their
     noise to every comparison."""
     timesteps: TimestepRange = (0.0, 1.0)
-    chunk: int = Field(64, ge=1)
+    chunk: int = Field(64, ge=1, le=MOST_AT_ONCE)
     """Images that the denoiser sees at once while it judges."""
     reference: Literal["base", "parent"] = "base"
     """`base`: the pretrained model; `parent`: the adapter the judge was trained from."""
@@ -230,19 +244,19 @@ class Loss(Config):
     loser its target's mirror image at the reference's prediction is learned (after DiffusionNFT, arXiv
     2509.16117), which is the opposite of what the loser teaches; a DPO loss falls with every change that
     makes losers worse, whichever way."""
-    mirrored_step: float = Field(0.5, gt=0)
+    mirrored_step: float = Field(0.5, gt=0, le=10)
     """`mirrored`: this share of the way from the reference's prediction to the policy's is to arrive at the
     target, so that the policy goes 1 / `mirrored_step` times as far."""
-    beta: float = Field(2000.0, gt=0)
+    beta: float = Field(2000.0, gt=0, le=1e9)
     """Strength of the pull to the reference. Errors are means over latent dimensions and the margin has
     the factor 1/2 (the convention in which the paper's 5000 is quoted)."""
-    winner_penalty: float = Field(0.0, ge=0)
+    winner_penalty: float = Field(0.0, ge=0, le=1_000)
     """lambda of `margin - lambda * beta/2 * max(0, -gain(winner))`: ground the winner loses."""
-    winner_pull: float = Field(0.0, ge=0)
+    winner_pull: float = Field(0.0, ge=0, le=1_000)
     """Weight of plain learning of what people chose, beside the comparison: for human pairs
     `- winner_pull * beta/2 * gain(winner)` is added to the loss. A comparison alone is won most easily by
     making losers worse."""
-    hold_ties: float = Field(0.0, ge=0)
+    hold_ties: float = Field(0.0, ge=0, le=1_000)
     """Weight of staying as it was where people saw no difference: `hold_ties * beta/2` times the squared
     distance of the policy's predictions from those of the adapter that the round began with (base in the
     first), on images of tied pairs under their prompt, is added to the loss of a step. Two images are mostly
@@ -277,9 +291,9 @@ class Mixup(Config):
 
 class Optimisation(Config):
     steps: int = Field(200, ge=1, le=1_000_000)
-    batch_pairs: int = Field(16, ge=1)
+    batch_pairs: int = Field(16, ge=1, le=MOST_AT_ONCE)
     """Pairs in one optimiser step, over all processes and accumulated micro-batches."""
-    micro_batch_pairs: int | None = Field(None, ge=1)
+    micro_batch_pairs: int | None = Field(None, ge=1, le=MOST_AT_ONCE)
     """Of them, pairs that a process computes at once; None: all on a GPU, at most 16 elsewhere. Halved where
     memory runs out, until activations are computed again as well: the mathematics stays the same."""
     self_pair_draws: Literal["new", "judged"] = "judged"
@@ -287,8 +301,8 @@ class Optimisation(Config):
     whose reference errors the judge knows already (`mirrored` needs predictions, and asks again); where it
     judged otherwise (other timesteps, draws not shared, another reference), and for human pairs, as with
     `new`: new ones in every step (the paper)."""
-    learning_rate: float = Field(2e-4, gt=0)
-    warmup_steps: int = Field(10, ge=0)
+    learning_rate: float = Field(2e-4, gt=0, le=1)
+    warmup_steps: int = Field(10, ge=0, le=1_000_000)
     timesteps: TimestepRange = (0.0, 1.0)
     empty_prompt_share: float = Field(0.1, ge=0, le=1)
     """Share of pairs trained without their prompt, so that guidance's empty branch moves as well."""
@@ -310,14 +324,14 @@ class Monitoring(Config):
 
     prompts: tuple[Prompt, ...] = ()
     """Prompts of the images that diversity and saturation are measured on; none: both are left out."""
-    per_prompt: int = Field(4, ge=2)
+    per_prompt: int = Field(4, ge=2, le=MOST_CANDIDATES)
     noise_seed: int = 1_000_003
     preview_prompts: int = Field(4, ge=0)
     """So many of `prompts` are drawn at step 0 and at every checkpoint."""
     min_judge_accuracy: float = Field(0.5, ge=0, le=1)
     """The gate closes where so few held-out pairs come out right by chance, in less than one of forty times,
     from a judge that is right in this share."""
-    min_diversity_ratio: float = Field(0.6, ge=0)
+    min_diversity_ratio: float = Field(0.6, ge=0, le=10)
     max_saturation_ratio: float = Field(2.0, ge=1)
     """The gate closes outside [1 / this, this]."""
     halvings: int = Field(3, ge=0, le=6)
@@ -357,8 +371,9 @@ class ProposeRequest(_Request):
 
     @model_validator(mode="after")
     def _enough(self) -> ProposeRequest:
-        _require_candidates(self.pairs_to_show, self.num_candidates)
-        _require_candidates(self.self_pairs_per_prompt if self.scoring else 0, self.num_candidates)
+        _require_candidates("pairs_to_show", self.pairs_to_show, self.num_candidates)
+        own = self.self_pairs_per_prompt if self.scoring else 0
+        _require_candidates("self_pairs_per_prompt", own, self.num_candidates)
         return self
 
     @model_validator(mode="after")
@@ -415,6 +430,8 @@ class ExportRequest(_Request):
     title: str = "A model aligned with SAIL"
     facts: dict[str, str | int | float | bool | None] = {}
     """Figures for the model card: human and self pairs, agreement, gate, hashes of data."""
+    sampling: Sampling = Sampling()
+    """How its images were drawn; the model card says how to draw such with diffusers."""
     merged: bool = False
     """Also write the whole pipeline, in float32, with the adapter merged into its weights."""
 
@@ -456,6 +473,17 @@ def _merged(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
+def _bounded(values: Any, error: ValidationError) -> Any:
+    """The largest that there may be in the place of what is found too large."""
+    for fault in error.errors():
+        if fault["type"] == "less_than_equal":
+            change: Any = fault["ctx"]["le"]
+            for part in reversed(fault["loc"]):
+                change = {part: change}
+            values = _merged(values, change)
+    return values
+
+
 def _require_used(changes: Mapping[str, Any]) -> None:
     """ValueError where a value would be left unused without a word. What was stored of them is still read."""
     of_each_round = (
@@ -479,12 +507,12 @@ def _require_used(changes: Mapping[str, Any]) -> None:
 class LoopSettings(Config):
     """One project's settings for the whole loop."""
 
-    candidates_per_pair: int = Field(4, ge=2)
+    candidates_per_pair: int = Field(4, ge=2, le=MOST_CANDIDATES)
     """Images drawn for each pair that people are shown: of these the two that differ most."""
-    prompts_per_round: int = Field(64, ge=1)
-    later_prompts_per_round: int | None = Field(None, ge=1)
+    prompts_per_round: int = Field(64, ge=1, le=MOST_PROMPTS)
+    later_prompts_per_round: int | None = Field(None, ge=1, le=MOST_PROMPTS)
     """From the second self-annotated round on; None: as many as in the first."""
-    num_candidates: int = Field(8, ge=2)
+    num_candidates: int = Field(8, ge=2, le=MOST_CANDIDATES)
     held_out_every: int = Field(10, ge=2)
     """Every so many human pairs one is held out, for the judge to be measured on; of imported pairs those of
     one caption in so many. Of few labels each counts more in training: with one in five a loop fell short of
@@ -514,7 +542,7 @@ class LoopSettings(Config):
 
     @model_validator(mode="after")
     def _enough_candidates(self) -> LoopSettings:
-        _require_candidates(self.self_pairs_per_prompt, self.num_candidates)
+        _require_candidates("self_pairs_per_prompt", self.self_pairs_per_prompt, self.num_candidates)
         return self
 
     @model_validator(mode="after")
@@ -536,6 +564,18 @@ class LoopSettings(Config):
         if "prompts_per_round" in changes:
             changes = {"later_prompts_per_round": None, **changes}
         return LoopSettings.model_validate(_merged(self.model_dump(mode="json"), changes))
+
+    @classmethod
+    def stored(cls, values: Any) -> LoopSettings:
+        """As a project keeps them, without what another version kept there besides.
+
+        Earlier versions had fewer bounds: a number that is too large is read as the largest there may be, so
+        that no project is lost to it. pydantic's ValidationError for what else is wrong.
+        """
+        try:
+            return cls.model_validate(values, extra="ignore")
+        except ValidationError as error:
+            return cls.model_validate(_bounded(values, error), extra="ignore")
 
     def prompts_in(self, number: int) -> int:
         """How many prompts the model judges its own images of for round `number`, 1 being the first."""

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -149,8 +150,13 @@ def model_card(request: ExportRequest, *, is_unet: bool, is_sdxl: bool = False) 
     pipeline, read = "DiffusionPipeline", "from_pretrained"
     if Path(request.model.source).is_file():
         pipeline, read = backbones.pipeline_name(request.model), "from_single_file"
+    scheduler, told = backbones.scheduler_of(request.model, request.sampling, is_unet=is_unet)
+    call = _arguments(backbones.call_of(request.model, request.sampling))
+    on_hub = "" if is_local else f"base_model: {model}\n"
     return f"""---
-tags: [lora, text-to-image, diffusers, preference-alignment, sail]
+library_name: diffusers
+pipeline_tag: text-to-image
+{on_hub}tags: [lora, text-to-image, diffusers, preference-alignment, sail]
 ---
 
 # {request.title}
@@ -159,10 +165,16 @@ A LoRA for `{base}`, aligned with people's choices by SAIL {__version__}
 (arXiv 2602.05380): {_how(request)}.
 
 ```python
-from diffusers import {pipeline}
+from diffusers import {pipeline}, {scheduler}
 
 pipeline = {pipeline}.{read}("{"path/to/" if is_local else ""}{model}"{revision}){where}
 pipeline.load_lora_weights("lora")  # the folder beside this file
+# The solver, steps and guidance that its own images were drawn with.
+pipeline.scheduler = {scheduler}.from_config(
+    pipeline.scheduler.config, {_arguments(told)}
+)
+image = pipeline("what to draw", {call}).images[0]
+image.save("image.png")
 ```
 
 | tool | file |
@@ -177,6 +189,12 @@ pipeline.load_lora_weights("lora")  # the folder beside this file
 
 It repeats the preferences of the people who labelled; they are a sample of nobody else.
 """
+
+
+def _arguments(named: Mapping[str, Any]) -> str:
+    """As they stand in a call of Python."""
+    quoted = {name: f'"{value}"' if isinstance(value, str) else value for name, value in named.items()}
+    return ", ".join(f"{name}={value}" for name, value in quoted.items())
 
 
 def _how(request: ExportRequest) -> str:

@@ -25,7 +25,7 @@ from sail.annotate import Annotator, ShownPair
 from sail.config import Config, LoopSettings, ModelRef, Prompt
 from sail.records import CandidateSet, LabelValue, LatentsRef, SelfPair, TrainingPair
 from sail.rounds import Round
-from sail.runfolder import RunFolder, claim, publish_json, read_lines, sha256_file
+from sail.runfolder import RunFolder, claim, publish_json, read_lines, sha256_file, tell_stage
 from sail.running import execute
 
 NO_JUDGE = (
@@ -139,7 +139,7 @@ class Rounds:
         if policy is None:
             return None
         title = f"{self._out.parent.name}, round {policy.round}"
-        request = loop_rounds.export_request(self._model, policy, title=title)
+        request = loop_rounds.export_request(self._settings, self._model, policy, title=title)
         before = self._path("export")
         if before.exists() and RunFolder(before).request().adapter != policy.sha256:
             shutil.rmtree(before)  # Of a round that was trained anew.
@@ -230,6 +230,7 @@ class Loop:
             self._take_over(self._labels, missing, known)
             missing = [pair for pair in pairs if pair.id not in known]
         if missing:
+            tell_stage("label", len(missing))
             with Annotator(command) as annotator:
                 for pair in tqdm(missing, desc="label", disable=None, leave=False):
                     known[pair.id] = annotator.label(pair)

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sail import mixup
-from sail.config import MAX_PROMPT_CHARS, ExportRequest, LoopSettings, ModelRef, ProposeRequest, TrainRequest
+from sail.config import (
+    MAX_PROMPT_CHARS,
+    ExportRequest,
+    LoopSettings,
+    ModelRef,
+    ProposeRequest,
+    TrainRequest,
+)
 from sail.records import Interval, Record, TrainingPair
 
 NOT_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffd]")
@@ -271,7 +278,9 @@ def next_step(
     return NextStep(name="review" if proposed == number else "propose", round=number)
 
 
-def export_request(model: ModelRef, policy: Round, *, title: str, merged: bool = False) -> ExportRequest:
+def export_request(
+    settings: LoopSettings, model: ModelRef, policy: Round, *, title: str, merged: bool = False
+) -> ExportRequest:
     """Write a round's adapter for other tools; with `merged` the whole pipeline as well."""
     return ExportRequest(
         model=model,
@@ -279,6 +288,7 @@ def export_request(model: ModelRef, policy: Round, *, title: str, merged: bool =
         adapter=policy.sha256,
         title=title,
         facts=export_facts(policy),
+        sampling=settings.sampling,
         merged=merged,
     )
 

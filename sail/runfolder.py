@@ -545,8 +545,16 @@ LOOKS_SHARE = 20
 """Counting takes at most one part in so many of the time."""
 
 
+def tell_stage(name: str, to_do: int) -> None:
+    """A line on standard error where that is no terminal: with no bar there a run would seem to hang."""
+    if not sys.stderr.isatty():
+        tqdm.write(f"{name}, {to_do:,} to do" if to_do > 1 else name, file=sys.stderr)
+        sys.stderr.flush()
+
+
 class Progress:
-    """The heartbeat of a run: progress.json at most twice a second, and a bar on a terminal.
+    """The heartbeat of a run: progress.json at most twice a second, and a bar on a terminal, elsewhere a line
+    a stage.
 
     Of several processes the main one alone says how far it is; the others say only why they failed.
     """
@@ -570,6 +578,9 @@ class Progress:
         hidden = None if self._is_main else True
         self._bar = tqdm(total=total, initial=done, desc=name, file=sys.stderr, disable=hidden, leave=False)
         self._begun, self._initial = time.monotonic(), done
+        # A download begins anew whenever more of it is known.
+        if self._is_main and name != self._snapshot.stage:
+            tell_stage(f"{self._folder.path.name}: {name}", total - done)
         self._snapshot = Snapshot(state="running", stage=name, step=done, total=total)
         self._write()
 

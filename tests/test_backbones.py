@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from weakref import ref
 
+import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -19,6 +20,7 @@ from diffusers import (
     EDMEulerScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
     SASolverScheduler,
     UniPCMultistepScheduler,
 )
@@ -46,6 +48,7 @@ from sail.config import (
     Sampling,
     Scoring,
 )
+from sail.export import model_card
 from sail.loss import denoising_error, diffusion_dpo
 from sail.monitors import HumanPair, judged_pairs
 from sail.policy import Policy
@@ -972,6 +975,62 @@ def test_the_model_card_says_which_file_is_for_which_tool(load, folder_of, tmp_p
     assert ("AUTOMATIC1111" in tools) == (out / FOR_TOOLS).exists() == is_unet
     # Of SDXL's modules kohya's own tools know Stability's names.
     assert ("kohya" in tools) == (name == "stable_diffusion")
+
+
+@pytest.mark.parametrize(
+    ("name", "solver", "own"),
+    [
+        ("stable_diffusion", "auto", {"algorithm_type": "sde-dpmsolver++"}),
+        ("stable_diffusion", "ddim", {}),
+        ("stable_diffusion", "ddpm", {}),
+        ("v_prediction", "auto", {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}),
+        ("zero_snr", "dpm++", {}),
+        ("sd3", "auto", {"stochastic_sampling": True}),
+        ("flux", "auto", {}),
+        ("schnell", "auto", {}),
+    ],
+)
+def test_the_model_cards_python_draws_what_is_drawn_here(folder_of, tmp_path, monkeypatch, name, solver, own):
+    folder = shutil.copytree(folder_of(name), tmp_path / "base")
+    config = folder / "scheduler/scheduler_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **own}))
+    model = ModelRef(source=str(folder))
+    policy = trainable(backbones.load(model), changed=True)
+    policy.save(tmp_path / "adapter")
+    sampling = QUICK.model_copy(update={"solver": solver, "guidance": 2.5})
+    out = exported(tmp_path / "run", model, tmp_path / "adapter", sampling=sampling)
+    noise = noise_of(policy.backbone, 1)
+
+    def noises() -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(1)]
+
+    conditioning = policy.backbone.encode_prompts(["a red fox"])
+    drawn = denoise(policy, noise, conditioning, noises(), sampling)
+    ours = policy.backbone.decode(drawn)[0].float()
+
+    (python,) = re.findall(r"```python\n(.*?)```", (out / "README.md").read_text(), re.DOTALL)
+    given = {"latents": noise, "generator": noises()}
+    if model.pipeline == "FluxPipeline":
+        given["latents"] = FluxPipeline._pack_latents(noise, *noise.shape)
+    for stands, instead in (("path/to/base", str(folder)), ('"what to draw"', '"a red fox", **given')):
+        assert python.count(stands) == 1
+        python = python.replace(stands, instead)
+    monkeypatch.chdir(out)
+    exec(python, {"given": given})
+    theirs = torch.from_numpy(np.array(Image.open("image.png"))).float()
+    assert (ours - theirs).abs().max() <= 1 and ours.std() > 5
+
+
+def test_the_model_card_is_one_of_the_hubs_and_says_how_large_its_images_are():
+    hub = ModelRef(source="owner/base", revision="0123abc")
+    asked = ExportRequest(model=hub, adapter="0" * 64, sampling=Sampling(steps=9, size=(768, 512)))
+    card = model_card(asked, is_unet=True)
+    front = card.split("---\n")[1].splitlines()
+    assert front[:3] == ["library_name: diffusers", "pipeline_tag: text-to-image", "base_model: owner/base"]
+    assert "num_inference_steps=9, guidance_scale=5.0, height=768, width=512)" in card
+    local = asked.model_copy(update={"model": ModelRef(source="/nowhere/base"), "sampling": Sampling()})
+    card = model_card(local, is_unet=True)
+    assert "base_model" not in card and "height" not in card
 
 
 def test_the_families_that_the_app_knows_without_loading_them_are_those_that_can_be_loaded():

@@ -19,6 +19,7 @@ from sail.config import (
     Request,
     Scoring,
     TrainRequest,
+    first_fault,
 )
 
 MODEL = ModelRef(source="org/model", revision="0123abc")
@@ -156,6 +157,76 @@ def test_a_config_does_not_change_after_its_birth():
 def test_a_wrong_value_never_gets_in(wrong):
     with pytest.raises(ValidationError):
         wrong()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "most"),
+    [
+        ("optimisation.learning_rate", 1000, "1"),
+        ("optimisation.batch_pairs", 10**9, "65536"),
+        ("optimisation.micro_batch_pairs", 10**9, "65536"),
+        ("optimisation.warmup_steps", 10**9, "1000000"),
+        ("loss.beta", 1e12, "1000000000"),
+        ("loss.mirrored_step", 1e3, "10"),
+        ("loss.winner_penalty", 1e6, "1000"),
+        ("loss.winner_pull", 1e6, "1000"),
+        ("loss.hold_ties", 1e6, "1000"),
+        ("sampling.guidance", 1e4, "100"),
+        ("sampling.chunk", 10**9, "65536"),
+        ("scoring.draws", 10**9, "1000"),
+        ("scoring.chunk", 10**9, "65536"),
+        ("monitoring.per_prompt", 10**9, "1000"),
+        ("monitoring.min_diversity_ratio", 100, "10"),
+        ("candidates_per_pair", 10**9, "1000"),
+        ("num_candidates", 10**9, "1000"),
+        ("prompts_per_round", 10**9, "1000000"),
+        ("later_prompts_per_round", 10**9, "1000000"),
+    ],
+)
+def test_a_number_that_is_beyond_all_use_is_refused_with_the_most_it_may_be(name, value, most):
+    *parts, last = name.split(".")
+    changes = {last: value}
+    for part in parts:
+        changes = {part: changes}
+    with pytest.raises(ValidationError) as refused:
+        LoopSettings().changed(changes)
+    assert first_fault(refused.value) == f"{name}: Input should be less than or equal to {most}."
+
+
+def test_what_was_stored_before_it_had_a_bound_is_read_as_the_most_it_may_be():
+    values = LoopSettings().model_dump(mode="json")
+    values["optimisation"] |= {"learning_rate": 1000, "batch_pairs": 10**9, "steps": 7}
+    settings = LoopSettings.stored({**values, "gone": 1})
+    assert settings == LoopSettings().changed(
+        {"optimisation": {"learning_rate": 1, "batch_pairs": 65_536, "steps": 7}}
+    )
+    values["optimisation"]["steps"] = 0
+    with pytest.raises(ValidationError, match="steps"):
+        LoopSettings.stored(values)
+    with pytest.raises(ValidationError):
+        LoopSettings.stored(["no settings"])
+
+
+def test_pairs_that_need_more_candidates_name_both_settings_and_what_to_do():
+    sentence = (
+        r"3 pairs of a prompt \(self_pairs_per_prompt\) need 6 candidates \(num_candidates\), got 4. "
+        "Set num_candidates to at least 6, or self_pairs_per_prompt to at most 2."
+    )
+    for asked in (
+        lambda: LoopSettings(self_pairs_per_prompt=3, num_candidates=4),
+        lambda: ProposeRequest(
+            model=MODEL,
+            prompts=("a fox",),
+            scoring=Scoring(),
+            adapter="aa",
+            self_pairs_per_prompt=3,
+            num_candidates=4,
+        ),
+    ):
+        with pytest.raises(ValidationError, match=sentence):
+            asked()
+    with pytest.raises(ValidationError, match="or pairs_to_show to at most 1"):
+        ProposeRequest(model=MODEL, prompts=("a fox",), num_candidates=2, pairs_to_show=2)
 
 
 @pytest.mark.parametrize("adapter", [None, "aa"])

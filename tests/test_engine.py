@@ -743,9 +743,9 @@ def test_a_mirrored_round_measures_its_steps_from_its_reference(
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_a_reason(model, proposed, tmp_path):
-    folder = RunFolder.create(
-        tmp_path / "run", train_request(model, learning_rate=1e18, steps=20), pairs=human_pairs(proposed)
-    )
+    request = train_request(model, learning_rate=1, steps=20)
+    request = request.model_copy(update={"lora": Lora(rank=2, alpha=2**16)})
+    folder = RunFolder.create(tmp_path / "run", request, pairs=human_pairs(proposed))
     with pytest.raises(ValueError, match="lower learning rate"):
         execute(folder)
     assert folder.snapshot().state == "failed" and "learning rate" in folder.snapshot().message

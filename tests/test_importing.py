@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,16 +11,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from annotating import drawn, label, make_store
 from engine import sail
 from pick_a_pic import write_parquet
 from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from typer.testing import Result
 
+from annotator import preferences
 from sail import backbones, importing
 from sail.backbones.pipeline import PipelineBackbone
-from sail.config import MAX_SIDE, Lora, ModelRef, TrainRequest
-from sail.importing import imported, rows_with_winner
+from sail.config import MAX_PROMPT_CHARS, MAX_SIDE, Lora, ModelRef, TrainRequest
+from sail.importing import Row, imported, rows_or_why_not
 from sail.runfolder import RunFolder, read_lines, sha256_file
 from sail.running import execute
 
@@ -39,6 +42,15 @@ def parquet(tmp_path_factory) -> Path:
 
 def import_pairs(model, parquet, out, *more: object) -> Result:
     return sail("import-pairs", "--model", model, "--parquet", parquet, "--out", out, *more)
+
+
+def rows_with_winner(file: Path) -> list[Row]:
+    return [one for one in rows_or_why_not(file) if isinstance(one, Row)]
+
+
+def sentences(done: Result) -> list[str]:
+    """What is said of a mistake, without the stage before it."""
+    return [line for line in done.stderr.strip().splitlines() if not line.startswith("encode pairs")]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +98,7 @@ def test_ties_and_rows_without_a_label_or_a_caption_are_left_out(parquet, out):
 def test_about_the_share_that_was_asked_for_is_drawn_and_another_seed_draws_others(
     model, parquet, out, tmp_path
 ):
-    usable = sum(1 for file in parquet.glob("*.parquet") for _ in rows_with_winner(file))
+    usable = sum(len(rows_with_winner(file)) for file in parquet.glob("*.parquet"))
     first = {pair.id for pair in imported(out)}
     assert 0.25 < len(first) / usable < 0.75
     assert import_pairs(model, parquet, tmp_path / "other", "--share", 0.5, "--noise-seed", 1).exit_code == 0
@@ -222,6 +234,19 @@ def test_what_a_loop_cannot_start_from_is_one_sentence(model, out, tmp_path, mor
     assert done.exit_code == 2 and sentence in done.stderr and not (tmp_path / "loop").exists()
 
 
+@pytest.mark.parametrize("about_people", [True, False])
+def test_both_tables_that_the_app_exports_are_imported(model, tmp_path, about_people):
+    store = make_store(tmp_path / "project")
+    pairs, values = drawn(store, 5), ("left", "right", "tie", "both_bad", "right")
+    for pair, value in zip(pairs, values, strict=True):
+        label(store, pair, value)
+    preferences.write_parquet(store, tmp_path / "preferences.parquet", about_people=about_people)
+    done = import_pairs(model, tmp_path / "preferences.parquet", tmp_path / "out")
+    assert "3 pairs in" in done.stdout and "of 5 rows; passed over: 2 tied" in done.stdout, done.stderr
+    assert [pair.prompt for pair in imported(tmp_path / "out")] == [pairs[at].prompt for at in (0, 1, 4)]
+    store.close()
+
+
 def parquet_with(folder: Path, image: Image.Image, **how: object) -> None:
     """A parquet of six rows; what row 3 shows second is this image."""
     folder.mkdir()
@@ -234,7 +259,7 @@ def parquet_with(folder: Path, image: Image.Image, **how: object) -> None:
 
 def test_an_image_that_would_fill_the_memory_is_not_decoded(model, tmp_path):
     parquet_with(tmp_path / "in", Image.new("1", (MAX_SIDE + 1, 8)), format="PNG")
-    assert "no image that can be read" in import_pairs(model, tmp_path / "in", tmp_path / "out").stderr
+    assert "1 with an image that cannot" in import_pairs(model, tmp_path / "in", tmp_path / "out").stdout
 
 
 def test_a_photo_is_learned_from_as_people_saw_it(model, tmp_path):
@@ -283,18 +308,123 @@ def test_an_image_is_handed_to_no_other_program(model, tmp_path, monkeypatch):
     handed = []
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *given, **_: handed.append(given))
     parquet_with(tmp_path / "in", Image.new("RGB", (40, 40)), format="EPS")
-    assert "no image that can be read" in import_pairs(model, tmp_path / "in", tmp_path / "out").stderr
+    assert "1 with an image that cannot" in import_pairs(model, tmp_path / "in", tmp_path / "out").stdout
     assert handed == []
+
+
+def spoilt(folder: Path, rows: list[int]) -> Path:
+    """A parquet of 40 rows with winners, of which some show no image first."""
+    folder.mkdir()
+    file = write_parquet(folder / "train.parquet", rows=40, noise_seed=0, row_group_size=7, ties=False)
+    table = pd.read_parquet(file)
+    for row in rows:
+        table.at[row, "jpg_0"] = b"no image"
+    table.to_parquet(file, row_group_size=7)
+    return file
+
+
+def test_rows_whose_images_cannot_be_read_are_passed_over_and_leave_the_others_as_they_were(model, tmp_path):
+    broken = [0, 3, *range(16, 32)]  # A whole file of latents among them.
+    for name, rows in (("whole", []), ("spoilt", broken)):
+        spoilt(tmp_path / f"in-{name}", rows)
+        assert import_pairs(model, tmp_path / f"in-{name}", tmp_path / name).exit_code == 0
+    whole, others = ({pair.id: pair for pair in imported(tmp_path / name)} for name in ("whole", "spoilt"))
+    assert list(others) == [id_ for id_ in whole if int(id_.rpartition("-")[2]) not in broken]
+    for id_, pair in others.items():
+        for ref, expected in ((pair.winner, whole[id_].winner), (pair.loser, whole[id_].loser)):
+            found, own = (load_file(one.file)["latents"][one.row] for one in (ref, expected))
+            assert torch.allclose(found, own, atol=1e-4)
+
+
+def test_an_import_with_images_that_cannot_be_read_goes_on_and_ends_the_same(model, tmp_path, monkeypatch):
+    given = (model, spoilt(tmp_path / "in", [2, 20]), tmp_path / "out", "--share", 0.9)
+    first = import_pairs(*given)
+    assert first.exit_code == 0 and "2 with an image that cannot be read" in first.stdout
+    assert re.search(r"^encode pairs, \d\d to do$", first.stderr, re.MULTILINE)
+    listed = sha256_file(tmp_path / "out/pairs.jsonl")
+    assert import_pairs(*given).stdout == first.stdout
+    (tmp_path / "out/pairs.jsonl").unlink()
+    (tmp_path / "out/latents/000001.safetensors").unlink()
+    assert import_pairs(*given).stdout == first.stdout
+    assert sha256_file(tmp_path / "out/pairs.jsonl") == listed
+
+
+def test_every_row_that_is_passed_over_is_counted_under_why(model, tmp_path):
+    file = spoilt(tmp_path / "in", [0])
+    table = pd.read_parquet(file)
+    table.loc[1:2, ["label_0", "label_1"]] = 0.5
+    table.loc[3:5, "label_1"] = None
+    table.loc[6:9, "caption"] = " "
+    table.loc[10:14, "caption"] = "x" * (MAX_PROMPT_CHARS + 1)
+    table.loc[15:20, "caption"] = "\ufffd"
+    table["source"] = "human"
+    table.loc[21:27, "source"] = "self"
+    table.to_parquet(file)
+    done = import_pairs(model, file, tmp_path / "out")
+    result = json.loads((tmp_path / "out/result.json").read_text())
+    assert result == {
+        "pairs": 12,
+        "rows": 40,
+        "passed_over": {
+            "judged by the model": 7,
+            "with a caption that is no text": 6,
+            "with a caption of over 2,000 characters": 5,
+            "without a caption": 4,
+            "without a label": 3,
+            "tied": 2,
+            "with an image that cannot be read": 1,
+        },
+    }
+    assert "12 pairs in" in done.stdout and "of 40 rows; passed over: 7 judged by the model, 6" in done.stdout
+    assert len(imported(tmp_path / "out")) == 12
+    done = import_pairs(model, file, tmp_path / "half", "--share", 0.5)
+    result = json.loads((tmp_path / "half/result.json").read_text())
+    assert result["passed_over"]["not drawn by lot"] > 0
+    assert result["pairs"] + sum(result["passed_over"].values()) == result["rows"] == 40
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "found"),
+    [
+        ("label_0", None, "Read: 40 rows; passed over: 40 without a label."),
+        ("caption", "x" * (MAX_PROMPT_CHARS + 1), "over: 40 with a caption of over 2,000 characters."),
+        (
+            "jpg_1",
+            b"no image",
+            "two images that can be read, as JPEG, PNG, WEBP of at most 8192 pixels a side",
+        ),
+        (None, None, "Read: 0 rows. A row needs a caption of at most 2,000 characters"),
+    ],
+)
+def test_where_no_pair_is_left_it_is_said_what_was_found(model, tmp_path, column, value, found):
+    file = spoilt(tmp_path / "in", [])
+    table = pd.read_parquet(file)
+    if column is None:
+        table = table[:0].astype({"caption": str})
+    else:
+        table[column] = value
+    table.to_parquet(file)
+    done = import_pairs(model, file, tmp_path / "out")
+    assert done.exit_code == 2 and found in done.stderr and "--share" not in done.stderr
+    assert len(sentences(done)) == 1
+
+
+def test_a_file_that_breaks_among_its_images_is_refused_and_none_of_its_rows_passed_over(model, tmp_path):
+    file = spoilt(tmp_path / "in", [])
+    content = bytearray(file.read_bytes())
+    where = pq.ParquetFile(file).metadata.row_group(3).column(2).data_page_offset
+    content[where : where + 64] = bytes(64)
+    file.write_bytes(content)
+    done = import_pairs(model, file, tmp_path / "out")
+    assert done.exit_code == 2 and "train.parquet cannot be read as parquet" in done.stderr
 
 
 def without(parquet: Path, column: str) -> None:
     pq.write_table(pq.read_table(parquet).drop_columns([column]), parquet)
 
 
-def with_broken_image(parquet: Path) -> None:
-    table = pd.read_parquet(parquet)
-    table.at[3, "jpg_1"] = b"no image"
-    table.to_parquet(parquet)
+FAR = ((0, 3.0), (1, 7.0))
+"""Labels that are none."""
 
 
 def with_column(parquet: Path, name: str, values: pa.Array) -> None:
@@ -310,12 +440,15 @@ def with_column(parquet: Path, name: str, values: pa.Array) -> None:
         (lambda file: file.unlink(), "There is no parquet file at"),
         (lambda file: file.write_bytes(b"half a fi"), "cannot be read as parquet"),
         (lambda file: without(file, "label_0"), "has no column label_0"),
-        (with_broken_image, "row 3: jpg_1 is no image that can be read"),
         (lambda file: with_column(file, "source", pa.array([b"self"] * 6)), "column source has to hold text"),
         (lambda file: with_column(file, "caption", pa.array(range(6))), "column caption has to hold text"),
         (lambda file: with_column(file, "label_1", pa.array(["1"] * 6)), "label_1 has to hold numbers"),
+        (
+            lambda file: [with_column(file, f"label_{n}", pa.array([1.0, label] * 3)) for n, label in FAR],
+            "row 1: label_0 is 3.0 and label_1 7.0. Labels lie between 0 and 1",
+        ),
     ],
-    ids=["none", "broken", "column", "image", "source", "caption", "label"],
+    ids=["none", "broken", "column", "source", "caption", "label", "labels"],
 )
 def test_a_file_that_cannot_be_imported_is_one_sentence(model, tmp_path, spoil, sentence):
     (tmp_path / "in").mkdir()
@@ -324,7 +457,7 @@ def test_a_file_that_cannot_be_imported_is_one_sentence(model, tmp_path, spoil, 
     spoil(file)
     done = import_pairs(model, tmp_path / "in", tmp_path / "out")
     assert done.exit_code == 2 and sentence in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    assert len(sentences(done)) == 1
 
 
 def test_images_are_encoded_at_the_size_that_was_asked_for(model, parquet, out, tmp_path):
@@ -357,7 +490,7 @@ def test_memory_that_runs_out_is_one_sentence(model, parquet, tmp_path, monkeypa
     done = import_pairs(model, parquet, tmp_path / "out")
     assert done.exit_code == 2 and asked == [2]
     assert "Memory ran out" in done.stderr and "Take a smaller --size" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    assert len(sentences(done)) == 1
 
 
 def test_pairs_of_two_sizes_are_refused_before_a_step_is_trained(model, parquet, out, tmp_path):

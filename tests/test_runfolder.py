@@ -1,4 +1,5 @@
 import contextlib
+import io
 import json
 import os
 import signal
@@ -342,6 +343,31 @@ def test_progress_tells_stage_step_and_time_left(run):
     assert (snapshot.state, snapshot.stage, snapshot.step, snapshot.total) == ("running", "draw", 5, 10)
     assert snapshot.per_second is not None and snapshot.seconds_left is not None
     assert snapshot.seconds_left == pytest.approx(5 / snapshot.per_second)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("seen", "is_main"), [(Terminal, True), (io.StringIO, True), (io.StringIO, False)])
+def test_a_stage_is_one_line_where_no_terminal_shows_its_bar(run, monkeypatch, seen, is_main):
+    monkeypatch.setattr(sys, "stderr", seen())
+    progress = Progress(run, min_interval_s=0, is_main=is_main)
+    progress.stage("load", 1)
+    # As more of it is known.
+    progress.download(0, 5_000_000)
+    progress.download(1_000_000, 9_000_000)
+    progress.stage("draw", 1_010, done=10)
+    for _ in range(5):
+        progress.advance()
+    progress.end("done")
+    told, name = sys.stderr.getvalue(), run.path.name
+    lines = f"{name}: load\n{name}: download (MB), 5 to do\n{name}: draw, 1,000 to do\n"
+    if seen is Terminal:
+        assert "to do" not in told and "draw" in told
+    else:
+        assert told == (lines if is_main else "")
 
 
 def test_the_time_left_is_that_of_the_stages_to_come_as_well(run):

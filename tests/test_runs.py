@@ -666,6 +666,7 @@ def test_a_lora_is_exported_although_its_model_is_not_there(store: Store) -> Non
 
     label_all(store)
     run_now(store, jobs.train(store, by="ann"))
+    jobs.change_settings(store, {"sampling": {"steps": 9, "guidance": 1.5}}, by="ann")
     shutil.rmtree(store.project().model.source)
     with pytest.raises(ValueError, match="No model at"):
         jobs.propose(store, by="ann")
@@ -674,6 +675,7 @@ def test_a_lora_is_exported_although_its_model_is_not_there(store: Store) -> Non
     card = (folder.path / "export" / "README.md").read_text()
     assert (folder.path / "export" / "lora" / ADAPTER_FILE).is_file()
     assert 'from_pretrained("path/to/p-model")' in card and str(store.folder.parent) not in card
+    assert "num_inference_steps=9, guidance_scale=1.5" in card
 
 
 def test_a_stop_while_a_run_starts_is_obeyed(store: Store) -> None:

@@ -38,6 +38,7 @@ from annotator.routes import export, file_of
 from annotator.server import build, mount_page
 from annotator.store import DATABASE, Store
 from annotator.store.people import made_up
+from annotator.tabs.export import MARKUP
 from benchmarks.running_app import start_app
 from sail.config import MAX_SIDE, ModelRef
 from sail.runfolder import ADAPTER_FILE, MERGED_FOLDER, RunFolder
@@ -529,7 +530,7 @@ def test_one_file_of_a_project_is_made_at_a_time(
     address = "/api/projects/p/preferences.parquet"
     begun, going_on, answers = threading.Event(), threading.Event(), []
 
-    def slow(store: Store, file: Path) -> None:
+    def slow(store: Store, file: Path, *, about_people: bool) -> None:
         begun.set()
         going_on.wait(30)
 
@@ -547,7 +548,7 @@ def test_one_file_of_a_project_is_made_at_a_time(
     waits.join()
     assert refused.status_code == 429 and refused.json()["detail"].startswith("Another file of p is being")
     assert answers == [200, 200]
-    monkeypatch.setattr(preferences, "write_parquet", lambda store, file: 1 / 0)
+    monkeypatch.setattr(preferences, "write_parquet", lambda store, file, **_: 1 / 0)
     assert client.get(address).status_code == 500
     monkeypatch.undo()
     assert client.get(address).status_code == 200
@@ -612,6 +613,31 @@ def test_why_somebody_chose_is_in_the_preference_table(client: TestClient, store
     table = pandas.read_parquet(io.BytesIO(client.get("/api/projects/p/preferences.parquet").content))
     assert [list(found) for found in table["reasons"]] == [["colour", "details"], []]
     assert list(table["reason_text"]) == ["the fox glows", ""]
+
+
+def test_a_table_to_publish_says_nothing_of_people(client: TestClient, store: Store) -> None:
+    import pyarrow.parquet as pq
+
+    first, *_ = next_pairs(client)
+    label = answer(first["id"])
+    why = {"of": label["uuid"], "reasons": ["colour"], "text": "as Ann's own fox"}
+    send(client, label, {**answer(first["id"], "reasons"), **why})
+    whole, told = (client.get(f"/api/projects/p/preferences.parquet{more}") for more in ("", "?people=false"))
+    assert 'filename="p-preferences-to-publish.parquet"' in told.headers["content-disposition"]
+    whole, told = (pq.read_table(io.BytesIO(found.content)) for found in (whole, told))
+    kept = [name for name in preferences.COLUMNS if name not in preferences.ABOUT_PEOPLE]
+    assert told.equals(whole.select(kept))
+    assert told.column_names == [
+        *("caption", "jpg_0", "jpg_1", "label_0", "label_1", "has_label", "both_bad"),
+        *("source", "round", "image_0_uid", "image_1_uid"),
+    ]
+
+
+def test_the_export_page_names_every_column_and_which_are_about_people() -> None:
+    named = re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td>', MARKUP)
+    assert [name for name, _ in named] == list(preferences.COLUMNS)
+    about_people = [name for name, what in named if what.endswith("(about people)")]
+    assert tuple(about_people) == preferences.ABOUT_PEOPLE
 
 
 async def nobody_asks() -> dict[str, str]:

@@ -86,6 +86,15 @@ def test_a_project_is_not_lost_to_a_setting_that_is_gone(tmp_path: Path) -> None
     assert store.project() == before
 
 
+def test_a_project_is_not_lost_to_a_number_that_has_a_bound_now(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    settings = store.project().settings.model_dump(mode="json")
+    settings["optimisation"]["learning_rate"] = 1000
+    store._write(functools.partial(store._append_event, "settings", settings, "ann"))
+    found = store.project().settings.optimisation
+    assert (found.learning_rate, found.steps) == (1, settings["optimisation"]["steps"])
+
+
 def test_a_connection_goes_with_the_thread_that_read(tmp_path: Path) -> None:
     store = make_store(tmp_path / "p")
     before = _open_files(tmp_path)

@@ -175,11 +175,13 @@ def export_file(number: int, index: int, project: InProject) -> FileResponse:
 
 
 @api.get("/projects/{project}/preferences.parquet")
-def preference_table(project: InProject) -> Passing:
-    """Every judged pair with both images, under the column names of Pick-a-Pic."""
+def preference_table(project: InProject, people: bool = True) -> Passing:
+    """Every judged pair with both images, under the column names of Pick-a-Pic; with `people=false` without
+    the columns that are about people, for publishing."""
+    to_publish = "" if people else "-to-publish"
     return passing(
         project,
-        lambda file: preferences.write_parquet(project.store, file),
-        name=f"{project.store.name}-preferences.parquet",
+        lambda file: preferences.write_parquet(project.store, file, about_people=people),
+        name=f"{project.store.name}-preferences{to_publish}.parquet",
         media_type="application/vnd.apache.parquet",
     )

@@ -60,6 +60,16 @@ export function mount(root) {
               { class: "sail-dim" },
               `${plural(found.by_people, "answer")} of people, all but skips; ${plural(found.by_model, "pair")} that the model judged.`,
             ),
+            h(
+              "a",
+              {
+                href: `${base}/preferences.parquet?people=false`,
+                download: true,
+                "data-testid": "download-to-publish",
+              },
+              "Download them without the columns about people, to publish them",
+            ),
+            h("p", { class: "sail-dim" }, "Prompts and images stay in it: look through them before you do."),
           ]
         : [h("span", { class: "sail-dim" }, "Nothing is judged yet.")]),
     );

@@ -207,7 +207,7 @@ class Base:
                 pipeline=model.get("pipeline"),
                 download=model["download"],
                 prompts=tuple(prompts),
-                settings=LoopSettings.model_validate(settings, extra="ignore"),
+                settings=LoopSettings.stored(settings),
                 launcher=self._launcher(),
             )
         except (ValidationError, LookupError, TypeError, AttributeError) as error:

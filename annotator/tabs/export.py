@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from annotator.preferences import ABOUT_PEOPLE, COLUMNS
+
 TITLE = "Export"
 NAME = "export"
 
-MARKUP = """
+_COLUMNS = "".join(
+    f'<tr><th scope="row">{name}</th><td>{what}{" (about people)" if name in ABOUT_PEOPLE else ""}</td></tr>'
+    for name, what in COLUMNS.items()
+)
+
+MARKUP = f"""
 <div class="sail-stack">
   <section class="sail-card sail-stack">
     <h3 data-part="title">The adapter</h3>
@@ -25,10 +32,13 @@ MARKUP = """
   <section class="sail-card sail-stack sail-files">
     <h3>The preferences</h3>
     <p class="sail-dim">One row for each answer except skips, and one for each of the model's own pairs that
-      was not dropped, with both images (PNG), as one parquet file under the column names of Pick-a-Pic:
-      caption, jpg_0, jpg_1, label_0, label_1, and with them source, annotator (tells people apart, without
-      their names), created_at. A pair without its image files is left out; the file's metadata says how many
-      (left_out).</p>
+      was not dropped, with both images, as one parquet file under the column names of Pick-a-Pic. Among its
+      {len(COLUMNS)} columns {len(ABOUT_PEOPLE)} are about people; what they typed as a reason is there word
+      for word. A pair without its image files is left out; the file's metadata says how many (left_out).</p>
+    <details>
+      <summary>What its {len(COLUMNS)} columns hold</summary>
+      <table class="sail-table sail-facts" data-testid="preference-columns"><tbody>{_COLUMNS}</tbody></table>
+    </details>
     <div data-testid="export-preferences"></div>
   </section>
 </div>

@@ -5,17 +5,20 @@ The only door to diffusers and transformers.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 
 from sail.backbones import loading
 from sail.backbones.base import Backbone, Conditioning
-from sail.backbones.diffusion import Diffusion
-from sail.backbones.flow_matching import FlowMatching
-from sail.backbones.flux import Flux
+from sail.backbones.diffusion import SOLVERS, Diffusion
+from sail.backbones.flow_matching import WITHOUT_NOISE, FlowMatching
+from sail.backbones.flux import TOKENS_SCHNELL, Flux
 from sail.backbones.sd3 import StableDiffusion3
 from sail.backbones.sdxl import StableDiffusionXL
 from sail.backbones.stable_diffusion import StableDiffusion
-from sail.config import ModelRef
+from sail.config import ModelRef, Sampling
 
 FAMILIES: dict[str, type[Diffusion | FlowMatching]] = {
     family.pipeline_class.__name__: family
@@ -23,7 +26,7 @@ FAMILIES: dict[str, type[Diffusion | FlowMatching]] = {
 }
 """Name of the diffusers pipeline in model_index.json -> its backbone."""
 
-__all__ = ["Backbone", "Conditioning", "load", "pipeline_name"]
+__all__ = ["Backbone", "Conditioning", "call_of", "load", "pipeline_name", "scheduler_of"]
 
 
 def load(
@@ -50,6 +53,26 @@ def load(
 def pipeline_name(model: ModelRef) -> str:
     """Name of the diffusers pipeline that reads `model`. ValueError where that cannot be known."""
     return loading.pipeline_name(loading.config_folder(loading.locate(model.checked()), model.revision))
+
+
+def scheduler_of(model: ModelRef, sampling: Sampling, *, is_unet: bool) -> tuple[str, dict[str, Any]]:
+    """Name of the diffusers scheduler that `model` is drawn with here, and what its `from_config` is told
+    beside the configuration of the model's own, of which nothing is known where the model is not here."""
+    if not is_unet:
+        return FlowMatchEulerDiscreteScheduler.__name__, WITHOUT_NOISE
+    kind, told = SOLVERS[sampling.solver]
+    own = model.described("scheduler/scheduler_config.json", "algorithm_type")
+    return kind.__name__, told({"algorithm_type": own} if own else {})
+
+
+def call_of(model: ModelRef, sampling: Sampling) -> dict[str, Any]:
+    """What a diffusers pipeline is called with, beside a prompt, to draw as is done here."""
+    asked: dict[str, Any] = {"num_inference_steps": sampling.steps, "guidance_scale": sampling.guidance}
+    if sampling.size is not None:
+        asked["height"], asked["width"] = sampling.size
+    if model.is_schnell:
+        asked["max_sequence_length"] = TOKENS_SCHNELL
+    return asked
 
 
 def _dtype(model: ModelRef, device: torch.device) -> torch.dtype:

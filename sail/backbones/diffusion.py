@@ -6,7 +6,6 @@ Knows no text encoder. B batch, C H W latent.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -21,24 +20,27 @@ from torch import Tensor
 from sail.backbones.base import Solver
 from sail.backbones.pipeline import PipelineBackbone
 
-UNBOUNDED = {"clip_sample": False, "thresholding": False}
-"""Latents, unlike pixels, have no bounds; a configuration that says nothing of clipping would get it."""
+Told = dict[str, Any]
+"""What a scheduler is told beside the configuration of the model's own."""
 
 
-def _dpm(config: Mapping[str, Any]) -> DPMSolverMultistepScheduler:
-    """Without the noise that some models' configurations ask for, which no seed of ours would reach."""
-    kind = config.get("algorithm_type", "dpmsolver++").removeprefix("sde-")
-    if kind not in ("dpmsolver", "dpmsolver++"):
-        # Of another solver, such as DEIS.
-        kind = "dpmsolver++"
-    return DPMSolverMultistepScheduler.from_config(config, algorithm_type=kind)
+def _without_noise(own: Mapping[str, Any]) -> Told:
+    """Some models' configurations ask for noise, which no seed of ours would reach."""
+    kind = own.get("algorithm_type", "dpmsolver++").removeprefix("sde-")
+    # Or of another solver, such as DEIS.
+    return {"algorithm_type": kind if kind in ("dpmsolver", "dpmsolver++") else "dpmsolver++"}
 
 
-SOLVERS: dict[str, Callable[..., Any]] = {
-    "auto": _dpm,
-    "dpm++": _dpm,
-    "ddim": partial(DDIMScheduler.from_config, **UNBOUNDED),
-    "ddpm": partial(DDPMScheduler.from_config, **UNBOUNDED),
+def _unbounded(own: Mapping[str, Any]) -> Told:
+    """Latents, unlike pixels, have no bounds; a configuration that says nothing of clipping would get it."""
+    return {"clip_sample": False, "thresholding": False}
+
+
+SOLVERS: dict[str, tuple[type[Any], Callable[[Mapping[str, Any]], Told]]] = {
+    "auto": (DPMSolverMultistepScheduler, _without_noise),
+    "dpm++": (DPMSolverMultistepScheduler, _without_noise),
+    "ddim": (DDIMScheduler, _unbounded),
+    "ddpm": (DDPMScheduler, _unbounded),
 }
 
 
@@ -73,6 +75,8 @@ class Diffusion(PipelineBackbone):
         raise ValueError(f"Prediction type {kind} is not known. Known: epsilon, v_prediction.")
 
     def solver(self, name: str, steps: int, shape: tuple[int, ...]) -> Solver:
-        scheduler = SOLVERS[name](self._pipeline.scheduler.config)
+        kind, told = SOLVERS[name]
+        own = self._pipeline.scheduler.config
+        scheduler = kind.from_config(own, **told(own))
         scheduler.set_timesteps(steps, device=self.device)
         return scheduler

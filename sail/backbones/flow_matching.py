@@ -16,6 +16,9 @@ from torch import Tensor
 from sail.backbones.base import Solver
 from sail.backbones.pipeline import PipelineBackbone
 
+WITHOUT_NOISE = {"stochastic_sampling": False}
+"""Told to the solver beside the model's own configuration: noise of its own would be none of our seeds'."""
+
 
 class FlowEuler(FlowMatchEulerDiscreteScheduler):
     """diffusers' own, with what its other schedulers have."""
@@ -64,8 +67,7 @@ class FlowMatching(PipelineBackbone):
                 f"{self.pipeline_class.__name__} has no solver {name}: flow matching goes by Euler steps. "
                 "Set sampling.solver to auto."
             )
-        # Noise of its own would be none of our seeds'.
-        solver = FlowEuler.from_config(self._pipeline.scheduler.config, stochastic_sampling=False)
+        solver = FlowEuler.from_config(self._pipeline.scheduler.config, **WITHOUT_NOISE)
         dynamic = solver.config.use_dynamic_shifting
         mu = {"mu": self._shift(shape)} if dynamic else {}
         solver.set_timesteps(**self._levels(steps), **mu, device=self.device)

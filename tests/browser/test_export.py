@@ -50,6 +50,11 @@ def test_each_export_is_one_file_that_names_its_project_and_round(
             rows.nth(1).get_by_role("link", name="README.md").click()
         assert card.value.suggested_filename == "my taste-round-0-README.md"
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        page.get_by_text("What its 16 columns hold").click()
+        expect(page.get_by_role("row", name="reason_text")).to_contain_text("about people")
+        to_publish = page.get_by_test_id("download-to-publish")
+        assert (to_publish.get_attribute("href") or "").endswith("/preferences.parquet?people=false")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
         table = page.get_by_test_id("export-facts").locator("table")
         assert table.evaluate("one => one.offsetWidth <= one.parentElement.clientWidth")
         for cells in table.locator("tr").all():

@@ -195,6 +195,9 @@ def export(page: Page, store: Store, folder: Path) -> tuple[Path, Path]:
     with page.expect_download() as table:
         page.get_by_test_id("download-preferences").click()
     assert table.value.suggested_filename == "taste-preferences.parquet"
+    with page.expect_download() as table:
+        page.get_by_test_id("download-to-publish").click()
+    assert table.value.suggested_filename == "taste-preferences-to-publish.parquet"
     zipfile.ZipFile(download.value.path()).extractall(folder)
     current, lora = store.current_round(), folder / "taste-round-1" / "lora"
     assert current is not None and current.round == 1

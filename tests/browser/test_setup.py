@@ -350,7 +350,8 @@ def test_what_two_settings_are_to_blame_for_is_said_at_the_one_that_was_changed(
     setup.get_by_test_id("settings-submit").click()
     says(
         setup.get_by_test_id("setting-self_pairs_per_prompt"),
-        "3 pairs of a prompt need 6 candidates, got 3.",
+        "3 pairs of a prompt (self_pairs_per_prompt) need 6 candidates (num_candidates), got 3. "
+        "Set num_candidates to at least 6, or self_pairs_per_prompt to at most 1.",
     )
 
 

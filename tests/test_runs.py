@@ -839,7 +839,7 @@ def test_a_project_starts_and_changes_nothing_outside_its_run_folders(tmp_path: 
         database.execute("update runs set folder = '../../elsewhere'")
     store.record_run_event(first.id, "queued")
     runner = follow(fake_runner(), store, other)
-    wait_for(lambda: other.run(second.id).what == "done")
+    wait_for(lambda: other.run(second.id).what == "done" and not store.run(first.id).unfinished)
     (view,) = runner.views(store)
     assert view.state == "failed" and "'../../elsewhere'" in view.message
     assert {file.name: file.read_bytes() for file in elsewhere.iterdir() if file.is_file()} == before

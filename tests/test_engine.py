@@ -564,24 +564,11 @@ def names_below(folder: RunFolder, name: str) -> list[str]:
     return sorted(str(path.relative_to(folder.path)) for path in (folder.path / name).rglob("*"))
 
 
-def test_metrics_are_on_disk_before_the_checkpoint_after_them_is(model, proposed, tmp_path, monkeypatch):
+def test_metrics_are_on_disk_before_the_checkpoint_after_them_is(model, proposed, tmp_path, disk):
     folder = RunFolder.create(tmp_path / "run", train_request(model), pairs=human_pairs(proposed))
-    metrics, synced, at_checkpoints = folder.path / "metrics.jsonl", {}, []
-
-    def fsync(descriptor):
-        there = os.fstat(descriptor)
-        synced[there.st_ino] = there.st_size
-
-    def replace(source, target):
-        if Path(target).name == "state.pt":
-            there = metrics.stat()
-            at_checkpoints.append(synced.get(there.st_ino) == there.st_size > 0)
-        plain(source, target)
-
-    plain = os.replace
-    monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "replace", replace)
+    disk.watched = folder.path / "metrics.jsonl"
     execute(folder)
+    at_checkpoints = [were_there for name, were_there in disk.renamed if name == "state.pt"]
     assert at_checkpoints == [True, True, True]
 
 

@@ -209,6 +209,16 @@ def test_an_answer_sent_twice_is_one_and_undo_opens_the_comparison_again(store: 
     assert opened(store, match)[0] == first and store.tallies(match) == []
 
 
+def test_an_id_of_somebody_elses_answer_is_refused(store: Store) -> None:
+    match = compared(store)
+    first = opened(store, match)[0]
+    opened(store, match, to="bob")
+    repeated = Answer(uuid=say(store, first, "left"), pair=first.id, value="right")
+    refusals = store.record_comparison_answers([repeated], by="bob")
+    assert refusals == ["This answer's id was used by someone else."]
+    assert len(store.comparison_history()) == 1
+
+
 def test_an_answer_to_what_was_never_shown_is_refused(store: Store) -> None:
     first = opened(store, compared(store))[0]
     answer = Answer(uuid=new_uuid(), pair=first.id, value="left")

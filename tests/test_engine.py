@@ -23,6 +23,7 @@ from engine import (
     train_request,
 )
 from pairs import human_pairs, self_pairs, tied_pairs
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from sail import backbones, cost, monitors
@@ -89,6 +90,11 @@ def test_images_of_one_prompt_differ_by_index_and_by_noise_seed(model):
     other = drawn_latents(policy, PROMPTS[:1], noise_seed=1)[0]
     assert not torch.allclose(first, second, atol=1e-2)
     assert not torch.allclose(first, other, atol=1e-2)
+
+
+def test_an_image_says_nothing_of_how_it_was_drawn(judged):
+    files = list(judged.path.rglob("*.png"))
+    assert len(files) == 3 * len(PROMPTS) and all(Image.open(file).info == {} for file in files)
 
 
 def test_a_resumed_propose_run_draws_only_what_is_missing_and_the_same_bits(proposed, tmp_path):

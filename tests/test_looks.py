@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import fake_trainer
 import pytest
 from annotating import PROMPTS, drawn, fake_runner, hold, label, make_store, new_uuid, run_now, wait_for
 from fastapi.testclient import TestClient
+from PIL import Image
 from sqlite_utils import Database
 
 from annotator import jobs, looks, winrate
@@ -347,10 +349,14 @@ def test_results_are_given_for_each_person_and_all_together(client: TestClient, 
 
 def test_nothing_that_is_sent_tells_which_side_is_which(client: TestClient, store: Store) -> None:
     compared(store)
-    for pair in compare_next(client)["pairs"]:
+    pairs = compare_next(client)["pairs"]
+    assert len(pairs) == 4
+    for pair in pairs:
+        assert set(pair) == {"id", "prompt", "left", "right"}
         for side in ("left", "right"):
             response = client.get(pair[side])
             assert response.status_code == 200
+            assert Image.open(io.BytesIO(response.content)).info == {}
             name = pair[side].rsplit("/", 1)[1]
             assert len(name) > 20 and "compare" not in str(response.headers)
 

@@ -13,6 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -38,6 +39,7 @@ from annotator.rows import Answer, PairState
 from annotator.runs import take_in
 from annotator.store import DATABASE, DatabaseError, Displaced, Store, learning
 from sail.config import LoopSettings, ModelRef
+from sail.records import LabelValue
 from sail.runfolder import RunFolder
 
 
@@ -342,14 +344,18 @@ def test_what_an_answer_usually_takes_costs_the_same_however_many_came_before(tm
 
 def test_winner_and_loser_follow_the_side_that_was_shown(tmp_path: Path) -> None:
     store = make_store(tmp_path / "p")
-    pairs = drawn(store, 6)
-    for pair, value in zip(pairs, ["left", "right"] * 3, strict=True):
-        label(store, pair, value)  # type: ignore[arg-type]
-    found = {pair.id: pair for pair in store.human_pairs()}
-    for pair, value in zip(pairs, ["left", "right"] * 3, strict=True):
-        won = pair.left if value == "left" else pair.right
-        assert store.image_file(won).name.endswith(f"-{found[pair.id].winner.row}.png")
-        assert found[pair.id].winner.row != found[pair.id].loser.row
+    values: tuple[LabelValue, ...] = ("left", "right")
+    came_up: set[tuple[LabelValue, bool]] = set()
+    # Sides are drawn by lot.
+    while len(came_up) < 4:
+        for pair, value in zip(drawn(store, 8), cycle(values), strict=False):
+            label(store, pair, value)
+            learned = next(one for one in store.human_pairs() if one.id == pair.id)
+            rows = learned.winner.row, learned.loser.row
+            images = (pair.left, pair.right) if value == "left" else (pair.right, pair.left)
+            for image, row in zip(images, rows, strict=True):
+                assert store.image_file(image).name.endswith(f"-{row}.png")
+            came_up.add((value, rows[0] < rows[1]))
 
 
 def test_ties_both_bad_and_skips_are_kept_and_never_trained(tmp_path: Path) -> None:

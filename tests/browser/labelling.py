@@ -13,17 +13,18 @@ GUARD_MS = 260
 
 
 class watched:  # noqa: N801
-    """A page of its own, whose errors and foreign requests are counted."""
+    """A page in a context of its own, of all whose pages errors and foreign requests are counted."""
 
     def __init__(self, browser: Browser, **settings: object) -> None:
         self._context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **settings})  # type: ignore[arg-type]
         # Requests are held back from the start, so that none slips past a route that is added just before it.
         self._context.route("**/nothing-is-here", lambda route: route.abort())
-        self._page = self._context.new_page()
         self._errors: list[str] = []
         self._foreign: list[str] = []
-        self._page.on("pageerror", lambda error: self._errors.append(str(error)))
-        self._page.on("request", self._look)
+        # Of all its pages: a test may open more.
+        self._context.on("weberror", lambda found: self._errors.append(str(found.error)))
+        self._context.on("request", self._look)
+        self._page = self._context.new_page()
 
     def _look(self, request: Request) -> None:
         if not request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from pairs import human_pairs
 from safetensors.numpy import save_file
 
@@ -27,6 +28,11 @@ from sail.records import LatentsRef, TrainingPair
 from sail.runfolder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+# The same examples each time, however slow a machine is.
+settings.register_profile("facts", deadline=None, derandomize=True, database=None)
+settings.load_profile("facts")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Page, Request
 from annotator.store import Store
 
 GUARD_MS = 260
+COMPARING = ".sail-compare"
 
 
 class watched:  # noqa: N801
@@ -64,35 +65,26 @@ def values(store: Store) -> list[str]:
     return [row["value"] for row in store.label_history()]
 
 
-def shown_pair(page: Page) -> str:
-    return str(page.evaluate("document.querySelector('.sail-label').dataset.pair"))
+def shown_pair(page: Page, root: str = ".sail-label") -> str:
+    return str(page.evaluate("root => document.querySelector(root).dataset.pair", root))
 
 
-def wait_for_pair(page: Page, *, other_than: str = "") -> str:
+def wait_for_pair(page: Page, *, other_than: str = "", root: str = ".sail-label") -> str:
     """Until a pair other than that one can be answered; '' when there are none left."""
     page.wait_for_function(
-        """before => {
-            const { pair, ready } = document.querySelector('.sail-label').dataset;
+        """([root, before]) => {
+            const { pair, ready } = document.querySelector(root).dataset;
             return pair === '' || (pair && pair !== before && ready === pair);
         }""",
-        arg=other_than,
+        arg=[root, other_than],
         timeout=120_000,
     )
     page.wait_for_timeout(GUARD_MS)
-    return shown_pair(page)
+    return shown_pair(page, root)
 
 
 def wait_for_comparison(page: Page, *, other_than: str = "") -> str:
-    """Until one other than that can be answered; '' when there are none left."""
-    page.wait_for_function(
-        """before => {
-            const { pair, ready } = document.querySelector('.sail-compare').dataset;
-            return pair === '' || (pair && pair !== before && ready === pair);
-        }""",
-        arg=other_than,
-    )
-    page.wait_for_timeout(GUARD_MS)
-    return str(page.evaluate("document.querySelector('.sail-compare').dataset.pair"))
+    return wait_for_pair(page, other_than=other_than, root=COMPARING)
 
 
 def answer(page: Page, key: str) -> str:

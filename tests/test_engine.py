@@ -92,6 +92,14 @@ def test_images_of_one_prompt_differ_by_index_and_by_noise_seed(model):
     assert not torch.allclose(first, other, atol=1e-2)
 
 
+def test_images_have_the_size_that_was_asked_for_by_height_and_width(model, tmp_path):
+    sampling = QUICK.model_copy(update={"size": (16, 24)})
+    request = ProposeRequest(model=model, prompts=PROMPTS[:1], num_candidates=2, sampling=sampling)
+    folder = RunFolder.create(tmp_path / "run", request)
+    execute(folder)
+    assert [Image.open(file).size for file in folder.path.rglob("*.png")] == [(24, 16)] * 2
+
+
 def test_an_image_says_nothing_of_how_it_was_drawn(judged):
     files = list(judged.path.rglob("*.png"))
     assert len(files) == 3 * len(PROMPTS) and all(Image.open(file).info == {} for file in files)

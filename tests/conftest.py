@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from pairs import human_pairs
 from safetensors.numpy import save_file
 
@@ -27,6 +28,11 @@ from sail.records import LatentsRef, TrainingPair
 from sail.runfolder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+# The same examples each time, however slow a machine is.
+settings.register_profile("facts", deadline=None, derandomize=True, database=None)
+settings.load_profile("facts")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -61,6 +67,47 @@ def training_pair(tmp_path: Path) -> Callable[..., TrainingPair]:
         return TrainingPair(id=name, prompt="a fox", winner=files[0], loser=files[1], source="human")
 
     return make
+
+
+class Disk:
+    """What was synced since it was last changed, and what was renamed."""
+
+    def __init__(self) -> None:
+        self._synced: dict[int, int] = {}
+        self._fsync, self._replace = os.fsync, os.replace
+        self.watched: Path | None = None
+        """What is to be on disk at a rename, where that is not what is renamed."""
+        self.renamed: list[tuple[str, bool]] = []
+        """Names, and whether what had to be on disk by then was."""
+
+    def fsync(self, descriptor: int) -> None:
+        there = os.fstat(descriptor)
+        self._synced[there.st_ino] = there.st_size
+
+    def replace(self, source: str | Path, target: str | Path) -> None:
+        whole = self.has(self.watched or Path(source))
+        self._replace(source, target)
+        self.renamed.append((Path(target).name, whole))
+        self._synced.pop(Path(target).parent.stat().st_ino, None)
+
+    def has(self, path: Path) -> bool:
+        """Whether it, and all below it, is on disk as it is; of what has other names as well, its name."""
+        return path.exists() and all(map(self._is_synced, (path, *path.rglob("*"))))
+
+    def _is_synced(self, path: Path) -> bool:
+        there = path.stat()
+        if path.is_dir():
+            return there.st_ino in self._synced
+        return there.st_nlink > 1 or self._synced.get(there.st_ino) == there.st_size
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    """Notes what is synced, and syncs nothing."""
+    noted = Disk()
+    monkeypatch.setattr(os, "fsync", noted.fsync)
+    monkeypatch.setattr(os, "replace", noted.replace)
+    return noted
 
 
 # The engine. What it is made of takes seconds to import, which only its own tests are to wait for.

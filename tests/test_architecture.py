@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -100,25 +101,27 @@ def sources_under(root: Path) -> dict[str, str]:
     return {name.removesuffix(".__init__"): file.read_text(encoding="utf-8") for file, name in names.items()}
 
 
-def imports_of(name: str, sources: dict[str, str]) -> set[str]:
+def imports_of(name: str, sources: dict[str, str]) -> frozenset[str]:
     """Full names of what a module imports, `from package import module` as the module."""
-    found = set()
-    for node in ast.walk(ast.parse(sources[name])):
-        for imported in _imported(node, name, sources):
-            found.add(imported)
-    return found - {name}
+    return _imports_in(sources[name], name, frozenset(sources))
 
 
-def _imported(node: ast.AST, name: str, sources: dict[str, str]) -> Iterator[str]:
+@cache
+def _imports_in(source: str, name: str, modules: frozenset[str]) -> frozenset[str]:
+    nodes = ast.walk(ast.parse(source))
+    return frozenset(found for node in nodes for found in _imported(node, name, modules)) - {name}
+
+
+def _imported(node: ast.AST, name: str, modules: frozenset[str]) -> Iterator[str]:
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
-        is_package = any(other.startswith(f"{name}.") for other in sources)
+        is_package = any(other.startswith(f"{name}.") for other in modules)
         base = name.split(".")[: (1 if is_package else 0) - node.level or None] if node.level else []
         origin = ".".join([*base, *([node.module] if node.module else [])])
         for alias in node.names:
             full = f"{origin}.{alias.name}"
-            yield full if full in sources else origin
+            yield full if full in modules else origin
     elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
         yield from (str(argument.value) for argument in node.args[:1] if isinstance(argument, ast.Constant))
 
@@ -157,7 +160,7 @@ def objections(name: str, imported: str) -> Iterator[str]:
 
 
 def circles(sources: dict[str, str]) -> list[str]:
-    graph = {name: imports_of(name, sources) & set(sources) - set(ANYWHERE) for name in sources}
+    graph = {name: set(imports_of(name, sources) & set(sources) - set(ANYWHERE)) for name in sources}
     # A package that offers what its modules hold is no circle.
     for name in graph:
         graph[name] = {other for other in graph[name] if not name.startswith(f"{other}.")}

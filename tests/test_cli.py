@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -445,6 +447,48 @@ def test_the_command_line_works_as_a_program_of_its_own(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2 and done.stderr.strip().endswith("it has no request.json.")
     assert "Traceback" not in done.stderr
+
+
+def a_run(model: Path, path: Path, prompts: int) -> RunFolder:
+    request = ProposeRequest(
+        model=ModelRef(source=str(model)),
+        prompts=tuple(f"a fox of age {age}" for age in range(prompts)),
+        num_candidates=2,
+        sampling=Sampling(steps=3),
+    )
+    return RunFolder.create(path, request)
+
+
+def as_a_program(folder: RunFolder) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "sail", "propose", str(folder.path)],
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever starts the tests in the background may have it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def test_a_stop_is_exit_status_3_and_the_same_command_goes_on(model, tmp_path):
+    folder = a_run(model, tmp_path / "run", prompts=2)
+    folder.request_stop()
+    program = as_a_program(folder)
+    _, said = program.communicate(timeout=120)
+    assert program.returncode == 3 and "Traceback" not in said
+    assert folder.snapshot().state == "stopped" and folder.result() is None
+    assert sail("propose", folder.path).exit_code == 0 and len(folder.candidate_sets()) == 2
+
+
+def test_ctrl_c_is_exit_status_130(model, tmp_path):
+    folder = a_run(model, tmp_path / "run", prompts=1000)
+    program = as_a_program(folder)
+    while not folder.candidate_sets():
+        assert program.poll() is None
+        time.sleep(0.02)
+    program.send_signal(signal.SIGINT)
+    _, said = program.communicate(timeout=120)
+    assert program.returncode == 130 and said.strip().endswith("Interrupted. The same command goes on.")
+    assert "Traceback" not in said and folder.result() is None
 
 
 @pytest.mark.parametrize("command", ["", "no-such-program --at all", "'open"])

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from engine import (
     train_request,
 )
 from pairs import human_pairs, self_pairs, tied_pairs
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from sail import backbones, cost, monitors
@@ -90,6 +90,19 @@ def test_images_of_one_prompt_differ_by_index_and_by_noise_seed(model):
     other = drawn_latents(policy, PROMPTS[:1], noise_seed=1)[0]
     assert not torch.allclose(first, second, atol=1e-2)
     assert not torch.allclose(first, other, atol=1e-2)
+
+
+def test_images_have_the_size_that_was_asked_for_by_height_and_width(model, tmp_path):
+    sampling = QUICK.model_copy(update={"size": (16, 24)})
+    request = ProposeRequest(model=model, prompts=PROMPTS[:1], num_candidates=2, sampling=sampling)
+    folder = RunFolder.create(tmp_path / "run", request)
+    execute(folder)
+    assert [Image.open(file).size for file in folder.path.rglob("*.png")] == [(24, 16)] * 2
+
+
+def test_an_image_says_nothing_of_how_it_was_drawn(judged):
+    files = list(judged.path.rglob("*.png"))
+    assert len(files) == 3 * len(PROMPTS) and all(Image.open(file).info == {} for file in files)
 
 
 def test_a_resumed_propose_run_draws_only_what_is_missing_and_the_same_bits(proposed, tmp_path):
@@ -564,24 +577,11 @@ def names_below(folder: RunFolder, name: str) -> list[str]:
     return sorted(str(path.relative_to(folder.path)) for path in (folder.path / name).rglob("*"))
 
 
-def test_metrics_are_on_disk_before_the_checkpoint_after_them_is(model, proposed, tmp_path, monkeypatch):
+def test_metrics_are_on_disk_before_the_checkpoint_after_them_is(model, proposed, tmp_path, disk):
     folder = RunFolder.create(tmp_path / "run", train_request(model), pairs=human_pairs(proposed))
-    metrics, synced, at_checkpoints = folder.path / "metrics.jsonl", {}, []
-
-    def fsync(descriptor):
-        there = os.fstat(descriptor)
-        synced[there.st_ino] = there.st_size
-
-    def replace(source, target):
-        if Path(target).name == "state.pt":
-            there = metrics.stat()
-            at_checkpoints.append(synced.get(there.st_ino) == there.st_size > 0)
-        plain(source, target)
-
-    plain = os.replace
-    monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "replace", replace)
+    disk.watched = folder.path / "metrics.jsonl"
     execute(folder)
+    at_checkpoints = [were_there for name, were_there in disk.renamed if name == "state.pt"]
     assert at_checkpoints == [True, True, True]
 
 

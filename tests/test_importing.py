@@ -176,12 +176,22 @@ def test_imported_pairs_take_the_place_of_an_annotator(model, out, tmp_path):
     assert round_["human_pairs"] == sum(not pair["held_out"] for pair in pairs)
 
 
+# Of a training that is refused before it; were it not, it would soon be over.
+ONE_STEP = {
+    "lora": {"rank": 2},
+    "optimisation": {"steps": 1, "batch_pairs": 4},
+    "scoring": {"draws": 2},
+    "monitor_prompts": 0,
+}
+
+
 def test_pairs_that_another_autoencoder_encoded_are_refused_before_a_step_is_trained(model, out, tmp_path):
     other = shutil.copytree(model, tmp_path / "other")
     config = other / "vae/config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "scaling_factor": 0.25}))
+    (tmp_path / "settings.json").write_text(json.dumps(ONE_STEP))
     given = ("loop", "--model", other, "--prompts", out / "prompts.txt", "--out", tmp_path / "loop")
-    done = sail(*given, "--pairs", out)
+    done = sail(*given, "--settings", tmp_path / "settings.json", "--rounds", 0, "--pairs", out)
     assert (
         done.exit_code == 2 and "holds latents of another autoencoder (4 channels, scaled by" in done.stderr
     )
@@ -189,9 +199,9 @@ def test_pairs_that_another_autoencoder_encoded_are_refused_before_a_step_is_tra
 
 
 def test_pairs_of_another_size_than_is_drawn_are_refused_before_a_step_is_trained(model, out, tmp_path):
-    (tmp_path / "settings.json").write_text(json.dumps({"sampling": {"size": [16, 24]}}))
+    (tmp_path / "settings.json").write_text(json.dumps({**ONE_STEP, "sampling": {"size": [16, 24]}}))
     given = ("loop", "--model", model, "--prompts", out / "prompts.txt", "--out", tmp_path / "loop")
-    done = sail(*given, "--settings", tmp_path / "settings.json", "--pairs", out)
+    done = sail(*given, "--settings", tmp_path / "settings.json", "--rounds", 0, "--pairs", out)
     assert done.exit_code == 2 and "are 4 x 8 x 8, those of the images to draw 4 x 4 x 6" in done.stderr
     assert not list((tmp_path / "loop/runs").glob("*/metrics.jsonl"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import fake_trainer
 import pytest
 from annotating import PROMPTS, drawn, fake_runner, hold, label, make_store, new_uuid, run_now, wait_for
 from fastapi.testclient import TestClient
+from PIL import Image
 from sqlite_utils import Database
 
 from annotator import jobs, looks, winrate
@@ -209,6 +211,16 @@ def test_an_answer_sent_twice_is_one_and_undo_opens_the_comparison_again(store: 
     assert opened(store, match)[0] == first and store.tallies(match) == []
 
 
+def test_an_id_of_somebody_elses_answer_is_refused(store: Store) -> None:
+    match = compared(store)
+    first = opened(store, match)[0]
+    opened(store, match, to="bob")
+    repeated = Answer(uuid=say(store, first, "left"), pair=first.id, value="right")
+    refusals = store.record_comparison_answers([repeated], by="bob")
+    assert refusals == ["This answer's id was used by someone else."]
+    assert len(store.comparison_history()) == 1
+
+
 def test_an_answer_to_what_was_never_shown_is_refused(store: Store) -> None:
     first = opened(store, compared(store))[0]
     answer = Answer(uuid=new_uuid(), pair=first.id, value="left")
@@ -337,10 +349,14 @@ def test_results_are_given_for_each_person_and_all_together(client: TestClient, 
 
 def test_nothing_that_is_sent_tells_which_side_is_which(client: TestClient, store: Store) -> None:
     compared(store)
-    for pair in compare_next(client)["pairs"]:
+    pairs = compare_next(client)["pairs"]
+    assert len(pairs) == 4
+    for pair in pairs:
+        assert set(pair) == {"id", "prompt", "left", "right"}
         for side in ("left", "right"):
             response = client.get(pair[side])
             assert response.status_code == 200
+            assert Image.open(io.BytesIO(response.content)).info == {}
             name = pair[side].rsplit("/", 1)[1]
             assert len(name) > 20 and "compare" not in str(response.headers)
 

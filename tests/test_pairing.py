@@ -36,7 +36,8 @@ def test_the_two_candidates_farthest_apart_are_shown_first_and_none_is_shown_twi
 
 def test_equal_rewards_make_no_pair():
     assert best_and_worst([0.5, 0.5, 0.5]) == []
-    assert ranked_self_pairs(["a fox"], [[0.5, 0.5]], lambda *_: 0.1) == []
+    for choose in ("best_worst", "random"):
+        assert ranked_self_pairs(["a fox"], [[0.5, 0.5]], lambda *_: 0.1, choose=choose) == []
 
 
 def test_what_is_not_clear_enough_is_no_pair():

@@ -137,7 +137,8 @@ def test_the_model_of_a_run_is_not_given_again(done):
 
 def test_rounds_propose_for_prompts_of_no_seed_pair_while_there_are_some(done):
     proposed = RunFolder(done / "aligned/runs/0002-propose").request().prompts
-    assert not set(proposed) & {pair["prompt"] for pair in read_lines(done / "seed/pairs.jsonl")}
+    of_seed_pairs = {pair["prompt"] for pair in read_lines(done / "seed/pairs.jsonl")}
+    assert proposed and of_seed_pairs and not set(proposed) & of_seed_pairs
 
 
 def test_the_cost_that_is_told_is_that_of_the_cost_model(paper):

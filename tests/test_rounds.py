@@ -12,6 +12,7 @@ from sail.rounds import (
     Round,
     current,
     is_held_out,
+    kept,
     next_step,
     parse_prompts,
     propose_request,
@@ -298,3 +299,8 @@ def test_a_round_is_made_from_what_its_run_measured():
     result = a_round(3).model_dump(mode="json") | {"adapter": "adapter", "stage_seconds": {"train": 1.0}}
     made = Round.from_result(result, number=3, parent=2, adapter="/runs/3/adapter")
     assert made == a_round(3, parent=2).model_copy(update={"adapter": "/runs/3/adapter"})
+
+
+def test_of_few_self_pairs_at_least_one_goes_to_review():
+    few = LoopSettings(keep_self_pairs=0.1)
+    assert [kept(pairs, few) for pairs in (3, 14, 16, 40)] == [1, 1, 2, 4]

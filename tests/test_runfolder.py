@@ -25,6 +25,7 @@ from sail.runfolder import (
     Stopped,
     link_or_copy,
     publish,
+    publish_folder,
     publish_json,
     publish_lines,
     publish_text,
@@ -96,6 +97,31 @@ def test_what_is_published_is_there_whole(tmp_path):
     publish_lines(tmp_path / "values.jsonl", [{"step": 1}, {"step": 2}])
     assert json.loads((tmp_path / "value.json").read_text(encoding="utf-8")) == {"prompt": "füchse"}
     assert read_lines(tmp_path / "values.jsonl") == [{"step": 1}, {"step": 2}]
+
+
+def test_what_is_published_is_on_disk_before_it_has_its_name_and_its_name_after(tmp_path, disk):
+    publish_text(tmp_path / "value.txt", "new")
+    assert disk.renamed == [("value.txt", True)] and disk.has(tmp_path)
+
+
+def test_a_published_folder_is_on_disk_before_it_has_its_name_and_its_name_after(tmp_path, disk):
+    building = tmp_path / "building"
+    (building / "within").mkdir(parents=True)
+    for file in (building / "one.txt", building / "within" / "two.txt"):
+        file.write_text("new")
+    publish_folder(building, tmp_path / "whole")
+    assert disk.renamed == [("whole", True)] and disk.has(tmp_path)
+
+
+def test_a_new_run_folder_is_on_disk_before_it_has_its_name_and_its_name_after(tmp_path, training_pair, disk):
+    sha256, adapter = an_adapter(tmp_path / "adapter")
+    pairs = [training_pair("a"), training_pair("b")]
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    RunFolder.create(runs / "0001-train", TRAIN, pairs=pairs, adapters={sha256: adapter})
+    *files, folder = disk.renamed
+    assert {name for name, _ in files} == {"request.json", "pairs.jsonl"} and all(whole for _, whole in files)
+    assert folder == ("0001-train", True) and disk.has(runs)
 
 
 def test_a_failed_publication_leaves_the_old_file_and_no_scrap(tmp_path):

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
@@ -38,7 +38,7 @@ from annotator.faults import FieldError
 from annotator.launcher import Launcher
 from annotator.routes.loop import run_detail_of
 from annotator.rows import Run
-from annotator.runs import Runner, RunView, launch, take_in, why_ended
+from annotator.runs import OFFLINE, ONLINE, Runner, RunView, launch, take_in, why_ended
 from annotator.store import DATABASE, DatabaseError, Displaced, Store, learning
 from sail import rounds as loop
 from sail.config import LoopSettings, ModelRef
@@ -188,6 +188,27 @@ def test_a_waiting_run_leaves_the_queue_when_it_is_stopped(store: Store) -> None
     assert state(runner, store, run) == "stopped"
     with pytest.raises(ValueError, match="nothing to stop"):
         runner.stop(store, run.id, by="ann")
+
+
+@pytest.mark.parametrize(("download", "offline"), [(False, "1"), (True, "0")])
+def test_a_run_may_fetch_a_model_only_where_the_download_is_allowed(
+    store: Store, download: bool, offline: str
+) -> None:
+    launcher = subprocess.Popen(["true"])
+    launcher.wait()
+    told: list[Mapping[str, str]] = []
+
+    def spy(command: object, folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        told.append(environment)
+        return launcher
+
+    store.set_model(store.project().model, download=download, by="ann")
+    jobs.draw(store, 2, by="ann")
+    runner = Runner(launch=spy)
+    runner.open(store)
+    runner.turn()
+    assert told == [ONLINE if download else OFFLINE]
+    assert {told[0][name] for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")} == {offline}
 
 
 def test_a_disk_that_is_away_for_a_moment_ends_no_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -841,7 +862,7 @@ def test_a_project_starts_and_changes_nothing_outside_its_run_folders(tmp_path: 
         database.execute("update runs set folder = '../../elsewhere'")
     store.record_run_event(first.id, "queued")
     runner = follow(fake_runner(), store, other)
-    wait_for(lambda: other.run(second.id).what == "done")
+    wait_for(lambda: other.run(second.id).what == "done" and not store.run(first.id).unfinished)
     (view,) = runner.views(store)
     assert view.state == "failed" and "'../../elsewhere'" in view.message
     assert {file.name: file.read_bytes() for file in elsewhere.iterdir() if file.is_file()} == before

@@ -128,8 +128,13 @@ def test_a_score_does_not_hang_on_what_else_is_in_the_batch(clip):
     assert scores("pickscore", clip) == pytest.approx(alone, abs=1e-3)
 
 
-def test_a_prompt_that_is_too_long_is_cut_short(clip):
-    assert all(math.isfinite(value) for value in scores("pickscore", clip, [LONG, "a fox"], noise_images(2)))
+def test_a_prompt_that_is_too_long_is_scored_as_what_of_it_fits(clip):
+    tokens, room = AutoTokenizer.from_pretrained(clip), CLIPModel.from_pretrained(clip).config.text_config
+    words, fits = LONG.split(), room.max_position_embeddings - len(tokens("").input_ids)
+    cut, less = (" ".join(words[:count]) for count in (fits, fits - 1))
+    assert len(tokens(cut).input_ids) == room.max_position_embeddings, "a word is a token"
+    of_long, of_cut, of_less = scores("pickscore", clip, [LONG, cut, less], noise_images(1) * 3)
+    assert of_long == pytest.approx(of_cut, abs=1e-3) and of_less != pytest.approx(of_cut, abs=1e-3)
 
 
 # Where scorers come from

@@ -33,6 +33,7 @@ from sqlite_utils import Database
 from starlette.websockets import WebSocketDisconnect
 
 from annotator import jobs, models, preferences
+from annotator.guard import Guard
 from annotator.projects import Projects, open_projects
 from annotator.routes import export, file_of
 from annotator.server import build, mount_page
@@ -1110,9 +1111,15 @@ def test_a_foreign_host_is_refused(projects: Projects) -> None:
         assert foreign.get(path).status_code == 400
 
 
-def test_gradio_sends_no_cors_headers_of_its_own(client: TestClient) -> None:
+def test_gradio_sends_no_cors_headers_of_its_own(client: TestClient, projects: Projects) -> None:
     response = client.get("/config", headers={"origin": "https://evil.example"})
     assert response.status_code == 403
+    # Nor is the guard the only one in its way.
+    app = build(projects)
+    app.user_middleware = [one for one in app.user_middleware if one.cls is not Guard]
+    alone = TestClient(app, base_url=ORIGIN).get("/config", headers={"origin": "https://evil.example"})
+    assert alone.status_code == 200
+    assert not [name for name in alone.headers if name.startswith("access-control-")]
 
 
 def test_too_large_a_body_is_refused_with_and_without_its_length(client: TestClient) -> None:

@@ -12,6 +12,8 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -37,6 +39,7 @@ from annotator.rows import Answer, PairState
 from annotator.runs import take_in
 from annotator.store import DATABASE, DatabaseError, Displaced, Store, learning
 from sail.config import LoopSettings, ModelRef
+from sail.records import LabelValue
 from sail.runfolder import RunFolder
 
 
@@ -103,6 +106,17 @@ def test_a_connection_goes_with_the_thread_that_read(tmp_path: Path) -> None:
         thread.start()
         thread.join()
     assert _open_files(tmp_path) <= before + 3
+
+
+def test_every_connection_waits_for_the_disk_and_lets_nothing_name_what_is_not_there(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    store.project()
+    for database in (store._writing, store._local.reader):
+        said = {
+            name: database.execute(f"pragma {name}").fetchone()[0]
+            for name in ("synchronous", "journal_mode", "foreign_keys")
+        }
+        assert said == {"synchronous": 2, "journal_mode": "wal", "foreign_keys": 1}, "2 is full"
 
 
 def _open_files(below: Path) -> int:
@@ -231,6 +245,19 @@ def test_the_same_answer_twice_is_one_label(tmp_path: Path) -> None:
     assert len(store.label_history()) == 1
 
 
+def test_an_id_of_somebody_elses_answer_is_refused(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "p")
+    (pair,) = drawn(store, 1)
+    store.show_pairs([pair.id], to="bob")
+    given = label(store, pair, "left")
+    why = Answer(uuid=new_uuid(), pair=pair.id, value="reasons", of=given, reasons=("colour",))
+    assert store.record_answers([why], by="ann") == [None]
+    for repeated in (Answer(uuid=given, pair=pair.id, value="right"), why):
+        refusals = store.record_answers([repeated], by="bob")
+        assert refusals == ["This answer's id was used by someone else."]
+    assert len(store.label_history()) == 1
+
+
 def test_a_pair_that_was_never_shown_cannot_be_labelled(tmp_path: Path) -> None:
     store = make_store(tmp_path / "p")
     (pair,) = drawn(store, 1)
@@ -326,14 +353,18 @@ def test_what_an_answer_usually_takes_costs_the_same_however_many_came_before(tm
 
 def test_winner_and_loser_follow_the_side_that_was_shown(tmp_path: Path) -> None:
     store = make_store(tmp_path / "p")
-    pairs = drawn(store, 6)
-    for pair, value in zip(pairs, ["left", "right"] * 3, strict=True):
-        label(store, pair, value)  # type: ignore[arg-type]
-    found = {pair.id: pair for pair in store.human_pairs()}
-    for pair, value in zip(pairs, ["left", "right"] * 3, strict=True):
-        won = pair.left if value == "left" else pair.right
-        assert store.image_file(won).name.endswith(f"-{found[pair.id].winner.row}.png")
-        assert found[pair.id].winner.row != found[pair.id].loser.row
+    values: tuple[LabelValue, ...] = ("left", "right")
+    came_up: set[tuple[LabelValue, bool]] = set()
+    # Sides are drawn by lot.
+    while len(came_up) < 4:
+        for pair, value in zip(drawn(store, 8), cycle(values), strict=False):
+            label(store, pair, value)
+            learned = next(one for one in store.human_pairs() if one.id == pair.id)
+            rows = learned.winner.row, learned.loser.row
+            images = (pair.left, pair.right) if value == "left" else (pair.right, pair.left)
+            for image, row in zip(images, rows, strict=True):
+                assert store.image_file(image).name.endswith(f"-{row}.png")
+            came_up.add((value, rows[0] < rows[1]))
 
 
 def test_ties_both_bad_and_skips_are_kept_and_never_trained(tmp_path: Path) -> None:
@@ -572,6 +603,21 @@ def test_a_killed_writer_loses_no_acknowledged_label_and_leaves_no_half_batch(
     kept = [row["uuid"] for row in Store(tmp_path / "p").label_history()]
     assert {uid for batch in acknowledged for uid in batch} <= set(kept)
     assert len(kept) == len(set(kept)) and len(kept) % 3 == 0
+
+
+@pytest.mark.timeout(60)
+def test_two_apps_on_one_project_refuse_no_label_of_each_other(tmp_path: Path) -> None:
+    first = make_store(tmp_path / "p")
+    (pair,) = drawn(first, 1)
+    stores, labels = [first, Store(tmp_path / "p")], 50
+
+    def answer(store: Store) -> list[str]:
+        return [label(store, pair, "left") for _ in range(labels)]
+
+    with ThreadPoolExecutor(8) as threads:
+        given = [uid for one in threads.map(answer, 4 * stores) for uid in one]
+    assert len(given) == 8 * labels
+    assert {row["uuid"] for row in first.label_history()} == set(given)
 
 
 def replaced(folder: Path) -> None:

@@ -39,7 +39,7 @@ from sail.records import TrainingPair
 from sail.reward import bank_of, draw_errors, gains
 from sail.runfolder import ADAPTER_FILE, Progress, RunFolder, Stopped
 from sail.running import execute, one_sentence
-from sail.training import Trainer, _place_adapters
+from sail.training import Diverged, Trainer, _place_adapters
 
 
 def train_request(model: ModelRef, **changes) -> TrainRequest:
@@ -293,7 +293,7 @@ def test_known_errors_are_those_of_the_reference_that_is_trained_against(
     assert torch.allclose(torch.tensor(found.errors).T, error_2K, atol=1e-6)
 
 
-def test_candidates_judged_on_draws_of_their_own_or_other_timesteps_are_learned_from_on_new_ones(
+def test_candidates_judged_on_other_draws_timesteps_or_precision_are_learned_from_on_new_ones(
     new_run, model, judged
 ):
     folder = new_run(on_judged_draws(train_request(model)), self_pairs(judged))
@@ -305,12 +305,13 @@ def test_candidates_judged_on_draws_of_their_own_or_other_timesteps_are_learned_
     tensors = load_file(file)
     for changes, is_known in (
         ({}, True),
-        ({"bank_seed": 0}, True),  # As it was written before.
-        ({"shared": False}, False),
-        ({"timesteps": [0.2, 1.0]}, False),
-        ({"of a later version": 1}, False),
+        ({"scoring": {"bank_seed": 0}}, True),  # As it was written before.
+        ({"scoring": {"shared": False}}, False),
+        ({"scoring": {"timesteps": [0.2, 1.0]}}, False),
+        ({"scoring": {"of a later version": 1}}, False),
+        ({"computed_in": "bfloat16"}, False),
     ):
-        told = {**said, "scoring": {**said["scoring"], **changes}}
+        told = {**said, **changes, "scoring": {**said["scoring"], **changes.get("scoring", {})}}
         file.unlink()
         save_file(tensors, file, {"judged": json.dumps(told)})
         assert (judged_draws(folder.path, pair, folder.request(), policy.backbone) is not None) == is_known
@@ -739,6 +740,39 @@ def test_ties_that_are_held_are_nothing_that_winners_teach(new_run, model, propo
     )
     assert not torch.allclose(plain, safe, rtol=0.1)
     assert torch.allclose(safe_held - safe, held - plain, rtol=1e-3, atol=1e-4 * float(held.abs().max()))
+
+
+def test_ties_are_held_by_beta_2_times_the_mean_of_what_their_images_moved(new_run, model, proposed):
+    request = holding_ties(train_request(model), 5.0)
+    sizes = {"batch_pairs": 8, "micro_batch_pairs": 1}
+    request = request.model_copy(update={"optimisation": request.optimisation.model_copy(update=sizes)})
+    trainer = trainer_of(new_run(request, tied_pairs(proposed)))
+    _moved_a_little(trainer)
+    batch, ties = trainer._batches.at(0), trainer._batches.ties_at(0)
+    assert len(ties) == 2, "one for each four pairs of a step"
+
+    def gradients(ties):
+        trainer._gradients(batch, ties, trainer.fit.at(1))
+        return torch.cat([parameter.grad.flatten() for parameter in trainer._parameters.values()])
+
+    added = gradients(ties) - gradients(None)
+    trainer._optimiser.zero_grad()
+    asked = trainer._asked(ties)
+    with trainer._as_before("base"):
+        before_2P = trainer._prediction(asked)
+    moved_2P = (trainer._prediction(asked) - before_2P).square().mean((1, 2, 3))
+    (5.0 * request.loss.beta / 2 * moved_2P.mean()).backward()
+    wanted = torch.cat([parameter.grad.flatten() for parameter in trainer._parameters.values()])
+    assert torch.allclose(added, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_at_its_step(new_run):
+    trainer = trainer_of(new_run())
+    trainer._step, trainer._since = 1, 0.0
+    trainer._unread = [torch.tensor([0.7, 0.0, 0.1, 0.1, 0.5, torch.inf])]
+    with pytest.raises(Diverged, match="The gradient is inf at step 1"):
+        trainer._read()
+    assert not trainer._folder.metrics()
 
 
 @pytest.mark.parametrize("reference", ["base", "parent"])

@@ -10,20 +10,22 @@ from playwright.sync_api import Browser, Page, Request
 from annotator.store import Store
 
 GUARD_MS = 260
+COMPARING = ".sail-compare"
 
 
 class watched:  # noqa: N801
-    """A page of its own, whose errors and foreign requests are counted."""
+    """A page in a context of its own, of all whose pages errors and foreign requests are counted."""
 
     def __init__(self, browser: Browser, **settings: object) -> None:
         self._context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **settings})  # type: ignore[arg-type]
         # Requests are held back from the start, so that none slips past a route that is added just before it.
         self._context.route("**/nothing-is-here", lambda route: route.abort())
-        self._page = self._context.new_page()
         self._errors: list[str] = []
         self._foreign: list[str] = []
-        self._page.on("pageerror", lambda error: self._errors.append(str(error)))
-        self._page.on("request", self._look)
+        # Of all its pages: a test may open more.
+        self._context.on("weberror", lambda found: self._errors.append(str(found.error)))
+        self._context.on("request", self._look)
+        self._page = self._context.new_page()
 
     def _look(self, request: Request) -> None:
         if not request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
@@ -63,35 +65,26 @@ def values(store: Store) -> list[str]:
     return [row["value"] for row in store.label_history()]
 
 
-def shown_pair(page: Page) -> str:
-    return str(page.evaluate("document.querySelector('.sail-label').dataset.pair"))
+def shown_pair(page: Page, root: str = ".sail-label") -> str:
+    return str(page.evaluate("root => document.querySelector(root).dataset.pair", root))
 
 
-def wait_for_pair(page: Page, *, other_than: str = "") -> str:
+def wait_for_pair(page: Page, *, other_than: str = "", root: str = ".sail-label") -> str:
     """Until a pair other than that one can be answered; '' when there are none left."""
     page.wait_for_function(
-        """before => {
-            const { pair, ready } = document.querySelector('.sail-label').dataset;
+        """([root, before]) => {
+            const { pair, ready } = document.querySelector(root).dataset;
             return pair === '' || (pair && pair !== before && ready === pair);
         }""",
-        arg=other_than,
+        arg=[root, other_than],
         timeout=120_000,
     )
     page.wait_for_timeout(GUARD_MS)
-    return shown_pair(page)
+    return shown_pair(page, root)
 
 
 def wait_for_comparison(page: Page, *, other_than: str = "") -> str:
-    """Until one other than that can be answered; '' when there are none left."""
-    page.wait_for_function(
-        """before => {
-            const { pair, ready } = document.querySelector('.sail-compare').dataset;
-            return pair === '' || (pair && pair !== before && ready === pair);
-        }""",
-        arg=other_than,
-    )
-    page.wait_for_timeout(GUARD_MS)
-    return str(page.evaluate("document.querySelector('.sail-compare').dataset.pair"))
+    return wait_for_pair(page, other_than=other_than, root=COMPARING)
 
 
 def answer(page: Page, key: str) -> str:

@@ -1,18 +1,19 @@
-"""Compare and Try as a person meets them: blind, by keys, over a reload, while the server is gone."""
+"""Compare and Try as a person meets them: blind, by keys, over a reload, while the app is away."""
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from annotating import drawn, label, make_store, run_now, wait_for
 from labelling import (
+    COMPARING,
     GUARD_MS,
     open_page,
     open_tab,
     reload,
+    shown_pair,
     until,
     wait_for_comparison,
     wait_for_images,
@@ -23,7 +24,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 from annotator import jobs, looks
 from annotator.rows import Match
 from annotator.store import Store
-from benchmarks.running_app import App, start_app
+from benchmarks.running_app import App
 from sail.config import ModelRef
 from sail.runfolder import Progress, RunFolder
 
@@ -60,7 +61,7 @@ def open_compare(page: Page, app: App, store: Store) -> None:
 
 
 def choose(page: Page, key: str) -> str:
-    before = str(page.evaluate("document.querySelector('.sail-compare').dataset.pair"))
+    before = shown_pair(page, COMPARING)
     page.keyboard.press(key)
     return wait_for_comparison(page, other_than=before)
 
@@ -76,7 +77,7 @@ def test_comparisons_are_answered_by_keys_and_the_figure_comes_at_the_end(
     expect(page.get_by_test_id("result")).to_have_count(0)
     choose(page, "1")
     choose(page, "ArrowRight")
-    undone = str(page.evaluate("document.querySelector('.sail-compare').dataset.pair"))
+    undone = shown_pair(page, COMPARING)
     choose(page, "0")
     page.keyboard.press("z")
     page.wait_for_function("id => document.querySelector('.sail-compare').dataset.pair === id", arg=undone)
@@ -124,20 +125,18 @@ def test_who_asks_sees_the_figure_early_and_that_is_kept(app: App, store: Store,
     ]
 
 
-def test_comparisons_wait_in_the_browser_while_the_server_is_gone_and_undo_works_after_a_reload(
-    tmp_path: Path, page: Page
+def test_comparisons_wait_in_the_browser_while_the_app_is_away_and_undo_works_after_a_reload(
+    app: App, store: Store, page: Page
 ) -> None:
-    store = trained(tmp_path / "p")
-    app = start_app(store.folder)
     open_compare(page, app, store)
     choose(page, "1")
     wait_for(lambda: values(store) == ["left"])
     wait_for_images(page, 8)
-    app.end(signal.SIGKILL)
+    page.route("**/api/**", lambda route: route.abort())
     second = choose(page, "2")
     third = choose(page, "0")
     expect(page.get_by_test_id("compare-unsent")).to_have_text("2 unsent")
-    again = start_app(store.folder, port=app.port)
+    page.unroute("**/api/**")
     expect(page.get_by_test_id("compare-unsent")).to_be_hidden(timeout=60_000)
     assert values(store) == ["left", "right", "tie"]
     reload(page)
@@ -146,8 +145,6 @@ def test_comparisons_wait_in_the_browser_while_the_server_is_gone_and_undo_works
     page.keyboard.press("z")
     wait_for(lambda: values(store) == ["left", "right", "tie", "undo"])
     assert store.comparison_history()[-1]["comparison"] == second
-    again.end()
-    store.close()
 
 
 def test_an_answer_that_is_refused_is_said_and_not_sent_for_ever(app: App, store: Store, page: Page) -> None:
@@ -307,14 +304,15 @@ def test_the_starter_says_which_words_it_knows(app: App, page: Page, root: Path,
     expect(page.get_by_test_id("try-starter")).to_contain_text("40 subjects")
 
 
-@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1366, 768), (1440, 900)])
-def test_all_that_comparing_takes_fits_the_window(
-    app: App, store: Store, page: Page, width: int, height: int
-) -> None:
-    page.set_viewport_size({"width": width, "height": height})
+def test_all_that_comparing_takes_fits_the_window(app: App, store: Store, page: Page) -> None:
     open_compare(page, app, store)
-    assert page.evaluate("document.documentElement.scrollHeight") <= height
-    page.keyboard.press("e")
-    expect(page.get_by_test_id("compare-larger")).to_have_attribute("aria-pressed", "true")
-    for name in ("compare-one", "compare-larger"):
-        expect(page.get_by_test_id(name)).to_be_in_viewport(ratio=1)
+    larger = page.get_by_test_id("compare-larger")
+    for width, height in ((1280, 800), (1366, 768), (1440, 900)):
+        page.set_viewport_size({"width": width, "height": height})
+        expect(larger).to_have_attribute("aria-pressed", "false")
+        assert page.evaluate("document.documentElement.scrollHeight") <= height
+        page.keyboard.press("e")
+        expect(larger).to_have_attribute("aria-pressed", "true")
+        for name in ("compare-one", "compare-larger"):
+            expect(page.get_by_test_id(name)).to_be_in_viewport(ratio=1)
+        page.keyboard.press("e")

@@ -8,6 +8,7 @@ import pytest
 from annotating import drawn, make_store, open_pairs, wait_for
 from labelling import (
     answer,
+    look_now,
     open_page,
     press_twice,
     reload,
@@ -175,7 +176,9 @@ def test_the_place_of_a_long_prompt_stays_while_only_the_height_of_the_window_ch
     assert long > 3
     label.set_viewport_size({"width": 360, "height": 800})
     label.wait_for_function("innerHeight === 800")
-    label.wait_for_timeout(200)
+    label.evaluate(
+        "new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(() => drawn())))"
+    )
     assert lines() == long
     label.set_viewport_size({"width": 400, "height": 800})
     until(label, lambda: lines() < 3)
@@ -268,10 +271,10 @@ def test_who_is_away_does_not_keep_pairs_from_others(app: App, store: Store, pag
     page.clock.run_for(110_000)
     until(page, lambda: len(asked) > 0)
     page.clock.run_for(60_000)
-    page.wait_for_timeout(200)
+    look_now(page)
     renewed = len(asked)
     page.clock.run_for(600_000)
-    page.wait_for_timeout(200)
+    look_now(page)
     assert len(asked) == renewed
     page.mouse.move(300, 300)
     until(page, lambda: len(asked) > renewed)
@@ -420,7 +423,7 @@ def test_who_is_elsewhere_on_the_page_keeps_no_pair_from_others(
     open_page(page, f"{app.address}/?project={store.name}&tab=rounds")
     page.get_by_test_id("panel-rounds").wait_for()
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    page.wait_for_timeout(300)
+    look_now(page)
     assert asked == []
     with watched(browser) as other:
         open_page(other, f"{app.address}/?project={store.name}")

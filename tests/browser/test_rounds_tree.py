@@ -55,6 +55,13 @@ def home(grown: Store) -> Path:
     return grown.folder.parent
 
 
+@pytest.fixture(scope="module")
+def tree(app: App, grown: Store, browser: Browser) -> Iterator[Page]:
+    """The page on Rounds, opened once for all that only look at it."""
+    with watched(browser) as page:
+        yield opened(page, app)
+
+
 @pytest.fixture
 def rounds(app: App, grown: Store, page: Page) -> Iterator[Page]:
     """The page on Rounds; round 3 is current before and after."""
@@ -82,15 +89,15 @@ def lanes(page: Page) -> dict[str, float]:
     return {name: left - found["base"] for name, left in found.items()}
 
 
-def test_the_way_to_the_current_round_is_one_line_and_other_ways_lie_beside_it(rounds: Page) -> None:
-    found = lanes(rounds)
+def test_the_way_to_the_current_round_is_one_line_and_other_ways_lie_beside_it(tree: Page) -> None:
+    found = lanes(tree)
     # A dot of a refused round is turned by an eighth, so its corner is a little further left.
     assert [name for name, left in found.items() if left < 6] == ["0", "3", "base"]
     assert 12 < found["1"] < 24 and 9 < found["2"] < 24
 
 
-def test_a_screen_reader_is_told_in_words_what_the_lines_show(rounds: Page) -> None:
-    rows = rounds.get_by_test_id("rounds").get_by_role("listitem")
+def test_a_screen_reader_is_told_in_words_what_the_lines_show(tree: Page) -> None:
+    rows = tree.get_by_test_id("rounds").get_by_role("listitem")
     expect(rows).to_have_count(5)
     for row, (*words,) in zip(
         rows.all(),
@@ -111,23 +118,23 @@ def test_a_screen_reader_is_told_in_words_what_the_lines_show(rounds: Page) -> N
     ):
         for text in words:
             expect(row).to_contain_text(text)
-    assert rounds.locator(".sail-rail:not([aria-hidden=true])").count() == 0
+    assert tree.locator(".sail-rail:not([aria-hidden=true])").count() == 0
     for name in ("Make current: base", "Make current: round 1", "Make current anyway: round 2"):
-        expect(rounds.get_by_role("button", name=name, exact=True)).to_be_visible()
-    expect(rounds.get_by_role("button", name="Make current: round 3")).to_have_count(0)
+        expect(tree.get_by_role("button", name=name, exact=True)).to_be_visible()
+    expect(tree.get_by_role("button", name="Make current: round 3")).to_have_count(0)
 
 
-def test_what_few_held_out_pairs_say_is_told_as_a_count(rounds: Page) -> None:
-    expect(rounds.get_by_test_id("round-3")).to_contain_text(
+def test_what_few_held_out_pairs_say_is_told_as_a_count(tree: Page) -> None:
+    expect(tree.get_by_test_id("round-3")).to_contain_text(
         "of pairs kept aside it agrees with people on 1 of 1"
     )
-    expect(rounds.get_by_test_id("learning")).to_contain_text(
+    expect(tree.get_by_test_id("learning")).to_contain_text(
         "it judges 1 of 1 (95 % interval 21 to 100 %) as people did: too few to tell it from chance"
     )
 
 
-def test_of_a_training_that_was_cut_the_samples_show_what_is_kept(rounds: Page) -> None:
-    samples = rounds.get_by_test_id("samples")
+def test_of_a_training_that_was_cut_the_samples_show_what_is_kept(tree: Page) -> None:
+    samples = tree.get_by_test_id("samples")
     expect(samples).to_contain_text("what is kept")
     # Another address than that of the whole training's, which the browser keeps for ever.
     expect(samples.get_by_role("img").nth(1)).to_have_attribute("src", re.compile(r"/6/0\?of=\w+&kept=0\.5$"))

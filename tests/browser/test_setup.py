@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from annotating import SETTINGS, make_model, make_store
+from annotating import SETTINGS, make_model, make_store, run_now
 from labelling import open_page, open_tab, until, watched
-from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from annotator import jobs
@@ -52,11 +51,24 @@ def store(home: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def setup(app: App, store: Store, page: Page) -> Page:
-    open_page(page, app.address)
-    open_tab(page, "Setup")
+def busy(project: Store) -> Iterator[Store]:
+    """A project whose run is at work, so that no other begins."""
+    run = jobs.draw(project, 2, by="ann")
+    with RunFolder(project.run_folder(run)).lock():
+        project.record_run_event(run.id, "started")
+        yield project
+        project.record_run_event(run.id, "withdrawn", by="ann")
+
+
+def opened(page: Page, app: App, store: Store) -> Page:
+    open_page(page, f"{app.address}/?project={store.name}&tab=setup")
     page.wait_for_selector(".sail-setup[data-mounted]")
     return page
+
+
+@pytest.fixture
+def setup(app: App, store: Store, page: Page) -> Page:
+    return opened(page, app, store)
 
 
 def says(field: Locator, sentence: str) -> None:
@@ -85,6 +97,7 @@ def test_nothing_can_be_typed_before_the_page_knows_what_holds(app: App, store: 
 
 
 def test_an_address_of_no_project_leads_to_those_there_are(page: Page, app: App) -> None:
+    page.clock.install()
     page.goto(f"{app.address}/?project=gone&tab=label")
     page.get_by_text("There is no project 'gone'.").first.wait_for()
     expect(page.get_by_test_id("projects").get_by_role("link")).to_have_text(["first"])
@@ -95,7 +108,10 @@ def test_an_address_of_no_project_leads_to_those_there_are(page: Page, app: App)
     expect(page.get_by_test_id("label-bar")).to_be_hidden()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    page.wait_for_timeout(4000)
+    for _ in range(4):
+        page.clock.run_for(1000)
+        # Time for what is asked for to be answered, and to be asked for again.
+        page.request.get(f"{app.address}/ui/core.js")
     assert len(asked) <= 2
     open_tab(page, "Setup")
     chosen = page.locator(".sail-bar select")
@@ -111,18 +127,43 @@ def test_a_button_pressed_before_its_script_is_there_does_not_reload_the_page(pa
     open_tab(page, "Setup")
     until(page, lambda: bool(held))
     here = page.url
+    page.evaluate("window.stays = true")
     page.get_by_test_id("create-submit").click(force=True)
     page.get_by_test_id("create-name").focus()
     page.keyboard.press("Enter")
-    page.wait_for_timeout(300)
-    assert page.url == here
     held.pop().continue_()
+    page.wait_for_selector(".sail-setup[data-mounted]")
     page.get_by_test_id("create-submit").click()
     expect(page.get_by_test_id("create-name")).to_be_focused()
+    assert page.url == here and page.evaluate("window.stays")
 
 
-def test_a_file_of_prompts_that_is_no_utf_8_is_refused_at_the_prompts(setup: Page) -> None:
-    prompts, file = setup.get_by_test_id("create-prompts"), setup.get_by_test_id("create-file")
+@pytest.fixture(scope="module")
+def setup_of_all(app: App, browser: Browser) -> Iterator[Page]:
+    """Setup, opened once for all tests that leave nothing but words in it."""
+    with watched(browser) as page:
+        open_page(page, f"{app.address}/?project=first&tab=setup")
+        page.wait_for_selector(".sail-setup[data-mounted]")
+        yield page
+
+
+@pytest.fixture
+def form(setup_of_all: Page) -> Page:
+    """The form of a new project, with nothing in it."""
+    setup_of_all.get_by_test_id("create").evaluate(
+        """form => {
+            form.reset();
+            for (const field of form.querySelectorAll("input:not([type=file]), textarea"))
+                for (const said of ["input", "change"])
+                    field.dispatchEvent(new Event(said, { bubbles: true }));
+            for (const fold of form.querySelectorAll("details")) fold.open = false;
+        }"""
+    )
+    return setup_of_all
+
+
+def test_a_file_of_prompts_that_is_no_utf_8_is_refused_at_the_prompts(form: Page) -> None:
+    prompts, file = form.get_by_test_id("create-prompts"), form.get_by_test_id("create-file")
     prompts.fill("a cat")
     file.set_input_files({"name": "old.txt", "mimeType": "text/plain", "buffer": "a füchs".encode("latin-1")})
     says(prompts, "old.txt is no text in UTF-8. Save it as UTF-8, or paste its lines here.")
@@ -176,22 +217,39 @@ def test_who_leaves_setup_with_a_name_or_a_model_typed_is_asked_first(setup: Pag
     assert leave() == []
 
 
-def test_a_name_that_is_taken_is_said_at_the_name_and_the_prompts_stay(setup: Page, app: App) -> None:
-    name, prompts = setup.get_by_test_id("create-name"), setup.get_by_test_id("create-prompts")
+def test_a_name_that_is_taken_is_said_at_the_name_and_the_prompts_stay(form: Page) -> None:
+    name, prompts = form.get_by_test_id("create-name"), form.get_by_test_id("create-prompts")
     name.fill("first")
     prompts.fill("a fox\na cat")
-    setup.get_by_test_id("create-submit").click()
+    form.get_by_test_id("create-submit").click()
     says(name, "There is a project 'first' already. Choose another name.")
     expect(prompts).to_have_value("a fox\na cat")
-    expect(setup.get_by_test_id("create-error")).to_be_hidden()
+    expect(form.get_by_test_id("create-error")).to_be_hidden()
     name.press("End")
     name.press("x")
     expect(name).not_to_have_attribute("aria-invalid", "true")
 
 
-def test_each_mistake_of_a_new_project_is_said_at_its_own_field(setup: Page, tmp_path: Path) -> None:
-    submit = setup.get_by_test_id("create-submit")
-    field = {one: setup.get_by_test_id(f"create-{one}") for one in ("name", "model", "prompts", "revision")}
+def test_a_name_that_differs_in_capitals_alone_is_taken(form: Page) -> None:
+    form.get_by_test_id("create-name").fill("FIRST")
+    form.get_by_test_id("create-prompts").fill("a fox")
+    form.get_by_test_id("create-submit").click()
+    says(form.get_by_test_id("create-name"), "There is a project 'first' already. Choose another name.")
+
+
+def test_a_name_that_is_as_long_as_may_be_is_said_while_it_is_typed(form: Page) -> None:
+    name, hint = form.get_by_test_id("create-name"), form.get_by_test_id("create-name-hint")
+    name.press_sequentially("a" * 59)
+    expect(hint).to_have_text("")
+    name.press_sequentially("aa")
+    expect(hint).to_have_text("A name has 60 characters at most.")
+    name.press("Backspace")
+    expect(hint).to_have_text("")
+
+
+def test_each_mistake_of_a_new_project_is_said_at_its_own_field(form: Page, tmp_path: Path) -> None:
+    submit = form.get_by_test_id("create-submit")
+    field = {one: form.get_by_test_id(f"create-{one}") for one in ("name", "model", "prompts", "revision")}
     submit.click()
     says(field["name"], "Name is missing.")
     field["name"].fill("mine")
@@ -214,9 +272,48 @@ def test_each_mistake_of_a_new_project_is_said_at_its_own_field(setup: Page, tmp
     expect(field["name"]).to_have_value("mine")
 
 
+def test_an_empty_form_is_told_all_that_is_missing(form: Page) -> None:
+    form.get_by_test_id("create-model").fill("")
+    form.get_by_test_id("create-submit").click()
+    for name, sentence in (
+        ("name", "Name is missing."),
+        ("model", "Model is missing."),
+        ("prompts", "There is no prompt. Write at least one, one a line."),
+    ):
+        expect(form.get_by_test_id(f"create-{name}")).to_have_accessible_description(sentence)
+    expect(form.get_by_test_id("create-name")).to_be_focused()
+    expect(form.get_by_test_id("create-error")).to_be_hidden()
+
+
+def test_how_many_prompts_were_typed_is_counted_and_whether_they_are_enough(form: Page) -> None:
+    prompts, count = form.get_by_test_id("create-prompts"), form.get_by_test_id("create-count")
+    prompts.fill("a fox\n\na cat \na cat")
+    expect(count).to_have_text("2 prompts: enough to try; two hundred or more to learn a taste.")
+    prompts.fill("\n".join(f"a fox of age {age}" for age in range(200)))
+    expect(count).to_have_text("200 prompts.")
+
+
+def test_a_new_project_says_how_the_model_is_drawn_where_nothing_is_entered(form: Page, home: Path) -> None:
+    flux = home / "flux"
+    flux.mkdir()
+    (flux / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    form.get_by_test_id("create-advanced").locator("summary").click()
+    steps, guidance = form.get_by_test_id("create-steps"), form.get_by_test_id("create-guidance")
+    for model, usual in (
+        ("starter", ("12", "2")),
+        (str(flux), ("28", "3.5")),
+        ("nowhere", ("", "")),
+    ):
+        form.get_by_test_id("create-model").fill(model)
+        form.get_by_test_id("create-model").blur()
+        expect(steps).to_have_attribute("placeholder", usual[0])
+        expect(guidance).to_have_attribute("placeholder", usual[1])
+
+
 def test_the_size_of_images_is_chosen_with_the_project_and_is_one_for_all_pairs(
-    setup: Page, home: Path
+    app: App, busy: Store, page: Page, home: Path
 ) -> None:
+    setup = opened(page, app, busy)
     setup.get_by_test_id("create-name").fill("wide")
     setup.get_by_test_id("create-prompts").fill("a fox\na cat")
     setup.get_by_test_id("create-advanced").locator("summary").click()
@@ -247,30 +344,13 @@ def test_the_size_of_images_is_chosen_with_the_project_and_is_one_for_all_pairs(
     made = Store(home / "wide")
     sampling = made.project().settings.sampling
     assert (sampling.steps, sampling.guidance) == (3, 1.5)
-    until(setup, lambda: made.runs()[0].what == "done", timeout_s=90)
-    with Image.open(next((home / "wide" / "runs").glob("*/candidates/*.png"))) as image:
-        assert image.size == (48, 32)
+    (run,) = made.runs()
+    assert RunFolder(made.run_folder(run)).request().sampling.size == (32, 48)
+    run_now(made, run)
     own.fill("48x32")
     setup.get_by_test_id("settings-submit").click()
     expect(own).to_have_accessible_description(re.compile("pairs of two sizes"))
     made.close()
-
-
-def test_a_new_project_says_how_the_model_is_drawn_where_nothing_is_entered(setup: Page, home: Path) -> None:
-    flux = home / "flux"
-    flux.mkdir()
-    (flux / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
-    setup.get_by_test_id("create-advanced").locator("summary").click()
-    steps, guidance = setup.get_by_test_id("create-steps"), setup.get_by_test_id("create-guidance")
-    for model, usual in (
-        ("starter", ("12", "2")),
-        (str(flux), ("28", "3.5")),
-        ("nowhere", ("", "")),
-    ):
-        setup.get_by_test_id("create-model").fill(model)
-        setup.get_by_test_id("create-model").blur()
-        expect(steps).to_have_attribute("placeholder", usual[0])
-        expect(guidance).to_have_attribute("placeholder", usual[1])
 
 
 def test_where_a_model_was_moved_to_is_said_in_setup_and_checked_at_its_field(
@@ -467,23 +547,6 @@ def test_a_long_name_of_a_project_widens_neither_setup_nor_the_bar(
             assert chosen["width"] <= 256 and page.locator("html").evaluate(FITS)
 
 
-def test_a_name_that_is_as_long_as_may_be_is_said_while_it_is_typed(setup: Page) -> None:
-    name, hint = setup.get_by_test_id("create-name"), setup.get_by_test_id("create-name-hint")
-    name.press_sequentially("a" * 59)
-    expect(hint).to_have_text("")
-    name.press_sequentially("aa")
-    expect(hint).to_have_text("A name has 60 characters at most.")
-    name.press("Backspace")
-    expect(hint).to_have_text("")
-
-
-def test_a_name_that_differs_in_capitals_alone_is_taken(setup: Page) -> None:
-    setup.get_by_test_id("create-name").fill("FIRST")
-    setup.get_by_test_id("create-prompts").fill("a fox")
-    setup.get_by_test_id("create-submit").click()
-    says(setup.get_by_test_id("create-name"), "There is a project 'first' already. Choose another name.")
-
-
 def test_saved_stays_its_time_after_a_second_saving(setup: Page) -> None:
     setup.clock.install()
     saved = setup.get_by_test_id("settings-saved")
@@ -514,44 +577,17 @@ def test_in_the_dark_the_browsers_own_parts_are_dark_and_words_stand_out(app: Ap
                 assert contrast >= least, (scheme, selector, property)
 
 
-def test_an_empty_form_is_told_all_that_is_missing(setup: Page) -> None:
-    setup.get_by_test_id("create-model").fill("")
-    setup.get_by_test_id("create-submit").click()
-    for name, sentence in (
-        ("name", "Name is missing."),
-        ("model", "Model is missing."),
-        ("prompts", "There is no prompt. Write at least one, one a line."),
-    ):
-        expect(setup.get_by_test_id(f"create-{name}")).to_have_accessible_description(sentence)
-    expect(setup.get_by_test_id("create-name")).to_be_focused()
-    expect(setup.get_by_test_id("create-error")).to_be_hidden()
-
-
-def test_how_many_prompts_were_typed_is_counted_and_whether_they_are_enough(setup: Page) -> None:
-    prompts, count = setup.get_by_test_id("create-prompts"), setup.get_by_test_id("create-count")
-    prompts.fill("a fox\n\na cat \na cat")
-    expect(count).to_have_text("2 prompts: enough to try; two hundred or more to learn a taste.")
-    prompts.fill("\n".join(f"a fox of age {age}" for age in range(200)))
-    expect(count).to_have_text("200 prompts.")
-
-
-def test_what_the_device_does_for_another_project_is_named(app: App, home: Path, page: Page) -> None:
-    other = make_store(home / "other")
-    run = jobs.draw(other, 2, by="ann")
-    with RunFolder(other.run_folder(run)).lock():
-        other.record_run_event(run.id, "started")
-        open_page(page, f"{app.address}/?project=other")
-        page.goto(f"{app.address}/?project=first&tab=rounds")
-        device = page.get_by_test_id("device")
-        expect(device).to_have_text("Busy: Drawing pairs in other")
-        mine = Store(home / "first")
-        waiting = jobs.draw(mine, 2, by="ann")
-        expect(device).to_have_text("Draw pairs waits · Drawing pairs in other")
-        expect(page.get_by_test_id("next")).to_contain_text("Now: Drawing pairs in other.")
-        mine.record_run_event(waiting.id, "withdrawn", by="ann")
-        mine.close()
-        other.record_run_event(run.id, "withdrawn", by="ann")
-    other.close()
+def test_what_the_device_does_for_another_project_is_named(
+    app: App, busy: Store, store: Store, page: Page
+) -> None:
+    opened(page, app, busy)
+    page.goto(f"{app.address}/?project=first&tab=rounds")
+    device = page.get_by_test_id("device")
+    expect(device).to_have_text(f"Busy: Drawing pairs in {busy.name}")
+    waiting = jobs.draw(store, 2, by="ann")
+    expect(device).to_have_text(f"Draw pairs waits · Drawing pairs in {busy.name}")
+    expect(page.get_by_test_id("next")).to_contain_text(f"Now: Drawing pairs in {busy.name}.")
+    store.record_run_event(waiting.id, "withdrawn", by="ann")
 
 
 def test_on_a_wide_window_rounds_takes_more_room_and_the_bar_stays_in_its_place(

@@ -72,7 +72,7 @@ class Projects:
         self._creating = threading.Lock()
 
     def starter_words(self, model: ModelRef) -> list[str] | None:
-        """The words of the starter's own prompts, all that it knows; None for other models."""
+        """The words of the starter's own prompts, all that it knows; None for another model."""
         file = self.starter.parent / "prompts" / "starter.txt"
         if model.source != str(self.starter) or not file.is_file():
             return None

@@ -69,7 +69,7 @@ def create_project(
 def sampling(
     source: str, projects: Annotated[Projects, Depends(all_projects)], revision: str | None = None
 ) -> dict[str, Any]:
-    """How a new project on this model would draw, and the words it knows, where that can be seen unloaded."""
+    """How a new project on this model would draw, and of what, as far as can be seen without loading it."""
     model = projects.model(ModelRef(source=source, revision=revision))
     usual = defaults(model).sampling.model_dump(include={"steps", "guidance"})
     return {**usual, "words": projects.starter_words(model)}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from annotating import decide_audit, drawn, label, proposed, run_now, wait_for
+from annotating import decide_audit, drawn, label, proposed, run_now, train_round_0, wait_for
 from labelling import open_page, open_tab, watched
 from playwright.sync_api import Browser, Page, expect
 
@@ -326,9 +326,7 @@ def test_what_is_done_stays_done_while_the_first_round_is_checked(
 def test_after_an_accepted_round_comparing_comes_first_and_more_labels_are_offered(
     app: App, project: Store, page: Page
 ) -> None:
-    for pair in drawn(project, 6):
-        label(project, pair, "left")
-    trained = run_now(project, jobs.train(project, by="ann"))
+    trained = train_round_0(project, pairs=6)
     page.goto(f"{app.address}/?project={project.name}&tab=rounds")
     card = page.get_by_test_id("next")
     expect(card.get_by_role("heading")).to_have_text("Is round 0 better?")

@@ -72,12 +72,17 @@ def open_pairs(store: Store, person: str = "ann") -> list[str]:
     return [pair.id for pair in sorted(waiting, key=attrgetter("ordinal"))]
 
 
+def train_round_0(store: Store, pairs: int = 5) -> Run:
+    """Draw so many pairs, answer left to all of them, train."""
+    for pair in drawn(store, pairs):
+        label(store, pair, "left")
+    return run_now(store, jobs.train(store, by="ann"))
+
+
 def proposed(folder: Path, self_pairs: int, *, audited: bool = True) -> tuple[Store, Run]:
     """A project with round 0 trained and so many self pairs for round 1; audited, all were right."""
     store = make_store(folder, settings=SETTINGS.model_copy(update={"prompts_per_round": self_pairs}))
-    for pair in drawn(store, 5):
-        label(store, pair, "left")
-    run_now(store, jobs.train(store, by="ann"))
+    train_round_0(store)
     store.set_prompts([f"a fox of age {age}" for age in range(self_pairs + 1)], by="ann")
     run = run_now(store, jobs.propose(store, by="ann"))
     if audited:

@@ -25,7 +25,17 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from annotating import PROMPTS, drawn, fake_runner, label, make_model, make_store, new_uuid, run_now, wait_for
+from annotating import (
+    PROMPTS,
+    drawn,
+    fake_runner,
+    make_model,
+    make_store,
+    new_uuid,
+    run_now,
+    train_round_0,
+    wait_for,
+)
 from fastapi.testclient import TestClient
 from PIL import Image
 from safetensors.numpy import save_file
@@ -444,9 +454,7 @@ def test_a_run_that_may_still_answer_a_stop_is_not_ended_over_the_routes(
 def test_a_whole_pipeline_is_told_with_its_folder_and_left_out_of_the_zip(
     client: TestClient, store: Store, root: Path
 ) -> None:
-    for pair in drawn(store, 5):
-        label(store, pair, "left")
-    run_now(store, jobs.train(store, by="ann"))
+    train_round_0(store)
     run = run_now(store, jobs.export(store, merged=True, by="ann"))
     told = client.get("/api/projects/p/export").json()
     (exported,) = told["exports"]

@@ -30,6 +30,7 @@ from annotating import (
     new_uuid,
     open_pairs,
     run_now,
+    train_round_0,
     undo,
 )
 from sqlite_utils import Database
@@ -487,9 +488,7 @@ def test_what_people_said_cannot_be_changed_or_deleted(tmp_path: Path) -> None:
 def test_all_self_pairs_of_a_prompt_are_taken_in_once(tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"num_candidates": 4, "self_pairs_per_prompt": 2})
     store = make_store(tmp_path / "project", settings=settings)
-    for pair in drawn(store, 6):
-        label(store, pair, "left")
-    run_now(store, jobs.train(store, by="ann"))
+    train_round_0(store, pairs=6)
     run = run_now(store, jobs.propose(store, by="ann"))
     assert len(store.review_pairs(run)) == 2 * settings.prompts_per_round
     store.take_in_self_pairs(run, RunFolder(store.run_folder(run)).self_pairs())
@@ -557,9 +556,7 @@ def test_an_accepted_round_becomes_current_and_an_older_one_can_again(tmp_path: 
 def _proposed(tmp_path: Path) -> Store:
     """A project with round 0 trained and self pairs for round 1."""
     store = make_store(tmp_path / "p")
-    for pair in drawn(store, 5):
-        label(store, pair, "left")
-    run_now(store, jobs.train(store, by="ann"))
+    train_round_0(store)
     run_now(store, jobs.propose(store, by="ann"))
     return store
 

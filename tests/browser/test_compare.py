@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from annotating import drawn, label, make_store, run_now, wait_for
+from annotating import make_store, run_now, train_round_0, wait_for
 from labelling import (
     COMPARING,
     GUARD_MS,
@@ -35,9 +35,7 @@ BOTH = Match(one=0, two=None)
 def trained(folder: Path) -> Store:
     """A project with round 0, and five comparisons of it with base."""
     store = make_store(folder)
-    for pair in drawn(store, 5):
-        label(store, pair, "left")
-    run_now(store, jobs.train(store, by="ann"))
+    train_round_0(store)
     run_now(store, looks.compare(store, BOTH, 5, by="ann"))
     return store
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from annotating import drawn, label, make_store, proposed, run_now, wait_for
+from annotating import drawn, label, make_store, proposed, run_now, train_round_0, wait_for
 from labelling import (
     answer,
     open_page,
@@ -21,7 +21,7 @@ from labelling import (
 )
 from playwright.sync_api import Page, expect
 
-from annotator import jobs, looks
+from annotator import looks
 from annotator.rows import Match
 from annotator.store import Store
 from benchmarks.running_app import App, start_app
@@ -45,9 +45,7 @@ def press(page: Page, key: str, code: str) -> None:
 def compared(home: Path) -> Iterator[Store]:
     """A project with five comparisons of round 0 with base."""
     store = make_store(home / "compared")
-    for pair in drawn(store, 5):
-        label(store, pair, "left")
-    run_now(store, jobs.train(store, by="ann"))
+    train_round_0(store)
     run_now(store, looks.compare(store, Match(one=0, two=None), 5, by="ann"))
     yield store
     store.close()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from annotating import decide_audit, drawn, label, proposed, run_now, wait_for
+from annotating import decide_audit, drawn, label, proposed, run_now, train_round_0, wait_for
 from labelling import open_page, open_tab, watched
 from playwright.sync_api import Browser, Page, expect
 
@@ -347,9 +347,7 @@ def test_while_more_pairs_are_drawn_the_step_is_the_one_that_the_card_offers(
 def test_after_an_accepted_round_comparing_comes_first_and_more_labels_are_offered(
     app: App, project: Store, page: Page
 ) -> None:
-    for pair in drawn(project, 6):
-        label(project, pair, "left")
-    trained = run_now(project, jobs.train(project, by="ann"))
+    trained = train_round_0(project, pairs=6)
     page.goto(f"{app.address}/?project={project.name}&tab=rounds")
     card = page.get_by_test_id("next")
     expect(card.get_by_role("heading")).to_have_text("Is round 0 better?")

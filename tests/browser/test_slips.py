@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from annotating import decide, drawn, label, proposed, run_now, wait_for
+from annotating import decide, drawn, label, proposed, run_now, train_round_0, wait_for
 from labelling import (
     answer,
     look_now,
@@ -216,9 +216,7 @@ def test_that_an_image_could_not_be_loaded_goes_with_its_pair(project: Store, ap
 def test_comparisons_that_somebody_asked_for_stay_when_a_round_comes(
     project: Store, app: App, page: Page
 ) -> None:
-    for pair in drawn(project, 5):
-        label(project, pair, "left")
-    run_now(project, jobs.train(project, by="ann"))
+    train_round_0(project)
     open_page(page, f"{app.address}/?project={project.name}")
     open_tab(page, "Compare")
     page.route("**/comparisons/draw", lambda route: route.abort())

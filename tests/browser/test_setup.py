@@ -177,7 +177,7 @@ def test_a_file_of_prompts_that_is_no_utf_8_is_refused_at_the_prompts(form: Page
     says(prompts, "none.txt has no prompts.")
     expect(prompts).to_have_value("a füchs")
     # What was typed before can be had again, and so can what took its place.
-    former = setup.get_by_test_id("create-former")
+    former = form.get_by_test_id("create-former")
     for text in ("a cat", "a füchs"):
         expect(former).to_contain_text("1 former prompt went.")
         former.get_by_role("button", name="Put back what was there").click()

@@ -13,6 +13,7 @@ from sail.config import FAMILIES, ModelRef
 OTHER_FORMS = (".fp16", ".bf16", ".non_ema")
 """In names of files with the same weights once more."""
 NOT_READ = "safety_checker"
+"""A part that is not loaded, and so is in no pipeline that is written here."""
 
 
 def require_known(model: ModelRef) -> None:

@@ -61,9 +61,9 @@ export function mount(root) {
   onStatus((status) => {
     const runs = status.runs.filter(isActive);
     const first = runs.find((run) => run.state !== "waiting") ?? runs[0];
-    device.dataset.state = first ? "busy" : status.elsewhere.length ? "elsewhere" : "idle";
     const [other] = status.elsewhere;
-    device.replaceChildren(...inParts(first, status.elsewhere[0]).map((part) => h("span", {}, part)));
+    device.dataset.state = first ? "busy" : other ? "elsewhere" : "idle";
+    device.replaceChildren(...inParts(first, other).map((part) => h("span", {}, part)));
     // Who works elsewhere meanwhile sees how far it is.
     document.title = [far(first), project, "SAIL"].filter(Boolean).join(" · ");
   });

@@ -7,8 +7,10 @@ import os
 import re
 import shutil
 import threading
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ DEMO = "demo"
 DEMO_PAIRS = 60
 UNFINISHED = re.compile(rf"\.{RUN_FOLDER.pattern}\.[0-9]+\.new")
 """What a run folder is called before it is whole; a server that was killed then left it so."""
+REMOVED = ".removed"
+"""The folder of removed projects, beside the others. Nothing here deletes one."""
 PASSING = ".export-"
 """Files in a project that are made for one answer begin so; what a server that was killed left is removed."""
 
@@ -79,7 +83,11 @@ class Projects:
         return sorted(set(file.read_text(encoding="utf-8").lower().split()))
 
     def names(self) -> list[str]:
-        return sorted(path.parent.name for path in self.root.glob(f"[!.]*/{DATABASE}"))
+        return _names_in(self.root)
+
+    def removed(self) -> list[str]:
+        """Names of the projects that can be put back."""
+        return _names_in(self.root / REMOVED)
 
     def get(self, name: str) -> OpenProject:
         """Open a project. KeyError where there is none of that name."""
@@ -125,12 +133,13 @@ class Projects:
     def _forget(self, name: str) -> None:
         """Close a project whose folder is gone, so that another one may have its name."""
         with self._lock:
-            left = self._open.pop(name, None)
-            if left is None:
-                return
-            self.runner.forget(left.store)
-            left.store.close()
-            self._held.pop(name).release()
+            if name in self._open:
+                self.runner.forget(self._open[name].store)
+                self._close(name)
+
+    def _close(self, name: str) -> None:
+        self._open.pop(name).store.close()
+        self._held.pop(name).release()
 
     def find_runs(self) -> None:
         """Open every project: a trainer may still be at work from before a restart."""
@@ -190,7 +199,56 @@ class Projects:
                 store.close()
             return self.get(name)
 
-    def _require_free(self, name: str) -> None:
+    def rename(self, name: str, to: str, *, by: str) -> None:
+        """Call a project otherwise, its folder as well. ValueError where it cannot be."""
+        with self._creating:
+            with about("name"):
+                self._require_free(to, beside=name)
+            launcher = self.get(name).store.project().launcher
+            self._move(name, self.root / to)
+            # It holds for the folder in which it was entered.
+            if launcher.command:
+                self.get(to).store.set_launcher(launcher, by=by)
+
+    def remove(self, name: str) -> str:
+        """Put a project away, and return the name under which it can be put back. Nothing is deleted."""
+        with self._creating:
+            away = self.root / REMOVED
+            away.mkdir(exist_ok=True)
+            kept = next(free for free in _numbered(name) if not os.path.lexists(away / free))
+            self._move(name, away / kept)
+            return kept
+
+    def put_back(self, name: str) -> None:
+        """Undo `remove`. KeyError where no such project was removed, ValueError where its name is taken."""
+        with self._creating:
+            if name not in self.removed():
+                raise KeyError(f"There is no removed project {name!r}.")
+            self._require_free(name)
+            os.rename(self.root / REMOVED / name, self.root / name)
+
+    def _move(self, name: str, to: Path) -> None:
+        """Close a project here and move its folder. No run of it may be at work: it would lose its files."""
+        store = self.get(name).store
+        if name == self.default:
+            raise ValueError(
+                f"{name} is the project that this app was started with, so it stays as it is. "
+                "Start the app with --project and another one first."
+            )
+        # Until it is closed nobody asks for a run.
+        with store.asking:
+            if any(run.unfinished for run in store.runs()):
+                raise ValueError(
+                    f"A run of {name} is at work or waits. Stop it in Rounds, or let it end, then try again."
+                )
+            # Before the lock by which requests find projects: it may take in what another project's run did.
+            self.runner.forget(store)
+            with self._lock:
+                self._close(name)
+                os.rename(self.root / name, to)
+
+    def _require_free(self, name: str, *, beside: str | None = None) -> None:
+        """ValueError where a project may not be called that; `beside` is the one that is called so now."""
         if not name:
             raise ValueError("Name is missing.")
         if not NAME.fullmatch(name) or name != name.strip(" ."):
@@ -202,9 +260,10 @@ class Projects:
         folder = self.root / name
         # Disks that tell no "Demo" from "demo" would have one folder for both, and people mix them up.
         for taken in self.names():
-            if taken.casefold() == name.casefold():
+            if taken.casefold() == name.casefold() and taken != beside:
                 raise ValueError(f"There is a project {taken!r} already. Choose another name.")
-        if folder.exists():
+        # Where a disk does not tell them apart, the folder of the one that is renamed is its own.
+        if folder.exists() and not (beside and folder.samefile(self.root / beside)):
             raise ValueError(f"{folder} is there and no project. Move it away, or choose another name.")
 
     def move_model(self, name: str, asked: ModelRef, *, download: bool, by: str) -> None:
@@ -240,6 +299,16 @@ class Projects:
             project.store.close()
         for lock in self._held.values():
             lock.release()
+
+
+def _names_in(folder: Path) -> list[str]:
+    return sorted(path.parent.name for path in folder.glob(f"[!.]*/{DATABASE}"))
+
+
+def _numbered(name: str) -> Iterator[str]:
+    """The name, then the name with 2, 3, ... behind it."""
+    yield name
+    yield from (f"{name} {number}" for number in count(2))
 
 
 def _require_here(model: ModelRef) -> None:

@@ -13,6 +13,10 @@ from typing import Any, Protocol, TypeVar
 T = TypeVar("T")
 
 
+class Closed(Exception):
+    """Nothing is written any more: somebody closed it meanwhile."""
+
+
 class Connection(Protocol):
     def execute(self, sql: str, /) -> Any: ...
     def close(self) -> None: ...
@@ -29,7 +33,11 @@ class Writer:
 
     def write(self, change: Callable[[], T]) -> T:
         """Run `change` in a transaction and return what it returns, once that is safely on disk."""
-        return self._thread.submit(_in_transaction, self._connection, change).result()
+        try:
+            written = self._thread.submit(_in_transaction, self._connection, change)
+        except RuntimeError as error:
+            raise Closed from error
+        return written.result()
 
     def close(self) -> None:
         """Finish what is queued, then close the connection."""

@@ -44,10 +44,11 @@ from starlette.websockets import WebSocketDisconnect
 
 from annotator import jobs, models, preferences
 from annotator.guard import Guard
+from annotator.launcher import Launcher
 from annotator.projects import Projects, open_projects
 from annotator.routes import export, file_of
 from annotator.server import build, mount_page
-from annotator.store import DATABASE, Store
+from annotator.store import DATABASE, Displaced, Store
 from annotator.store.people import made_up
 from annotator.tabs.export import MARKUP
 from benchmarks.running_app import start_app
@@ -929,6 +930,92 @@ def test_a_project_that_was_removed_can_be_made_anew_under_its_name(projects: Pr
     # No second app may open it.
     with pytest.raises(ValueError, match="is open in another app already"):
         projects._hold(second.store.folder)
+
+
+def made(client: TestClient, name: str) -> Store:
+    asked = {"name": name, "model": {"source": "starter"}, "prompts": "a fox\na cat", "seed_pairs": 2}
+    assert client.post("/api/projects", json=asked).status_code == 200
+    return opened(client, name)
+
+
+def opened(client: TestClient, name: str) -> Store:
+    projects: Projects = client.app.state.projects  # type: ignore[attr-defined]
+    return projects.get(name).store
+
+
+def without_runs(store: Store) -> None:
+    for run in store.runs():
+        store.record_run_event(run.id, "withdrawn")
+
+
+def test_a_project_is_renamed_with_all_that_is_in_it(client: TestClient, projects: Projects) -> None:
+    before = made(client, "mine")
+    without_runs(before)
+    before.set_launcher(Launcher(command="true {command}"), by="ann")
+    renamed = client.post("/api/projects/mine/rename", json={"name": "ours"})
+    assert renamed.json() == {"project": "ours"}
+    assert projects.names() == ["ours", "p"] and not before.folder.exists()
+    after = opened(client, "ours")
+    assert after.identity == before.identity and after.project().prompts == ("a fox", "a cat")
+    # It would not count in another folder.
+    assert after.project().launcher.command == "true {command}"
+    assert client.get("/api/projects/mine/status").status_code == 404
+    assert [run.what for run in after.runs()] == ["withdrawn"]
+
+
+@pytest.mark.parametrize("name", ["P", "", "no/where"])
+def test_a_project_is_not_renamed_to_what_is_no_free_name(
+    client: TestClient, projects: Projects, name: str
+) -> None:
+    without_runs(made(client, "mine"))
+    refused = client.post("/api/projects/mine/rename", json={"name": name})
+    assert refused.status_code == 422 and refused.json()["faults"][0]["field"] == "name"
+    assert projects.names() == ["mine", "p"] and client.get("/api/projects/mine/status").status_code == 200
+
+
+def test_a_project_may_keep_its_name_in_other_letters(client: TestClient, projects: Projects) -> None:
+    without_runs(made(client, "mine"))
+    assert client.post("/api/projects/mine/rename", json={"name": "Mine"}).status_code == 200
+    assert projects.names() == ["Mine", "p"]
+
+
+def test_a_removed_project_can_be_put_back_as_it_was(client: TestClient, projects: Projects) -> None:
+    first = made(client, "mine")
+    without_runs(first)
+    removed = client.post("/api/projects/mine/remove", json={})
+    assert removed.json() == {"removed": "mine", "open": "p"}
+    assert client.get("/api/projects").json() == {"projects": ["p"], "removed": ["mine"]}
+    assert client.get("/api/projects/mine/status").status_code == 404
+    # What was said meanwhile waits in the browser.
+    with pytest.raises(Displaced, match="mine was renamed or removed just now"):
+        first.set_order("diverse", by="ann")
+    # Another one of its name is no reason to lose the first.
+    second = made(client, "mine")
+    without_runs(second)
+    refused = client.post("/api/removed/put-back", json={"name": "mine"})
+    assert refused.status_code == 422 and "There is a project 'mine' already" in refused.json()["detail"]
+    assert client.post("/api/projects/mine/remove", json={}).json()["removed"] == "mine 2"
+    assert client.post("/api/removed/put-back", json={"name": "mine"}).json() == {"project": "mine"}
+    assert opened(client, "mine").identity == first.identity != second.identity
+    assert client.get("/api/projects").json() == {"projects": ["mine", "p"], "removed": ["mine 2"]}
+    assert client.post("/api/removed/put-back", json={"name": "other"}).status_code == 404
+
+
+def test_a_project_with_a_run_is_neither_renamed_nor_removed(client: TestClient) -> None:
+    made(client, "mine")
+    for route, body in (("rename", {"name": "ours"}), ("remove", {})):
+        refused = client.post(f"/api/projects/mine/{route}", json=body)
+        assert refused.status_code == 422 and "A run of mine is at work or waits." in refused.json()["detail"]
+    assert client.get("/api/projects/mine/status").status_code == 200
+
+
+def test_the_project_that_the_app_was_started_with_stays(client: TestClient, projects: Projects) -> None:
+    for route, body in (("rename", {"name": "ours"}), ("remove", {})):
+        refused = client.post(f"/api/projects/p/{route}", json=body)
+        assert (
+            refused.status_code == 422 and "p is the project that this app was started with" in refused.text
+        )
+    assert projects.names() == ["p"]
 
 
 def test_a_training_says_how_many_pairs_it_does_without_and_which_file_is_gone(

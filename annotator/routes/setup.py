@@ -44,9 +44,13 @@ class PromptsBody(Body):
     """That the page was given with the prompts it shows."""
 
 
+class NameBody(Body):
+    name: Annotated[str, Field(max_length=60)]
+
+
 @api.get("/projects")
 def list_projects(projects: Annotated[Projects, Depends(all_projects)]) -> dict[str, list[str]]:
-    return {"projects": projects.names()}
+    return {"projects": projects.names(), "removed": projects.removed()}
 
 
 @api.post("/projects")
@@ -63,6 +67,29 @@ def create_project(
         by=who,
     )
     return {"project": created.store.name}
+
+
+@api.post("/projects/{project}/rename")
+def rename_project(
+    body: NameBody, project: InProject, projects: Annotated[Projects, Depends(all_projects)], who: Person
+) -> dict[str, str]:
+    projects.rename(project.store.name, body.name, by=who)
+    return {"project": body.name}
+
+
+@api.post("/projects/{project}/remove")
+def remove_project(
+    project: InProject, projects: Annotated[Projects, Depends(all_projects)], _: Person
+) -> dict[str, str]:
+    return {"removed": projects.remove(project.store.name), "open": projects.default}
+
+
+@api.post("/removed/put-back")
+def put_back(
+    body: NameBody, projects: Annotated[Projects, Depends(all_projects)], _: Person
+) -> dict[str, str]:
+    projects.put_back(body.name)
+    return {"project": body.name}
 
 
 @api.get("/models/sampling")

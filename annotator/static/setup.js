@@ -18,7 +18,7 @@ const promptsIn = (text) => new Set(text.split("\n").map((line) => line.trim()).
 export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
   const part = (name) => root.querySelector(`[data-part="${name}"]`);
-  const [create, moved, settings, prompts] = ["create", "moved", "settings", "prompts"].map(find);
+  const [create, moved, renamed, settings, prompts] = ["create", "moved", "renamed", "settings", "prompts"].map(find);
   let model = {}; // what runs are started with, and where
   let loaded = {}; // the settings as this page last heard of them
   let defaults = {}; // what the model brought along
@@ -27,18 +27,40 @@ export function mount(root) {
   const known = new Map(); // form -> the words that its model knows; null where nobody can say
   let leaving = false; // what was typed is with the app
 
-  onProjects((names) =>
+  onProjects((names) => {
     find("projects").replaceChildren(
       ...names.map((name) =>
         h("li", {}, h("a", { href: addressOf(name), "aria-current": name === project ? "page" : null }, name)),
       ),
-    ),
-  );
+    );
+    drawRemoved();
+  });
+
+  async function drawRemoved() {
+    const { removed } = await ask("/api/projects").catch(() => ({}));
+    if (!removed) return;
+    find("removed-fold").hidden = !removed.length;
+    find("removed").replaceChildren(
+      ...removed.map((name) => {
+        const back = h("button", { class: "sail-quiet", "aria-label": `Put ${name} back` }, "Put back");
+        back.onclick = () =>
+          sending("removed", back, async () => go((await ask("/api/removed/put-back", { name })).project));
+        return h("li", {}, name, back);
+      }),
+    );
+  }
+
+  /** Leaves for another project; what is typed is with the app. */
+  function go(name) {
+    leaving = true;
+    location.search = new URLSearchParams({ project: name, tab: "setup" });
+  }
 
   async function load() {
     const found = await ask(`${base}/setup`);
     drawFacts(found);
     fillModel(found);
+    renamed.elements.name.value = found.name;
     prompts.elements.prompts.value = promptsSaved = found.prompts;
     countPrompts(prompts);
     version = found.prompts_version;
@@ -53,7 +75,7 @@ export function mount(root) {
   /** Before it is known what holds, there is nothing to change: what is typed then would be written over. */
   function openForChange(open) {
     part("facts").hidden = !open;
-    for (const form of [moved, settings, prompts]) for (const one of form.elements) one.disabled = !open;
+    for (const form of [moved, renamed, settings, prompts]) for (const one of form.elements) one.disabled = !open;
   }
 
   async function loadUntilHeard() {
@@ -148,22 +170,27 @@ export function mount(root) {
   /** Of one of a setting's two numbers: the setting. */
   const withoutPlace = (path) => path.replace(/\.\d+$/, "");
 
+  /** Does what a button stands for, and says under `name` why it was refused. */
+  async function sending(name, button, send, tell = (faults) => faults[0].sentence) {
+    find(`${name}-error`).textContent = "";
+    try {
+      await locked(button, send);
+    } catch (error) {
+      find(`${name}-error`).textContent = !(error instanceof Refused)
+        ? "The app does not answer, so nobody knows whether this was saved. What you typed is still here: try again in a moment."
+        : error.faults.length
+          ? tell(error.faults)
+          : error.message;
+    }
+  }
+
   /** Sends a form; what is refused is said at the field that is to blame, and nothing that was typed is lost. */
   function onSubmit(form, name, send, fieldOf = (path) => form.elements[withoutPlace(path)]) {
-    form.addEventListener("submit", async (event) => {
+    form.addEventListener("submit", (event) => {
       event.preventDefault();
       unmark(form);
-      find(`${name}-error`).textContent = "";
       if (find(`${name}-saved`)) find(`${name}-saved`).textContent = "";
-      try {
-        await locked(form.querySelector('button:not([type="button"])'), send);
-      } catch (error) {
-        find(`${name}-error`).textContent = !(error instanceof Refused)
-          ? "The app does not answer, so nobody knows whether this was saved. What you typed is still here: try again in a moment."
-          : error.faults.length
-            ? mark(form, error.faults, fieldOf)
-            : error.message;
-      }
+      sending(name, form.querySelector('button:not([type="button"])'), send, (faults) => mark(form, faults, fieldOf));
     });
   }
 
@@ -222,6 +249,12 @@ export function mount(root) {
     }
     said("moved", "Saved. Runs that are asked for from now on use it; a waiting or resumed one looks where the model was before.");
   });
+
+  onSubmit(renamed, "renamed", async () =>
+    go((await ask(`${base}/rename`, { name: renamed.elements.name.value.trim() })).project),
+  );
+  find("remove").onclick = (event) =>
+    sending("renamed", event.currentTarget, async () => go((await ask(`${base}/remove`, {})).open));
 
   onSubmit(create, "create", async () => {
     const value = (name) => create.elements[name].value.trim();

@@ -24,7 +24,7 @@ from sqlite_utils.utils import sqlite3  # type: ignore[attr-defined]  # pysqlite
 from annotator import migrations
 from annotator.launcher import KEY_BYTES, Launcher
 from annotator.rows import Project
-from annotator.writer import Writer
+from annotator.writer import Closed, Writer
 from sail.config import LoopSettings, ModelRef, first_fault
 from sail.runfolder import MB
 
@@ -137,6 +137,8 @@ class Base:
         except sqlite3.IntegrityError as error:
             # It would be so the next time as well: no trouble of the disk, after which one tries again.
             raise ValueError(f"Something is named twice, or names what is not there: {error}.") from error
+        except Closed:
+            raise Displaced(f"{self.name} was renamed or removed just now.") from None
         # Afterwards: what is acknowledged was then in the file that the next start opens.
         self._require_in_place()
         return value

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from annotator.projects import REMOVED
+
 TITLE = "Setup"
 NAME = "setup"
 
@@ -194,6 +196,11 @@ MARKUP = f"""
     <section class="sail-card sail-stack">
       <h3>Projects</h3>
       <ul class="sail-list" data-testid="projects"></ul>
+      <details data-testid="removed-fold" hidden>
+        <summary>Removed projects</summary>
+        <ul class="sail-removed" data-testid="removed"></ul>
+        <p class="sail-error" role="alert" data-testid="removed-error"></p>
+      </details>
     </section>
     <section class="sail-card">
       <form class="sail-form" data-testid="create" novalidate>
@@ -249,6 +256,19 @@ MARKUP = f"""
           <div class="sail-row">
             <button class="sail-quiet" data-testid="moved-submit">Save where it is</button>
             <span class="sail-dim" aria-live="polite" data-testid="moved-saved"></span></div>
+        </form>
+      </details>
+      <details data-testid="renamed-fold">
+        <summary>Rename or remove</summary>
+        <form class="sail-form" data-testid="renamed" novalidate>
+          <label><span>Name</span>
+            <input name="name" maxlength="60" autocomplete="off" data-testid="renamed-name"></label>
+          <p class="sail-dim">Removing deletes nothing: the project goes into the folder {REMOVED} beside the
+            others, and can be put back under Projects. To free its disk space, delete it there.</p>
+          <p class="sail-error" role="alert" data-testid="renamed-error"></p>
+          <div class="sail-row">
+            <button class="sail-quiet" data-testid="renamed-submit">Rename</button>
+            <button type="button" class="sail-quiet" data-testid="remove">Remove this project</button></div>
         </form>
       </details>
     </section>

@@ -601,3 +601,40 @@ def test_on_a_wide_window_rounds_takes_more_room_and_the_bar_stays_in_its_place(
         wide = page.get_by_test_id("panel-rounds").bounding_box()
         assert narrow and wide and narrow["width"] <= 1016 and 1250 < wide["width"] <= 1400
         assert name.bounding_box() == before
+
+
+def test_a_project_is_renamed_removed_and_put_back(page: Page, app: App, home: Path) -> None:
+    make_store(home / "mine").close()
+    open_page(page, f"{app.address}/?project=mine&tab=setup")
+    page.wait_for_selector(".sail-setup[data-mounted]")
+    page.get_by_text("Rename or remove").click()
+    name = page.get_by_test_id("renamed-name")
+    expect(name).to_have_value("mine")
+    name.fill("first")
+    name.press("Enter")
+    says(name, "There is a project 'first' already. Choose another name.")
+    name.fill("my own")
+    name.press("Enter")
+    page.wait_for_url("**/?project=my+own&tab=setup")
+    page.wait_for_selector(".sail-setup[data-mounted]")
+    links = page.get_by_test_id("projects").get_by_role("link")
+    expect(links).to_have_text(["first", "my own"])
+    page.get_by_text("Rename or remove").click()
+    page.get_by_test_id("remove").click()
+    page.wait_for_url("**/?project=first&tab=setup")
+    page.wait_for_selector(".sail-setup[data-mounted]")
+    expect(links).to_have_text(["first"])
+    page.get_by_text("Removed projects").click()
+    page.get_by_role("button", name="Put my own back").click()
+    page.wait_for_url("**/?project=my+own&tab=setup")
+    expect(links).to_have_text(["first", "my own"])
+    expect(page.get_by_test_id("removed-fold")).to_be_hidden()
+
+
+def test_why_a_project_stays_is_said_beside_the_button(setup: Page) -> None:
+    setup.get_by_text("Rename or remove").click()
+    setup.get_by_test_id("remove").click()
+    expect(setup.get_by_test_id("renamed-error")).to_contain_text(
+        "first is the project that this app was started with"
+    )
+    expect(setup.get_by_test_id("projects").get_by_role("link", name="first")).to_be_visible()

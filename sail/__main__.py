@@ -139,7 +139,7 @@ def sample(
     per_prompt: Annotated[int, typer.Option(min=1, help="Images of a prompt.")] = 4,
     noise_seed: Annotated[int, typer.Option(help="Of the images.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, max=1000, show_default="the model's")] = None,
-    guidance: Annotated[float | None, typer.Option(min=0, show_default="the model's")] = None,
+    guidance: Annotated[float | None, typer.Option(min=0, max=100, show_default="the model's")] = None,
     revision: Revision = None,
     precision: PrecisionOption = "auto",
 ) -> None:
@@ -149,9 +149,8 @@ def sample(
 
         asked = _model(model, revision, precision)
         changes = {"steps": steps, "guidance": guidance}
-        sampling = LoopSettings.for_model(asked).sampling.model_copy(
-            update={name: value for name, value in changes.items() if value is not None}
-        )
+        given = {name: value for name, value in changes.items() if value is not None}
+        sampling = LoopSettings.for_model(asked).changed({"sampling": given}).sampling
         sample_to_folder(
             asked,
             read_prompts(prompts),

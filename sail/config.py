@@ -10,6 +10,9 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from copy import deepcopy
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -354,7 +357,7 @@ class ProposeRequest(_Request):
     reference_adapter: str | None = None
     """sha256 of the reference to score against; None is the base model."""
     prompts: tuple[Prompt, ...] = Field(min_length=1)
-    num_candidates: int = Field(8, ge=2)
+    num_candidates: int = Field(8, ge=2, le=MOST_CANDIDATES)
     noise_seed: int = 0
     sampling: Sampling = Sampling()
     scoring: Scoring | None = None
@@ -475,12 +478,11 @@ def _merged(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 def _bounded(values: Any, error: ValidationError) -> Any:
     """The largest that there may be in the place of what is found too large."""
+    values = deepcopy(values)
     for fault in error.errors():
         if fault["type"] == "less_than_equal":
-            change: Any = fault["ctx"]["le"]
-            for part in reversed(fault["loc"]):
-                change = {part: change}
-            values = _merged(values, change)
+            *way, last = fault["loc"]
+            reduce(getitem, way, values)[last] = fault["ctx"]["le"]
     return values
 
 

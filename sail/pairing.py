@@ -16,11 +16,11 @@ def most_different(distance_NN: Sequence[Sequence[float]], count: int) -> list[t
     Two images that hardly differ are a tie to whoever looks at them, and a tie teaches no direction.
     """
     left = set(range(len(distance_NN)))
-    pairs = []
-    for _ in range(count):
-        pair = max(combinations(sorted(left), 2), key=lambda both: distance_NN[both[0]][both[1]])
-        left -= set(pair)
-        pairs.append(pair)
+    pairs: list[tuple[int, int]] = []
+    for pair in sorted(combinations(left, 2), key=lambda both: -distance_NN[both[0]][both[1]]):
+        if len(pairs) < count and left.issuperset(pair):
+            left -= set(pair)
+            pairs.append(pair)
     return pairs
 
 

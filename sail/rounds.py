@@ -9,11 +9,13 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from sail import mixup
 from sail.config import (
     MAX_PROMPT_CHARS,
+    MOST_CANDIDATES,
     ExportRequest,
     LoopSettings,
     ModelRef,
@@ -133,21 +135,35 @@ def take_prompts(
     last_use = {prompt: position for position, prompt in enumerate(used)}
 
     def place(prompt: str) -> tuple[int, bytes]:
-        drawn = b"" if lot is None else hashlib.sha256(f"{lot}/{prompt}".encode()).digest()
-        return last_use.get(prompt, -1), drawn
+        return last_use.get(prompt, -1), b"" if lot is None else _drawn(lot, prompt)
 
     return sorted(prompts, key=place)[:count]
+
+
+# A page that follows a run asks for the order of all prompts again and again.
+@lru_cache(maxsize=100_000)
+def _drawn(lot: int, prompt: str) -> bytes:
+    return hashlib.sha256(f"{lot}/{prompt}".encode()).digest()
 
 
 def seed_request(
     settings: LoopSettings, model: ModelRef, prompts: Sequence[str], *, pairs_per_prompt: int = 1
 ) -> ProposeRequest:
-    """Draw images for people to choose from, and name the pairs of them that differ most."""
+    """Draw images for people to choose from, and name the pairs of them that differ most.
+
+    ValueError where so many pairs of one prompt need more images of it than are compared at once.
+    """
+    images = settings.candidates_per_pair * pairs_per_prompt
+    if images > MOST_CANDIDATES:
+        raise ValueError(
+            f"{pairs_per_prompt} pairs of one prompt need {images} images of it, and {MOST_CANDIDATES} is "
+            "the most. Give more prompts, or draw fewer pairs at once."
+        )
     return ProposeRequest(
         model=model,
         round=0,
         prompts=tuple(prompts),
-        num_candidates=settings.candidates_per_pair * pairs_per_prompt,
+        num_candidates=images,
         pairs_to_show=pairs_per_prompt,
         noise_seed=settings.noise_seed,
         sampling=settings.sampling,

@@ -235,6 +235,34 @@ def test_flow_matching_has_no_other_solver(load):
 
 
 @pytest.mark.parametrize(
+    ("solver", "spacing", "steps", "possible"),
+    [
+        ("dpm++", "linspace", 999, True),
+        ("dpm++", "linspace", 1000, False),
+        ("dpm++", "leading", 998, True),
+        ("dpm++", "leading", 999, False),
+        ("dpm++", "trailing", 1000, True),
+        ("ddim", "leading", 500, True),
+        ("ddim", "leading", 1000, False),
+        ("ddpm", "trailing", 1000, True),
+    ],
+)
+def test_steps_that_a_solver_cannot_take_are_refused_before_anything_is_drawn(
+    folder_of, tmp_path, solver, spacing, steps, possible
+):
+    folder = shutil.copytree(folder_of("stable_diffusion"), tmp_path / "model")
+    file = folder / "scheduler/scheduler_config.json"
+    own = {"timestep_spacing": spacing, "steps_offset": 1, "num_train_timesteps": 1000}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **own}))
+    backbone = backbones.load(ModelRef(source=str(folder)))
+    if possible:
+        assert len(backbone.solver(solver, steps, (4, 4, 6)).timesteps) == steps
+        return
+    with pytest.raises(ValueError, match=rf"1000 noise levels.*cannot take {steps} steps.*Lower"):
+        backbone.solver(solver, steps, (4, 4, 6))
+
+
+@pytest.mark.parametrize(
     ("name", "noisy"),
     [("sdxl", {"algorithm_type": "sde-dpmsolver++"}), ("sd3", {"stochastic_sampling": True})],
 )

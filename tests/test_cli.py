@@ -359,6 +359,8 @@ def test_a_sample_goes_on_in_its_folder_and_no_other_is_mixed_into_it(model, tmp
     assert sail(*own).exit_code == 0
     assert (lost.read_bytes(), kept.stat().st_mtime_ns) == (before, since)
     assert len(read_lines(out / "index.jsonl")) == 8
+    beyond = sail(*own[:-1], tmp_path / "beyond", "--guidance", 1000)
+    assert beyond.exit_code == 2 and not (tmp_path / "beyond").exists()
     refused = sail(*own, "--noise-seed", 1)
     assert refused.exit_code == 2 and "holds another sample: it differs in noise_seed" in refused.stderr
 

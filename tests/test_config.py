@@ -200,6 +200,8 @@ def test_what_was_stored_before_it_had_a_bound_is_read_as_the_most_it_may_be():
     assert settings == LoopSettings().changed(
         {"optimisation": {"learning_rate": 1, "batch_pairs": 65_536, "steps": 7}}
     )
+    values["sampling"]["size"] = [9000, 64]
+    assert LoopSettings.stored(values).sampling.size == (8192, 64)
     values["optimisation"]["steps"] = 0
     with pytest.raises(ValidationError, match="steps"):
         LoopSettings.stored(values)

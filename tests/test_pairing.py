@@ -1,3 +1,6 @@
+import math
+from itertools import combinations
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +35,16 @@ def test_the_two_candidates_farthest_apart_are_shown_first_and_none_is_shown_twi
     assert most_different(distance, 1) == [(0, 4)]
     assert most_different(distance, 2) == [(0, 4), (1, 3)]
     assert most_different(distance, 0) == []
+
+
+@given(st.integers(2, 9).flatmap(lambda n: st.lists(st.integers(0, 4), min_size=n * n, max_size=n * n)))
+def test_each_pair_shown_is_the_farthest_of_the_candidates_that_are_left(distances):
+    count = math.isqrt(len(distances))
+    distance = [distances[row * count : (row + 1) * count] for row in range(count)]
+    left = set(range(count))
+    for pair in most_different(distance, count // 2):
+        assert pair == max(combinations(sorted(left), 2), key=lambda both: distance[both[0]][both[1]])
+        left -= set(pair)
 
 
 def test_equal_rewards_make_no_pair():

@@ -224,6 +224,8 @@ def test_seed_pairs_are_two_images_of_the_base_model():
     assert (request.adapter, request.scoring, request.round) == (None, None, 0)
     more = seed_request(SETTINGS, MODEL, ["a"], pairs_per_prompt=3)
     assert (more.num_candidates, more.pairs_to_show) == (12, 3)
+    with pytest.raises(ValueError, match="300 pairs of one prompt need 1200 images of it, and 1000 is"):
+        seed_request(SETTINGS, MODEL, ["a"], pairs_per_prompt=300)
 
 
 def test_the_judge_is_scored_against_base_by_default_and_against_its_parent_on_request():

@@ -181,7 +181,8 @@ export function mount(root) {
     done.delete(last.pair.id);
     queue = [last.pair, ...queue.filter((pair) => pair.id !== last.pair.id)];
     answered -= 1;
-    found.result = null;
+    // Where another pair of rounds was chosen meanwhile, its list is still on the way.
+    if (found) found.result = null;
     say(`Took back: ${ANSWER_WORDS[last.value]}.`);
     show({ known: true });
     // The other tab is to ask once the server knows.

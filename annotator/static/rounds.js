@@ -1,7 +1,7 @@
 // Rounds: where the loop stands, what was trained, curves and samples of the newest training.
 
 import { chart } from "/ui/chart.js";
-import { ask, base, endedEarly, isActive, onStatus, projectId } from "/ui/core.js";
+import { ask, askAnew, base, endedEarly, isActive, onStatus, projectId } from "/ui/core.js";
 import { doubted } from "/ui/doubted.js";
 import { enlarge } from "/ui/enlarge.js";
 import { afterTraining, whileTraining } from "/ui/learning.js";
@@ -95,7 +95,10 @@ export function mount(root) {
     const detail = await ask(`${base}/runs/${run.id}`).catch(() => null);
     // What was asked earlier may come later.
     if (followed !== key) return;
-    if (!detail) return void (followed = null);
+    if (!detail) {
+      followed = null;
+      return askAnew();
+    }
     const card = find("curves");
     const part = (name) => card.querySelector(`[data-part="${name}"]`);
     card.hidden = !detail.metrics.length && !detail.samples.steps.length;

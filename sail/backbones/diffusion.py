@@ -79,4 +79,11 @@ class Diffusion(PipelineBackbone):
         own = self._pipeline.scheduler.config
         scheduler = kind.from_config(own, **told(own))
         scheduler.set_timesteps(steps, device=self.device)
+        # With too many steps some repeat a noise level, and then divide by zero, or go past the last one.
+        levels = scheduler.timesteps
+        if len(levels.unique()) < len(levels) or levels.max() >= self.num_train_timesteps:
+            raise ValueError(
+                f"This model has {self.num_train_timesteps} noise levels, and {kind.__name__} cannot take "
+                f"{steps} steps through them as it spaces them. Lower sampling.steps."
+            )
         return scheduler

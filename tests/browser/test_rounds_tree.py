@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from annotating import decide_audit, drawn, label, proposed, run_now, train_round_0, wait_for
 from labelling import open_page, open_tab, watched
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from annotator import jobs
 from annotator.store import Store
@@ -139,6 +139,22 @@ def test_of_a_training_that_was_cut_the_samples_show_what_is_kept(tree: Page) ->
     # Another address than that of the whole training's, which the browser keeps for ever.
     expect(samples.get_by_role("img").nth(1)).to_have_attribute("src", re.compile(r"/6/0\?of=\w+&kept=0\.5$"))
     expect(samples.get_by_role("img").first).to_have_attribute("src", re.compile(r"/0/0\?of=\w+$"))
+
+
+def test_curves_that_could_not_be_had_once_are_asked_for_again(app: App, grown: Store, page: Page) -> None:
+    refused: list[Route] = []
+
+    def once(route: Route) -> None:
+        if refused:
+            return route.fallback()
+        refused.append(route)
+        return route.abort()
+
+    page.route(re.compile(r"/runs/\d+$"), once)
+    opened(page, app)
+    # The training is over, so nothing that the page hears of changes any more.
+    expect(page.get_by_test_id("curves")).to_be_visible()
+    assert refused
 
 
 def test_an_earlier_round_is_made_current_by_keyboard_and_focus_stays_there(

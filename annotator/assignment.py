@@ -16,7 +16,7 @@ from random import Random, SystemRandom
 
 from annotator import jobs, ordering
 from annotator.rows import Order, PairState, ShownPair
-from annotator.store import Store, Tally
+from annotator.store import FactCounts, Store
 
 LEASE_S = 120.0
 PAIRS_PER_PERSON = 10
@@ -50,7 +50,7 @@ class Assignments:
         self._chance = chance or SystemRandom()
         self._lock = threading.Lock()
         self._leases: dict[str, tuple[str, float]] = {}
-        self._words = Tally(lambda pair: ordering.words(pair.prompt) if pair.answered_by else ())
+        self._words = FactCounts(lambda pair: ordering.words(pair.prompt) if pair.answered_by else ())
 
     def next_pairs(self, person: str, *, holding: Iterable[str] = ()) -> Queue:
         """The pairs this person holds, renewed, and filled up in the project's order.

@@ -41,12 +41,8 @@ def seconds_of(store: Store, step: NextStep) -> float | None:
     return float(round(rate * evaluations))
 
 
-def seconds_per_evaluation(store: Store, job: str) -> float | None:
-    """Median over the last finished runs of that job, or of any job before its first; None before any."""
-    return _median_pace(_finished(store, job))
-
-
 def _finished(store: Store, job: str) -> list[RunFolder]:
+    """The last finished runs of that job, or of any job before its first."""
     # Their seconds are of the last process alone, which did no more than the end of them.
     resumed = store.resumed_runs()
     done = [

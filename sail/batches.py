@@ -1,6 +1,7 @@
 """The pairs of a train run, and which of them a step learns from, on which draws. Knows no optimiser.
 
-P pairs of a batch, 2P their winners, then their losers; C H W latent.
+P pairs of a batch, 2P their winners, then their losers; P2 a pair's two images; M rows of the
+2P; C H W latent.
 """
 
 from __future__ import annotations

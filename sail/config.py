@@ -191,7 +191,7 @@ class Sampling(Config):
     chunk: int = Field(32, ge=1, le=MOST_AT_ONCE)
     """Images drawn together. Part of the request, because bits change with the batch size."""
     size: tuple[Pixels, Pixels] | None = None
-    """Height and width; None takes the model's own."""
+    """Height and width in pixels; None takes the model's own."""
 
     def is_guided(self, *, distilled: bool) -> bool:
         """Whether each step of the solver asks with and without the prompt."""

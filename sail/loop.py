@@ -85,9 +85,8 @@ class Rounds:
             "propose",
             loop_rounds.seed_request(self._settings, self._model, prompts, pairs_per_prompt=per_prompt),
         )
-        shown = [
-            _shown(folder, found, turn) for turn in range(per_prompt) for found in folder.candidate_sets()
-        ]
+        drawn = folder.candidate_sets()
+        shown = [_shown(folder, found, turn) for turn in range(per_prompt) for found in drawn]
         return [_placed(ordinal, pair) for ordinal, pair in enumerate(shown[:count])]
 
     def self_annotated(self, policy: Round) -> list[TrainingPair]:
@@ -217,9 +216,10 @@ class Loop:
     def _labelled(self, pairs: list[ShownPair], command: str) -> list[TrainingPair]:
         file = self._out / "labels.jsonl"
         drop_half_line(file)
-        known = {line["pair"]: line["label"] for line in read_lines(file)}
+        said = read_lines(file)
+        known = {line["pair"]: line["label"] for line in said}
         prompts = {pair.id: pair.prompt for pair in pairs}
-        for line in read_lines(file):
+        for line in said:
             if line["prompt"] != prompts.get(line["pair"], line["prompt"]):
                 raise ValueError(
                     f"{file}: {line['pair']} was labelled as {line['prompt']!r} and is a pair of "
@@ -357,8 +357,9 @@ def summary(done: Round) -> str:
 
 def drop_half_line(file: Path) -> None:
     """A line cut short by a crash was never acknowledged; without this the next one would be glued to it."""
-    if file.exists() and not file.read_bytes().endswith(b"\n"):
-        os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
+    content = file.read_bytes() if file.exists() else b""
+    if content and not content.endswith(b"\n"):
+        os.truncate(file, content.rfind(b"\n") + 1)
 
 
 def _image_of(named: str, labels: Path) -> Path:

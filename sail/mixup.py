@@ -21,7 +21,6 @@ class MixupPlan:
     human_draws: int
     """How often a human pair is drawn, over the whole run."""
     self_draws: int
-    batches: int
 
     @property
     def human_passes(self) -> float:
@@ -33,7 +32,7 @@ class MixupPlan:
 
 
 def effective_fraction(self_fraction: float, *, human_pairs: int, self_pairs: int) -> float:
-    """The share that can be had: 0 without self pairs, 1 without human pairs."""
+    """The share that can be had: 0 without self pairs, 1 without human pairs. ValueError without either."""
     if human_pairs + self_pairs == 0:
         raise ValueError("There is no pair to train on. Label some pairs first.")
     if self_pairs == 0:
@@ -62,7 +61,7 @@ def self_draws_among(first: int, self_fraction: float) -> int:
 def plan(
     self_fraction: float, *, human_pairs: int, self_pairs: int, steps: int, batch_pairs: int
 ) -> MixupPlan:
-    """Draws and passes over each side for `steps` batches of `batch_pairs`."""
+    """Draws and passes over each side for `steps` batches of `batch_pairs`. ValueError without pairs."""
     fraction = effective_fraction(self_fraction, human_pairs=human_pairs, self_pairs=self_pairs)
     self_draws = self_draws_among(steps * batch_pairs, fraction)
     return MixupPlan(
@@ -71,7 +70,6 @@ def plan(
         self_pairs=self_pairs,
         human_draws=steps * batch_pairs - self_draws,
         self_draws=self_draws,
-        batches=steps,
     )
 
 
@@ -79,7 +77,7 @@ class Mixer:
     """The n-th pair drawn, as a pure function of n: a resumed run needs no state.
 
     The composition holds over the stream of pairs, so batches smaller than 1 / alpha mix as well.
-    Each side is reshuffled at every pass over it.
+    Each side is reshuffled at every pass over it. ValueError without pairs.
     """
 
     def __init__(self, *, human_pairs: int, self_pairs: int, self_fraction: float, noise_seed: int) -> None:

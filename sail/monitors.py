@@ -47,7 +47,10 @@ def judged_pairs(
     beta: float = 1.0,
     what: str = cost.JUDGE,
 ) -> list[JudgedPair]:
-    """Margin of every pair under `policy` as the judge. Draws are weighed over all of them."""
+    """Margin of every pair under `policy` as the judge, in nats at `beta`; draws weigh by all of them.
+
+    Against base whatever `scoring` says, so that figures of all rounds compare.
+    """
     if not pairs:
         return []
     own = distributed.share(range(len(pairs)))

@@ -54,7 +54,7 @@ def ranked_self_pairs(
 ) -> list[SelfPair]:
     """Best against worst of each prompt and so on inwards (or two by lot), the clearest pair first.
 
-    Without those whose margin is below `min_margin`.
+    Without those whose margin is below `min_margin`, in nats.
 
     The clearest are those with the largest margins. Its standard error says how far draws differ, and they
     differ most where most is at stake: divided by it, the emptiest pairs come first.

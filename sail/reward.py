@@ -133,6 +133,9 @@ def implicit_reward(gain_NK: Tensor, weight_K: Tensor, *, beta: float) -> tuple[
 def margin_with_error(
     winner_gain_K: Tensor, loser_gain_K: Tensor, weight_K: Tensor, *, beta: float
 ) -> tuple[float, float]:
-    """Difference of two rewards and its standard error. Shared draws cancel much of either's own error."""
+    """Difference of two rewards in nats and its standard error, from K shared draws of each, (K,).
+
+    Shared draws cancel much of either's own error.
+    """
     margin, error = implicit_reward((winner_gain_K - loser_gain_K)[None], weight_K, beta=beta)
     return float(margin), float(error)

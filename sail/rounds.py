@@ -185,12 +185,12 @@ def propose_request(
     After a round that was not accepted, `number` is more than one beyond `policy`'s own.
     `parent` is the round that `policy` started from, for settings that score against it.
     """
-    against_parent = settings.scoring.reference == "parent" and parent is not None
+    against = parent if settings.scoring.reference == "parent" else None
     return ProposeRequest(
         model=model,
         round=number,
         adapter=policy.sha256,
-        reference_adapter=parent.sha256 if parent is not None and against_parent else None,
+        reference_adapter=against.sha256 if against else None,
         prompts=tuple(prompts),
         num_candidates=settings.num_candidates,
         # Prompts come back when they run out; another noise seed then gives other images.

@@ -201,6 +201,7 @@ class Snapshot(BaseModel):
     step: int = 0
     total: int = 0
     per_second: float | None = None
+    """Steps of the stage a second."""
     seconds_left: float | None = None
     message: str = ""
     """For a person: why a run failed or stopped, or what is to be known of one that is done."""

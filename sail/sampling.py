@@ -41,7 +41,8 @@ def draw(
 ) -> Iterator[Drawn]:
     """Candidates prompt by prompt. A chunk is drawn unless all of its prompts are in `skip`.
 
-    A prompt with more images than a chunk is drawn in several.
+    A prompt with more images than a chunk is drawn in several. ValueError for a size that the model cannot
+    draw, MemoryError where not even one image fits.
     """
     to_draw = [one for one in prompt_chunks(len(prompts), per_prompt, sampling) if not skip.issuperset(one)]
     policy.backbone.expect(_different(prompts[i] for i in indices) for indices in to_draw)

@@ -7,6 +7,7 @@ from annotating import drawn, label, make_store, run_now
 
 from annotator import estimates, jobs
 from annotator.launcher import Launcher
+from annotator.store import Store
 from sail import cost
 from sail.rounds import NextStep
 from sail.runfolder import RunFolder
@@ -32,6 +33,11 @@ def test_a_step_that_starts_no_run_takes_no_time(tmp_path: Path):
     assert estimates.seconds_of(store, NextStep(name="label", round=0)) is None
 
 
+def pace_before(store: Store, job: str) -> float | None:
+    """Seconds an evaluation that the next run of that job is reckoned with."""
+    return estimates._median_pace(estimates._finished(store, job))
+
+
 def test_the_next_run_is_reckoned_by_its_cost_and_the_pace_of_those_before(tmp_path: Path):
     store = make_store(tmp_path / "project")
     for pair in drawn(store, 8):
@@ -42,7 +48,7 @@ def test_the_next_run_is_reckoned_by_its_cost_and_the_pace_of_those_before(tmp_p
     seconds = seconds_per_evaluation * cost.evaluations_to_propose(folder.request())
     folder.publish_result({**folder.result(), "seconds": seconds})
 
-    assert estimates.seconds_per_evaluation(store, "draw") == pytest.approx(seconds_per_evaluation)
+    assert pace_before(store, "draw") == pytest.approx(seconds_per_evaluation)
     counts = store.counts()
     expected = cost.evaluations_to_train(
         jobs.train_request(store, jobs.training_pairs(store)[0]),
@@ -53,7 +59,7 @@ def test_the_next_run_is_reckoned_by_its_cost_and_the_pace_of_those_before(tmp_p
     assert estimates.seconds_of(store, TRAIN) == round(seconds_per_evaluation * expected)
 
     run_now(store, jobs.train(store, by="ann"))
-    pace = estimates.seconds_per_evaluation(store, "propose")
+    pace = pace_before(store, "propose")
     expected = cost.evaluations_to_propose(jobs.propose_request(store))
     seconds = estimates.seconds_of(store, NextStep(name="propose", round=1))
     assert pace and seconds == round(pace * expected) > 0
@@ -87,32 +93,32 @@ def test_a_run_that_was_resumed_is_not_reckoned_with(tmp_path: Path):
     assert estimates.seconds_of(store, TRAIN) is None
     drawn(store, 4)
     whole = estimates.pace_of(RunFolder(store.run_folder(store.runs()[-1])))
-    assert estimates.seconds_per_evaluation(store, "draw") == whole
+    assert pace_before(store, "draw") == whole
 
 
 def test_where_guidance_is_distilled_a_solver_step_counts_once(tmp_path: Path):
     store = make_store(tmp_path / "project")
     drawn(store, 4)
     folder = RunFolder(store.run_folder(store.runs()[-1]))
-    plain = estimates.seconds_per_evaluation(store, "draw")
+    plain = pace_before(store, "draw")
     folder.publish_result({**folder.result(), "distilled": True})
     assert folder.request().sampling.guidance > 1
-    assert estimates.seconds_per_evaluation(store, "draw") == pytest.approx(2 * plain)
+    assert pace_before(store, "draw") == pytest.approx(2 * plain)
 
 
 def test_a_run_is_reckoned_by_the_last_ones_of_its_own_kind(tmp_path: Path):
     store = make_store(tmp_path / "project")
     for pair in drawn(store, 8):
         label(store, pair, "left")
-    drawing = estimates.seconds_per_evaluation(store, "train")
-    assert drawing == estimates.seconds_per_evaluation(store, "draw")
+    drawing = pace_before(store, "train")
+    assert drawing == pace_before(store, "draw")
 
     run_now(store, jobs.train(store, by="ann"))
     folder = RunFolder(store.run_folder(store.runs()[-1]))
-    before = estimates.seconds_per_evaluation(store, "train")
+    before = pace_before(store, "train")
     folder.publish_result({**folder.result(), "seconds": 3 * folder.result()["seconds"]})
-    assert estimates.seconds_per_evaluation(store, "train") == pytest.approx(3 * before)
-    assert estimates.seconds_per_evaluation(store, "draw") == drawing
+    assert pace_before(store, "train") == pytest.approx(3 * before)
+    assert pace_before(store, "draw") == drawing
 
 
 def test_the_pace_is_that_of_runs_with_as_many_processes(tmp_path: Path):
@@ -126,7 +132,7 @@ def test_the_pace_is_that_of_runs_with_as_many_processes(tmp_path: Path):
     paces = []
     for processes in (1, 4, 2):
         store.set_launcher(Launcher(processes=processes), by="ann")
-        paces.append(estimates.seconds_per_evaluation(store, "draw"))
+        paces.append(pace_before(store, "draw"))
     assert paces[0] == pytest.approx(4 * paces[1])
     # With a number that was never timed, all runs are what there is to go by.
     assert paces[2] == pytest.approx((paces[0] + paces[1]) / 2)

@@ -866,7 +866,7 @@ def test_a_project_starts_and_changes_nothing_outside_its_run_folders(tmp_path: 
     (view,) = runner.views(store)
     assert view.state == "failed" and "'../../elsewhere'" in view.message
     assert {file.name: file.read_bytes() for file in elsewhere.iterdir() if file.is_file()} == before
-    assert estimates.seconds_per_evaluation(store, "draw") is None
+    assert estimates.seconds_of(store, loop.NextStep(name="propose", round=1)) is None
     runner.close()
     other.close()
 

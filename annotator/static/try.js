@@ -3,8 +3,8 @@
 import { act, ask, askAnew, base, beEager, endedEarly, isActive, locked, onStatus, Refused, whyNot } from "/ui/core.js";
 import { enlarge } from "/ui/enlarge.js";
 import { mark, unmark } from "/ui/fields.js";
-import { actionButton, h, isShown, put } from "/ui/page.js";
-import { goTo } from "/ui/runs.js";
+import { h, isShown, put } from "/ui/page.js";
+import { goTo, runButton } from "/ui/runs.js";
 import { howFar, roundTitle } from "/ui/words.js";
 
 const LARGEST_SEED = 999_999;
@@ -166,7 +166,7 @@ export function mount(root) {
       { class: "sail-row" },
       h("progress", { "aria-label": "Images drawn", class: "sail-grow" }),
       h("span", { class: "sail-dim", "data-testid": "try-waiting" }),
-      runButton(run, run.state === "waiting" ? "Leave the queue" : "Stop", "stop"),
+      runButton(run, "stop", run.state === "waiting" ? "Leave the queue" : "Stop", "try-stop"),
     );
     keepUp(own, run);
     return own;
@@ -183,11 +183,8 @@ export function mount(root) {
       "div",
       { class: "sail-row" },
       h("span", { class: run.state === "stopped" ? "sail-dim" : "sail-error" }, run.message),
-      runButton(run, "Resume", "resume"),
+      runButton(run, "resume", "Resume", "try-resume"),
     );
-
-  const runButton = (run, label, verb) =>
-    actionButton(label, `try-${verb}`, () => ask(`${base}/runs/${run.id}/${verb}`, {}));
 
   /** A column a look, a row an index: images in one row started from the same noise. */
   function columns(one, run) {

@@ -18,12 +18,12 @@ from annotator.store.files import Outside, inside, require_no_links
 from annotator.store.labels import Labels
 from annotator.store.learning import Learning
 from annotator.store.people import People
-from annotator.store.standing import Tally
+from annotator.store.standing import FactCounts
 from sail.config import LoopSettings, ModelRef
 from sail.runfolder import fsync_folder
 
 __all__ = [
-    "DATABASE", "STARTER", "DatabaseError", "Displaced", "Outside", "Store", "Tally",
+    "DATABASE", "STARTER", "DatabaseError", "Displaced", "FactCounts", "Outside", "Store",
     "inside", "require_no_links",
 ]  # fmt: skip
 

@@ -138,8 +138,8 @@ class Labels(Standing):
 
     def _assign(self, ids: Sequence[str], person: str, chosen: Mapping[str, str]) -> None:
         for pair in ids:
-            row = self._writing.table("pairs").rows_where("id = ?", [pair])
-            sides = next(iter(row))
+            sides = self._first("pairs", "id = ?", [pair])
+            assert sides is not None
             left = secrets.choice((sides["one"], sides["two"]))
             assignment = {
                 "pair": pair, "person": person, "left": left, "at": time.time(), "chosen": chosen.get(pair),

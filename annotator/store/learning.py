@@ -16,7 +16,7 @@ from annotator.audit import winner_side
 from annotator.rows import Counts, PairState, Preference, Reason, Run
 from annotator.store.files import Outside
 from annotator.store.reviews import NEWEST, Reviews
-from annotator.store.standing import Standing, Tally
+from annotator.store.standing import FactCounts, Standing
 from sail import rounds
 from sail.config import LoopSettings
 from sail.records import LatentsRef, Source, TrainingPair
@@ -58,7 +58,7 @@ class Learning(Reviews, Standing):
     def _count(self, seen: Mapping[str, int]) -> Counts:
         settings = self.project().settings
         tally = self._kept(
-            "tally", settings.held_out_every, lambda: Tally(lambda pair: _facts(pair, settings))
+            "tally", settings.held_out_every, lambda: FactCounts(lambda pair: _facts(pair, settings))
         )
         # That an audit is over, and that a round is trained, are events.
         reviewed = seen["reviews"], seen["bulk_reviews"], seen["events"]

@@ -18,7 +18,7 @@ from annotator.rows import PairState, Reason
 from annotator.store.base import Base
 
 
-class Tally:
+class FactCounts:
     """Of how many pairs a fact is true, for each fact that `facts` names of a pair."""
 
     def __init__(self, facts: Callable[[PairState], Iterable[str]]) -> None:
@@ -67,7 +67,7 @@ class Standing(Base):
             self._look_again()
             return {pair: self._standing[pair] for pair in pairs if pair in self._standing}
 
-    def tallied(self, tally: Tally) -> Counter[str]:
+    def tallied(self, tally: FactCounts) -> Counter[str]:
         """What a tally comes to now. Only pairs that changed since it was last asked for are counted anew."""
         with self._standing_lock:
             self._look_again()

@@ -30,7 +30,7 @@ __all__ = ["Backbone", "Conditioning", "call_of", "load", "pipeline_name", "sche
 
 
 def load(
-    model: ModelRef, device: torch.device | None = None, *, told: loading.Told | None = None
+    model: ModelRef, device: torch.device | None = None, *, told: loading.OnBytes | None = None
 ) -> Backbone:
     """The model on `device` (default: the GPU where there is one), frozen, in its computing precision.
 

@@ -99,7 +99,10 @@ class Backbone(Protocol):
         """
         ...
 
-    def noisy(self, latents_BCHW: Tensor, noise_BCHW: Tensor, timesteps_B: Tensor) -> Tensor: ...
+    def noisy(self, latents_BCHW: Tensor, noise_BCHW: Tensor, timesteps_B: Tensor) -> Tensor:
+        """Latents with noise, B C H W: sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise on a noise schedule (DDPM,
+        arXiv 2006.11239 eq. 4), (1 - s) x_0 + s noise with flow matching (arXiv 2210.02747)."""
+        ...
 
     def target(self, latents_BCHW: Tensor, noise_BCHW: Tensor, timesteps_B: Tensor) -> Tensor:
         """What the denoiser is to predict: noise, velocity, or flow."""

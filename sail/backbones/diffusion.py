@@ -20,23 +20,23 @@ from torch import Tensor
 from sail.backbones.base import Solver
 from sail.backbones.pipeline import PipelineBackbone
 
-Told = dict[str, Any]
+Overrides = dict[str, Any]
 """What a scheduler is told beside the configuration of the model's own."""
 
 
-def _without_noise(own: Mapping[str, Any]) -> Told:
+def _without_noise(own: Mapping[str, Any]) -> Overrides:
     """Some models' configurations ask for noise, which no seed of ours would reach."""
     kind = own.get("algorithm_type", "dpmsolver++").removeprefix("sde-")
     # Or of another solver, such as DEIS.
     return {"algorithm_type": kind if kind in ("dpmsolver", "dpmsolver++") else "dpmsolver++"}
 
 
-def _unbounded(own: Mapping[str, Any]) -> Told:
+def _unbounded(own: Mapping[str, Any]) -> Overrides:
     """Latents, unlike pixels, have no bounds; a configuration that says nothing of clipping would get it."""
     return {"clip_sample": False, "thresholding": False}
 
 
-SOLVERS: dict[str, tuple[type[Any], Callable[[Mapping[str, Any]], Told]]] = {
+SOLVERS: dict[str, tuple[type[Any], Callable[[Mapping[str, Any]], Overrides]]] = {
     "auto": (DPMSolverMultistepScheduler, _without_noise),
     "dpm++": (DPMSolverMultistepScheduler, _without_noise),
     "ddim": (DDIMScheduler, _unbounded),

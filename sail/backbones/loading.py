@@ -53,11 +53,11 @@ HALF = "fp16"
 NOT_NEEDED = [f"*.{HALF}*", "*.bf16*", "*.non_ema*", "safety_checker/*", "text_encoders/*"]
 """Other forms of the same weights, those in `text_encoders` for ComfyUI; and what nothing here asks."""
 
-Told = Callable[[int, int], None]
+OnBytes = Callable[[int, int], None]
 """Hears of a download: bytes that are here, bytes in all."""
 
 
-def locate(model: ModelRef, told: Told | None = None) -> Path:
+def locate(model: ModelRef, told: OnBytes | None = None) -> Path:
     """The folder or file of a model; one of the hub is looked up in its cache or fetched."""
     if Path(model.source).exists():
         return Path(model.source)
@@ -281,7 +281,7 @@ def from_hub(
     repository: str,
     revision: str | None,
     wanted: Sequence[str],
-    told: Told | None = None,
+    told: OnBytes | None = None,
     *,
     but: Sequence[str] = NOT_NEEDED,
 ) -> Path:
@@ -326,7 +326,7 @@ def from_hub(
     return Path(found)
 
 
-def _bar(told: Told, objections: list[BaseException]) -> type[tqdm]:
+def _bar(told: OnBytes, objections: list[BaseException]) -> type[tqdm]:
     """The bars of huggingface_hub, of which `told` hears as well, on a terminal or not.
 
     What `told` raises ends the download and is among the objections.

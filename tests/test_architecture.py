@@ -49,6 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "annotator.winrate",
         "annotator.runs",
         "annotator.preferences",
+        "annotator.history",
     ),
     ("annotator.projects",),
     (

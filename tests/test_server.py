@@ -515,6 +515,9 @@ def test_a_round_from_label_to_export_over_the_routes(client: TestClient, projec
         gone = client.get(f"{base}/export/{asked}")
         assert gone.status_code == 404
         assert gone.json()["detail"] == "README.md of the export is gone. Export the round anew."
+    table = client.get(f"{base}/history.csv")
+    assert "p-history.csv" in table.headers["content-disposition"]
+    assert table.text.count(",decision in Review,approve,") == len(pairs) - 1
     assert client.get(f"{base}/runs/{10**20}").status_code == 404
     assert client.get(f"{base}/status").json()["current"] == 1
 

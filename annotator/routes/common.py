@@ -18,7 +18,7 @@ from annotator import jobs
 from annotator.faults import faults_of, sentence
 from annotator.projects import OpenProject, Projects
 from annotator.rows import Answer, Review, Run
-from annotator.store.people import made_up
+from annotator.store.people import called
 
 PERSON = r"[\w.@-]{1,64}"
 UNDO_THROUGH = 20
@@ -84,11 +84,6 @@ def named(person: str | None, names: Mapping[str, str], *, to: str | None = None
     if person is None:
         return None
     return "you" if person == to else called(person, names)
-
-
-def called(person: str, names: Mapping[str, str]) -> str:
-    """By the name that they gave, or else by the one that their own page shows them."""
-    return names.get(person) or made_up(person)
 
 
 OF_ANOTHER_VERSION = ("missing", "extra_forbidden")

@@ -13,7 +13,7 @@ from fastapi import APIRouter, HTTPException
 from fastapi.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
-from annotator import models, preferences
+from annotator import history, models, preferences
 from annotator.projects import PASSING, OpenProject
 from annotator.routes.common import InProject
 from annotator.routes.loop import round_view
@@ -184,4 +184,15 @@ def preference_table(project: InProject, people: bool = True) -> Passing:
         lambda file: preferences.write_parquet(project.store, file, about_people=people),
         name=f"{project.store.name}-preferences{to_publish}.parquet",
         media_type="application/vnd.apache.parquet",
+    )
+
+
+@api.get("/projects/{project}/history.csv")
+def history_table(project: InProject) -> Passing:
+    """Who said and decided what, when, as a table for a spreadsheet."""
+    return passing(
+        project,
+        lambda file: history.write_csv(project.store, file),
+        name=f"{project.store.name}-history.csv",
+        media_type="text/csv",
     )

@@ -24,13 +24,13 @@ from annotator.routes.common import (
     Person,
     Sent,
     Uuid,
-    called,
     image_url,
     label_counts,
     receipt,
     told_apart,
 )
 from annotator.rows import Answer, Order, Reason, ShownPair
+from annotator.store.people import called
 from sail.config import MAX_SIDE
 from sail.records import LabelValue
 

@@ -2,12 +2,15 @@
 
 import { act, ask, askAnew, base, isActive, onStatus, openTab } from "/ui/core.js";
 import { actionButton, factTable, h, isShown, put } from "/ui/page.js";
-import { dayAndTime, doing, plural, size } from "/ui/words.js";
+import { dayAndTime, doing, percent, plural, size } from "/ui/words.js";
+
+const BESIDE_BASE = " against base";
 
 export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
   const button = find("export");
   const merged = find("merged").querySelector("input");
+  find("download-history").href = `${base}/history.csv`;
   let seen = "";
   let state = null;
   let exported = null; // the newest export of the current round
@@ -87,13 +90,13 @@ export function mount(root) {
   }
 
   function facts(found) {
-    const shown = (value) =>
-      value == null
-        ? "not measured"
-        : typeof value === "number" && !Number.isInteger(value)
-          ? value.toFixed(3)
-          : String(value);
-    return factTable(Object.entries(found).map(([name, value]) => [name, shown(value)]));
+    const shown = (name, value) => {
+      if (value === null) return "not measured";
+      if (typeof value !== "number") return String(value);
+      if (name.endsWith(BESIDE_BASE)) return `${value.toFixed(2)} × base's`;
+      return /share|ratio/.test(name) ? percent(value) : String(value);
+    };
+    return factTable(Object.entries(found).map(([name, value]) => [name.replace(BESIDE_BASE, ""), shown(name, value)]));
   }
 
   /** One export: what it is of, when it was made, one file to take away, and what is in it. */

@@ -15,6 +15,7 @@ from pathlib import Path
 from annotator.store.base import DATABASE, STARTER, DatabaseError, Displaced
 from annotator.store.comparisons import Comparisons
 from annotator.store.files import Outside, inside, require_no_links
+from annotator.store.history import History
 from annotator.store.labels import Labels
 from annotator.store.learning import Learning
 from annotator.store.people import People
@@ -28,7 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-class Store(Labels, Learning, Comparisons, People):
+class Store(Labels, Learning, Comparisons, People, History):
     """One project folder: `project.db`, and `runs/` beside it."""
 
     @classmethod

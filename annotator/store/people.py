@@ -7,6 +7,7 @@ about an id: what was labelled before it has it too, and nobody becomes somebody
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import get_args
 
 from annotator.rows import Order
@@ -59,6 +60,11 @@ def made_up(person: str) -> str:
     for letter in person:
         sum_of = (sum_of * 31 + ord(letter)) % 256
     return f"{FIRST[sum_of >> 4]} {SECOND[sum_of & 15]}"
+
+
+def called(person: str, names: Mapping[str, str]) -> str:
+    """By the name that they gave, or else by the one that their own page shows them."""
+    return names.get(person) or made_up(person)
 
 
 class People(Base):

@@ -41,5 +41,11 @@ MARKUP = f"""
     </details>
     <div data-testid="export-preferences"></div>
   </section>
+  <section class="sail-card sail-stack sail-files">
+    <h3>The history</h3>
+    <p class="sail-dim">Who said and decided what, and when: every label, decision and comparison, undone ones
+      too, every run, and every change of settings from what to what. A table for a spreadsheet.</p>
+    <div><a data-testid="download-history" download>Download the history as CSV</a></div>
+  </section>
 </div>
 """

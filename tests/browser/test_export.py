@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -55,7 +56,13 @@ def test_each_export_is_one_file_that_names_its_project_and_round(
         to_publish = page.get_by_test_id("download-to-publish")
         assert (to_publish.get_attribute("href") or "").endswith("/preferences.parquet?people=false")
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        with page.expect_download() as history:
+            page.get_by_test_id("download-history").click()
+        assert history.value.suggested_filename == "my taste-history.csv"
+        assert "current round" in Path(history.value.path()).read_text(encoding="utf-8")
         table = page.get_by_test_id("export-facts").locator("table")
+        expect(table.get_by_role("row", name="mixup ratio")).to_contain_text(re.compile(r"\d+ %$"))
+        expect(table.get_by_role("row", name="diversity")).to_contain_text("1.00 × base's")
         assert table.evaluate("one => one.offsetWidth <= one.parentElement.clientWidth")
         for cells in table.locator("tr").all():
             lines = cells.evaluate(

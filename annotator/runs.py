@@ -26,8 +26,9 @@ import sail
 from annotator import jobs, looks
 from annotator.rows import Run
 from annotator.store import DatabaseError, Outside, Store, require_no_links
+from sail.files import MB, open_no_link
 from sail.rounds import Round
-from sail.runfolder import MB, RunFolder, Snapshot, open_no_link
+from sail.runfolder import RunFolder, Snapshot
 
 log = logging.getLogger(__name__)
 

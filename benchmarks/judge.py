@@ -28,10 +28,11 @@ from benchmarks.alignment.methods import METHODS
 from benchmarks.alignment.pool import TIE_BELOW_SD
 from benchmarks.alignment.study import Size, Study, known_by, policy_at, utilities_of
 from sail.config import Scoring
+from sail.files import publish
 from sail.loop import Rounds, human_pairs
 from sail.policy import Part, Policy
 from sail.reward import Bank, bank_of, draw_errors
-from sail.runfolder import RunFolder, publish
+from sail.runfolder import RunFolder
 
 WORK = Path("data/projects/judge")
 TASTES = ("light", "smoothness", "flat or dark")

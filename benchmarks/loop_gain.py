@@ -25,7 +25,7 @@ from scipy import stats
 from benchmarks.taste import Person, Taste
 from data.starter.recipe.evaluate import named_attributes
 from data.starter.recipe.readers import AttributeReader
-from sail.runfolder import publish_json, read_lines
+from sail.files import publish_json, read_lines
 
 TASTES = (
     Taste({"style": ("cartoon",), "background": ("green", "blue", "purple")}),

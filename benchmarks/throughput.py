@@ -63,10 +63,11 @@ from sail.config import (
 )
 from sail.judged import JudgedDraws
 from sail.policy import Policy
+from sail.progress import Progress
 from sail.proposing import decoded, save_png
 from sail.records import LatentsRef, TrainingPair
 from sail.reward import bank_of, draw_errors, gains
-from sail.runfolder import Progress, RunFolder
+from sail.runfolder import RunFolder
 from sail.running import execute
 from sail.sampling import draw
 from sail.training import Trainer

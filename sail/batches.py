@@ -20,6 +20,7 @@ from sail.backbones.base import Backbone, Conditioning, join, take
 from sail.config import Optimisation, TrainRequest
 from sail.cost import MAX_LEARNED_JUDGED, ties_in_a_step
 from sail.distributed import generator_of
+from sail.files import sha256_file
 from sail.judged import BothErrors, JudgedDraws, judged_draws
 from sail.loss import stratified_timesteps
 from sail.mixup import Mixer
@@ -27,7 +28,7 @@ from sail.monitors import HumanPair
 from sail.policy import Policy
 from sail.proposing import load_latents, space_of
 from sail.records import Source, TrainingPair
-from sail.runfolder import RunFolder, sha256_file
+from sail.runfolder import RunFolder
 
 MAX_OPEN_JUDGED = 64
 """Open pairs that the judge is asked about: what people label next, however many are drawn."""

@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from sail import scorers
 from sail.config import CompareRequest, EvaluateRequest, Look, LoopSettings, ModelRef, Sampling, TrainRequest
+from sail.files import publish_json, publish_lines, publish_text, sha256_file
 from sail.records import Z_95, Interval, Record
 from sail.rounds import Round, current
-from sail.runfolder import ADAPTER_FILE, RunFolder, publish_json, publish_lines, publish_text, sha256_file
+from sail.runfolder import ADAPTER_FILE, RunFolder
 from sail.running import execute
 
 BATCH = 32

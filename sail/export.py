@@ -17,17 +17,10 @@ from torch import Tensor
 
 from sail import __version__, backbones
 from sail.config import HUB_ID, ExportRequest
+from sail.files import publish, publish_folder, publish_text, sha256_file
 from sail.policy import canonical
-from sail.runfolder import (
-    ADAPTER_FILE,
-    MERGED_FOLDER,
-    Progress,
-    RunFolder,
-    publish,
-    publish_folder,
-    publish_text,
-    sha256_file,
-)
+from sail.progress import Progress
+from sail.runfolder import ADAPTER_FILE, MERGED_FOLDER, RunFolder
 
 CONFIG = "lora_adapter_metadata"
 """Where a LoRA's file has its configuration in its metadata, as diffusers reads it: `unet.lora_alpha`, ..."""

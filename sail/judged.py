@@ -15,9 +15,9 @@ from torch import Tensor
 
 from sail.backbones import Backbone
 from sail.config import ProposeRequest, Scoring, TrainRequest
+from sail.files import open_latents
 from sail.records import TrainingPair
 from sail.reward import bank_of
-from sail.runfolder import open_latents
 
 BothErrors = tuple[float, float]
 """Denoising errors of winner and loser."""

@@ -23,9 +23,11 @@ from sail import distributed
 from sail import rounds as loop_rounds
 from sail.annotate import Annotator, ShownPair
 from sail.config import Config, LoopSettings, ModelRef, Prompt
+from sail.files import publish_json, read_lines, sha256_file
+from sail.progress import tell_stage
 from sail.records import CandidateSet, LabelValue, LatentsRef, SelfPair, TrainingPair
 from sail.rounds import Round
-from sail.runfolder import RunFolder, claim, publish_json, read_lines, sha256_file, tell_stage
+from sail.runfolder import RunFolder, claim
 from sail.running import execute
 
 NO_JUDGE = (

@@ -18,10 +18,10 @@ from torch import Tensor
 from sail import cost, distributed
 from sail.config import Monitoring, Sampling, Scoring
 from sail.policy import Part, Policy, Weights
+from sail.progress import Progress
 from sail.proposing import decoded
 from sail.records import Interval, JudgedPair, human_margin
 from sail.reward import draw_weights, gains, margin_with_error
-from sail.runfolder import Progress
 from sail.sampling import done_or_of_others, draw
 
 T = TypeVar("T")

@@ -23,8 +23,10 @@ from torch import Tensor, nn
 
 from sail import backbones, distributed
 from sail.config import Lora, ModelRef
+from sail.files import publish, sha256_file
 from sail.memory import AtOnce, is_out_of_memory, loading
-from sail.runfolder import ADAPTER_FILE, Progress, publish, sha256_file
+from sail.progress import Progress
+from sail.runfolder import ADAPTER_FILE
 
 Part = Literal["base", "parent", "policy"]
 MAX_WHOLE = 512

@@ -14,22 +14,13 @@ from tqdm import tqdm
 
 from sail import distributed, judged
 from sail.config import Config, ModelRef, ProposeRequest, Sampling
+from sail.files import open_latents, publish, publish_json, publish_lines, sha256_file
 from sail.pairing import most_different, ranked_self_pairs
 from sail.policy import Part, Policy, policy_of, tell_cut
+from sail.progress import Progress
 from sail.records import Candidate, CandidateSet
 from sail.reward import both_errors, draw_weights, implicit_reward, margin_with_error
-from sail.runfolder import (
-    ADAPTER_FILE,
-    Lost,
-    Progress,
-    RunFolder,
-    claim,
-    open_latents,
-    publish,
-    publish_json,
-    publish_lines,
-    sha256_file,
-)
+from sail.runfolder import ADAPTER_FILE, Lost, RunFolder, claim
 from sail.sampling import done_or_of_others, draw
 
 PATIENCE_S = 60

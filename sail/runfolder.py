@@ -8,31 +8,35 @@ folder fsynced.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
 import socket
-import sys
-import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-from safetensors import SafetensorError, safe_open
-from tqdm import tqdm
 
 from sail.config import Config, Request, first_fault
+from sail.files import (
+    fsync_folder,
+    link_or_copy,
+    open_latents,
+    open_no_link,
+    publish_json,
+    publish_lines,
+    read_lines,
+    sha256_file,
+)
 from sail.records import CandidateSet, JudgedPair, LatentsRef, SelfPair, TrainingPair
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 """The name under which diffusers looks for a LoRA in a folder."""
 MERGED_FOLDER = "merged"
 """In an export, the whole pipeline."""
-DOWNLOAD, MB = "download (MB)", 1_000_000
 
 State = Literal["waiting", "running", "stopped", "interrupted", "failed", "done"]
 _REQUEST: TypeAdapter[Any] = TypeAdapter(Request)
@@ -49,42 +53,6 @@ class Lost(RuntimeError):
 
 class Stopped(RuntimeError):
     """Someone asked for a stop, and the run has written what it needs to go on."""
-
-
-def _mode() -> int:
-    """What a new file may be read by, as this user has it. It can only be read by being set."""
-    umask = os.umask(0o077)
-    os.umask(umask)
-    return 0o666 & ~umask
-
-
-MODE = _mode()
-
-
-def publish(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` fill a file beside `path`, then put it in place whole, or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        try:
-            write(beside)
-        except SafetensorError as error:
-            raise OSError(f"{path} could not be written: {error}.") from error
-        # safetensors writes files that are their owner's alone.
-        beside.chmod(MODE)
-        with open(beside, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-    fsync_folder(path.parent)
-
-
-def publish_text(path: Path, text: str) -> None:
-    publish(path, lambda beside: beside.write_text(text, encoding="utf-8"))
-
-
-def publish_json(path: Path, value: Any) -> None:
-    publish_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def claim(folder: Path, request: C, what: str) -> C:
@@ -131,63 +99,6 @@ def _different(held: Mapping[str, Any], asked: Mapping[str, Any], within: str = 
 def _is_one_place(before: Any, now: Any) -> bool:
     """As a model's path, which used to be written as it was typed."""
     return os.path.abspath(str(before)) == os.path.abspath(str(now))
-
-
-def publish_lines(path: Path, values: Iterable[Any]) -> None:
-    publish_text(path, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values))
-
-
-def publish_folder(building: Path, target: Path) -> None:
-    """Rename a folder once all in it is on disk."""
-    for path in [*building.rglob("*"), building]:
-        if path.is_file():
-            path.chmod(MODE)
-        fsync_folder(path)
-    building.replace(target)
-    fsync_folder(target.parent)
-
-
-def fsync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def open_latents(file: Path, framework: Literal["pt", "numpy"] = "pt", *, instead: str = "") -> Iterator[Any]:
-    """A file of latents as safetensors opens it. ValueError where it is cut short, with its name and what can
-    be done instead of copying it again."""
-    try:
-        with safe_open(file, framework) as opened:
-            yield opened
-    except SafetensorError as error:
-        raise ValueError(f"{file} is broken: {error}. Copy it again from where it came.{instead}") from error
-
-
-def open_no_link(path: str, flags: int) -> int:
-    """For `open`: OSError where the file is a link.
-
-    Others may have made a run folder, and a link in the place of its log would have any file read or written.
-    """
-    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
-
-
-def sha256_file(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """A hard link where the file system allows one, else a copy."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        return
-    try:
-        os.link(source, target)
-    except OSError:
-        publish(target, lambda beside: shutil.copyfile(source, beside))
 
 
 class Snapshot(BaseModel):
@@ -527,129 +438,3 @@ def _candidate_set(file: Path) -> CandidateSet | None:
     except (OSError, ValidationError):
         return None
     return found if (file.parents[1] / found.latents).exists() else None
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Objects of a .jsonl file; [] where there is none; a last line without its newline is left out.
-    ValueError names the file where a line is none."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    try:
-        return [json.loads(line) for line in text.split("\n")[:-1] if line]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} has a line that is no JSON: {error}.") from error
-
-
-LOOKS_SHARE = 20
-"""Counting takes at most one part in so many of the time."""
-
-
-def tell_stage(name: str, to_do: int) -> None:
-    """A line on standard error where that is no terminal: with no bar there a run would seem to hang."""
-    if not sys.stderr.isatty():
-        tqdm.write(f"{name}, {to_do:,} to do" if to_do > 1 else name, file=sys.stderr)
-        sys.stderr.flush()
-
-
-class Progress:
-    """The heartbeat of a run: progress.json at most twice a second, and a bar on a terminal, elsewhere a line
-    a stage.
-
-    Of several processes the main one alone says how far it is; the others say only why they failed.
-    """
-
-    def __init__(self, folder: RunFolder, *, min_interval_s: float = 0.5, is_main: bool = True) -> None:
-        self._folder, self._is_main = folder, is_main
-        self._min_interval_s = min_interval_s
-        self._written = self._look_from = 0.0
-        self._bar: tqdm[Any] | None = None
-        self._costs: dict[str, float] = {}
-        self._snapshot = Snapshot(state="running", time=time.time())
-
-    def plan(self, costs: Mapping[str, float]) -> None:
-        """What each stage costs, in their order: the time left is then that of all of them."""
-        self._costs = dict(costs)
-
-    def stage(self, name: str, total: int, *, done: int = 0) -> None:
-        """Begin a stage of `total` steps, of which `done` were done before."""
-        self._close_bar()
-        # None: shown on a terminal alone.
-        hidden = None if self._is_main else True
-        self._bar = tqdm(total=total, initial=done, desc=name, file=sys.stderr, disable=hidden, leave=False)
-        self._begun, self._initial = time.monotonic(), done
-        # A download begins anew whenever more of it is known.
-        if self._is_main and name != self._snapshot.stage:
-            tell_stage(f"{self._folder.path.name}: {name}", total - done)
-        self._snapshot = Snapshot(state="running", stage=name, step=done, total=total)
-        self._write()
-
-    def download(self, here: int, in_all: int) -> None:
-        """A stage of its own, in MB, of which more and more is known as files begin. A stop is heard: what is
-        here is not fetched again."""
-        self.stop_if_asked()
-        done, total = here // MB, in_all // MB
-        if (self._snapshot.stage, self._snapshot.total) != (DOWNLOAD, total):
-            self.stage(DOWNLOAD, total, done=done)
-        elif done > self._snapshot.step:
-            self.advance(done - self._snapshot.step)
-
-    def advance(self, steps: int = 1) -> None:
-        self.reach(self._snapshot.step + steps)
-
-    def reach(self, step: int) -> None:
-        """So many steps of this stage are done, by whichever process."""
-        elapsed = max(time.monotonic() - self._begun, 1e-9)
-        rate = (step - self._initial) / elapsed
-        total = self._snapshot.total
-        left = (total - step + self._ahead() * total) / rate if rate > 0 else None
-        self._snapshot = self._snapshot.model_copy(
-            update={"step": step, "per_second": rate, "seconds_left": left}
-        )
-        if self._bar is not None:
-            self._bar.update(step - self._bar.n)
-        if time.monotonic() - self._written >= self._min_interval_s or step == self._snapshot.total:
-            self._write()
-
-    def _ahead(self) -> float:
-        """What the stages after this one cost, as a multiple of what this one does."""
-        stages, own = list(self._costs), self._costs.get(self._snapshot.stage)
-        if not own:
-            return 0.0
-        return sum(self._costs[name] for name in stages[stages.index(self._snapshot.stage) + 1 :]) / own
-
-    def look(self, count: Callable[[], int]) -> None:
-        """As `reach`, of what is counted in the folder: now and then, since among many files that is slow."""
-        if self._is_main and time.monotonic() >= self._look_from:
-            began = time.monotonic()
-            self.reach(count())
-            self._look_from = began + max(self._min_interval_s, LOOKS_SHARE * (time.monotonic() - began))
-
-    def note(self, line: str) -> None:
-        """A line for the log, above the bar."""
-        tqdm.write(line, file=sys.stderr)
-
-    def stop_if_asked(self) -> None:
-        """As the folder's; for stages that lose nothing by a stop, since a resume does them again."""
-        self._folder.stop_if_asked()
-
-    def end(self, state: State, message: str = "") -> None:
-        self._close_bar()
-        if state == "failed" and not self._is_main:
-            self._folder.publish_failure(message)
-        self._snapshot = self._snapshot.model_copy(
-            update={"state": state, "message": message, "seconds_left": None}
-        )
-        self._write()
-
-    def _close_bar(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-    def _write(self) -> None:
-        if not self._is_main:
-            return
-        self._written = time.monotonic()
-        self._folder.publish_snapshot(self._snapshot.model_copy(update={"time": time.time()}))

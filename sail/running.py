@@ -19,8 +19,9 @@ from sail.export import export
 from sail.memory import is_out_of_memory
 from sail.monitors import base_appearance, measure
 from sail.policy import cut_in_words, policy_of
+from sail.progress import Progress
 from sail.proposing import propose
-from sail.runfolder import Lost, Progress, RunFolder, Stopped
+from sail.runfolder import Lost, RunFolder, Stopped
 from sail.training import publish_judged, train
 
 Job = Callable[[RunFolder, Any, Progress], dict[str, object]]

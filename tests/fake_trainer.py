@@ -21,17 +21,10 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from sail.config import CompareRequest, ExportRequest, ProposeRequest, TrainRequest
+from sail.files import publish_json, publish_lines, sha256_file
+from sail.progress import Progress
 from sail.records import Candidate, CandidateSet, Interval, JudgedPair, SelfPair, human_margin
-from sail.runfolder import (
-    ADAPTER_FILE,
-    MERGED_FOLDER,
-    Progress,
-    RunFolder,
-    Stopped,
-    publish_json,
-    publish_lines,
-    sha256_file,
-)
+from sail.runfolder import ADAPTER_FILE, MERGED_FOLDER, RunFolder, Stopped
 
 LONGEST_WAIT_S = 120
 """Nobody is left behind by a test that failed."""

@@ -49,11 +49,13 @@ from sail.config import (
     Scoring,
 )
 from sail.export import model_card
+from sail.files import sha256_file
 from sail.loss import denoising_error, diffusion_dpo
 from sail.monitors import HumanPair, judged_pairs
 from sail.policy import Policy
+from sail.progress import Progress
 from sail.reward import draw_weights, gains, implicit_reward
-from sail.runfolder import ADAPTER_FILE, Progress, RunFolder, sha256_file
+from sail.runfolder import ADAPTER_FILE, RunFolder
 from sail.running import execute
 from sail.sampling import denoise, draw
 

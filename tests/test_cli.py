@@ -16,9 +16,10 @@ from engine import sail
 from typer.testing import Result
 
 from sail.config import LoopSettings, ModelRef, Optimisation, ProposeRequest, Sampling, Scoring
+from sail.files import publish_json, publish_lines, read_lines, sha256_file
 from sail.loop import Rounds
 from sail.rounds import Round
-from sail.runfolder import ADAPTER_FILE, RunFolder, publish_json, publish_lines, read_lines, sha256_file
+from sail.runfolder import ADAPTER_FILE, RunFolder
 
 PROMPTS = [
     f"a {size} {colour} {thing}"

@@ -37,8 +37,10 @@ from sail.config import (
     Scoring,
     TrainRequest,
 )
+from sail.files import read_lines
 from sail.loop import Loop, LoopRequest
-from sail.runfolder import ADAPTER_FILE, Progress, RunFolder, Snapshot, read_lines
+from sail.progress import Progress
+from sail.runfolder import ADAPTER_FILE, RunFolder, Snapshot
 from sail.running import execute
 
 PROMPTS = ("a red fox", "a blue fox", "a small pizza", "a big pizza", "a red pizza")

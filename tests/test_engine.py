@@ -40,12 +40,13 @@ from sail.config import (
     Scoring,
 )
 from sail.evaluating import subject_of
+from sail.files import sha256_file
 from sail.monitors import appearance
 from sail.policy import Policy
 from sail.proposing import publish_candidates
 from sail.records import LatentsRef, TrainingPair
 from sail.rounds import Round
-from sail.runfolder import ADAPTER_FILE, Lost, RunFolder, Stopped, sha256_file
+from sail.runfolder import ADAPTER_FILE, Lost, RunFolder, Stopped
 from sail.running import execute
 
 FOR_TOOLS = "A-model-aligned-with-SAIL.safetensors"

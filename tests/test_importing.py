@@ -22,8 +22,9 @@ from annotator import preferences
 from sail import backbones, importing
 from sail.backbones.pipeline import PipelineBackbone
 from sail.config import MAX_PROMPT_CHARS, MAX_SIDE, Lora, ModelRef, TrainRequest
+from sail.files import read_lines, sha256_file
 from sail.importing import Row, imported, rows_or_why_not
-from sail.runfolder import RunFolder, read_lines, sha256_file
+from sail.runfolder import RunFolder
 from sail.running import execute
 
 

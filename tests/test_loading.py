@@ -25,11 +25,12 @@ from tiny_families import (
 )
 from transformers import CLIPTextModel
 
-from sail import backbones, runfolder
+from sail import backbones, progress
 from sail.backbones import Backbone, loading
 from sail.config import ExportRequest, ModelRef
 from sail.export import model_card
-from sail.runfolder import Progress, RunFolder, Stopped
+from sail.progress import Progress
+from sail.runfolder import RunFolder, Stopped
 
 COMMIT, OTHER_COMMIT = "a" * 40, "b" * 40
 
@@ -453,7 +454,7 @@ def test_a_single_stable_diffusion_2_is_asked_for_its_configuration(tiny, tmp_pa
 
 
 def test_a_run_says_how_far_its_download_is(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr(runfolder, "MB", 1000)
+    monkeypatch.setattr(progress, "MB", 1000)
     run, shown = RunFolder(tmp_path), []
     monkeypatch.setattr(run, "publish_snapshot", lambda now: shown.append((now.stage, now.step, now.total)))
     model = ModelRef(source="org/model", revision=COMMIT)

@@ -23,8 +23,9 @@ from annotator.runs import take_in
 from annotator.server import build
 from annotator.store import DATABASE, DatabaseError, Store
 from sail import rounds as loop
+from sail.files import publish_json
 from sail.records import LabelValue
-from sail.runfolder import RunFolder, publish_json
+from sail.runfolder import RunFolder
 
 ORIGIN = "http://127.0.0.1:7860"
 BASE = "/api/projects/p"

@@ -15,8 +15,9 @@ from tiny_scorers import build_aesthetic, build_clip
 from sail.config import LoopSettings, ModelRef, Optimisation, ProposeRequest
 from sail.cost import MAX_LEARNED_JUDGED, evaluations_to_draw, evaluations_to_propose, evaluations_to_train
 from sail.evaluating import subject_of
+from sail.files import read_lines, sha256_file
 from sail.rounds import train_request
-from sail.runfolder import ADAPTER_FILE, RunFolder, read_lines, sha256_file
+from sail.runfolder import ADAPTER_FILE, RunFolder
 
 TINY = {
     "import-pairs": ["--share", "0.5"],

@@ -15,14 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from sail.config import ModelRef, TrainRequest
-from sail.records import Candidate, CandidateSet
-from sail.runfolder import (
-    ADAPTER_FILE,
-    Progress,
-    RunBusy,
-    RunFolder,
-    Snapshot,
-    Stopped,
+from sail.files import (
     link_or_copy,
     publish,
     publish_folder,
@@ -32,12 +25,16 @@ from sail.runfolder import (
     read_lines,
     sha256_file,
 )
+from sail.progress import Progress
+from sail.records import Candidate, CandidateSet
+from sail.runfolder import ADAPTER_FILE, RunBusy, RunFolder, Snapshot, Stopped
 
 TRAIN = TrainRequest(model=ModelRef(source="somewhere"))
 
 HOLD = """
 import sys, time
-from sail.runfolder import Progress, RunFolder
+from sail.progress import Progress
+from sail.runfolder import RunFolder
 folder = RunFolder(sys.argv[1])
 with folder.lock():
     Progress(folder).stage("train", 10, done=3)

@@ -42,8 +42,10 @@ from annotator.runs import OFFLINE, ONLINE, Runner, RunView, launch, take_in, wh
 from annotator.store import DATABASE, DatabaseError, Displaced, Store, learning
 from sail import rounds as loop
 from sail.config import LoopSettings, ModelRef
+from sail.files import publish_json, publish_lines
+from sail.progress import Progress
 from sail.records import JudgedPair
-from sail.runfolder import ADAPTER_FILE, Progress, RunFolder, Snapshot, publish_json, publish_lines
+from sail.runfolder import ADAPTER_FILE, RunFolder, Snapshot
 
 
 @pytest.fixture

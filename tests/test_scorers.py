@@ -20,9 +20,10 @@ from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 from sail import backbones, scorers
 from sail.config import Lora, ModelRef, TrainRequest
 from sail.evaluating import Shown, _scores, verdict
+from sail.files import read_lines
 from sail.policy import Policy
 from sail.records import Interval
-from sail.runfolder import RunFolder, read_lines
+from sail.runfolder import RunFolder
 from sail.scorers import CLIP_H, CLIP_L, HEAD, PICKSCORE, HubFiles
 
 CPU = torch.device("cpu")

@@ -34,10 +34,11 @@ from sail.judged import judged_draws
 from sail.loss import diffusion_dpo
 from sail.memory import AtOnce, MemoryFit
 from sail.policy import Policy
+from sail.progress import Progress
 from sail.proposing import decoded
 from sail.records import TrainingPair
 from sail.reward import bank_of, draw_errors, gains
-from sail.runfolder import ADAPTER_FILE, Progress, RunFolder, Stopped
+from sail.runfolder import ADAPTER_FILE, RunFolder, Stopped
 from sail.running import execute, one_sentence
 from sail.training import Diverged, Trainer, _place_adapters
 

@@ -21,7 +21,7 @@ from annotator.store.learning import Learning
 from annotator.store.people import People
 from annotator.store.standing import FactCounts
 from sail.config import LoopSettings, ModelRef
-from sail.runfolder import fsync_folder
+from sail.files import fsync_folder
 
 __all__ = [
     "DATABASE", "STARTER", "DatabaseError", "Displaced", "FactCounts", "Outside", "Store",

@@ -26,7 +26,7 @@ from annotator.launcher import KEY_BYTES, Launcher
 from annotator.rows import Project
 from annotator.writer import Closed, Writer
 from sail.config import LoopSettings, ModelRef, first_fault
-from sail.runfolder import MB
+from sail.files import MB
 
 DATABASE = "project.db"
 STARTER = "starter"

@@ -16,8 +16,8 @@ from typing import Any, get_args
 
 from benchmarks.alignment.working import leave_with_parent, prepare, work
 from sail.config import Precision
+from sail.files import read_lines
 from sail.loop import drop_half_line
-from sail.runfolder import read_lines
 
 RESULTS = Path("benchmarks/results")
 WORK = Path("data/projects/alignment")

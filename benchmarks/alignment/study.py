@@ -48,6 +48,7 @@ from sail import backbones
 from sail.annotate import ShownPair
 from sail.config import LoopSettings, ModelRef, Precision, ProposeRequest, Scoring, TrainRequest
 from sail.cost import evaluations_to_learn, evaluations_to_propose
+from sail.files import read_lines, sha256_file
 from sail.loop import Rounds, human_pairs, kept_self_pairs
 from sail.monitors import Appearance, appearance
 from sail.pairing import best_and_worst
@@ -56,7 +57,7 @@ from sail.proposing import decoded
 from sail.records import LabelValue
 from sail.reward import draw_weights, gains
 from sail.rounds import Round, parse_prompts, split_prompts
-from sail.runfolder import RunFolder, read_lines, sha256_file
+from sail.runfolder import RunFolder
 from sail.sampling import draw
 
 SETTINGS = frozenset(LoopSettings.model_fields)

@@ -28,7 +28,8 @@ from annotator import jobs
 from annotator.rows import Run
 from annotator.store import Store
 from benchmarks.running_app import App
-from sail.runfolder import Progress, RunFolder
+from sail.progress import Progress
+from sail.runfolder import RunFolder
 
 pytestmark = pytest.mark.browser
 

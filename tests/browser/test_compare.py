@@ -26,7 +26,8 @@ from annotator.rows import Match
 from annotator.store import Store
 from benchmarks.running_app import App
 from sail.config import ModelRef
-from sail.runfolder import Progress, RunFolder
+from sail.progress import Progress
+from sail.runfolder import RunFolder
 
 pytestmark = pytest.mark.browser
 BOTH = Match(one=0, two=None)

@@ -17,7 +17,8 @@ from annotator.audit import winner_side
 from annotator.store import Store
 from benchmarks.running_app import App, start_app
 from sail.config import LoopSettings, Loss, ModelRef, Monitoring, Optimisation, Sampling, Scoring
-from sail.runfolder import ADAPTER_FILE, MERGED_FOLDER, RunFolder, sha256_file
+from sail.files import sha256_file
+from sail.runfolder import ADAPTER_FILE, MERGED_FOLDER, RunFolder
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -18,7 +18,8 @@ from playwright.sync_api import Browser, Page, Route, expect
 from annotator import jobs
 from annotator.store import Store
 from benchmarks.running_app import App
-from sail.runfolder import Progress, RunFolder
+from sail.progress import Progress
+from sail.runfolder import RunFolder
 
 pytestmark = pytest.mark.browser
 REASON = "Images vary 1.00 times as much as base's; 2 is asked for."

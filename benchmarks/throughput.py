@@ -50,6 +50,7 @@ from sail import backbones, cost
 from sail.backbones import Backbone
 from sail.backbones.base import take
 from sail.batches import Batch, PairData
+from sail.candidates import decoded, save_png
 from sail.config import (
     LoopSettings,
     Lora,
@@ -64,7 +65,6 @@ from sail.config import (
 from sail.judged import JudgedDraws
 from sail.policy import Policy
 from sail.progress import Progress
-from sail.proposing import decoded, save_png
 from sail.records import LatentsRef, TrainingPair
 from sail.reward import bank_of, draw_errors, gains
 from sail.runfolder import RunFolder

@@ -146,7 +146,7 @@ def sample(
 ) -> None:
     """Draw images; the same noise seed, prompt and index start from the same noise under any adapter."""
     with _mistakes_as_sentences():
-        from sail.proposing import sample_to_folder
+        from sail.samples import sample_to_folder
 
         asked = _model(model, revision, precision)
         changes = {"steps": steps, "guidance": guidance}

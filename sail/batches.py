@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sail import distributed
 from sail.backbones.base import Backbone, Conditioning, join, take
+from sail.candidates import load_latents, space_of
 from sail.config import Optimisation, TrainRequest
 from sail.cost import MAX_LEARNED_JUDGED, ties_in_a_step
 from sail.distributed import generator_of
@@ -26,7 +27,6 @@ from sail.loss import stratified_timesteps
 from sail.mixup import Mixer
 from sail.monitors import HumanPair
 from sail.policy import Policy
-from sail.proposing import load_latents, space_of
 from sail.records import Source, TrainingPair
 from sail.runfolder import RunFolder
 

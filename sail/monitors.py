@@ -16,10 +16,10 @@ from scipy.special import bdtr
 from torch import Tensor
 
 from sail import cost, distributed
+from sail.candidates import decoded
 from sail.config import Monitoring, Sampling, Scoring
 from sail.policy import Part, Policy, Weights
 from sail.progress import Progress
-from sail.proposing import decoded
 from sail.records import Interval, JudgedPair, human_margin
 from sail.reward import draw_weights, gains, margin_with_error
 from sail.sampling import done_or_of_others, draw

@@ -21,6 +21,7 @@ from torch import Tensor
 from sail import cost, distributed
 from sail.backbones.base import Conditioning, take
 from sail.batches import Batch, Batches, PairData, load_pairs, with_judged_draws
+from sail.candidates import decoded, save_png
 from sail.config import TrainRequest
 from sail.cost import ties_in_a_step
 from sail.files import publish, publish_json, publish_lines
@@ -29,7 +30,6 @@ from sail.memory import Fit, MemoryFit, is_out_of_memory, said_by_device
 from sail.monitors import Appearance, base_appearance, judged_pairs, measure
 from sail.policy import Part, Policy, policy_of, tell_cut
 from sail.progress import Progress
-from sail.proposing import decoded, save_png
 from sail.records import JudgedPair
 from sail.runfolder import RunFolder, Stopped
 from sail.sampling import draw

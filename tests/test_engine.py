@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 
 from sail import backbones, cost, monitors
 from sail.backbones.stable_diffusion import StableDiffusion
+from sail.candidates import publish_candidates
 from sail.config import (
     CompareRequest,
     EvaluateRequest,
@@ -43,7 +44,6 @@ from sail.evaluating import subject_of
 from sail.files import sha256_file
 from sail.monitors import appearance
 from sail.policy import Policy
-from sail.proposing import publish_candidates
 from sail.records import LatentsRef, TrainingPair
 from sail.rounds import Round
 from sail.runfolder import ADAPTER_FILE, Lost, RunFolder, Stopped
@@ -792,8 +792,8 @@ def test_a_run_is_interrupted_where_what_other_processes_drew_does_not_appear(ju
     folder = RunFolder(shutil.copytree(judged.path, tmp_path / "run"))
     (folder.path / "result.json").unlink()
     every, waited = RunFolder.finished_prompts, []
-    monkeypatch.setattr("sail.proposing.PATIENCE_S", 3)
-    monkeypatch.setattr("sail.proposing.time.sleep", waited.append)
+    monkeypatch.setattr("sail.candidates.PATIENCE_S", 3)
+    monkeypatch.setattr("sail.candidates.time.sleep", waited.append)
     monkeypatch.setattr(RunFolder, "finished_prompts", lambda self: every(self) - {3})
     with pytest.raises(Lost, match="holds candidates of 3 prompts, and 4 were drawn"):
         execute(folder)

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sail import cost
 from sail.backbones.pipeline import PipelineBackbone
 from sail.batches import Batch, Batches, PairData, load_pairs, with_judged_draws
+from sail.candidates import decoded
 from sail.config import (
     Loss,
     ModelRef,
@@ -35,7 +36,6 @@ from sail.loss import diffusion_dpo
 from sail.memory import AtOnce, MemoryFit
 from sail.policy import Policy
 from sail.progress import Progress
-from sail.proposing import decoded
 from sail.records import TrainingPair
 from sail.reward import bank_of, draw_errors, gains
 from sail.runfolder import ADAPTER_FILE, RunFolder, Stopped

@@ -15,7 +15,7 @@ from sail.config import Kind
 RUN_FOLDER = re.compile(rf"([0-9]{{4,}})-(?:{'|'.join(get_args(Kind))})")
 """What jobs.create calls a run folder: the run's number and the kind of its request."""
 IMAGE = re.compile(r"candidates/[0-9]{5,}-[0-9]+\.png")
-"""What sail.proposing calls the image of a candidate: its prompt's index and its own."""
+"""What sail.candidates calls the image of a candidate: its prompt's index and its own."""
 
 
 class Outside(ValueError):

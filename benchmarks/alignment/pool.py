@@ -30,7 +30,7 @@ from benchmarks.taste import (
 from data.starter.recipe.evaluate import named_attributes
 from data.starter.recipe.readers import AttributeReader
 from sail.annotate import ShownPair
-from sail.proposing import load_latents
+from sail.candidates import load_latents
 from sail.records import LabelValue
 
 AGREEMENT = 0.85

@@ -46,6 +46,7 @@ from benchmarks.alignment.pool import (
 from data.starter.recipe.evaluate import named_attributes
 from sail import backbones
 from sail.annotate import ShownPair
+from sail.candidates import decoded
 from sail.config import LoopSettings, ModelRef, Precision, ProposeRequest, Scoring, TrainRequest
 from sail.cost import evaluations_to_learn, evaluations_to_propose
 from sail.files import read_lines, sha256_file
@@ -53,7 +54,6 @@ from sail.loop import Rounds, human_pairs, kept_self_pairs
 from sail.monitors import Appearance, appearance
 from sail.pairing import best_and_worst
 from sail.policy import Policy
-from sail.proposing import decoded
 from sail.records import LabelValue
 from sail.reward import draw_weights, gains
 from sail.rounds import Round, parse_prompts, split_prompts

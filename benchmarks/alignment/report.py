@@ -26,6 +26,7 @@ from benchmarks.alignment.targets import Target, targets
 COMPARED = (
     ("sail_6", "dpo_100"),
     ("sail_6", "dpo_100_plain"),
+    ("sail_6", "dpo_100_plain_slow"),
     ("dpo_100_plain", "dpo_100"),
     ("sail_6", "dpo_100_in_rounds"),
     ("sail_6", "dpo_6"),

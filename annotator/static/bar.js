@@ -85,7 +85,7 @@ const far = (run) => run && run.state !== "waiting" && run.total > 1 && percent(
  * uuid the app takes each once. */
 function sendLeftOver(kind, path, name, tell = () => {}) {
   const outbox = new Outbox(kind);
-  if (!outbox.answers().length) return;
+  if (!outbox.holds) return;
   const sending = new Sending(outbox, path, { name, heard: tell, changed() {}, sent: poll });
   sending.send();
   sending.holdTraining();

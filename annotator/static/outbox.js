@@ -3,25 +3,25 @@
 import { project, projectId } from "/ui/core.js";
 
 export class Outbox {
-  #prefix;
+  #name;
   #unkept = []; // where the browser's storage is full or forbidden, this page is all there is
 
   /** `name` keeps answers of different kinds apart. */
   constructor(name) {
-    // One key an answer, so that two browser tabs never overwrite one another's.
-    this.#prefix = `${name}/${encodeURIComponent(project)}/`;
+    this.#name = name;
   }
 
   put(...answers) {
     // By number, not by time: clocks are set back.
-    let last = parseInt(this.#keys().at(-1)?.slice(this.#prefix.length) ?? "0", 10);
+    let last = parseInt(tail(this.#keys().at(-1) ?? "/0"), 10);
     for (const given of answers) {
       const answer = { ...given, project: projectId() };
       try {
         // Once one is kept here, those after it as well: they go in order.
         if (this.#unkept.length) throw new Error("in order");
         const number = String(++last).padStart(15, "0");
-        localStorage.setItem(`${this.#prefix}${number}.${answer.uuid}`, JSON.stringify(answer));
+        // One key an answer, so that two browser tabs never overwrite one another's.
+        localStorage.setItem(`${this.#name}/${encodeURIComponent(project)}/${number}.${answer.uuid}`, JSON.stringify(answer));
       } catch {
         this.#unkept.push(answer);
       }
@@ -33,11 +33,21 @@ export class Outbox {
     return this.#unkept.length > 0;
   }
 
-  /** In the order in which they were given; not those for another project that had this name. */
+  /** Whether anything waits, for whichever project. */
+  get holds() {
+    return this.#unkept.length > 0 || this.#keys().length > 0;
+  }
+
+  /** In the order in which they were given: those for this project, also where it had another name then, and not
+   * those for another one that had this name. */
   answers() {
     const own = projectId();
-    const all = [...this.#keys().map((key) => JSON.parse(localStorage.getItem(key))), ...this.#unkept];
-    return all.filter((answer) => !own || !answer.project || answer.project === own);
+    const named = `${this.#name}/${encodeURIComponent(project)}/`;
+    const isOwn = (answer, key) => (own && answer.project ? answer.project === own : key.startsWith(named));
+    const kept = this.#keys().map((key) => [JSON.parse(localStorage.getItem(key)), key]);
+    return [...kept, ...this.#unkept.map((answer) => [answer, named])]
+      .filter(([answer, key]) => isOwn(answer, key))
+      .map(([answer]) => answer);
   }
 
   /** Forget what the server has. */
@@ -47,11 +57,16 @@ export class Outbox {
     for (const key of this.#keys()) if (settled.has(key.slice(-36))) localStorage.removeItem(key);
   }
 
+  /** Of all projects. */
   #keys() {
     try {
-      return Object.keys(localStorage).filter((key) => key.startsWith(this.#prefix)).sort();
+      const all = Object.keys(localStorage).filter((key) => key.startsWith(`${this.#name}/`));
+      return all.sort((one, other) => (tail(one) < tail(other) ? -1 : 1));
     } catch {
       return [];
     }
   }
 }
+
+/** The number of an answer, and its id. */
+const tail = (key) => key.slice(key.lastIndexOf("/") + 1);

@@ -114,8 +114,9 @@ export class Sending {
   }
 
   async #all() {
-    // Who does not know which project answers would send it what was said of another one.
-    if (this.#outbox.answers().length) await identified;
+    // Who does not know which project answers would send it what was said of another one, or take what was said of
+    // this one under another name for another's.
+    if (this.#outbox.holds) await identified;
     let waiting = this.#unsent();
     if (!waiting.length) return;
     const { name } = this.#on;

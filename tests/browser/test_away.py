@@ -429,3 +429,25 @@ def test_arrows_in_the_row_of_tabs_open_tabs_and_answer_nothing_and_after_a_clic
     tab.click()
     page.keyboard.press("ArrowLeft")
     took_left_alone(page, store, pair)
+
+
+def test_what_was_not_sent_when_its_project_was_renamed_is_sent_under_the_new_name(
+    app: App, store: Store, home: Path, page: Page
+) -> None:
+    opened(page, app, store)
+    # In every tab: each of them sends what waits.
+    page.context.route("**/labels", lambda route: route.abort())
+    assert answer(page, "1")
+    other = page.context.new_page()
+    open_page(other, f"{app.address}/?project={store.name}&tab=setup")
+    other.wait_for_selector(".sail-setup[data-mounted]")
+    other.get_by_text("Rename or remove").click()
+    name = other.get_by_test_id("renamed-name")
+    name.fill("called otherwise")
+    name.press("Enter")
+    other.wait_for_url("**/?project=called+otherwise&tab=setup")
+    page.close()
+    page.context.unroute("**/labels")
+    renamed = Store(home / "called otherwise")
+    wait_for(lambda: values(renamed) == ["left"])
+    renamed.close()

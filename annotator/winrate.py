@@ -25,35 +25,43 @@ def answers_to_settle(rate: Interval) -> int | None:
     """How many more answers leave 50 % outside of the interval if the share stays as it is; 0: it is settled.
 
     A Wilson interval of n answers leaves out 50 % exactly where n > (Z_95 / (2 |share - 1/2|))^2, being the
-    test of that hypothesis turned round. None where that takes more than MOST answers.
+    test of that hypothesis turned round. None where that takes more than MOST answers, after FEWEST.
     """
     difference = abs((rate.value if rate.value is not None else 0.5) - 0.5)
     if difference == 0 or (Z_95 / (2 * difference)) ** 2 >= MOST:
-        return None
+        return FEWEST - rate.n if rate.n < FEWEST else None
     needed = max(FEWEST, math.floor((Z_95 / (2 * difference)) ** 2) + 1)
     return max(0, needed - rate.n)
 
 
-def in_words(tally: Tally, *, one: str, two: str) -> str:
-    """The result for a person; `one` is whose wins are counted."""
+def verdict(tally: Tally, *, one: str, two: str) -> str:
+    """What it comes to, for a person; `one` is whose wins are counted."""
     rate = win_rate(tally)
-    if rate.value is None or rate.low is None or rate.high is None:
+    if rate.value is None:
         return "No comparison is answered yet."
-    tied = {0: "", 1: ", with 1 tie"}.get(tally.ties, f", with {tally.ties} ties")
-    half = " with ties counted half" if tally.ties else ""
-    share, low, high = (round(100 * value) for value in (rate.value, rate.low, rate.high))
-    noun = "comparison" if rate.n == 1 else "comparisons"
-    figures = f"{share} %{half}, 95 % interval {low} to {high}"
-    return f"{one} was preferred in {tally.wins} of {rate.n} {noun}{tied} ({figures}). {_verdict(rate, two)}"
-
-
-def _verdict(rate: Interval, two: str) -> str:
+    if rate.n < FEWEST:
+        return "Too few answers to tell yet."
     more = answers_to_settle(rate)
     if more is None:
-        return "There is hardly a difference to settle."
-    if more > 0:
-        # The share is itself uncertain, so that an exact number would promise too much.
-        about = more if more <= 5 else 5 * math.ceil(more / 5)
-        return f"About {about} more {'answer' if about == 1 else 'answers'} would settle it."
-    assert rate.value is not None
-    return "That settles it." if rate.value > 0.5 else f"That settles it: {two} is preferred."
+        return f"No clear difference between {one} and {two}."
+    better = one if rate.value > 0.5 else two
+    said = f"{better} is ahead, but it is not settled." if more else f"{better} is preferred."
+    return said[0].upper() + said[1:]
+
+
+def figures(tally: Tally, *, one: str) -> str:
+    """The share behind the verdict, and what would settle it; empty before the first answer."""
+    rate = win_rate(tally)
+    if rate.value is None or rate.low is None or rate.high is None:
+        return ""
+    share, low, high = (round(100 * value) for value in (rate.value, rate.low, rate.high))
+    half = ", counting a tie as half" if tally.ties else ""
+    said = f"{one.capitalize()} won {share} %{half}; the true share is probably between {low} and {high} %."
+    more = answers_to_settle(rate)
+    return f"{said} {_more(more)}" if more else said
+
+
+def _more(answers: int) -> str:
+    # The share is itself uncertain, so that an exact number would promise too much.
+    about = answers if answers <= 5 else 5 * math.ceil(answers / 5)
+    return f"About {about} more {'answer' if about == 1 else 'answers'} would tell."

@@ -255,37 +255,47 @@ def test_so_many_more_answers_of_the_same_share_settle_it_and_one_fewer_does_not
 
 
 @pytest.mark.parametrize(
-    ("counts", "sentence"),
+    ("counts", "verdict", "figures"),
     [
         (
             tally(31, 13),
-            "Round 2 was preferred in 31 of 44 comparisons (70 %, 95 % interval 56 to 82). That settles it.",
+            "Round 2 is preferred.",
+            "Round 2 won 70 %; the true share is probably between 56 and 82 %.",
         ),
         (
             tally(12, 7, 1),
-            "Round 2 was preferred in 12 of 20 comparisons, with 1 tie "
-            "(62 % with ties counted half, 95 % interval 41 to 80). About 45 more answers would settle it.",
+            "Round 2 is ahead, but it is not settled.",
+            "Round 2 won 62 %, counting a tie as half; the true share is probably between 41 and 80 %. "
+            "About 45 more answers would tell.",
         ),
         (
             tally(1, 11),
-            "Round 2 was preferred in 1 of 12 comparisons (8 %, 95 % interval 1 to 35). "
-            "That settles it: base is preferred.",
+            "Base is preferred.",
+            "Round 2 won 8 %; the true share is probably between 1 and 35 %.",
         ),
         (
             tally(4, 0),
-            "Round 2 was preferred in 4 of 4 comparisons (100 %, 95 % interval 51 to 100). "
-            "About 10 more answers would settle it.",
+            "Too few answers to tell yet.",
+            "Round 2 won 100 %; the true share is probably between 51 and 100 %. "
+            "About 10 more answers would tell.",
         ),
         (
-            tally(0, 0, 9),
-            "Round 2 was preferred in 0 of 9 comparisons, with 9 ties "
-            "(50 % with ties counted half, 95 % interval 23 to 77). There is hardly a difference to settle.",
+            tally(0, 0, 3),
+            "Too few answers to tell yet.",
+            "Round 2 won 50 %, counting a tie as half; the true share is probably between 13 and 87 %. "
+            "About 10 more answers would tell.",
         ),
-        (tally(0, 0), "No comparison is answered yet."),
+        (
+            tally(1, 0, 19),
+            "No clear difference between round 2 and base.",
+            "Round 2 won 52 %, counting a tie as half; the true share is probably between 32 and 72 %.",
+        ),
+        (tally(0, 0), "No comparison is answered yet.", ""),
     ],
 )
-def test_the_result_is_said_in_words(counts: Tally, sentence: str) -> None:
-    assert winrate.in_words(counts, one="Round 2", two="base") == sentence
+def test_the_result_is_said_in_words(counts: Tally, verdict: str, figures: str) -> None:
+    assert winrate.verdict(counts, one="round 2", two="base") == verdict
+    assert winrate.figures(counts, one="round 2") == figures
 
 
 # Over the routes
@@ -311,7 +321,7 @@ def test_the_figure_is_shown_when_the_planned_answers_are_given_and_not_before(
     assert (said["answered"], said["planned"], said["result"]) == (1, 4, None)
     send(client, *rest)
     result = compare_next(client)["result"]
-    assert result["sentence"].startswith("Round 1 was preferred in ")
+    assert result["verdict"] == "Too few answers to tell yet."
     assert [(one["person"], one["you"]) for one in result["people"]] == [("you", True), ("everyone", False)]
 
 
@@ -330,7 +340,7 @@ def test_who_looks_before_is_shown_the_figure_and_that_is_kept(client: TestClien
     compared(store)
     send(client, compare_next(client)["pairs"][0])
     early = client.post(f"{BASE}/comparisons/result", json={"one": 1}).json()
-    assert "of 1 comparison " in early["sentence"]
+    assert early["verdict"] == "Too few answers to tell yet." and early["more"] == 9
     (event,) = (event for event in store.events() if event["kind"] == "comparison_result_asked")
     assert (event["by"], event["payload"]) == ("ann", {"one": 1, "two": None, "answered": 1})
     assert compare_next(client)["result"] is None

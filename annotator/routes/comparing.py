@@ -75,7 +75,7 @@ def next_comparisons(body: MatchBody, project: InProject, who: Person) -> dict[s
 
 
 def result_of(project: OpenProject, match: Match, who: str) -> dict[str, Any]:
-    """Everyone together in a sentence, and each person on their own."""
+    """Everyone together in words, and each person on their own."""
     tallies, called = project.store.tallies(match), project.store.names()
     everyone = Tally(
         person="everyone",
@@ -83,9 +83,10 @@ def result_of(project: OpenProject, match: Match, who: str) -> dict[str, Any]:
         losses=sum(one.losses for one in tallies),
         ties=sum(one.ties for one in tallies),
     )
-    names = {"one": looks.title(match.one), "two": looks.title(match.two)}
+    names = {"one": looks.title(match.one).lower(), "two": looks.title(match.two).lower()}
     return {
-        "sentence": winrate.in_words(everyone, **names),
+        "verdict": winrate.verdict(everyone, **names),
+        "figures": winrate.figures(everyone, one=names["one"]),
         "more": winrate.answers_to_settle(winrate.win_rate(everyone)),
         "people": [
             {

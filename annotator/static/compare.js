@@ -234,6 +234,9 @@ export function mount(root) {
   function drawMessage() {
     if (!status) return;
     const parts = queue.length ? [] : nothingToShow();
+    // Once it is told, nothing is blind, and the last answer is one of many.
+    const isTold = !queue.length && Boolean(found?.result);
+    find("compare-blind").hidden = find("compare-announcement").hidden = isTold;
     message.hidden = !parts.length;
     beEager(isShown(root) && !queue.length && Boolean(found?.run) && isActive(ownRun() ?? {}), "compare");
     putParts(message, parts);
@@ -288,30 +291,51 @@ export function mount(root) {
       h(
         "div",
         { class: "sail-row sail-middle" },
-        drawMore(count, Boolean(more)),
         ...whereNext(),
+        drawMore(count, Boolean(more)),
         answers.past.length && button("Undo the last answer", "compare-undo-last", undo),
       ),
     ];
   }
 
-  /** Where one of them is better: to the better one's files, or to where it is made current. */
+  /** On in the loop; where one of them is better, to its files or to where it is made current. */
   function whereNext() {
-    // More answers would settle it, or nothing is answered, or there is hardly a difference.
-    if (found.result.more !== 0) return [];
-    const { wins, losses } = found.result.people.at(-1);
+    const { more, people } = found.result;
+    const goOn = (primary) => button("Go on in Rounds", "compare-go-on", () => openTab("rounds"), primary);
+    if (more !== 0) return [goOn(!more)];
+    const { wins, losses } = people.at(-1);
     const better = wins >= losses ? found.one : found.two;
     if (better !== status.current)
-      return [button(`Make ${roundName(better)} current in Rounds`, "compare-current", () => openTab("rounds"))];
-    return better === null ? [] : [button(`Export ${roundName(better)}`, "compare-export", () => openTab("export"))];
+      return [button(`Make ${roundName(better)} current in Rounds`, "compare-current", () => openTab("rounds"), true)];
+    const toFiles = better !== null && button(`Export ${roundName(better)}`, "compare-export", () => openTab("export"));
+    return [goOn(true), toFiles];
   }
 
-  /** In words first; each person's own share where there are several. */
-  function result({ sentence, people }) {
+  /** In words first, then as counts; each person's own share where there are several. */
+  function result({ verdict, figures, people }) {
     return [
-      h("h2", { class: "sail-verdict", "data-testid": "result" }, sentence),
+      h("h2", { class: "sail-verdict", "data-testid": "result" }, verdict),
+      share(people.at(-1)),
+      h("p", { class: "sail-dim", "data-testid": "result-figures" }, figures),
       people.length > 2 && table(people),
     ].filter(Boolean);
+  }
+
+  /** Wins, ties and losses side by side, as wide as they are many. */
+  function share({ wins, ties, losses }) {
+    const parts = [
+      [wins, roundName(found.one)],
+      [ties, ties === 1 ? "tie" : "ties"],
+      [losses, roundName(found.two)],
+    ];
+    if (!wins && !ties && !losses) return null;
+    return h(
+      "div",
+      { class: "sail-share", "data-testid": "result-share" },
+      parts.map(([count, name]) =>
+        h("div", { style: `flex: ${count} 0 auto`, "data-empty": count ? null : "" }, h("span", {}, `${count} ${name}`)),
+      ),
+    );
   }
 
   function table(people) {

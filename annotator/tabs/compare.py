@@ -21,7 +21,7 @@ MARKUP = f"""
 <div class="sail-row sail-match" data-testid="match" hidden>
   <label class="sail-row"><span>Compare</span><select data-testid="compare-one"></select></label>
   <label class="sail-row"><span>with</span><select data-testid="compare-two"></select></label>
-  <span class="sail-dim">You are not told which is which.</span>
+  <span class="sail-dim" data-testid="compare-blind">You are not told which is which.</span>
 </div>
 <section class="sail-labelling" data-testid="comparing" hidden aria-label="Choose the better image">
   <p class="sail-ask">Which image is better for</p>

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from annotator import jobs
+from annotator.faults import FieldError
 from annotator.rows import Match, Run
 from annotator.store import Store
 from sail.config import MAX_PROMPT_CHARS, CompareRequest, Look
@@ -143,14 +144,15 @@ def try_prompt(
 
 
 def checked_prompt(text: str) -> str:
-    """One line without space around it. ValueError where it is empty or too long."""
+    """One line without space around it. FieldError where it is empty or too long."""
     prompt = " ".join(text.split())
     if not prompt:
-        raise ValueError("There is no prompt. Write what the images should show.")
+        raise FieldError("prompt", "There is no prompt. Write what the images should show.")
     if len(prompt) > MAX_PROMPT_CHARS:
-        raise ValueError(
+        raise FieldError(
+            "prompt",
             f"The prompt has {len(prompt):,} characters; "
-            f"a prompt has at most {MAX_PROMPT_CHARS:,}. Shorten it."
+            f"a prompt has at most {MAX_PROMPT_CHARS:,}. Shorten it.",
         )
     return prompt
 

@@ -26,7 +26,7 @@ RunDir = Annotated[Path, typer.Argument(help="A run folder: request.json and its
 Model = Annotated[str, typer.Option(help="A diffusers folder, a .safetensors file or a Hugging Face name.")]
 Revision = Annotated[str | None, typer.Option(help="Commit of a hub model.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="Arithmetic; auto: bfloat16 on a GPU that has it.")]
-PromptFile = Annotated[Path, typer.Option(help="Prompts, one a line.")]
+PromptFile = Annotated[Path, typer.Option(help="Prompts, one per line.")]
 
 STOPPED = 3
 """Exit status of a run that was asked to stop."""
@@ -59,7 +59,7 @@ def evaluate(
         list[str] | None, typer.Option(help="NAME=DIR: a scorer's folder, in place of the hub.")
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help="Held-out prompts, one a line.", show_default="the run's own")
+        Path | None, typer.Option(help="Held-out prompts, one per line.", show_default="the run's own")
     ] = None,
     per_prompt: Annotated[int, typer.Option(min=1, help="Images of a prompt.")] = 1,
     noise_seed: Annotated[int, typer.Option(help="Of the images.")] = 0,

@@ -101,7 +101,7 @@ def parse_prompts(text: str) -> list[str]:
         if prompt:
             prompts.setdefault(prompt)
     if not prompts:
-        raise ValueError("There is no prompt. Write at least one, one a line.")
+        raise ValueError("There is no prompt. Write at least one, one per line.")
     return list(prompts)
 
 

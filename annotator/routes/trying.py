@@ -26,10 +26,10 @@ class TryBody(Body):
 
 @api.get("/projects/{project}/tries")
 def tries(project: InProject, request: Request, who: Person) -> Response:
-    """The last tries, the newest first, and whether they are drawn by the starter."""
+    """The last tries, the newest first, and the words that their model knows, where that can be said."""
     found = [try_view(project, one, who) for one in looks.tries(project.store)]
-    starter = project.store.project().model.source == str(all_projects(request).starter)
-    return with_etag(request, {"tries": found, "starter": starter})
+    words = all_projects(request).starter_words(project.store.project().model)
+    return with_etag(request, {"tries": found, "words": words})
 
 
 def try_view(project: OpenProject, one: looks.Try, who: str) -> dict[str, Any]:

@@ -135,7 +135,10 @@ const SHOWN_AFTER_MS = 50;
 
 /** The open tab is part of the address: a reload, and a link to it, opens the same, and Back the one before. */
 export function rememberTab() {
-  if (query.has("tab")) openTab(openedTab());
+  // Who chose a tab while the page came meant that one.
+  const selected = document.querySelector('[role="tab"][aria-selected="true"]');
+  const isUntouched = !selected || selected.id === "sail-tab-label-button";
+  if (query.has("tab") && isUntouched) openTab(openedTab());
   document.addEventListener("click", (event) => {
     const tab = event.target.closest('[role="tab"], .overflow-dropdown button');
     if (!tab) return;

@@ -34,7 +34,7 @@ export function afterTraining(round) {
 function held(share) {
   const { value, low, n } = share;
   if (value == null) return "No pair was kept aside to check it, so nobody knows how often it agrees with people.";
-  const figure = `Of pairs that it never saw it judges ${interval(share)} as people did`;
+  const figure = `Of pairs that it had never seen it chose ${interval(share)} as people did`;
   if (low > 0.5) return `${figure}: better than chance.`;
   return n < FEW
     ? `${figure}: too few to tell it from chance. More labels will tell.`

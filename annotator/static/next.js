@@ -116,7 +116,7 @@ const start =
     ask(`${base}/runs`, { job, ...more });
 
 /** By how long runs took before. */
-const takes = ({ seconds }) => (seconds == null ? "" : ` About ${duration(seconds)}, by what earlier runs took.`);
+const takes = ({ seconds }) => (seconds == null ? "" : ` About ${duration(seconds)}, judging by earlier runs.`);
 
 /** Where the newest round is not what it goes on from. */
 function goesOnFrom(status) {

@@ -55,7 +55,7 @@ export class Progress {
     const text = this.#find("label-progress");
     // Of those that are on their way nobody knows yet whether they count.
     const lacks = status?.next.name === "label" ? counts.needed - counts.trainable : 0;
-    const enough = lacks > 0 ? ` · it can learn after ${plural(lacks, "more choice")}` : "";
+    const enough = lacks > 0 ? ` · ${plural(lacks, "more choice")} until it can learn` : "";
     text.textContent = total ? `${done} of ${total} answered${pace}${left}${enough}` : "";
     text.title = done ? answered(counts) : "";
     Object.assign(this.#find("label-bar"), { max: Math.max(total, 1), value: done });
@@ -120,7 +120,7 @@ export class Progress {
           : loading(run);
     // Who comes for the first time has a minute to read, and nobody has told them yet what this is.
     const purpose =
-      "You will see two images of the same words, again and again. Choose the better one: after a few dozen answers the model learns to draw what you like.";
+      "You will see pairs of images of the same prompt. Pick the one that you like better: after a few dozen picks the model starts to learn your taste.";
     return [
       title(first),
       !this.counts.labelled && text(purpose),

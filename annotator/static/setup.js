@@ -3,14 +3,13 @@
 import { addressOf, ask, base, identified, locked, onProjects, project, Refused } from "/ui/core.js";
 import { mark, unmark } from "/ui/fields.js";
 import { factTable, h } from "/ui/page.js";
+import { strange } from "/ui/strange.js";
 import { plural } from "/ui/words.js";
 
 const LOOK_AGAIN_MS = 2000;
 const SAID_MS = 4000;
 const ENOUGH_PROMPTS = 200; // for a taste to be learned
 const SAMPLING = ["steps", "guidance", "size"]; // what can be said of it before the first image
-const WORDS = /[\p{L}\p{M}\p{N}]+|\p{Extended_Pictographic}/gu;
-const FEW_WORDS = 8; // that are told one by one
 const SIZE = /^(\d+)\s*[x×*,]\s*(\d+)$/i; // height, width
 
 const promptsIn = (text) => new Set(text.split("\n").map((line) => line.trim()).filter(Boolean));
@@ -287,14 +286,9 @@ export function mount(root) {
 
   /** Words that its model does not know. */
   function tellStrange(form) {
-    const own = known.get(form);
-    const strange = new Set(own && form.elements.prompts.value.toLowerCase().match(WORDS));
-    for (const word of own ?? []) strange.delete(word);
-    const told = [...strange].slice(0, FEW_WORDS).join(", ");
-    const more = strange.size > FEW_WORDS ? ` and ${strange.size - FEW_WORDS} more` : "";
     const place = form.querySelector('[data-part="strange"]');
-    place.textContent = `${told}${more}.`;
-    place.parentElement.hidden = !strange.size;
+    place.textContent = strange(form.elements.prompts.value, known.get(form));
+    place.parentElement.hidden = !place.textContent;
   }
 
   for (const form of [create, prompts]) form.elements.prompts.addEventListener("input", () => countPrompts(form));

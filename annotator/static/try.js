@@ -5,6 +5,7 @@ import { enlarge } from "/ui/enlarge.js";
 import { mark, unmark } from "/ui/fields.js";
 import { h, isShown, put } from "/ui/page.js";
 import { goTo, runButton } from "/ui/runs.js";
+import { strange } from "/ui/strange.js";
 import { howFar, roundTitle } from "/ui/words.js";
 
 const LARGEST_SEED = 999_999;
@@ -20,6 +21,7 @@ export function mount(root) {
   let tries = [];
   let seen = "";
   let loading = null;
+  let known = null; // words, where the model knows few
 
   /** What came in while one was loading is loaded after it. */
   function load(key) {
@@ -28,7 +30,9 @@ export function mount(root) {
       .then((answer) => {
         if (key) seen = key;
         ({ tries } = answer);
-        find("try-starter").hidden = !answer.starter;
+        known = answer.words;
+        find("try-starter").hidden = !known;
+        tellStrange();
         draw();
         root.dataset.mounted = "yes";
       })
@@ -37,6 +41,12 @@ export function mount(root) {
   }
 
   // The form
+
+  function tellStrange() {
+    const words = strange(field.prompt.value, known);
+    find("try-strange").hidden = !words;
+    find("try-strange").textContent = words && `It does not know: ${words}`;
+  }
 
   function drawChoices() {
     const rounds = [null, ...status.rounds.map((one) => one.round)];
@@ -78,6 +88,7 @@ export function mount(root) {
     for (const box of choices.querySelectorAll("input"))
       box.checked = rounds.includes(box.value === "base" ? null : Number(box.value));
     drawStrength();
+    tellStrange();
     field.prompt.focus();
     form.scrollIntoView({ block: "nearest" });
   }
@@ -115,6 +126,7 @@ export function mount(root) {
     event.preventDefault();
     if (!event.repeat && !find("try-submit").disabled) form.requestSubmit();
   });
+  field.prompt.addEventListener("input", tellStrange);
   field.strength.addEventListener("input", drawStrength);
   find("try-other-seed").addEventListener("click", () => {
     field.noise_seed.value = Math.floor(Math.random() * (LARGEST_SEED + 1));

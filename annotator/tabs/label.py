@@ -108,7 +108,7 @@ MARKUP = f"""
     is held the two change places, so that a difference shows; two fingers, or the wheel, zoom both.</p>
   <table>{_HELP}</table>
   {pair.SINGLE_KEYS}
-  <p>A pair takes no answer in its first quarter of a second, so that what is pressed twice is one answer.
+  <p>A new pair takes no answer for a quarter of a second, so that a double press counts once.
     Answers are saved as you go; what could not be sent waits in this browser.</p>
   <form method="dialog"><button class="sail-primary">Close</button></form>
 </dialog>

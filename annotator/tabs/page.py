@@ -73,8 +73,8 @@ def panel(markup: str, name: str) -> gr.HTML:
           script.mount(root);
           root.inert = false;
         }}, (error) => {{
-          said.textContent = "This part of the page could not be loaded. It is tried again by itself; "
-            + "where the app answers and that does not help, reload the page.";
+          said.textContent = "This tab could not be loaded. Trying again… If it stays like this, "
+            + "reload the page.";
           root.before(said);
           setTimeout(load, {LOAD_AGAIN_MS}, times + 1);
           // A script that did not come is no fault of the page; one that is wrong is told of once.

@@ -13,8 +13,8 @@ _LOOKING = (
 
 SINGLE_KEYS = """
 <label class="sail-check"><input type="checkbox" data-keys checked>
-  <span>Single letters, digits and signs are keys, such as S and 1. Arrows, Space, Esc and
-    Ctrl+Z always are.</span></label>
+  <span>Single letters, digits and signs are shortcuts, such as S and 1. Arrows, Space, Esc and
+    Ctrl+Z always work.</span></label>
 """
 """WCAG 2.1.4: static/keys.js keeps what is chosen."""
 

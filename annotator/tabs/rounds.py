@@ -25,8 +25,8 @@ MARKUP = f"""
       <h3 class="sail-grow" data-part="title"></h3><span class="sail-dim" data-part="note"></span>
     </div>
     <p data-part="words" data-testid="learning"></p>
-    <div class="sail-charts" data-part="charts"></div>
     <div data-part="samples"></div>
+    <div class="sail-charts" data-part="charts"></div>
   </section>
   <section class="sail-card" data-testid="doubted" hidden>
     <div class="sail-row"><h3 data-part="title"></h3>

@@ -20,9 +20,11 @@ class _Setting(NamedTuple):
 
 
 _FEW = (
-    _Setting("optimisation.steps", "Training steps per round", "1", "1", "More learn more and take longer."),
     _Setting(
-        "prompts_per_round", "Prompts per round", "1", "1", "For these the model judges its own images."
+        "optimisation.steps", "Training steps per round", "1", "1", "More steps learn more and take longer."
+    ),
+    _Setting(
+        "prompts_per_round", "Prompts per round", "1", "1", "Of these the model draws and judges images."
     ),
     _Setting("candidates_per_pair", "Images drawn for a pair", "2", "1", "You see the two that differ most."),
 )
@@ -81,7 +83,7 @@ _ADVANCED = (
         (
             _Setting(
                 "held_out_every",
-                "Keep one pair in so many aside",
+                "Keep aside 1 pair in",
                 "2",
                 "1",
                 "To check the model: it never learns from them.",
@@ -108,8 +110,7 @@ _ADVANCED = (
                 "Maximum saturation",
                 "1",
                 "0.1",
-                "Times that of the base model's images, and at least one divided by it. Raise it for a taste "
-                "for greys.",
+                "2 allows from half to twice that of the base model's images. Raise it if you like greys.",
             ),
         ),
     ),
@@ -209,7 +210,7 @@ MARKUP = f"""
           <input name="name" maxlength="60" autocomplete="off" data-testid="create-name">
           <small role="status" data-testid="create-name-hint"></small></label>
         {_model_fields("create", value="starter", hint=_STARTER)}
-        <label><span>Prompts, one a line</span>
+        <label><span>Prompts, one per line</span>
           <textarea name="prompts" data-testid="create-prompts"
             placeholder="a fox on a blue background"></textarea>
           <small data-part="count" data-testid="create-count"></small></label>
@@ -275,8 +276,8 @@ MARKUP = f"""
     <section class="sail-card">
       <form class="sail-form" data-testid="settings" novalidate>
         <h3>Settings of the loop</h3>
-        <p class="sail-dim">The model's own, or the app's defaults where it brings none. What is changed holds
-          for runs that are asked for from now on; a waiting or resumed one keeps what it was asked with.</p>
+        <p class="sail-dim">The model's own, or the app's defaults where it brings none. Changes
+          apply to new runs; a waiting or resumed run keeps what it was asked with.</p>
         {_fields(_FEW)}
         <details data-testid="settings-advanced">
           <summary data-part="advanced">Advanced</summary>
@@ -290,7 +291,7 @@ MARKUP = f"""
     <section class="sail-card">
       <form class="sail-form" data-testid="prompts" novalidate>
         <h3>Prompts</h3>
-        <label><span class="sail-hidden">Prompts, one a line</span>
+        <label><span class="sail-hidden">Prompts, one per line</span>
           <textarea name="prompts"></textarea>
           <small data-part="count"></small></label>
         {_about_prompts("prompts")}

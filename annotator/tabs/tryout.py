@@ -14,7 +14,8 @@ MARKUP = f"""
       <label><span>Prompt</span>
         <textarea name="prompt" rows="2" class="sail-try-prompt" data-testid="try-prompt"
           placeholder="a fox on a blue background"></textarea>
-        <small data-testid="try-starter" hidden>{STARTER_KNOWS}</small></label>
+        <small data-testid="try-starter" hidden>{STARTER_KNOWS}</small>
+        <small class="sail-warn" role="status" data-testid="try-strange" hidden></small></label>
       <fieldset class="sail-choices" data-testid="try-rounds"><legend>Draw with</legend></fieldset>
       <div class="sail-try-numbers">
         <label class="sail-strength"><span>Strength of the rounds

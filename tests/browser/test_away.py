@@ -362,11 +362,11 @@ def test_a_tab_opened_while_the_app_is_away_comes_to_life_when_it_is_back(
         expect(device).to_have_attribute("data-state", "busy")
         page.route(re.compile("/(ui|api)/"), lambda route: route.abort())
         open_tab(page, "Try")
-        expect(page.get_by_text("This part of the page could not be loaded.")).to_be_visible()
+        expect(page.get_by_text("This tab could not be loaded.")).to_be_visible()
         expect(device).to_have_attribute("data-state", "away")
         page.unroute_all()
         page.get_by_test_id("try-0").or_(page.get_by_test_id("try-base")).wait_for()
-        expect(page.get_by_text("This part of the page could not be loaded.")).to_have_count(0)
+        expect(page.get_by_text("This tab could not be loaded.")).to_have_count(0)
         expect(device).to_have_attribute("data-state", "busy")
         progress.end("stopped", "Stopped.")
 

@@ -93,7 +93,7 @@ def test_comparisons_are_answered_by_keys_and_the_figure_comes_at_the_end(
     expect(page.get_by_test_id("result")).to_have_text("Too few answers to tell yet.")
     counts = [f"{tally.wins} round 0", "1 tie", f"{tally.losses} base"]
     expect(page.get_by_test_id("result-share").locator("span")).to_have_text(counts)
-    expect(page.get_by_test_id("result-figures")).to_contain_text("About 10 more answers would tell.")
+    expect(page.get_by_test_id("result-figures")).to_contain_text("more answers would tell.")
     for over in ("compare-announcement", "compare-blind"):
         expect(page.get_by_test_id(over)).to_be_hidden()
     assert store.counts().labelled == 5
@@ -212,7 +212,9 @@ def test_without_a_round_there_is_nothing_to_compare_and_base_to_try(app: App, p
     expect(page.get_by_role("slider", name="Strength of the rounds 0 is base")).to_be_visible()
     error, submit = page.get_by_test_id("try-error"), page.get_by_test_id("try-submit")
     submit.click()
-    expect(error).to_have_text("There is no prompt. Write what the images should show.")
+    prompt = page.get_by_test_id("try-prompt")
+    expect(prompt).to_have_accessible_description("There is no prompt. Write what the images should show.")
+    expect(prompt).to_be_focused()
     page.get_by_test_id("try-prompt").fill("a fox")
     seed = page.get_by_test_id("try-seed")
     for typed, said in (("", "Noise seed is missing."), ("-1", "Noise seed must be at least 0.")):
@@ -303,6 +305,10 @@ def test_the_starter_says_which_words_it_knows(app: App, page: Page, root: Path,
     Store.create(home / "of starter", model=model, prompts=["a fox"], by="ann").close()
     open_at(page, app, "of starter", "Try")
     expect(page.get_by_test_id("try-starter")).to_contain_text("40 subjects")
+    page.get_by_test_id("try-prompt").fill("a fox in the snow")
+    expect(page.get_by_test_id("try-strange")).to_have_text("It does not know: in, the, snow.")
+    page.get_by_test_id("try-prompt").fill("a fox")
+    expect(page.get_by_test_id("try-strange")).to_be_hidden()
 
 
 def test_all_that_comparing_takes_fits_the_window(app: App, store: Store, page: Page) -> None:

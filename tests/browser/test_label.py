@@ -62,7 +62,7 @@ def test_pairs_that_were_drawn_meanwhile_are_shown(label: Page, store: Store) ->
 
 def test_how_many_choices_it_takes_to_learn_is_said_until_they_are_made(label: Page, store: Store) -> None:
     progress = label.get_by_test_id("label-progress")
-    expect(progress).to_have_text("0 of 8 answered · it can learn after 2 more choices")
+    expect(progress).to_have_text("0 of 8 answered · 2 more choices until it can learn")
     answer(label, "0")
     expect(progress).to_contain_text("1 of 8 answered")
     expect(progress).to_contain_text("after 2 more choices")

@@ -268,7 +268,7 @@ def test_each_mistake_of_a_new_project_is_said_at_its_own_field(form: Page, tmp_
     )
     field["model"].fill(str(make_model(tmp_path / "model")))
     submit.click()
-    says(field["prompts"], "There is no prompt. Write at least one, one a line.")
+    says(field["prompts"], "There is no prompt. Write at least one, one per line.")
     expect(field["name"]).to_have_value("mine")
 
 
@@ -278,7 +278,7 @@ def test_an_empty_form_is_told_all_that_is_missing(form: Page) -> None:
     for name, sentence in (
         ("name", "Name is missing."),
         ("model", "Model is missing."),
-        ("prompts", "There is no prompt. Write at least one, one a line."),
+        ("prompts", "There is no prompt. Write at least one, one per line."),
     ):
         expect(form.get_by_test_id(f"create-{name}")).to_have_accessible_description(sentence)
     expect(form.get_by_test_id("create-name")).to_be_focused()

@@ -3,8 +3,8 @@
 
 import { act, ask, base, keep, kept, patience, project } from "/ui/core.js";
 import { h, put } from "/ui/page.js";
-import { typical, when } from "/ui/selfpair.js";
-import { FEW, interval, outOf, plural } from "/ui/words.js";
+import { asClear, typical, when } from "/ui/selfpair.js";
+import { FEW, interval, outOf, plural, POOR } from "/ui/words.js";
 
 const FIRST_OVER = 1;
 
@@ -44,10 +44,11 @@ export function bulk(root, { said, changed, look }) {
     const { over, error } = threshold();
     find("bulk-value").textContent = typical(over);
     open.textContent = offer(pairs.length);
-    find("bulk-text").textContent = `${over ? `At least ${over} × as clear as a typical pair of this round.` : "However clear they are."} ${audited(error)}`;
+    const clearness = over ? `${asClear(over, "pair of this round")}.` : "However clear they are.";
+    find("bulk-text").textContent = `${clearness[0].toUpperCase()}${clearness.slice(1)} ${audited(error)}`;
     slider.setAttribute("aria-valuetext", `${typical(over)}: ${open.textContent}. ${audited(error)}`);
-    open.disabled = !pairs.length;
-    if (!pairs.length) expand(false);
+    open.disabled = !pairs.length || isPoor(error);
+    if (open.disabled) expand(false);
     find("bulk-approve").textContent = `Approve ${pairs.length === 1 ? "this pair" : `these ${pairs.length} pairs`}`;
     if (!preview.hidden) put(find("bulk-thumbs"), [review.run, pairs.map((pair) => pair.id)], () => pairs.map(thumb));
     drawLast();
@@ -60,16 +61,21 @@ export function bulk(root, { said, changed, look }) {
     return isAll ? `Approve all ${count} left` : `Approve the ${count} clearest`;
   }
 
+  /** Whether the judge is too often wrong about these; where none of them was audited, about all. */
+  const isPoor = (error) => (error.n ? error : review.audit.error).value >= POOR;
+
   function audited(error) {
-    if (!error.n) return "None of them was audited.";
-    return `Of those audited ${error.n < FEW ? outOf(error) : interval(error)} were wrong.`;
+    const found = error.n
+      ? `Of those audited ${error.n < FEW ? outOf(error) : interval(error)} were wrong.`
+      : "None of them was audited.";
+    return isPoor(error) ? `${found} Too often wrong to approve in one go.` : found;
   }
 
   function drawLast() {
     const last = review.bulk;
     find("bulk-last").hidden = !last;
     if (!last) return;
-    const clear = last.threshold ? ` at least ${last.threshold} × as clear as a typical one` : "";
+    const clear = last.threshold ? ` ${asClear(last.threshold, "one")}` : "";
     find("bulk-said").textContent = `Approved by ${last.by} in one go: ${plural(last.pairs, "pair")}${clear}, ${when(last.at)}.`;
   }
 

@@ -2,19 +2,21 @@
 
 import { act, ask, base, isActive, keep, kept, openTab, project, Refused, train } from "/ui/core.js";
 import { h } from "/ui/page.js";
-import { percent, plural } from "/ui/words.js";
+import { percent, plural, POOR } from "/ui/words.js";
 
 const DEBOUNCE_MS = 60;
 const AFTER_DECISIONS_MS = 800; // it goes through all pairs, and decisions come one a second
+const LITTLE = 0.25; // share of pairs that are often wrong
 const OFTEN = 100; // passes over one side from which on the model learns the images rather than a taste
 
 export function mixup(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
-  const [slider, start, anyway, back] = [
+  const [slider, start, anyway, back, lower] = [
     find("mixup-ratio"),
     find("train-round"),
     find("train-anyway"),
     find("gate-back"),
+    find("lower-share"),
   ];
   // On phones pairs come first.
   find("mixup-fold").open = !matchMedia("(max-width: 560px)").matches;
@@ -49,8 +51,25 @@ export function mixup(root) {
   slider.addEventListener("input", () => {
     chosen = true;
     keep(draft(), slider.value);
-    find("mixup-value").textContent = percent(Number(slider.value));
+    drawValue();
     planIn(DEBOUNCE_MS);
+  });
+
+  function drawValue() {
+    find("mixup-value").textContent = percent(Number(slider.value));
+    drawLower();
+  }
+
+  function drawLower() {
+    const isPoor = audit?.done && audit.error.value >= POOR;
+    lower.hidden = none || !isPoor || Number(slider.value) <= LITTLE;
+  }
+
+  lower.addEventListener("click", ({ detail }) => {
+    slider.value = LITTLE;
+    slider.dispatchEvent(new Event("input"));
+    // It is gone, and would take the focus of who goes by key along.
+    if (!detail) find("mixup-fold").querySelector("summary").focus();
   });
 
   function planIn(after) {
@@ -65,7 +84,7 @@ export function mixup(root) {
       const found = await ask(`${base}/mixup${chosen ? `?self_fraction=${slider.value}` : ""}`);
       if (own !== asked) return;
       if (!chosen) slider.value = found.self_fraction;
-      find("mixup-value").textContent = percent(Number(slider.value));
+      drawValue();
       find("mixup-meaning").textContent = meaning(found);
       find("mixup-warning").replaceChildren(...warnings(found).map((text) => h("span", {}, text)));
     } catch (error) {
@@ -88,10 +107,11 @@ export function mixup(root) {
     find("gate").hidden = audit.done || Boolean(training);
     // First the audit: what to train comes after it.
     find("mixing").hidden = none || (!audit.done && !asking);
+    drawLower();
     back.hidden = !asking;
     anyway.textContent = asking ? "Train all the same" : "Train without the audit";
     find("gate-text").textContent = asking
-      ? "Then nobody knows how often the model is wrong about its own pairs. That you chose so is recorded."
+      ? "You won't know how often the model is wrong. Your decision is noted."
       : audit.decided < audit.pairs
         ? `Training waits for ${plural(audit.pairs - audit.decided, "audit pair")}.`
         : "The last decisions are being sent.";
@@ -121,15 +141,26 @@ export function mixup(root) {
 
 function meaning(found) {
   const all = found.human_draws + found.self_draws || 1;
-  const side = (words, pairs, draws, passes) => {
-    if (!pairs) return `no pair that ${words} comes`;
-    const times = passes < 10 ? passes.toFixed(1) : Math.round(passes);
-    const each = pairs === 1 ? "the one pair" : `each of the ${pairs.toLocaleString("en")} pairs`;
-    return `${each} that ${words} comes ${times} times (${percent(draws / all)} of the lessons)`;
-  };
-  const human = side("people judged", found.human_pairs, found.human_draws, found.human_passes);
-  const own = side("the model judged", found.self_pairs, found.self_draws, found.self_passes);
-  return `In this training ${human}, ${own}.`;
+  const shown = (pairs, passes, draws, of = "") => (pairs ? ` ${times(passes)} (${percent(draws / all)}${of})` : "");
+  const human = shown(found.human_pairs, found.human_passes, found.human_draws, " of the training");
+  return `${peoples(found.human_pairs)} shown${human}, ${models(found.self_pairs)}${shown(found.self_pairs, found.self_passes, found.self_draws)}.`;
+}
+
+function peoples(pairs) {
+  if (!pairs) return "No pair that people judged is";
+  return `${pairs === 1 ? "The one pair" : `Each of the ${pairs.toLocaleString("en")} pairs`} that people judged is`;
+}
+
+function models(pairs) {
+  if (!pairs) return "none of the model’s";
+  return pairs === 1 ? "the model’s one pair" : `each of the model’s ${pairs.toLocaleString("en")}`;
+}
+
+/** How often, as far as it matters. */
+function times(passes) {
+  const rounded = passes < 10 ? Number(passes.toFixed(1)) : Math.round(passes);
+  if (rounded === 1) return "about once";
+  return rounded ? `about ${rounded.toLocaleString("en")} times` : "0 times";
 }
 
 function warnings(found) {
@@ -142,7 +173,7 @@ function warnings(found) {
       "No pair that people judged is learned from. Tried once, on the starter, that gained less, and images grew alike sooner.",
     ...often.map(
       ([words, passes]) =>
-        `Each pair that ${words} comes ${Math.round(passes)} times: with so few of them the model learns these images, not a taste.`,
+        `Each pair that ${words} is shown ${Math.round(passes)} times: with so few of them the model learns these images, not a taste.`,
     ),
   ].filter(Boolean);
 }

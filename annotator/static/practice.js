@@ -30,7 +30,7 @@ const PAIRS = [
   {
     prompt: "a green leaf",
     images: [() => leaf(-14), () => leaf(14)],
-    says: "Both alike? 0 is a tie. Both bad? 9. Rather not say? S.",
+    says: "Equally good? Press 0. Both bad? Press 9. Can't say? Press S.",
     takes: { tie: "Honest: nothing there should change.", both_bad: "Kept as bad.", skip: "Skipped." },
   },
   {
@@ -58,6 +58,8 @@ export function mountPractice(dialog, { done }) {
       ? "Z takes an answer back, T says why, ? shows every key. Nothing of this was kept."
       : pair.says;
     part("close").textContent = last ? "Start" : "Skip practice";
+    // To leave is not what the dialog is for.
+    part("close").className = last ? "sail-primary" : "sail-quiet";
     if (last) return part("close").focus();
     const images = pair.images.map((image) => svg("svg", { viewBox: "0 0 100 100", "aria-hidden": "true" }, ...image().filter(Boolean)));
     if (flipped) images.reverse();

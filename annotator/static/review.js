@@ -9,7 +9,7 @@ import { mixup as mixupRatio } from "/ui/mixup.js";
 import { actionButton, drawUnsent, h, isShown, markShown, putParts, text, title } from "/ui/page.js";
 import { selection } from "/ui/selection.js";
 import { actionsOf, choiceFor, decisionOf, figures, markOf, roleOf, selfPair, show } from "/ui/selfpair.js";
-import { FEW, howFar, interval, plural } from "/ui/words.js";
+import { FEW, howFar, interval, plural, POOR } from "/ui/words.js";
 
 const KEYS = {
   a: "approve",
@@ -23,8 +23,10 @@ const KEYS = {
   ArrowRight: "right",
 };
 const PARTS = ["audit", "open", "decided"];
-const POOR = 0.4; // wrong so often
 const DOUBLE_MS = 500; // what browsers take for a double click
+const MOVED_MS = 1000; // who goes by key has presses on their way when the cards change places
+const MOVED = "The pairs have just changed places. Look, then press again.";
+const ENDING = "The audit is decided. Its last decisions are being sent.";
 const SAID = {
   approve: "Approved.",
   flip: "Flipped: your choice from now on.",
@@ -87,8 +89,11 @@ export function mount(root) {
     const chosen = selected.indices().map((index) => review.pairs[index]);
     const ends = selected.ends().map((index) => review.pairs[index]);
     const focused = grid.contains(document.activeElement);
+    const audited = review.audit?.done;
     await said.inOrder(takeAnew);
-    selectAgain(ends, chosen, focused && !grid.contains(document.activeElement));
+    // The next key would decide a pair that nobody has looked at.
+    if (review.audit?.done !== audited) selected.clear();
+    else selectAgain(ends, chosen, focused && !grid.contains(document.activeElement));
     draw();
     mixup.refresh(review);
   }
@@ -246,9 +251,8 @@ export function mount(root) {
     find("audit-title").textContent = `Audit: the model was wrong in ${wrong} of ${error.n}`;
     // Of a few the count above says all there is to say.
     const share = error.n < FEW ? "" : `That is ${interval(error)}. `;
-    const advice =
-      error.value >= POOR ? " That is little better than a coin: give its pairs a small share of the mixture, or label more first." : "";
-    find("audit-text").textContent = `${share}“Neither” counts as wrong; what you change now does not count.${advice}`;
+    find("audit-text").textContent =
+      `${share}“Neither” counted as wrong; changes from now on do not alter this figure.${advice(error)}`;
   }
 
   function drawMessage(any) {
@@ -312,9 +316,17 @@ export function mount(root) {
     if (advance && !again) toUndecided(indices.at(-1), !entries[0][0].judge);
   }
 
+  /** Whether nothing of the audit is open here, although the app has not said yet what it came to. */
+  function isEnding() {
+    const { done, decided, pairs } = audit();
+    return !done && decided === pairs;
+  }
+
   /** To the next card that nobody decided, from the top again where there is none below. */
   function toUndecided(after, wasBlind = false) {
-    const open = review.pairs.flatMap((pair, index) => (pair.said ? [] : [index]));
+    // What comes after the audit is another task, and its pairs are about to change places.
+    if (wasBlind && isEnding()) return selected.clear();
+    const open = review.pairs.flatMap((pair, index) => (pair.said || (wasBlind && pair.judge) ? [] : [index]));
     const next = open.find((index) => index > after) ?? open[0];
     selected.select(next ?? Math.max(after, 0));
     // On the page the next card was there to be seen before, unless it is judged blind: who goes by key knows it.
@@ -351,7 +363,7 @@ export function mount(root) {
     event.preventDefault();
     if (steps[key]) move(steps[key], event.shiftKey);
     else if (key === "z") undo();
-    else if (selected.at() === null) {
+    else if (selected.at() === null && !(KEYS[key] && (isEnding() || hasMoved()))) {
       toUndecided(-1);
       announce("Keys are for the pair in the frame: press again.");
     } else if (key === "e") {
@@ -398,8 +410,13 @@ export function mount(root) {
   new ResizeObserver(() => root.style.setProperty("--bar", `${bar.offsetHeight}px`)).observe(bar);
   find("review-undo").addEventListener("click", undo);
 
+  const hasMoved = () => performance.now() < movedAt + MOVED_MS;
+
   function press(name) {
     const indices = selected.indices();
+    if (hasMoved()) return announce(MOVED);
+    // An audit pair can still be given another choice.
+    if (isEnding() && indices.every((index) => review.pairs[index].judge)) return announce(ENDING);
     // Sides are random, so that one side means something else for every pair.
     if (indices.length > 1 && (name === "left" || name === "right"))
       return announce("Choose a side for one pair at a time.");
@@ -409,6 +426,12 @@ export function mount(root) {
 
   said.send();
   root.dataset.mounted = "yes";
+}
+
+function advice({ value }) {
+  if (value < POOR) return "";
+  const says = value > 0.5 ? "The model disagreed with you more often than not." : "That is hardly better than guessing.";
+  return ` ${says} Learn little from its pairs: lower their share, or label more first.`;
 }
 
 const which = (pairs, all) =>

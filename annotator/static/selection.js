@@ -38,6 +38,10 @@ export function selection(grid) {
     ends: () => [anchor, at],
     clear() {
       at = anchor = null;
+      for (const card of cards()) {
+        card.removeAttribute("data-selected");
+        card.removeAttribute("aria-current");
+      }
     },
   };
 }

@@ -11,8 +11,8 @@ const OPEN = {
 };
 const BLIND = {
   left: { words: "Left", key: "1", says: "The left one is better" },
-  drop: { words: "Neither", key: "X", says: "Not learned from" },
   right: { words: "Right", key: "2", says: "The right one is better" },
+  drop: { words: "Neither", key: "X", says: "Not learned from" },
 };
 const CLEARNESS = { sure: "Clear", "fairly sure": "Fairly clear", "a guess": "A guess" };
 const CLEAREST = 2; // times a typical margin
@@ -91,6 +91,10 @@ const nats = (value) => (Math.abs(value) < 0.1 ? value.toFixed(3).replace("-", "
 
 /** How clear a pair is, and over what clearness pairs are approved, in the same words. */
 export const typical = (times) => `${times} × typical`;
+
+/** The same in a sentence, beside a typical pair. */
+export const asClear = (times, pair) =>
+  times === 1 ? `as clear as a typical ${pair}, or clearer` : `at least ${times} × as clear as a typical ${pair}`;
 
 /** What the judge makes of it, in figures. */
 export function figures({ certainty, clarity, rewards, margin, margin_error, p }) {

@@ -6,6 +6,8 @@ export const plural = (count, one, many = `${one}s`) =>
   `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 export const percent = (share) => `${(100 * share).toFixed(0)} %`;
 export const FEW = 20;
+/** A model that is wrong so often is hardly better than guessing. */
+export const POOR = 0.4;
 /** A share of n: what was counted where n is small, since "0 % of 1" sounds like a verdict. */
 export const outOf = ({ value, n }) => `${n < FEW ? Math.round(2 * value * n) / 2 : percent(value)} of ${n}`;
 /** With its 95 % interval. */

@@ -136,7 +136,7 @@ MARKUP = f"""
         <kbd aria-hidden="true">Space</kbd> Swap</button>
     </div>
     <p class="sail-said" aria-live="polite" data-part="said" data-testid="practice-said"></p>
-    <button type="button" class="sail-primary" data-part="close" data-testid="practice-close"></button>
+    <button type="button" class="sail-quiet" data-part="close" data-testid="practice-close"></button>
   </div>
 </dialog>
 """

@@ -21,6 +21,8 @@ MARKUP = """
     <section class="sail-card" data-testid="audit">
       <h3 data-testid="audit-title"></h3>
       <p class="sail-dim" data-testid="audit-text"></p>
+      <button type="button" class="sail-quiet" data-testid="lower-share" hidden>
+        Lower the share to 25 %</button>
       <div class="sail-row sail-gate" data-testid="gate" hidden>
         <span class="sail-grow" data-testid="gate-text"></span>
         <button type="button" class="sail-quiet" data-testid="train-anyway">Train without the audit</button>

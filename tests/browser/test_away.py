@@ -313,7 +313,7 @@ def test_dialogs_that_were_opened_by_mouse_hear_their_keys_and_space_flips_after
     says = page.get_by_test_id("practice-says")
     expect(says).to_contain_text("Press 1 for left")
     page.keyboard.press("1")
-    expect(says).to_contain_text("Both alike?")
+    expect(says).to_contain_text("Equally good?")
     page.keyboard.press("Escape")
     answer(page, "1")
     page.get_by_test_id("answer-reasons").click()

@@ -156,7 +156,7 @@ def test_practice_that_is_swapped_says_why_it_takes_nothing_and_a_window_that_is
     label.evaluate("dispatchEvent(new Event('blur'))")
     expect(swapped).to_have_count(0)
     label.keyboard.press("1")
-    expect(says).to_contain_text("Both alike?")
+    expect(says).to_contain_text("Equally good?")
 
 
 def test_the_place_of_a_long_prompt_stays_while_only_the_height_of_the_window_changes(label: Page) -> None:
@@ -194,11 +194,17 @@ def test_an_order_that_was_not_taken_is_not_shown(label: Page, store: Store) -> 
 
 
 def test_practice_is_offered_to_who_is_new_and_nothing_of_it_is_kept(label: Page, store: Store) -> None:
-    pair = shown_pair(label)
+    pair, close = shown_pair(label), label.get_by_test_id("practice-close")
     label.keyboard.press("p")
+    tops = []
     for key in ("1", "0", "1"):
+        expect(close).to_have_class("sail-quiet")
+        box = label.get_by_test_id("practice").locator(".sail-pair").bounding_box()
+        tops.append(box and box["y"])
         label.keyboard.press(key)
+    assert len(set(tops)) == 1
     expect(label.get_by_test_id("practice")).to_contain_text("That is all")
+    expect(close).to_have_class("sail-primary")
     label.keyboard.press("Enter")
     expect(label.get_by_test_id("practice")).to_be_hidden()
     expect(label.get_by_test_id("note-practice")).to_be_hidden()

@@ -134,7 +134,7 @@ def train_round_1(page: Page, store: Store, flipped: str, dropped: str) -> None:
     human = store.counts().trainable
     page.get_by_test_id("mixup-ratio").fill("0.5")
     expect(page.get_by_test_id("mixup-meaning")).to_contain_text(
-        f"each of the {human} pairs that people judged"
+        f"Each of the {human} pairs that people judged"
     )
     expect(page.get_by_test_id("mixup-meaning")).to_contain_text("each of the 2 pairs that the model judged")
     page.get_by_test_id("train-round").click()

@@ -495,11 +495,88 @@ def test_the_audit_is_blind_and_what_was_chosen_is_kept_as_approve_or_flip(
     expect(audit.get_by_test_id("audit-text")).not_to_contain_text("%")
     expect(audit.locator("article[data-blind]")).to_have_count(0)
     expect(audit.get_by_test_id("self-0")).to_have_attribute("data-decision", "flip")
-    expect(audit.get_by_test_id("self-10")).to_have_attribute("aria-current", "true")
     kept = {row["self_pair"]: row["decision"] for row in blind_store.review_history()}
     assert [kept[pair.id] for pair in blind] == ["flip", "drop", *["approve"] * 8]
     press(audit, "z")
     expect(audit.locator("article[data-decision=none]")).to_have_count(14 + 1)
+
+
+def test_keys_pressed_on_when_the_audit_is_over_decide_nothing_that_nobody_has_seen(
+    audit: Page, blind_store: Store
+) -> None:
+    press(audit, "j")
+    press_blind(audit, *["1"] * (AUDITED + 3))
+    expect(audit.get_by_test_id("audit-title")).to_contain_text("the model was wrong in")
+    expect(audit.get_by_test_id("audit-title")).to_be_in_viewport()
+    expect(audit.get_by_test_id("review-announcement")).to_contain_text("changed places")
+    audit.wait_for_timeout(1100)
+    assert len(blind_store.review_history()) == AUDITED
+    # Nor does the first after that: it says which pair is meant.
+    press(audit, "a")
+    expect(audit.get_by_test_id("self-10")).to_have_attribute("aria-current", "true")
+    expect(audit.locator("article[data-decision=none]")).to_have_count(14)
+    press(audit, "a")
+    until(audit, lambda: len(blind_store.review_history()) == AUDITED + 1)
+
+
+def test_keys_decide_nothing_else_while_the_audits_last_decision_is_on_its_way(
+    audit: Page, blind_store: Store
+) -> None:
+    held: list[Route] = []
+    audit.route("**/reviews", lambda route: held.append(route))
+    press(audit, "j")
+    press_blind(audit, *["1"] * AUDITED, "1", "a", "a")
+    expect(audit.locator("article[data-decision=none]")).to_have_count(14)
+    expect(audit.get_by_test_id("review-announcement")).to_contain_text("are being sent")
+    press(audit, "z")
+    expect(audit.locator("article[data-decision=none]")).to_have_count(15)
+
+
+def test_a_pair_of_the_audit_that_was_passed_over_comes_again_before_the_others(audit: Page) -> None:
+    press(audit, "j", "j")
+    press_blind(audit, *["1"] * (AUDITED - 1))
+    expect(audit.get_by_test_id("self-0")).to_have_attribute("aria-current", "true")
+    expect(audit.get_by_test_id("audit-title")).to_have_text("Audit: 9 of 10 decided")
+
+
+def open_audited(store: Store, app: App, page: Page, *, wrong: int) -> Page:
+    """The page with the model wrong in so many of its ten, the least clear ones."""
+    blind = sorted((pair for pair in pairs(store) if pair.blind), key=lambda pair: pair.margin)
+    for place, pair in enumerate(blind):
+        decide(store, pair.id, "flip" if place < wrong else "approve")
+    return open_review(store, app, page)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (6, "The model disagreed with you more often than not."),
+        (5, "That is hardly better than guessing."),
+        (3, None),
+    ],
+    ids=["6", "5", "3"],
+)
+def test_an_often_wrong_model_gets_a_smaller_share_by_button(
+    blind_store: Store, app: App, page: Page, wrong: int, says: str | None
+) -> None:
+    review = open_audited(blind_store, app, page, wrong=wrong)
+    lower, value = review.get_by_test_id("lower-share"), review.get_by_test_id("mixup-value")
+    review.get_by_test_id("mixup-ratio").fill("0.6")
+    expect(value).to_have_text("60 %")
+    counted = "“Neither” counted as wrong; changes from now on do not alter this figure."
+    advice = f" {says} Learn little from its pairs: lower their share, or label more first."
+    expect(review.get_by_test_id("audit-text")).to_have_text(counted + (advice if says else ""))
+    if not says:
+        return expect(lower).to_be_hidden()
+    lower.focus()
+    press(review, "Enter")
+    expect(value).to_have_text("25 %")
+    expect(lower).to_be_hidden()
+    expect(review.locator("summary").filter(has=value)).to_be_focused()
+    reload(review)
+    show_review(review)
+    expect(value).to_have_text("25 %")
+    expect(lower).to_be_hidden()
 
 
 def test_training_waits_for_the_audit_and_to_go_without_is_recorded(audit: Page, blind_store: Store) -> None:
@@ -507,7 +584,9 @@ def test_training_waits_for_the_audit_and_to_go_without_is_recorded(audit: Page,
     expect(audit.get_by_test_id("gate-text")).to_have_text("Training waits for 10 audit pairs.")
     anyway = audit.get_by_test_id("train-anyway")
     anyway.click()
-    expect(audit.get_by_test_id("gate-text")).to_contain_text("is recorded")
+    expect(audit.get_by_test_id("gate-text")).to_have_text(
+        "You won't know how often the model is wrong. Your decision is noted."
+    )
     audit.get_by_test_id("gate-back").click()
     expect(anyway).to_have_text("Train without the audit")
     assert [run.job for run in blind_store.runs()] == ["draw", "train", "propose"]
@@ -538,7 +617,7 @@ def test_a_bulk_approval_is_previewed_and_taken_back_as_a_whole_after_a_reload(
     opener = review.get_by_test_id("bulk-open")
     expect(opener).to_have_text(re.compile(r"^Approve the (\d+ )?clearest$"))
     expect(review.get_by_test_id("bulk-text")).to_contain_text(
-        "At least 1 × as clear as a typical pair of this round"
+        "As clear as a typical pair of this round, or clearer."
     )
     expect(review.get_by_test_id("bulk-text")).to_contain_text(
         re.compile(r"Of those audited 0 of \d were wrong.$")
@@ -570,6 +649,39 @@ def test_a_bulk_approval_is_previewed_and_taken_back_as_a_whole_after_a_reload(
     assert [row["undoes"] is None for row in store.bulk_history()] == [True, False]
 
 
+def test_pairs_in_which_the_model_is_too_often_wrong_are_not_approved_in_one_go(
+    blind_store: Store, app: App, page: Page
+) -> None:
+    review = open_audited(blind_store, app, page, wrong=6)
+    opener, slider = review.get_by_test_id("bulk-open"), review.get_by_test_id("bulk-threshold")
+    closed = "Of those audited 6 of 10 were wrong. Too often wrong to approve in one go."
+    clearer = next(at for at in range(1, 10) if slider.fill(str(at)) or opener.is_enabled())
+    expect(review.get_by_test_id("bulk-text")).not_to_contain_text("Too often wrong")
+    opener.click()
+    slider.fill("0")
+    expect(opener).to_be_disabled()
+    expect(review.get_by_test_id("bulk-preview")).to_be_hidden()
+    expect(review.get_by_test_id("bulk-text")).to_have_text(f"However clear they are. {closed}")
+    # What was approved before can still be taken back.
+    slider.fill(str(clearer))
+    opener.click()
+    review.get_by_test_id("bulk-approve").click()
+    expect(review.get_by_test_id("bulk-last")).to_be_visible()
+    slider.fill("0")
+    review.get_by_test_id("bulk-undo").click()
+    until(review, lambda: not [pair for pair in pairs(blind_store) if pair.bulk])
+
+
+def test_where_none_of_the_clearest_was_audited_all_that_were_say_whether_they_may_be_approved(
+    blind_store: Store, app: App, page: Page
+) -> None:
+    review = open_audited(blind_store, app, page, wrong=AUDITED)
+    slider = review.get_by_test_id("bulk-threshold")
+    slider.fill(slider.get_attribute("max") or "")
+    expect(review.get_by_test_id("bulk-text")).to_contain_text("Too often wrong to approve in one go.")
+    expect(review.get_by_test_id("bulk-open")).to_be_disabled()
+
+
 def test_a_card_says_in_a_word_how_clear_its_pair_is_and_the_figures_stand_in_the_large_view(
     review: Page, store: Store
 ) -> None:
@@ -583,6 +695,20 @@ def test_a_card_says_in_a_word_how_clear_its_pair_is_and_the_figures_stand_in_th
     expect(last.locator(".sail-certainty")).to_have_attribute("title", re.compile(re.escape(figures)))
     last.get_by_test_id("enlarge").click()
     expect(review.get_by_test_id("enlarged")).to_contain_text(figures)
+
+
+def test_the_buttons_of_a_pair_keep_their_size_when_they_are_pressed(
+    store: Store, app: App, browser: Browser
+) -> None:
+    with watched(browser, viewport={"width": 300, "height": 740}) as page:
+        tell(page, store, app.address)
+        buttons = page.get_by_test_id("self-10").locator(".sail-decide button")
+        widths = "all => all.map((one) => [one.offsetWidth, getComputedStyle(one).fontWeight])"
+        before = buttons.evaluate_all(widths)
+        assert len({str(one) for one in before}) == 1
+        buttons.first.click()
+        expect(buttons.first).to_have_attribute("aria-pressed", "true")
+        assert buttons.evaluate_all(widths) == before
 
 
 def test_what_becomes_of_a_pair_is_said_where_it_is_decided(review: Page) -> None:
@@ -772,7 +898,7 @@ def test_in_the_audit_the_large_view_has_sides_to_choose(audit: Page, blind_stor
     large = audit.get_by_test_id("enlarged")
     expect(large).to_contain_text("1 of 10")
     expect(large.get_by_role("group", name="Decision").get_by_role("button")).to_have_text(
-        [re.compile("Left"), re.compile("Neither"), re.compile("Right"), re.compile("Undo")]
+        [re.compile("Left"), re.compile("Right"), re.compile("Neither"), re.compile("Undo")]
     )
     # The next pair takes nothing that was meant for the one before.
     large.evaluate(
@@ -822,7 +948,7 @@ def test_what_is_undecided_comes_first_and_moves_only_once_the_audit_is_over(
     press_blind(audit, *["1"] * 9)
     expect(audit.get_by_test_id("audit-title")).to_contain_text("the model was wrong in")
     assert grid.evaluate(order) == [*numbers[AUDITED:23], "Decided already", *numbers[:AUDITED], "23"]
-    expect(audit.get_by_test_id("self-10")).to_have_attribute("aria-current", "true")
+    expect(audit.locator("article[aria-current], article[data-selected]")).to_have_count(0)
     press(audit, "k", "j")
     expect(audit.get_by_test_id("self-11")).to_be_focused()
 
@@ -890,4 +1016,9 @@ def test_the_mixup_ratio_is_a_draft_that_a_reload_keeps_and_all_self_is_warned_o
     expect(review.get_by_test_id("mixup-warning")).to_contain_text("No pair that people judged")
     review.get_by_test_id("mixup-ratio").fill("0.5")
     expect(review.get_by_test_id("mixup-warning")).to_be_hidden()
+    people, often = store.counts().trainable, r"about \d+(\.[1-9])? times \(50 %"
+    each = rf"^Each of the {people} pairs that people judged is shown {often} of the training\), "
+    expect(review.get_by_test_id("mixup-meaning")).to_have_text(
+        re.compile(rf"{each}each of the model’s 24 {often}\)\.$")
+    )
     assert store.project().settings.mixup.self_fraction == before

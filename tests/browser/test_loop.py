@@ -136,7 +136,7 @@ def train_round_1(page: Page, store: Store, flipped: str, dropped: str) -> None:
     expect(page.get_by_test_id("mixup-meaning")).to_contain_text(
         f"Each of the {human} pairs that people judged"
     )
-    expect(page.get_by_test_id("mixup-meaning")).to_contain_text("each of the 2 pairs that the model judged")
+    expect(page.get_by_test_id("mixup-meaning")).to_contain_text("each of the model’s 2 about")
     page.get_by_test_id("train-round").click()
     page.get_by_test_id("round-1").wait_for(timeout=PATIENCE_MS)
     expect(page.get_by_test_id("round-1")).to_contain_text(f"{human} human + 2 self pairs")

@@ -203,7 +203,7 @@ def test_what_a_run_came_to_while_another_tab_was_open_is_there_on_the_way_back(
     expect(page.get_by_test_id("device")).to_have_text("Idle")
     expect(page.get_by_test_id("try-0")).to_be_attached()
     open_tab(page, "Rounds")
-    expect(page.get_by_test_id("learning")).to_contain_text("it judges 1 of 1")
+    expect(page.get_by_test_id("learning")).to_contain_text("it chose 1 of 1")
 
 
 def test_stop_keeps_the_focus_while_its_run_goes_on(app: App, project: Store, page: Page) -> None:

@@ -65,7 +65,7 @@ def test_how_many_choices_it_takes_to_learn_is_said_until_they_are_made(label: P
     expect(progress).to_have_text("0 of 8 answered · 2 more choices until it can learn")
     answer(label, "0")
     expect(progress).to_contain_text("1 of 8 answered")
-    expect(progress).to_contain_text("after 2 more choices")
+    expect(progress).to_contain_text("2 more choices")
     # Some of what is chosen is held out.
     while store.counts().trainable < 2:
         made = len(values(store))

@@ -130,7 +130,7 @@ def test_what_few_held_out_pairs_say_is_told_as_a_count(tree: Page) -> None:
         "of pairs kept aside it agrees with people on 1 of 1"
     )
     expect(tree.get_by_test_id("learning")).to_contain_text(
-        "it judges 1 of 1 (95 % interval 21 to 100 %) as people did: too few to tell it from chance"
+        "it chose 1 of 1 (95 % interval 21 to 100 %) as people did: too few to tell it from chance"
     )
 
 
@@ -335,6 +335,7 @@ def test_what_is_done_stays_done_while_the_first_round_is_checked(
         for step, state in zip(steps.all(), ("done", "done", "now"), strict=True):
             expect(step).to_have_attribute("data-state", state)
         # Of words that are too long for the bar the end is seen.
+        page.set_viewport_size({"width": 800, "height": 720})
         device = page.get_by_test_id("device")
         progress.reach(10)
         expect(device).to_have_text(re.compile("drawing prompts kept aside, by the new round, 10 of 40"))
@@ -379,6 +380,8 @@ def test_after_an_accepted_round_comparing_comes_first_and_more_labels_are_offer
     page.get_by_test_id("next-label").click()
     wait_for(lambda: [run.job for run in project.runs()][-1] == "draw")
     expect(page.get_by_role("tab", name="Label")).to_have_attribute("aria-selected", "true")
+    # The card is drawn anew when the run ends.
+    wait_for(lambda: not project.runs()[-1].unfinished, timeout_s=120)
     page.go_back()
     page.get_by_test_id("next-compare").click()
     expect(page.get_by_test_id("match")).to_be_visible()

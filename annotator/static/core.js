@@ -286,7 +286,15 @@ export function onProjects(listener) {
 /** Calls `listener` whenever the app does not answer; what it says next goes to all who hear of the state. */
 export const onAway = (listener) => awayListeners.add(listener);
 
+let tellNames;
+/** Done once it is known which projects there are. */
+export const namesKnown = new Promise((done) => (tellNames = done));
+
+/** Whether there is a project of that name, as far as is known. */
+export const isThere = (name) => projects === null || projects.includes(name);
+
 function tellProjects(names) {
+  tellNames();
   if (projects?.join("\n") === names.join("\n")) return;
   projects = names;
   callAll(projectListeners, names);

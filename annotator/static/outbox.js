@@ -1,6 +1,6 @@
 // Answers that are not acknowledged yet, in local storage, so that a closed tab or a dead server loses none.
 
-import { project, projectId } from "/ui/core.js";
+import { isThere, project, projectId } from "/ui/core.js";
 
 export class Outbox {
   #name;
@@ -38,15 +38,21 @@ export class Outbox {
     return this.#unkept.length > 0 || this.#keys().length > 0;
   }
 
-  /** In the order in which they were given: those for this project, also where it had another name then, and not
-   * those for another one that had this name. */
+  /** Whether some of them were given under another name than this page's. */
+  get holdsOthers() {
+    return this.#keys().some((key) => nameIn(key) !== project);
+  }
+
+  /** In the order in which they were given: those for this project, also where it had a name then that it has no
+   * more, and not those for another one that had this name. A copy beside it is the same project to a browser, and
+   * what was said of either stays with its name. */
   answers() {
     const own = projectId();
-    const named = `${this.#name}/${encodeURIComponent(project)}/`;
-    const isOwn = (answer, key) => (own && answer.project ? answer.project === own : key.startsWith(named));
-    const kept = this.#keys().map((key) => [JSON.parse(localStorage.getItem(key)), key]);
-    return [...kept, ...this.#unkept.map((answer) => [answer, named])]
-      .filter(([answer, key]) => isOwn(answer, key))
+    const isOwn = (answer, name) =>
+      name === project ? !own || !answer.project || answer.project === own : own !== null && answer.project === own && !isThere(name);
+    const kept = this.#keys().map((key) => [JSON.parse(localStorage.getItem(key)), nameIn(key)]);
+    return [...kept, ...this.#unkept.map((answer) => [answer, project])]
+      .filter(([answer, name]) => isOwn(answer, name))
       .map(([answer]) => answer);
   }
 
@@ -67,6 +73,9 @@ export class Outbox {
     }
   }
 }
+
+/** The project's name when the answer was given. */
+const nameIn = (key) => decodeURIComponent(key.split("/").at(-2));
 
 /** The number of an answer, and its id. */
 const tail = (key) => key.slice(key.lastIndexOf("/") + 1);

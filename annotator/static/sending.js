@@ -1,6 +1,6 @@
 // Hands an outbox to the server until the server has all of it. Knows no page and no pair.
 
-import { ask, beforeTraining, identified, patience, projectId, Refused, TooEarly, trouble } from "/ui/core.js";
+import { ask, beforeTraining, identified, namesKnown, patience, projectId, Refused, TooEarly, trouble } from "/ui/core.js";
 
 const RETRY_MS = [500, 1000, 2000, 4000, 8000, 15000];
 const AT_ONCE = 100;
@@ -117,6 +117,7 @@ export class Sending {
     // Who does not know which project answers would send it what was said of another one, or take what was said of
     // this one under another name for another's.
     if (this.#outbox.holds) await identified;
+    if (this.#outbox.holdsOthers) await namesKnown;
     let waiting = this.#unsent();
     if (!waiting.length) return;
     const { name } = this.#on;

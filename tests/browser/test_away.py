@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -451,3 +452,20 @@ def test_what_was_not_sent_when_its_project_was_renamed_is_sent_under_the_new_na
     renamed = Store(home / "called otherwise")
     wait_for(lambda: values(renamed) == ["left"])
     renamed.close()
+
+
+def test_what_was_not_sent_stays_with_its_project_where_a_copy_lies_beside_it(
+    app: App, store: Store, home: Path, page: Page
+) -> None:
+    opened(page, app, store)
+    page.context.route("**/labels", lambda route: route.abort())
+    assert answer(page, "1")
+    shutil.copytree(store.folder, home / "a copy", ignore=shutil.ignore_patterns(".server.lock"))
+    other = page.context.new_page()
+    open_page(other, f"{app.address}/?project=a copy&tab=setup")
+    other.wait_for_selector(".sail-setup[data-mounted]")
+    page.context.unroute("**/labels")
+    wait_for(lambda: values(store) == ["left"])
+    copy = Store(home / "a copy")
+    assert values(copy) == []
+    copy.close()

@@ -157,9 +157,9 @@ export function rememberTab() {
 
 const troubles = new Map(); // by kind, in the order in which they were said
 
-/** One sentence about what went wrong, on top of the page; empty takes it away, and what was said before it and still
- * holds is shown again. Who is further down sees it as well. A click closes it; it comes back when something else is
- * wrong. */
+/** One sentence about what went wrong, over the top of the page, so that nothing moves under a finger; empty takes it
+ * away, and what was said before it and still holds is shown again. A click closes it; it comes back when something
+ * else is wrong. */
 export function trouble(text, kind) {
   if (troubles.get(kind)?.text !== text) {
     troubles.delete(kind);
@@ -177,27 +177,16 @@ function drawTrouble() {
   // Else it would be read out again at every poll.
   if (place.textContent !== text) place.textContent = text;
   place.hidden = !text;
-  setAfloat(place);
-}
-
-function setAfloat(place) {
-  place.classList.remove("sail-afloat");
-  const isAfloat = !place.hidden && place.getBoundingClientRect().bottom < 0;
-  place.classList.toggle("sail-afloat", isAfloat);
-  place.title = isAfloat ? "Click, or Esc, closes it" : "Click closes it";
 }
 
 function close() {
-  openTrouble().closed = true;
+  const shown = openTrouble();
+  if (shown) shown.closed = true;
   drawTrouble();
 }
 
 document.addEventListener("click", ({ target }) => target.matches(".sail-trouble") && close());
-document.addEventListener("keydown", ({ key }) => key === "Escape" && document.querySelector(".sail-afloat") && close());
-// Back on top it stands where it belongs.
-document.addEventListener("scroll", () => scrollY === 0 && document.querySelectorAll(".sail-afloat").forEach(setAfloat), {
-  passive: true,
-});
+document.addEventListener("keydown", ({ key }) => key === "Escape" && close());
 
 const keepers = [];
 

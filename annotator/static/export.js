@@ -55,7 +55,7 @@ export function mount(root) {
         ? [
             h(
               "a",
-              { href: `${base}/preferences.parquet`, download: true, "data-testid": "download-preferences" },
+              { href: `${base}/preferences.parquet`, class: "sail-quiet", download: true, "data-testid": "download-preferences" },
               `Download ${plural(found.preferences, "row")} as parquet`,
             ),
             h(
@@ -67,6 +67,7 @@ export function mount(root) {
               "a",
               {
                 href: `${base}/preferences.parquet?people=false`,
+                class: "sail-quiet",
                 download: true,
                 "data-testid": "download-to-publish",
               },
@@ -113,7 +114,7 @@ export function mount(root) {
         h(
           "a",
           {
-            class: "sail-download",
+            class: "sail-primary",
             href: `${base}/export/${one.id}.zip`,
             download: true,
             "data-testid": `download-${one.id}`,

@@ -45,7 +45,7 @@ MARKUP = f"""
     <h3>The history</h3>
     <p class="sail-dim">Who said and decided what, and when: every label, decision and comparison, undone ones
       too, every run, and every change of settings from what to what. A table for a spreadsheet.</p>
-    <div><a data-testid="download-history" download>Download the history as CSV</a></div>
+    <div><a class="sail-quiet" data-testid="download-history" download>Download the history as CSV</a></div>
   </section>
 </div>
 """

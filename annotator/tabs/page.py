@@ -40,7 +40,7 @@ BAR = f"""
       <button type="button" class="sail-quiet" data-part="cancel">Cancel</button></div>
   </form>
 </dialog>
-<p class="sail-trouble" role="alert" data-testid="trouble" hidden></p>
+<p class="sail-trouble" role="alert" title="Click, or Esc, closes it" data-testid="trouble" hidden></p>
 """
 
 

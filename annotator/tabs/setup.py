@@ -194,56 +194,6 @@ def _model_fields(form: str, *, value: str = "", hint: str = "") -> str:
 MARKUP = f"""
 <div class="sail-columns">
   <div class="sail-stack">
-    <section class="sail-card sail-stack">
-      <h3>Projects</h3>
-      <ul class="sail-list" data-testid="projects"></ul>
-      <details data-testid="removed-fold" hidden>
-        <summary>Removed projects</summary>
-        <ul class="sail-removed" data-testid="removed"></ul>
-        <p class="sail-error" role="alert" data-testid="removed-error"></p>
-      </details>
-    </section>
-    <section class="sail-card">
-      <form class="sail-form" data-testid="create" novalidate>
-        <h3>New project</h3>
-        <label><span>Name</span>
-          <input name="name" maxlength="60" autocomplete="off" data-testid="create-name">
-          <small role="status" data-testid="create-name-hint"></small></label>
-        {_model_fields("create", value="starter", hint=_STARTER)}
-        <label><span>Prompts, one per line</span>
-          <textarea name="prompts" data-testid="create-prompts"
-            placeholder="a fox on a blue background"></textarea>
-          <small data-part="count" data-testid="create-count"></small></label>
-        {_about_prompts("create")}
-        <div class="sail-row">
-          <button type="button" class="sail-quiet" data-testid="create-copy" hidden></button>
-          <label class="sail-quiet sail-file"><span>From a text file</span>
-            <input type="file" accept=".txt,text/plain" data-testid="create-file"></label>
-        </div>
-        <details data-testid="create-advanced">
-          <summary>Advanced</summary>
-          <label><span>Pairs to draw first</span>
-            <input type="number" name="seed_pairs" min="2" max="5000" value="60"
-              data-testid="create-pairs"></label>
-          <div class="sail-numbers">
-            <label><span>Sampling steps</span><input type="number" min="1" name="sampling.steps"
-              autocomplete="off" data-testid="create-steps"></label>
-            <label><span>Guidance</span><input type="number" min="0" step="any" name="sampling.guidance"
-              autocomplete="off" data-testid="create-guidance"></label>
-          </div>
-          <small class="sail-dim">Empty: the model's own, or what is usual for its family where that can
-            be seen; else 20 and 5.</small>
-          <label><span>Image size</span>
-            <input {_SIZE} name="sampling.size" autocomplete="off" data-testid="create-size">
-            <small>Height x width in pixels; empty: the model's own. It cannot be changed once
-              the first image is drawn.</small></label>
-        </details>
-        <p class="sail-error" role="alert" data-testid="create-error"></p>
-        <div><button class="sail-primary" data-testid="create-submit">Create and open</button></div>
-      </form>
-    </section>
-  </div>
-  <div class="sail-stack">
     <section class="sail-card sail-stack" data-part="facts">
       <h3 data-part="title"></h3>
       <div data-testid="project-facts"></div>
@@ -298,6 +248,56 @@ MARKUP = f"""
         <p class="sail-error" role="alert" data-testid="prompts-error"></p>
         <div class="sail-row"><button class="sail-quiet" data-testid="prompts-submit">Save prompts</button>
           <span class="sail-dim" aria-live="polite" data-testid="prompts-saved"></span></div>
+      </form>
+    </section>
+  </div>
+  <div class="sail-stack">
+    <section class="sail-card sail-stack">
+      <h3>Projects</h3>
+      <ul class="sail-list sail-projects" data-testid="projects"></ul>
+      <details data-testid="removed-fold" hidden>
+        <summary>Removed projects</summary>
+        <ul class="sail-removed" data-testid="removed"></ul>
+        <p class="sail-error" role="alert" data-testid="removed-error"></p>
+      </details>
+    </section>
+    <section class="sail-card">
+      <form class="sail-form" data-testid="create" novalidate>
+        <h3>New project</h3>
+        <label><span>Name</span>
+          <input name="name" maxlength="60" autocomplete="off" data-testid="create-name">
+          <small role="status" data-testid="create-name-hint"></small></label>
+        {_model_fields("create", value="starter", hint=_STARTER)}
+        <label><span>Prompts, one per line</span>
+          <textarea name="prompts" data-testid="create-prompts"
+            placeholder="a fox on a blue background"></textarea>
+          <small data-part="count" data-testid="create-count"></small></label>
+        {_about_prompts("create")}
+        <div class="sail-row">
+          <button type="button" class="sail-quiet" data-testid="create-copy" hidden></button>
+          <label class="sail-quiet sail-file"><span>From a text file</span>
+            <input type="file" accept=".txt,text/plain" data-testid="create-file"></label>
+        </div>
+        <details data-testid="create-advanced">
+          <summary>Advanced</summary>
+          <label><span>Pairs to draw first</span>
+            <input type="number" name="seed_pairs" min="2" max="5000" value="60"
+              data-testid="create-pairs"></label>
+          <div class="sail-numbers">
+            <label><span>Sampling steps</span><input type="number" min="1" name="sampling.steps"
+              autocomplete="off" data-testid="create-steps"></label>
+            <label><span>Guidance</span><input type="number" min="0" step="any" name="sampling.guidance"
+              autocomplete="off" data-testid="create-guidance"></label>
+          </div>
+          <small class="sail-dim">Empty: the model's own, or what is usual for its family where that can
+            be seen; else 20 and 5.</small>
+          <label><span>Image size</span>
+            <input {_SIZE} name="sampling.size" autocomplete="off" data-testid="create-size">
+            <small>Height x width in pixels; empty: the model's own. It cannot be changed once
+              the first image is drawn.</small></label>
+        </details>
+        <p class="sail-error" role="alert" data-testid="create-error"></p>
+        <div><button class="sail-primary" data-testid="create-submit">Create and open</button></div>
       </form>
     </section>
   </div>

@@ -102,8 +102,12 @@ def test_trouble_that_still_holds_is_said_again_after_another_one_and_none_is_sa
     trouble = page.get_by_test_id("trouble")
     full = {"status": 503, "json": {"detail": "Is the disk full?"}}
     page.route("**/labels", lambda route: route.fulfill(**full))
+    left = page.get_by_test_id("answer-left")
+    place = left.bounding_box()
     answer(page, "1")
     expect(trouble).to_have_text("Is the disk full?")
+    # Nothing moved under a finger.
+    assert left.bounding_box() == place
     page.route("**/status", lambda route: route.abort())
     look_now(page)
     expect(trouble).to_contain_text("The app does not answer")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import socket
 import sys
 from contextlib import suppress
@@ -53,6 +54,8 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1", help="loopback only, until there are accounts")
     parser.add_argument("--port", type=int, default=7860, help="on this machine (default: 7860)")
     flags = parser.parse_args()
+    # As service managers end it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # To who waits; a log needs no word of what has not come about yet.
     if sys.stderr.isatty():
         print("Starting SAIL ...", file=sys.stderr, flush=True)

@@ -87,10 +87,14 @@ def mount_page(app: FastAPI, projects: Projects) -> Any:
 
 def serve(projects: Projects, listener: socket.socket) -> None:
     """Answer until told to end; at Ctrl+C that is a KeyboardInterrupt."""
-    host, port = listener.getsockname()[:2]
-    app = build(projects)
-    print(f"SAIL is at http://{host}:{port}", flush=True)
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=3)
-    )
-    server.run(sockets=[listener])
+    config = uvicorn.Config(build(projects), log_level="warning", lifespan="on", timeout_graceful_shutdown=3)
+    _Told(config).run(sockets=[listener])
+
+
+class _Told(uvicorn.Server):
+    """Says where it is once it answers, and so ends in order when told to from then on."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for host, port, *_ in map(socket.socket.getsockname, sockets or ()):
+            print(f"SAIL is at http://{host}:{port}", flush=True)

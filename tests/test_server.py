@@ -1304,8 +1304,9 @@ def test_what_keeps_the_app_from_starting_is_one_sentence_and_exit_2(root: Path,
             assert sentence in ended.stderr and len(ended.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_who_starts_the_app_is_told_at_once_and_at_the_end_that_runs_go_on(
-    root: Path, tmp_path: Path
+    root: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
     store = make_store(tmp_path / "taste")
     run = jobs.draw(store, 2, by="ann")
@@ -1317,7 +1318,7 @@ def test_who_starts_the_app_is_told_at_once_and_at_the_end_that_runs_go_on(
         os.close(theirs)
         assert terminal.readline() == "Starting SAIL ...\n"
         assert app.stdout is not None and app.stdout.readline().startswith("SAIL is at ")
-        app.send_signal(signal.SIGINT)
+        app.send_signal(how)
         said = f"Goes on without the app: taste, run {run.id}. The next start finds it.\n"
         assert terminal.readline() == said
         assert app.wait(timeout=30) == 0

@@ -98,6 +98,11 @@ class Projects:
                 self._open[name] = self._opened(self.root / name)
             return self._open[name]
 
+    def name_of(self, identity: str) -> str | None:
+        """What the project is called by now, None where none of that identity is open."""
+        with self._lock:
+            return next((name for name, one in self._open.items() if one.store.identity == identity), None)
+
     def _opened(self, folder: Path) -> OpenProject:
         with ExitStack() as undoing:
             lock = self._hold(folder)

@@ -962,7 +962,10 @@ def test_a_project_is_renamed_with_all_that_is_in_it(client: TestClient, project
     assert after.identity == before.identity and after.project().prompts == ("a fox", "a cat")
     # It would not count in another folder.
     assert after.project().launcher.command == "true {command}"
-    assert client.get("/api/projects/mine/status").status_code == 404
+    # A page that is still on the former name is told.
+    former = client.get("/api/projects/mine/status", headers={"x-sail-project": before.identity})
+    assert former.status_code == 404 and former.json()["detail"].startswith("mine is called ours now. ")
+    assert "no project 'mine'" in client.get("/api/projects/mine/status").json()["detail"]
     assert [run.what for run in after.runs()] == ["withdrawn"]
 
 

@@ -58,7 +58,16 @@ def opened(
     of: str = "",
 ) -> OpenProject:
     """The project of that name, if it is the one that the page is of. It says so in a header, or in `of`."""
-    found = projects.get(project)
+    try:
+        found = projects.get(project)
+    except KeyError:
+        now = projects.name_of(x_sail_project)
+        if now is None:
+            raise
+        raise HTTPException(
+            404,
+            f"{project} is called {now} now. Choose it at the top: what was not sent yet is sent then.",
+        ) from None
     if (x_sail_project or of or found.store.identity) != found.store.identity:
         raise HTTPException(
             409,

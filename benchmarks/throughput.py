@@ -51,25 +51,18 @@ from sail.backbones import Backbone
 from sail.backbones.base import take
 from sail.batches import Batch, PairData
 from sail.candidates import decoded, save_png
-from sail.config import (
-    LoopSettings,
-    Lora,
-    Loss,
-    ModelRef,
-    Monitoring,
-    Optimisation,
-    ProposeRequest,
-    Sampling,
-    TrainRequest,
-)
+from sail.config import Lora, Loss, Monitoring, Optimisation, Sampling
 from sail.judged import JudgedDraws
+from sail.model_ref import ModelRef
 from sail.policy import Policy
 from sail.progress import Progress
 from sail.records import LatentsRef, TrainingPair
+from sail.requests import ProposeRequest, TrainRequest
 from sail.reward import bank_of, draw_errors, gains
 from sail.runfolder import RunFolder
 from sail.running import execute
 from sail.sampling import draw
+from sail.settings import LoopSettings
 from sail.training import Trainer
 
 PROMPTS = (

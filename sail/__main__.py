@@ -14,10 +14,13 @@ import typer
 from pydantic import ValidationError
 
 from sail.annotate import program
-from sail.config import Kind, LoopSettings, ModelRef, Precision, first_fault
+from sail.config import first_fault
 from sail.files import sha256_file
+from sail.model_ref import ModelRef, Precision
+from sail.requests import Kind
 from sail.rounds import is_held_out, parse_prompts
 from sail.runfolder import Lost, RunBusy, RunFolder, Stopped
+from sail.settings import LoopSettings
 
 ABOUT = "Align a text-to-image model with somebody's taste (SAIL). `loop` does all of it, the others parts."
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=ABOUT, pretty_exceptions_enable=False)

@@ -18,7 +18,7 @@ from torch import Tensor
 from sail import distributed
 from sail.backbones.base import Backbone, Conditioning, join, take
 from sail.candidates import load_latents, space_of
-from sail.config import Optimisation, TrainRequest
+from sail.config import Optimisation
 from sail.cost import MAX_LEARNED_JUDGED, ties_in_a_step
 from sail.distributed import generator_of
 from sail.files import sha256_file
@@ -28,6 +28,7 @@ from sail.mixup import Mixer
 from sail.monitors import HumanPair
 from sail.policy import Policy
 from sail.records import Source, TrainingPair
+from sail.requests import TrainRequest
 from sail.runfolder import RunFolder
 
 MAX_OPEN_JUDGED = 64

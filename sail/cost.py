@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sail import mixup
-from sail.config import Optimisation, ProposeRequest, Sampling, TrainRequest
+from sail.config import Optimisation, Sampling
+from sail.requests import ProposeRequest, TrainRequest
 
 FORWARD_AND_BACKWARD = 3
 DRAW_BASE, LEARN, DRAW_POLICY = "draw held-out prompts (base)", "train", "draw held-out prompts (policy)"

@@ -22,7 +22,6 @@ from sail import cost, distributed
 from sail.backbones.base import Conditioning, take
 from sail.batches import Batch, Batches, PairData, load_pairs, with_judged_draws
 from sail.candidates import decoded, save_png
-from sail.config import TrainRequest
 from sail.cost import ties_in_a_step
 from sail.files import publish, publish_json, publish_lines
 from sail.loss import PairLoss, denoising_error, diffusion_dpo, safe_share
@@ -31,6 +30,7 @@ from sail.monitors import Appearance, base_appearance, judged_pairs, measure
 from sail.policy import Part, Policy, policy_of, tell_cut
 from sail.progress import Progress
 from sail.records import JudgedPair
+from sail.requests import TrainRequest
 from sail.runfolder import RunFolder, Stopped
 from sail.sampling import draw
 

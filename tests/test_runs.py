@@ -41,11 +41,12 @@ from annotator.rows import Run
 from annotator.runs import OFFLINE, ONLINE, Runner, RunView, launch, take_in, why_ended
 from annotator.store import DATABASE, DatabaseError, Displaced, Store, learning
 from sail import rounds as loop
-from sail.config import LoopSettings, ModelRef
 from sail.files import publish_json, publish_lines
+from sail.model_ref import ModelRef
 from sail.progress import Progress
 from sail.records import JudgedPair
 from sail.runfolder import ADAPTER_FILE, RunFolder, Snapshot
+from sail.settings import LoopSettings
 
 
 @pytest.fixture

@@ -14,7 +14,9 @@ from benchmarks import throughput
 from benchmarks.shapes import SHAPES, unet_of
 from benchmarks.throughput import Bench, last_rate, measured
 from sail import backbones, cost
-from sail.config import LoopSettings, Lora, Loss, Mixup, ModelRef, Sampling, Scoring
+from sail.config import Lora, Loss, Mixup, Sampling, Scoring
+from sail.model_ref import ModelRef
+from sail.settings import LoopSettings
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("sd15-512", 859_520_964), ("sdxl-1024", 2_567_463_684)])

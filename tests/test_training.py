@@ -22,21 +22,15 @@ from sail import cost
 from sail.backbones.pipeline import PipelineBackbone
 from sail.batches import Batch, Batches, PairData, load_pairs, with_judged_draws
 from sail.candidates import decoded
-from sail.config import (
-    Loss,
-    ModelRef,
-    Monitoring,
-    Optimisation,
-    ProposeRequest,
-    Scoring,
-    TrainRequest,
-)
+from sail.config import Loss, Monitoring, Optimisation, Scoring
 from sail.judged import judged_draws
 from sail.loss import diffusion_dpo
 from sail.memory import AtOnce, MemoryFit
+from sail.model_ref import ModelRef
 from sail.policy import Policy
 from sail.progress import Progress
 from sail.records import TrainingPair
+from sail.requests import ProposeRequest, TrainRequest
 from sail.reward import bank_of, draw_errors, gains
 from sail.runfolder import ADAPTER_FILE, RunFolder, Stopped
 from sail.running import execute, one_sentence

@@ -25,7 +25,7 @@ from annotator import jobs, looks
 from annotator.rows import Match
 from annotator.store import Store
 from benchmarks.running_app import App
-from sail.config import ModelRef
+from sail.model_ref import ModelRef
 from sail.progress import Progress
 from sail.runfolder import RunFolder
 

@@ -33,7 +33,7 @@ def evaluate(folder: RunFolder, request: EvaluateRequest, progress: Progress) ->
     policy = policy_of(request.model, progress)
     if request.adapter:
         policy.load("policy", folder.adapter_input(request.adapter))
-    data = load_pairs(folder, policy, request.sampling.size)
+    data = load_pairs(folder, policy, request)
     measured = measure(
         policy,
         data.human,

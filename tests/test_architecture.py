@@ -44,6 +44,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "annotator.faults",
         "annotator.launcher",
         "annotator.models",
+        "annotator.processes",
         "annotator.rows",
         "annotator.writer",
         "annotator.migrations",

@@ -13,11 +13,13 @@ from annotator.rows import Job, Run
 from annotator.store import Displaced, Store
 from annotator.store.files import RUN_FOLDER
 from sail import mixup, rounds
-from sail.config import LoopSettings, ProposeRequest, Request, Sampling, TrainRequest
+from sail.config import Sampling
 from sail.mixup import MixupPlan
 from sail.records import JudgedPair, TrainingPair
+from sail.requests import ProposeRequest, Request, TrainRequest
 from sail.rounds import NextStep, Round
 from sail.runfolder import RunFolder
+from sail.settings import LoopSettings
 
 DRAW_CHUNK = 8
 SIDES_OF = 16

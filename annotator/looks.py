@@ -13,7 +13,8 @@ from annotator import jobs
 from annotator.faults import FieldError
 from annotator.rows import Match, Run
 from annotator.store import Store
-from sail.config import MAX_PROMPT_CHARS, CompareRequest, Look
+from sail.config import MAX_PROMPT_CHARS
+from sail.requests import CompareRequest, Look
 from sail.rounds import Round
 
 PLANNED = 20

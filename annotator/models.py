@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from sail.config import FAMILIES, ModelRef
+from sail.model_ref import FAMILIES, ModelRef
 
 OTHER_FORMS = (".fp16", ".bf16", ".non_ema")
 """In names of files with the same weights once more."""

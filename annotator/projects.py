@@ -23,8 +23,9 @@ from annotator.launcher import launch_key
 from annotator.runs import Runner
 from annotator.store import DATABASE, STARTER, DatabaseError, Store
 from annotator.store.files import RUN_FOLDER
-from sail.config import HUB_ID, LoopSettings, ModelRef
+from sail.model_ref import HUB_ID, ModelRef
 from sail.rounds import parse_prompts
+from sail.settings import LoopSettings
 
 log = logging.getLogger(__name__)
 

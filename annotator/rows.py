@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from annotator.audit import Audited, Side
 from annotator.launcher import Launcher
-from sail.config import LoopSettings, ModelRef
+from sail.model_ref import ModelRef
 from sail.records import Decision, LabelValue
+from sail.settings import LoopSettings
 
 Job = Literal["draw", "propose", "train", "export", "compare", "try"]
 """`draw` and `propose` are both propose runs: one draws seed pairs, the other has the judge rank them.

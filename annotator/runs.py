@@ -9,31 +9,29 @@ from __future__ import annotations
 
 import heapq
 import logging
-import os
 import shutil
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
-import sail
 from annotator import jobs, looks
+from annotator.processes import OFFLINE, ONLINE, Launch, end_group, exists, launch, leads, works_on
 from annotator.rows import Run
 from annotator.store import DatabaseError, Outside, Store, require_no_links
-from sail.files import MB, open_no_link
+from sail.files import MB
 from sail.rounds import Round
 from sail.runfolder import RunFolder, Snapshot
 
 log = logging.getLogger(__name__)
 
 State = Literal["waiting", "running", "stopping", "stopped", "interrupted", "failed", "done"]
-Launch = Callable[[Sequence[str], Path, Mapping[str, str]], "subprocess.Popen[bytes]"]
 TAKE_IN_EVERY_S = 0.5
 TAKEN_IN_AT_ONCE = 64
 """Prompts whose images are taken in in one transaction."""
@@ -45,19 +43,6 @@ STOP_PATIENCE_S = 60.0
 """So long a run may take to answer a stop, which it does between steps, before it can be ended by force."""
 QUIET_MIN = 5
 """Minutes after which it is said that nothing is heard of a run; loading and long steps may take as long."""
-TERM_PATIENCE_S = 5.0
-"""So long a process may take to leave once it is told to, before it is killed."""
-
-# Threads that wait spin by default, which takes the cores from the page and from each other: beside one
-# busy process the first pair came after 48 s, with this after 18 s. Results are the same.
-SHARING = {"OMP_WAIT_POLICY": "PASSIVE"}
-OFFLINE = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "DO_NOT_TRACK": "1",
-}
-ONLINE = {"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,22 +68,6 @@ class RunView:
     at: float
     took: float | None
     """Seconds that it was at work, where it is done."""
-
-
-def launch(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """The command of a run in its own session, so that it outlives this process."""
-    home = str(Path(sail.__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH", ""))))
-    with open(folder / "log.txt", "ab", opener=open_no_link) as output:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=home,
-            env={**SHARING, **os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **environment},
-            start_new_session=True,
-        )
 
 
 class Runner:
@@ -221,7 +190,7 @@ class Runner:
         except OSError:
             # Its disk may be away for a moment. Its process says whether it goes on.
             pid = run.payload.get("pid")
-            return pid is not None and _exists(int(pid))
+            return pid is not None and exists(int(pid))
 
     def _start(self, store: Store, run: Run) -> None:
         folder = RunFolder(store.run_folder(run))
@@ -276,14 +245,14 @@ class Runner:
             # A launcher may end before the run that it started elsewhere.
             return child.poll() is None or folder.is_held()
         pid = run.payload.get("pid")
-        if folder.is_held() or (pid is not None and _works_on(int(pid), folder.path)):
+        if folder.is_held() or (pid is not None and works_on(int(pid), folder.path)):
             return True
         # Started by a server that is gone, and perhaps not far enough to hold its folder. A resumed run
         # still has the progress of its life before.
         fresh = 0 <= time.time() - run.since < SLOWEST_START_S and folder.result() is None
         if not fresh or folder.snapshot().time >= run.since:
             return False
-        return pid is None or _exists(int(pid))
+        return pid is None or exists(int(pid))
 
     # What a person asks for
 
@@ -315,7 +284,7 @@ class Runner:
                     "Stop it, and give it that long to leave by itself."
                 )
             folder, pid = RunFolder(store.run_folder(run)), run.payload.get("pid")
-            if pid is None or not _leads(int(pid), folder.path):
+            if pid is None or not leads(int(pid), folder.path):
                 holder = folder.holder()
                 raise ValueError(
                     f"Run {number} is done by no process that this app started on this machine; process "
@@ -323,7 +292,7 @@ class Runner:
                 )
             store.record_run_event(number, "stop_asked", by=by, **{**run.payload, "by_force": True})
         # Without the lock: other runs go on meanwhile.
-        _end_group(int(pid))
+        end_group(int(pid))
         self.wake()
 
     def resume(self, store: Store, number: int, *, by: str) -> None:
@@ -464,38 +433,6 @@ def why_ended(folder: RunFolder, status: int | None) -> str:
     return f"The process ended before it began: {last}" if last else "The process ended before it began."
 
 
-def _works_on(pid: int, folder: Path) -> bool:
-    """Whether that process was started for this folder; numbers are given out again.
-
-    It may be a launcher whose run waits for a machine, or holds its folder on another one.
-    """
-    try:
-        return os.fsencode(folder) in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-
-
-def _leads(pid: int, folder: Path) -> bool:
-    """Whether that process works on the folder, and in a session of its own: its group is the run's alone."""
-    try:
-        return _works_on(pid, folder) and os.getsid(pid) == pid
-    except ProcessLookupError:
-        return False
-
-
-def _end_group(pid: int) -> None:
-    """End a process and all that it started: told first, and killed where one of them is still there."""
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        until = time.monotonic() + TERM_PATIENCE_S
-        try:
-            os.killpg(pid, how)
-            while time.monotonic() < until:
-                time.sleep(0.1)
-                os.killpg(pid, 0)
-        except ProcessLookupError:
-            return
-
-
 def _overdue(run: Run) -> bool:
     # A clock that was set back says nothing of how long ago it was.
     return run.what == "stop_asked" and not 0 <= time.time() - run.since < STOP_PATIENCE_S
@@ -516,16 +453,6 @@ def _seconds_at_work(store: Store, run: Run) -> float:
             total += max(0.0, event["at"] - began)
             began = None
     return round(total, 1)
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _size_of(store: Store, run: Run) -> tuple[int, int] | None:

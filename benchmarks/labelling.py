@@ -26,8 +26,9 @@ from playwright.async_api import Browser, Page, async_playwright
 
 from annotator.store import Store
 from benchmarks.running_app import App, chromium, start_app
-from sail.config import ModelRef, ProposeRequest
+from sail.model_ref import ModelRef
 from sail.records import Candidate, CandidateSet
+from sail.requests import ProposeRequest
 from sail.runfolder import RunFolder
 
 OWN = {"x-sail-client": "benchmark"}

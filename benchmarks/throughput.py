@@ -51,25 +51,18 @@ from sail.backbones import Backbone
 from sail.backbones.base import take
 from sail.batches import Batch, PairData
 from sail.candidates import decoded, save_png
-from sail.config import (
-    LoopSettings,
-    Lora,
-    Loss,
-    ModelRef,
-    Monitoring,
-    Optimisation,
-    ProposeRequest,
-    Sampling,
-    TrainRequest,
-)
+from sail.config import Lora, Loss, Monitoring, Optimisation, Sampling
 from sail.judged import JudgedDraws
+from sail.model_ref import ModelRef
 from sail.policy import Policy
 from sail.progress import Progress
 from sail.records import LatentsRef, TrainingPair
+from sail.requests import ProposeRequest, TrainRequest
 from sail.reward import bank_of, draw_errors, gains
 from sail.runfolder import RunFolder
 from sail.running import execute
 from sail.sampling import draw
+from sail.settings import LoopSettings
 from sail.training import Trainer
 
 PROMPTS = (
@@ -316,7 +309,7 @@ def _measured(bench: Bench) -> dict[str, Any]:
     )
     reference_share = seen / pairs
     encoding = encoding_cost(bench, pixels)
-    speedup = cost.speedup_over_plain(encoding, reference_share=reference_share)
+    speedup = speedup_over_plain(encoding, reference_share=reference_share)
     candidates = candidates_per_second(bench, ours, plain.policy, clock)
     return {
         "train_pairs_per_s": {name: round(median(own), 3) for name, own in rates.items()},
@@ -352,7 +345,24 @@ def largest_difference(bench: Bench, ours: Policy, plain: PlainLoop, pixels: Pix
     return max(found)
 
 
-def encoding_cost(bench: Bench, pixels: Pixels) -> cost.Encoding:
+class Encoding(NamedTuple):
+    """What a model's encoders cost, in denoiser evaluations of one image."""
+
+    image: float
+    """Of pixels, once an image."""
+    prompt: float
+
+
+def speedup_over_plain(encoding: Encoding, *, reference_share: float = 1.0) -> float:
+    """Of a training step over one that encodes two images and a prompt of each pair every time.
+
+    `reference_share`: of the pairs that are drawn, those that the reference sees.
+    """
+    plain = 2 * (1 + cost.FORWARD_AND_BACKWARD) + 2 * encoding.image + encoding.prompt
+    return plain / (2 * (reference_share + cost.FORWARD_AND_BACKWARD))
+
+
+def encoding_cost(bench: Bench, pixels: Pixels) -> Encoding:
     """Counted operations of the encoders, by those of the denoiser for one image."""
     backbone = bench.backbone
     image = pixels_of(pixels.files[0][0])[None]
@@ -361,7 +371,7 @@ def encoding_cost(bench: Bench, pixels: Pixels) -> cost.Encoding:
     timesteps = backbone.timesteps(torch.tensor([500], device=backbone.device), latents.shape[1:])
     with torch.no_grad():
         evaluation = operations(lambda: backbone.predict(latents, timesteps, conditioning))
-        return cost.Encoding(
+        return Encoding(
             image=operations(lambda: encoded(backbone, image)) / evaluation,
             prompt=operations(lambda: backbone.encode_prompts(pixels.prompts[:1])) / evaluation,
         )

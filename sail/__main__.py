@@ -8,16 +8,19 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
 
 from sail.annotate import program
-from sail.config import Kind, LoopSettings, ModelRef, Precision, first_fault
+from sail.config import first_fault
 from sail.files import sha256_file
+from sail.model_ref import ModelRef, Precision
+from sail.requests import Kind
 from sail.rounds import is_held_out, parse_prompts
 from sail.runfolder import Lost, RunBusy, RunFolder, Stopped
+from sail.settings import LoopSettings
 
 ABOUT = "Align a text-to-image model with somebody's taste (SAIL). `loop` does all of it, the others parts."
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=ABOUT, pretty_exceptions_enable=False)
@@ -28,6 +31,8 @@ Revision = Annotated[str | None, typer.Option(help="Commit of a hub model.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="Arithmetic; auto: bfloat16 on a GPU that has it.")]
 PromptFile = Annotated[Path, typer.Option(help="Prompts, one per line.")]
 
+MISTAKEN = 2
+"""Exit status after a user's mistake."""
 STOPPED = 3
 """Exit status of a run that was asked to stop."""
 INTERRUPTED = 130
@@ -149,9 +154,8 @@ def sample(
         from sail.samples import sample_to_folder
 
         asked = _model(model, revision, precision)
-        changes = {"steps": steps, "guidance": guidance}
-        given = {name: value for name, value in changes.items() if value is not None}
-        sampling = LoopSettings.for_model(asked).changed({"sampling": given}).sampling
+        changes = {"sampling": _given({"steps": steps, "guidance": guidance})}
+        sampling = LoopSettings.for_model(asked).changed(changes).sampling
         sample_to_folder(
             asked,
             read_prompts(prompts),
@@ -246,7 +250,13 @@ def loop(
         from sail.loop import Loop, LoopRequest, held_out_by_caption, lead
 
         base = _model(model, revision, precision)
-        asked = _loop_settings(base, preset, settings, prompts_per_round, candidates, steps, noise_seed)
+        options = {
+            "noise_seed": noise_seed,
+            "prompts_per_round": prompts_per_round,
+            "num_candidates": candidates,
+            "optimisation": None if steps is None else {"steps": steps},
+        }
+        asked = _loop_settings(base, preset, settings, _given(options))
         given = imported(pairs) if pairs is not None else []
         request = LoopRequest(
             model=base,
@@ -283,30 +293,17 @@ def _model(source: str, revision: str | None, precision: Precision) -> ModelRef:
     return ModelRef(source=found, revision=revision, precision=precision).checked()
 
 
-def _loop_settings(
-    model: ModelRef,
-    preset: str,
-    file: Path | None,
-    prompts: int | None,
-    candidates: int | None,
-    steps: int | None,
-    noise_seed: int | None,
-) -> LoopSettings:
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _loop_settings(model: ModelRef, preset: str, file: Path | None, changes: dict[str, Any]) -> LoopSettings:
     if preset not in ("default", "paper"):
         raise ValueError(f"There is no preset {preset!r}. Presets: default, paper.")
     base = LoopSettings.paper() if preset == "paper" else LoopSettings.for_model(model)
     if file is not None:
         base = _changed_by(file, base)
-    changes: dict[str, Any] = {}
-    if noise_seed is not None:
-        changes["noise_seed"] = noise_seed
-    if prompts is not None:
-        changes |= {"prompts_per_round": prompts, "later_prompts_per_round": None}
-    if candidates is not None:
-        changes["num_candidates"] = candidates
-    if steps is not None:
-        changes["optimisation"] = base.optimisation.model_copy(update={"steps": steps})
-    return LoopSettings.model_validate(base.model_copy(update=changes).model_dump())
+    return base.changed(changes)
 
 
 def _changed_by(file: Path, settings: LoopSettings) -> LoopSettings:
@@ -356,21 +353,15 @@ def _mistakes_as_sentences() -> Iterator[None]:
     try:
         yield
     except Stopped as stop:
-        typer.echo(str(stop), err=True)
-        raise typer.Exit(STOPPED) from None
+        _leave(str(stop), STOPPED)
     except ValidationError as error:
-        typer.echo(first_fault(error), err=True)
-        raise typer.Exit(2) from None
+        _leave(first_fault(error))
     except KeyboardInterrupt:
-        typer.echo("Interrupted. The same command goes on.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        _leave("Interrupted. The same command goes on.", INTERRUPTED)
     except OSError as error:
-        told = f"{error.filename}: {error.strerror}." if error.filename and error.strerror else str(error)
-        typer.echo(told, err=True)
-        raise typer.Exit(2) from None
+        _leave(f"{error.filename}: {error.strerror}." if error.filename and error.strerror else str(error))
     except (ValueError, RunBusy, Lost, MemoryError) as error:
-        typer.echo(str(error) or "Memory ran out.", err=True)
-        raise typer.Exit(2) from None
+        _leave(str(error) or "Memory ran out.")
     except RuntimeError as error:
         # Where torch raised it, it is loaded.
         from sail.memory import is_out_of_memory
@@ -378,8 +369,12 @@ def _mistakes_as_sentences() -> Iterator[None]:
 
         if not is_out_of_memory(error):
             raise
-        typer.echo(one_sentence(error), err=True)
-        raise typer.Exit(2) from None
+        _leave(one_sentence(error))
+
+
+def _leave(sentence: str, status: int = MISTAKEN) -> NoReturn:
+    typer.echo(sentence, err=True)
+    raise typer.Exit(status) from None
 
 
 if __name__ == "__main__":

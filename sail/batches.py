@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from sail import distributed
 from sail.backbones.base import Backbone, Conditioning, join, take
 from sail.candidates import load_latents, space_of
-from sail.config import Optimisation, TrainRequest
+from sail.config import Optimisation
 from sail.cost import MAX_LEARNED_JUDGED, ties_in_a_step
 from sail.distributed import generator_of
 from sail.files import sha256_file
@@ -28,6 +28,7 @@ from sail.mixup import Mixer
 from sail.monitors import HumanPair
 from sail.policy import Policy
 from sail.records import Source, TrainingPair
+from sail.requests import EvaluateRequest, TrainRequest
 from sail.runfolder import RunFolder
 
 MAX_OPEN_JUDGED = 64
@@ -49,24 +50,24 @@ class PairData:
     """Those that the judge is asked about, learned from or held out."""
     open: list[HumanPair]
     """Pairs that nobody has judged, which it is asked about as well."""
-    known: Mapping[int, JudgedDraws] = field(default_factory=dict)
+    known: Mapping[int, JudgedDraws]
     """Self pairs that are learned from on the draws they were judged on."""
 
 
-def load_pairs(folder: RunFolder, policy: Policy, size: tuple[int, int] | None = None) -> PairData:
-    """The pairs of a run, which draws images of `size`; ValueError where a step could not learn from them.
+def load_pairs(folder: RunFolder, policy: Policy, request: TrainRequest | EvaluateRequest) -> PairData:
+    """The pairs of a run; ValueError where a step could not learn from them.
 
     Prompts are encoded of those alone that a step draws, and of none where nothing is learned: what is judged
     has its prompts encoded by itself.
     """
-    pairs, request = folder.pairs(), folder.request()
+    pairs, training = folder.pairs(), request if isinstance(request, TrainRequest) else None
     sides: dict[Source, list[int]] = {side: _indices(pairs, side) for side in ("human", "self", "tie")}
-    drawn = sorted(_drawn(sides, request)) if isinstance(request, TrainRequest) else []
+    drawn = sorted(_drawn(sides, training)) if training else []
     prompts = list(dict.fromkeys(pairs[index].prompt for index in drawn))
     row_of = {prompt: row for row, prompt in enumerate(prompts)}
     distributed.from_main(lambda: _require_as_given(folder.path, pairs))
     latents = [_both_latents(folder.path, pair) for pair in pairs]
-    _require_one_shape(pairs, latents, policy.backbone.latent_shape(size))
+    _require_one_shape(pairs, latents, policy.backbone.latent_shape(request.sampling.size))
     _require_own_space(folder.path, pairs, policy.backbone.latent_space)
     judged, unjudged = _to_judge(pairs), set(_indices(pairs, "open")[:MAX_OPEN_JUDGED])
     asked = {
@@ -80,18 +81,12 @@ def load_pairs(folder: RunFolder, policy: Policy, size: tuple[int, int] | None =
         sides=sides,
         human=[one for index, one in asked.items() if index in judged],
         open=[one for index, one in asked.items() if index in unjudged],
+        known={
+            index: draws
+            for index in sides["self"]
+            if training and (draws := judged_draws(folder.path, pairs[index], training, policy.backbone))
+        },
     )
-
-
-def with_judged_draws(
-    data: PairData, folder: RunFolder, request: TrainRequest, backbone: Backbone
-) -> PairData:
-    """The pairs, with what the judge knows of those self pairs that are learned from on its draws."""
-    pairs = folder.pairs()
-    found = {
-        index: judged_draws(folder.path, pairs[index], request, backbone) for index in data.sides["self"]
-    }
-    return replace(data, known={index: draws for index, draws in found.items() if draws is not None})
 
 
 def _drawn(sides: Mapping[Source, list[int]], request: TrainRequest) -> set[int]:

@@ -8,9 +8,9 @@ import torch
 
 from sail import distributed
 from sail.candidates import decoded, publish_candidates, require_all
-from sail.config import CompareRequest
 from sail.policy import policy_of, tell_cut
 from sail.progress import Progress
+from sail.requests import CompareRequest
 from sail.runfolder import RunFolder
 from sail.sampling import done_or_of_others, draw
 

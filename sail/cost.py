@@ -6,10 +6,9 @@ docs/cost.md has the sums.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from sail import mixup
-from sail.config import Optimisation, ProposeRequest, Sampling, TrainRequest
+from sail.config import Optimisation, Sampling
+from sail.requests import ProposeRequest, TrainRequest
 
 FORWARD_AND_BACKWARD = 3
 DRAW_BASE, LEARN, DRAW_POLICY = "draw held-out prompts (base)", "train", "draw held-out prompts (policy)"
@@ -22,14 +21,6 @@ MAX_LEARNED_JUDGED = 256
 def ties_in_a_step(config: Optimisation) -> int:
     """Tied pairs that a step holds beside the pairs that it learns from: one for each four."""
     return max(1, config.batch_pairs // 4)
-
-
-class Encoding(NamedTuple):
-    """What a model's encoders cost, in denoiser evaluations of one image."""
-
-    image: float
-    """Of pixels, once an image."""
-    prompt: float
 
 
 def evaluations_to_draw(sampling: Sampling, *, distilled: bool = False) -> int:
@@ -110,19 +101,11 @@ def evaluations_to_learn(
     Of self pairs that are learned from on the judge's draws the reference sees those without their prompt.
     Where ties are held the adapter that the round began with sees all of those that a step takes.
     """
-    held = (
-        request.optimisation.steps * ties_in_a_step(request.optimisation)
-        if holds_ties(request, tie_pairs)
-        else 0
-    )
-    learned = request.optimisation.steps * request.optimisation.batch_pairs
+    config = request.optimisation
+    held = config.steps * ties_in_a_step(config) if request.loss.hold_ties > 0 and tie_pairs else 0
+    learned = config.steps * config.batch_pairs
     seen = reference_pairs(request, human_pairs=human_pairs, self_pairs=self_pairs, distilled=distilled)
     return 2 * (seen + FORWARD_AND_BACKWARD * learned) + 2 * (1 + FORWARD_AND_BACKWARD) * held
-
-
-def holds_ties(request: TrainRequest, tie_pairs: int) -> bool:
-    """Whether its steps hold ties beside the pairs that they learn from."""
-    return request.loss.hold_ties > 0 and tie_pairs > 0
 
 
 def reference_pairs(
@@ -142,12 +125,3 @@ def reference_pairs(
     )
     emptied = config.empty_prompt_share if request.sampling.is_guided(distilled=distilled) else 0.0
     return plan.human_draws + round(plan.self_draws * emptied)
-
-
-def speedup_over_plain(encoding: Encoding, *, reference_share: float = 1.0) -> float:
-    """Of a training step over one that encodes two images and a prompt of each pair every time.
-
-    `reference_share`: of the pairs that are drawn, those that the reference sees.
-    """
-    plain = 2 * (1 + FORWARD_AND_BACKWARD) + 2 * encoding.image + encoding.prompt
-    return plain / (2 * (reference_share + FORWARD_AND_BACKWARD))

@@ -17,12 +17,15 @@ from PIL import Image
 from tqdm import tqdm
 
 from sail import scorers
-from sail.config import CompareRequest, EvaluateRequest, Look, LoopSettings, ModelRef, Sampling, TrainRequest
+from sail.config import Sampling
 from sail.files import publish_json, publish_lines, publish_text, sha256_file
+from sail.model_ref import ModelRef
 from sail.records import Z_95, Interval, Record
+from sail.requests import CompareRequest, EvaluateRequest, Look, TrainRequest
 from sail.rounds import Round, current
 from sail.runfolder import ADAPTER_FILE, RunFolder
 from sail.running import execute
+from sail.settings import LoopSettings
 
 BATCH = 32
 """Images that a scorer is shown at once."""

@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from sail import __version__, backbones
-from sail.config import HUB_ID, ExportRequest
 from sail.files import publish, publish_folder, publish_text, sha256_file
+from sail.model_ref import HUB_ID
 from sail.policy import canonical
 from sail.progress import Progress
+from sail.requests import ExportRequest
 from sail.runfolder import ADAPTER_FILE, MERGED_FOLDER, RunFolder
 
 CONFIG = "lora_adapter_metadata"

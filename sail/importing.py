@@ -29,9 +29,10 @@ from tqdm import tqdm
 from sail import backbones
 from sail.backbones import Backbone
 from sail.candidates import SPACE
-from sail.config import MAX_PROMPT_CHARS, MAX_SIDE, Config, ModelRef
+from sail.config import MAX_PROMPT_CHARS, MAX_SIDE, Config
 from sail.files import open_latents, publish, publish_json, publish_lines, publish_text, read_lines
 from sail.memory import is_out_of_memory, loading
+from sail.model_ref import ModelRef
 from sail.policy import canonical
 from sail.progress import tell_stage
 from sail.records import LatentsRef, TrainingPair

@@ -14,9 +14,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from sail.backbones import Backbone
-from sail.config import ProposeRequest, Scoring, TrainRequest
+from sail.config import Scoring
 from sail.files import open_latents
 from sail.records import TrainingPair
+from sail.requests import ProposeRequest, TrainRequest
 from sail.reward import bank_of
 
 BothErrors = tuple[float, float]

@@ -22,13 +22,15 @@ from tqdm import tqdm
 from sail import distributed
 from sail import rounds as loop_rounds
 from sail.annotate import Annotator, ShownPair
-from sail.config import Config, LoopSettings, ModelRef, Prompt
+from sail.config import Config, Prompt
 from sail.files import publish_json, read_lines, sha256_file
+from sail.model_ref import ModelRef
 from sail.progress import tell_stage
 from sail.records import CandidateSet, LabelValue, LatentsRef, SelfPair, TrainingPair
 from sail.rounds import Round
 from sail.runfolder import RunFolder, claim
 from sail.running import execute
+from sail.settings import LoopSettings
 
 NO_JUDGE = (
     "Round 0 was not accepted, so there is no judge to go on with. Label more pairs, or allow more under "

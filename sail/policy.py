@@ -22,9 +22,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from sail import backbones, distributed
-from sail.config import Lora, ModelRef
+from sail.config import Lora
 from sail.files import publish, sha256_file
 from sail.memory import AtOnce, is_out_of_memory, loading
+from sail.model_ref import ModelRef
 from sail.progress import Progress
 from sail.runfolder import ADAPTER_FILE
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from sail import distributed, judged
 from sail.candidates import decoded, publish_candidates, require_all
-from sail.config import ProposeRequest
 from sail.files import open_latents, publish_lines
 from sail.pairing import most_different, ranked_self_pairs
 from sail.policy import Part, policy_of, tell_cut
 from sail.progress import Progress
+from sail.requests import ProposeRequest
 from sail.reward import both_errors, draw_weights, implicit_reward, margin_with_error
 from sail.runfolder import RunFolder
 from sail.sampling import done_or_of_others, draw

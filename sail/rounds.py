@@ -13,16 +13,11 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from sail import mixup
-from sail.config import (
-    MAX_PROMPT_CHARS,
-    MOST_CANDIDATES,
-    ExportRequest,
-    LoopSettings,
-    ModelRef,
-    ProposeRequest,
-    TrainRequest,
-)
+from sail.config import MAX_PROMPT_CHARS, MOST_CANDIDATES
+from sail.model_ref import ModelRef
 from sail.records import Interval, Record, TrainingPair
+from sail.requests import ExportRequest, ProposeRequest, TrainRequest
+from sail.settings import LoopSettings
 
 NOT_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffd]")
 """What a file that is no text, or no UTF-8, turns into."""

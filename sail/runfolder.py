@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from sail.config import Config, Request, first_fault
+from sail.config import Config, first_fault
 from sail.files import (
     fsync_folder,
     link_or_copy,
@@ -32,6 +32,7 @@ from sail.files import (
     sha256_file,
 )
 from sail.records import CandidateSet, JudgedPair, LatentsRef, SelfPair, TrainingPair
+from sail.requests import Request
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 """The name under which diffusers looks for a LoRA in a folder."""

@@ -14,13 +14,13 @@ import torch
 from sail import __version__, distributed
 from sail.batches import load_pairs
 from sail.comparing import compare
-from sail.config import CompareRequest, EvaluateRequest, ExportRequest, ProposeRequest, TrainRequest
 from sail.export import export
 from sail.memory import is_out_of_memory
 from sail.monitors import base_appearance, measure
 from sail.policy import cut_in_words, policy_of
 from sail.progress import Progress
 from sail.proposing import propose
+from sail.requests import CompareRequest, EvaluateRequest, ExportRequest, ProposeRequest, TrainRequest
 from sail.runfolder import Lost, RunFolder, Stopped
 from sail.training import publish_judged, train
 
@@ -33,7 +33,7 @@ def evaluate(folder: RunFolder, request: EvaluateRequest, progress: Progress) ->
     policy = policy_of(request.model, progress)
     if request.adapter:
         policy.load("policy", folder.adapter_input(request.adapter))
-    data = load_pairs(folder, policy, request.sampling.size)
+    data = load_pairs(folder, policy, request)
     measured = measure(
         policy,
         data.human,

@@ -9,8 +9,9 @@ from tqdm import tqdm
 
 from sail import distributed
 from sail.candidates import decoded, save_png
-from sail.config import Config, ModelRef, Sampling
+from sail.config import Config, Sampling
 from sail.files import publish, publish_lines, sha256_file
+from sail.model_ref import ModelRef
 from sail.policy import policy_of
 from sail.runfolder import ADAPTER_FILE, claim
 from sail.sampling import done_or_of_others, draw

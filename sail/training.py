@@ -20,9 +20,8 @@ from torch import Tensor
 
 from sail import cost, distributed
 from sail.backbones.base import Conditioning, take
-from sail.batches import Batch, Batches, PairData, load_pairs, with_judged_draws
+from sail.batches import Batch, Batches, PairData, load_pairs
 from sail.candidates import decoded, save_png
-from sail.config import TrainRequest
 from sail.cost import ties_in_a_step
 from sail.files import publish, publish_json, publish_lines
 from sail.loss import PairLoss, denoising_error, diffusion_dpo, safe_share
@@ -31,6 +30,7 @@ from sail.monitors import Appearance, base_appearance, judged_pairs, measure
 from sail.policy import Part, Policy, policy_of, tell_cut
 from sail.progress import Progress
 from sail.records import JudgedPair
+from sail.requests import TrainRequest
 from sail.runfolder import RunFolder, Stopped
 from sail.sampling import draw
 
@@ -49,9 +49,7 @@ def train(folder: RunFolder, request: TrainRequest, progress: Progress) -> dict[
     policy = policy_of(request.model, progress)
     reference = _place_adapters(folder, request, policy)
     begun = policy.state()
-    data = with_judged_draws(
-        load_pairs(folder, policy, request.sampling.size), folder, request, policy.backbone
-    )
+    data = load_pairs(folder, policy, request)
     cut = tell_cut(policy, {pair.prompt for pair in folder.pairs()}, progress)
     trainer = Trainer(folder, request, policy, reference, data)
     human, self_made = len(data.sides["human"]), len(data.sides["self"])

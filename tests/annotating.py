@@ -15,9 +15,11 @@ from annotator import jobs
 from annotator.rows import Answer, Review, Run, ShownPair
 from annotator.runs import Runner, take_in
 from annotator.store import Store
-from sail.config import LoopSettings, ModelRef, Optimisation
+from sail.config import Optimisation
+from sail.model_ref import ModelRef
 from sail.records import Decision, LabelValue
 from sail.runfolder import RunFolder
+from sail.settings import LoopSettings
 
 PROMPTS = [
     f"a {size} {subject}" for size in ("big", "small") for subject in ("fox", "cat", "dog", "pizza", "tree")

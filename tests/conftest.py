@@ -23,8 +23,10 @@ from hypothesis import settings
 from pairs import human_pairs
 from safetensors.numpy import save_file
 
-from sail.config import ModelRef, ProposeRequest, Scoring
+from sail.config import Scoring
+from sail.model_ref import ModelRef
 from sail.records import LatentsRef, TrainingPair
+from sail.requests import ProposeRequest
 from sail.runfolder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]

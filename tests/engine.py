@@ -9,8 +9,10 @@ from typer.testing import CliRunner, Result
 
 from sail import backbones
 from sail.__main__ import app
-from sail.config import Lora, Mixup, ModelRef, Monitoring, Optimisation, Sampling, Scoring, TrainRequest
+from sail.config import Lora, Mixup, Monitoring, Optimisation, Sampling, Scoring
+from sail.model_ref import ModelRef
 from sail.policy import Policy
+from sail.requests import TrainRequest
 from sail.sampling import draw
 
 PROMPTS = ("a red fox", "a blue fox", "a small pizza", "a big pizza")

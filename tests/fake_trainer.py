@@ -20,10 +20,10 @@ import numpy
 from PIL import Image
 from safetensors.numpy import save_file
 
-from sail.config import CompareRequest, ExportRequest, ProposeRequest, TrainRequest
 from sail.files import publish_json, publish_lines, sha256_file
 from sail.progress import Progress
 from sail.records import Candidate, CandidateSet, Interval, JudgedPair, SelfPair, human_margin
+from sail.requests import CompareRequest, ExportRequest, ProposeRequest, TrainRequest
 from sail.runfolder import ADAPTER_FILE, MERGED_FOLDER, RunFolder, Stopped
 
 LONGEST_WAIT_S = 120

@@ -42,11 +42,12 @@ from benchmarks.taste import (
     symmetry,
 )
 from sail.annotate import ShownPair
-from sail.config import LoopSettings, Scoring
+from sail.config import Scoring
 from sail.loop import Rounds
 from sail.records import LatentsRef, TrainingPair
 from sail.reward import Bank, bank_of
 from sail.rounds import Round, is_held_out
+from sail.settings import LoopSettings
 
 
 def unit(method, repeat, utility, taste="light"):

@@ -32,32 +32,25 @@ from safetensors.torch import load_file, save_file
 from tiny_families import SIZE, build_flux, build_sd3, build_sdxl, build_stable_diffusion
 from torch import Tensor
 
-from sail import backbones, config, cost
+from sail import backbones, cost, model_ref
 from sail.backbones import Backbone
 from sail.backbones.base import take
 from sail.backbones.sdxl import StableDiffusionXL
 from sail.batches import Batch, _encode
-from sail.config import (
-    ExportRequest,
-    LoopSettings,
-    Lora,
-    ModelRef,
-    Monitoring,
-    Optimisation,
-    ProposeRequest,
-    Sampling,
-    Scoring,
-)
+from sail.config import Lora, Monitoring, Optimisation, Sampling, Scoring
 from sail.export import model_card
 from sail.files import sha256_file
 from sail.loss import denoising_error, diffusion_dpo
+from sail.model_ref import ModelRef
 from sail.monitors import HumanPair, judged_pairs
 from sail.policy import Policy
 from sail.progress import Progress
+from sail.requests import ExportRequest, ProposeRequest
 from sail.reward import draw_weights, gains, implicit_reward
 from sail.runfolder import ADAPTER_FILE, RunFolder
 from sail.running import execute
 from sail.sampling import denoise, draw
+from sail.settings import LoopSettings
 
 FOR_TOOLS = "A-model-aligned-with-SAIL.safetensors"
 """What such an export is called by in other tools, after its title."""
@@ -1064,7 +1057,7 @@ def test_the_model_card_is_one_of_the_hubs_and_says_how_large_its_images_are():
 
 
 def test_the_families_that_the_app_knows_without_loading_them_are_those_that_can_be_loaded():
-    assert tuple(backbones.FAMILIES) == tuple(config.FAMILIES)
+    assert tuple(backbones.FAMILIES) == tuple(model_ref.FAMILIES)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

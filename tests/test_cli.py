@@ -15,11 +15,14 @@ import torch
 from engine import sail
 from typer.testing import Result
 
-from sail.config import LoopSettings, ModelRef, Optimisation, ProposeRequest, Sampling, Scoring
+from sail.config import Optimisation, Sampling, Scoring
 from sail.files import publish_json, publish_lines, read_lines, sha256_file
 from sail.loop import Rounds
+from sail.model_ref import ModelRef
+from sail.requests import ProposeRequest
 from sail.rounds import Round
 from sail.runfolder import ADAPTER_FILE, RunFolder
+from sail.settings import LoopSettings
 
 PROMPTS = [
     f"a {size} {colour} {thing}"

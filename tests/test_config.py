@@ -6,21 +6,10 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 from safetensors.numpy import save_file
 
-from sail.config import (
-    MAX_PROMPT_CHARS,
-    EvaluateRequest,
-    ExportRequest,
-    LoopSettings,
-    Loss,
-    Mixup,
-    ModelRef,
-    Optimisation,
-    ProposeRequest,
-    Request,
-    Scoring,
-    TrainRequest,
-    first_fault,
-)
+from sail.config import MAX_PROMPT_CHARS, Loss, Mixup, Optimisation, Scoring, first_fault
+from sail.model_ref import ModelRef
+from sail.requests import EvaluateRequest, ExportRequest, ProposeRequest, Request, TrainRequest
+from sail.settings import LoopSettings
 
 MODEL = ModelRef(source="org/model", revision="0123abc")
 REQUESTS = [

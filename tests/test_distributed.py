@@ -22,26 +22,15 @@ from pairs import human_pairs, self_pairs, tied_pairs
 from safetensors.torch import load_file
 
 from sail import distributed
-from sail.config import (
-    CompareRequest,
-    Look,
-    LoopSettings,
-    Lora,
-    Loss,
-    Mixup,
-    ModelRef,
-    Monitoring,
-    Optimisation,
-    ProposeRequest,
-    Sampling,
-    Scoring,
-    TrainRequest,
-)
+from sail.config import Lora, Loss, Mixup, Monitoring, Optimisation, Sampling, Scoring
 from sail.files import read_lines
 from sail.loop import Loop, LoopRequest
+from sail.model_ref import ModelRef
 from sail.progress import Progress
+from sail.requests import CompareRequest, Look, ProposeRequest, TrainRequest
 from sail.runfolder import ADAPTER_FILE, RunFolder, Snapshot
 from sail.running import execute
+from sail.settings import LoopSettings
 
 PROMPTS = ("a red fox", "a blue fox", "a small pizza", "a big pizza", "a red pizza")
 QUICK = Sampling(steps=2, chunk=4)

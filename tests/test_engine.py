@@ -29,22 +29,14 @@ from safetensors.torch import load_file, save_file
 from sail import backbones, cost, monitors
 from sail.backbones.stable_diffusion import StableDiffusion
 from sail.candidates import publish_candidates
-from sail.config import (
-    CompareRequest,
-    EvaluateRequest,
-    ExportRequest,
-    Look,
-    Lora,
-    Loss,
-    ModelRef,
-    ProposeRequest,
-    Scoring,
-)
+from sail.config import Lora, Loss, Scoring
 from sail.evaluating import subject_of
 from sail.files import sha256_file
+from sail.model_ref import ModelRef
 from sail.monitors import appearance
 from sail.policy import Policy
 from sail.records import LatentsRef, TrainingPair
+from sail.requests import CompareRequest, EvaluateRequest, ExportRequest, Look, ProposeRequest
 from sail.rounds import Round
 from sail.runfolder import ADAPTER_FILE, Lost, RunFolder, Stopped
 from sail.running import execute

@@ -10,7 +10,7 @@ from annotating import decide, decide_audit, drawn, label, make_store, new_uuid,
 
 from annotator import history
 from annotator.store import Store
-from sail.config import LoopSettings
+from sail.settings import LoopSettings
 
 COLUMN = {name: number for number, name in enumerate(history.COLUMNS)}
 

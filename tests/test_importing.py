@@ -21,9 +21,11 @@ from typer.testing import Result
 from annotator import preferences
 from sail import backbones, importing
 from sail.backbones.pipeline import PipelineBackbone
-from sail.config import MAX_PROMPT_CHARS, MAX_SIDE, Lora, ModelRef, TrainRequest
+from sail.config import MAX_PROMPT_CHARS, MAX_SIDE, Lora
 from sail.files import read_lines, sha256_file
 from sail.importing import Row, imported, rows_or_why_not
+from sail.model_ref import ModelRef
+from sail.requests import TrainRequest
 from sail.runfolder import RunFolder
 from sail.running import execute
 
@@ -153,7 +155,8 @@ def test_a_file_that_was_taken_out_makes_another_import(model, parquet, tmp_path
 
 
 def test_imported_pairs_take_the_place_of_an_annotator(model, out, tmp_path):
-    from sail.config import LoopSettings, Lora, Optimisation, Sampling, Scoring
+    from sail.config import Lora, Optimisation, Sampling, Scoring
+    from sail.settings import LoopSettings
 
     settings = LoopSettings(
         held_out_every=5,

@@ -27,9 +27,10 @@ from transformers import CLIPTextModel
 
 from sail import backbones, progress
 from sail.backbones import Backbone, loading
-from sail.config import ExportRequest, ModelRef
 from sail.export import model_card
+from sail.model_ref import ModelRef
 from sail.progress import Progress
+from sail.requests import ExportRequest
 from sail.runfolder import RunFolder, Stopped
 
 COMMIT, OTHER_COMMIT = "a" * 40, "b" * 40

@@ -12,12 +12,15 @@ from pick_a_pic import CAPTIONS, write_parquet
 from tiny_model import build_tiny_model
 from tiny_scorers import build_aesthetic, build_clip
 
-from sail.config import LoopSettings, ModelRef, Optimisation, ProposeRequest
+from sail.config import Optimisation
 from sail.cost import MAX_LEARNED_JUDGED, evaluations_to_draw, evaluations_to_propose, evaluations_to_train
 from sail.evaluating import subject_of
 from sail.files import read_lines, sha256_file
+from sail.model_ref import ModelRef
+from sail.requests import ProposeRequest
 from sail.rounds import train_request
 from sail.runfolder import ADAPTER_FILE, RunFolder
+from sail.settings import LoopSettings
 
 TINY = {
     "import-pairs": ["--share", "0.5"],

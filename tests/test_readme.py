@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from benchmarks.running_app import BROWSERS
 from sail.__main__ import app
-from sail.config import LoopSettings
+from sail.settings import LoopSettings
 
 COMMANDS = get_command(app).commands
 

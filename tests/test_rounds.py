@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sail.annotate import ShownPair
-from sail.config import MAX_PROMPT_CHARS, LoopSettings, Loss, Mixup, ModelRef, Scoring
+from sail.config import MAX_PROMPT_CHARS, Loss, Mixup, Scoring
 from sail.loop import human_pairs, summary
+from sail.model_ref import ModelRef
 from sail.records import Interval, LatentsRef, TrainingPair
 from sail.rounds import (
     Round,
@@ -23,6 +24,7 @@ from sail.rounds import (
     train_request,
     trainable,
 )
+from sail.settings import LoopSettings
 
 SETTINGS = LoopSettings()
 MODEL = ModelRef(source="somewhere")

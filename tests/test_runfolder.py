@@ -14,7 +14,6 @@ import pytest
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from sail.config import ModelRef, TrainRequest
 from sail.files import (
     link_or_copy,
     publish,
@@ -25,8 +24,10 @@ from sail.files import (
     read_lines,
     sha256_file,
 )
+from sail.model_ref import ModelRef
 from sail.progress import Progress
 from sail.records import Candidate, CandidateSet
+from sail.requests import TrainRequest
 from sail.runfolder import ADAPTER_FILE, RunBusy, RunFolder, Snapshot, Stopped
 
 TRAIN = TrainRequest(model=ModelRef(source="somewhere"))

@@ -36,16 +36,18 @@ from sqlite_utils import Database
 from annotator import estimates, jobs, looks
 from annotator.faults import FieldError
 from annotator.launcher import Launcher
+from annotator.processes import OFFLINE, ONLINE, launch
 from annotator.routes.loop import run_detail_of
 from annotator.rows import Run
-from annotator.runs import OFFLINE, ONLINE, Runner, RunView, launch, take_in, why_ended
+from annotator.runs import Runner, RunView, take_in, why_ended
 from annotator.store import DATABASE, DatabaseError, Displaced, Store, learning
 from sail import rounds as loop
-from sail.config import LoopSettings, ModelRef
 from sail.files import publish_json, publish_lines
+from sail.model_ref import ModelRef
 from sail.progress import Progress
 from sail.records import JudgedPair
 from sail.runfolder import ADAPTER_FILE, RunFolder, Snapshot
+from sail.settings import LoopSettings
 
 
 @pytest.fixture
@@ -788,7 +790,7 @@ def test_a_run_that_ignores_being_told_to_leave_is_killed(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("annotator.runs.STOP_PATIENCE_S", 0.0)
-    monkeypatch.setattr("annotator.runs.TERM_PATIENCE_S", 0.3)
+    monkeypatch.setattr("annotator.processes.TERM_PATIENCE_S", 0.3)
     run = jobs.draw(store, 2, by="ann")
     deaf = sleeper(store, run, "signal.signal(signal.SIGTERM, signal.SIG_IGN)", start_new_session=True)
     fake_runner().end(store, run.id, by="ann")

@@ -18,11 +18,13 @@ from tiny_scorers import WIDTH, build_aesthetic, build_clip, head_weights
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
 from sail import backbones, scorers
-from sail.config import Lora, ModelRef, TrainRequest
+from sail.config import Lora
 from sail.evaluating import Shown, _scores, verdict
 from sail.files import read_lines
+from sail.model_ref import ModelRef
 from sail.policy import Policy
 from sail.records import Interval
+from sail.requests import TrainRequest
 from sail.runfolder import RunFolder
 from sail.scorers import CLIP_H, CLIP_L, HEAD, PICKSCORE, HubFiles
 

@@ -52,7 +52,8 @@ from annotator.store import DATABASE, Displaced, Store
 from annotator.store.people import made_up
 from annotator.tabs.export import MARKUP
 from benchmarks.running_app import start_app
-from sail.config import MAX_SIDE, ModelRef
+from sail.config import MAX_SIDE
+from sail.model_ref import ModelRef
 from sail.runfolder import ADAPTER_FILE, MERGED_FOLDER, RunFolder
 
 ORIGIN = "http://127.0.0.1:7860"

@@ -11,8 +11,9 @@ from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from data.starter.recipe.evaluate import draw, found, load_pipeline
 from data.starter.recipe.readers import READERS, AttributeReader
 from sail import backbones
-from sail.config import LoopSettings, ModelRef
+from sail.model_ref import ModelRef
 from sail.rounds import parse_prompts
+from sail.settings import LoopSettings
 
 STARTER = Path(__file__).resolve().parents[1] / "data/starter"
 PROMPTS = STARTER.parent / "prompts"

@@ -39,9 +39,10 @@ from annotator import jobs
 from annotator.rows import Answer, PairState
 from annotator.runs import take_in
 from annotator.store import DATABASE, DatabaseError, Displaced, Store, learning
-from sail.config import LoopSettings, ModelRef
+from sail.model_ref import ModelRef
 from sail.records import LabelValue
 from sail.runfolder import RunFolder
+from sail.settings import LoopSettings
 
 
 def test_a_folder_without_a_database_is_not_a_project(tmp_path: Path) -> None:

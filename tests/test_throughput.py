@@ -13,8 +13,10 @@ from torch import nn
 from benchmarks import throughput
 from benchmarks.shapes import SHAPES, unet_of
 from benchmarks.throughput import Bench, last_rate, measured
-from sail import backbones, cost
-from sail.config import LoopSettings, Lora, Loss, Mixup, ModelRef, Sampling, Scoring
+from sail import backbones
+from sail.config import Lora, Loss, Mixup, Sampling, Scoring
+from sail.model_ref import ModelRef
+from sail.settings import LoopSettings
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("sd15-512", 859_520_964), ("sdxl-1024", 2_567_463_684)])
@@ -88,10 +90,10 @@ def test_a_plain_loop_with_another_loss_is_found_out(bench, monkeypatch):
 
 
 def test_what_is_not_computed_twice_is_what_the_speedup_is_reckoned_from():
-    nothing, both = cost.Encoding(0.0, 0.0), cost.Encoding(image=0.5, prompt=1.0)
-    assert cost.speedup_over_plain(nothing) == 1
-    assert cost.speedup_over_plain(nothing, reference_share=0) == pytest.approx(4 / 3)
-    assert cost.speedup_over_plain(both) == pytest.approx(10 / 8)
+    nothing, both = throughput.Encoding(0.0, 0.0), throughput.Encoding(image=0.5, prompt=1.0)
+    assert throughput.speedup_over_plain(nothing) == 1
+    assert throughput.speedup_over_plain(nothing, reference_share=0) == pytest.approx(4 / 3)
+    assert throughput.speedup_over_plain(both) == pytest.approx(10 / 8)
 
 
 def test_the_public_script_is_given_the_same_pairs_and_its_rate_is_read(bench, tmp_path):

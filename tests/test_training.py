@@ -20,23 +20,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sail import cost
 from sail.backbones.pipeline import PipelineBackbone
-from sail.batches import Batch, Batches, PairData, load_pairs, with_judged_draws
+from sail.batches import Batch, Batches, load_pairs
 from sail.candidates import decoded
-from sail.config import (
-    Loss,
-    ModelRef,
-    Monitoring,
-    Optimisation,
-    ProposeRequest,
-    Scoring,
-    TrainRequest,
-)
+from sail.config import Loss, Monitoring, Optimisation, Scoring
 from sail.judged import judged_draws
 from sail.loss import diffusion_dpo
 from sail.memory import AtOnce, MemoryFit
-from sail.policy import Policy
+from sail.model_ref import ModelRef
 from sail.progress import Progress
 from sail.records import TrainingPair
+from sail.requests import ProposeRequest, TrainRequest
 from sail.reward import bank_of, draw_errors, gains
 from sail.runfolder import ADAPTER_FILE, RunFolder, Stopped
 from sail.running import execute, one_sentence
@@ -85,11 +78,7 @@ def trainer_of(folder: RunFolder) -> Trainer:
     request = folder.request()
     policy = policy_of(request.model)
     policy.add_trainable(request.lora, noise_seed=0)
-    return Trainer(folder, request, policy, "base", data_of(folder, policy))
-
-
-def data_of(folder: RunFolder, policy: Policy) -> PairData:
-    return with_judged_draws(load_pairs(folder, policy), folder, folder.request(), policy.backbone)
+    return Trainer(folder, request, policy, "base", load_pairs(folder, policy, request))
 
 
 # Nothing twice
@@ -173,7 +162,7 @@ def reference_is_asked_about(monkeypatch, request: TrainRequest, new_run, judged
 def test_a_self_pair_is_learned_from_on_the_draws_it_was_judged_on_each_as_often(new_run, model, judged):
     folder = new_run(on_judged_draws(train_request(model)), self_pairs(judged))
     policy = policy_of(model)
-    data = data_of(folder, policy)
+    data = load_pairs(folder, policy, folder.request())
     batches = Batches(data, policy.backbone, folder.request().optimisation, self_fraction=0.5)
     seen: dict[int, list[tuple[int, bytes]]] = {}
     for step in range(
@@ -207,7 +196,7 @@ def test_what_the_judge_knows_gives_the_losses_that_computing_it_gives(
     )
     request = request.model_copy(update={"parent_adapter": trained.result()["sha256"]})
     known, computed = (new_run(request, self_pairs(judged)) for _ in range(2))
-    assert len(data_of(known, policy_of(model)).known) == 4
+    assert len(load_pairs(known, policy_of(model), known.request()).known) == 4
     execute(known)
     every_row = property(lambda batch: torch.arange(2 * len(batch)), lambda batch, _: None)
     monkeypatch.setattr(Batch, "unknown_M", every_row, raising=False)
@@ -253,9 +242,8 @@ def test_a_pair_that_was_judged_otherwise_is_learned_from_on_new_draws(new_run, 
         new = getattr(request, part).model_copy(update=changes) if isinstance(changes, dict) else changes
         request = request.model_copy(update={part: new})
     policy = policy_of(model)
-    data = load_pairs(folder, policy)
-    assert len(with_judged_draws(data, folder, folder.request(), policy.backbone).known) == 4
-    assert not with_judged_draws(data, folder, request, policy.backbone).known
+    assert len(load_pairs(folder, policy, folder.request()).known) == 4
+    assert not load_pairs(folder, policy, request).known
 
 
 @pytest.mark.parametrize("trained_against", ["base", "parent"])
@@ -336,7 +324,7 @@ def test_candidates_that_an_earlier_version_judged_are_learned_from_on_new_draws
         )
 
     folder = new_run(on_judged_draws(train_request(model)), [of_then(pair) for pair in pairs])
-    assert not data_of(folder, policy_of(model)).known
+    assert not load_pairs(folder, policy_of(model), folder.request()).known
 
 
 def test_a_run_on_the_judges_draws_stopped_at_every_step_ends_with_the_same_bytes(new_run, model, judged):
@@ -597,7 +585,7 @@ def test_prompts_are_encoded_of_those_pairs_alone_that_a_step_draws(new_run, mod
         return encode(backbone, prompts)
 
     monkeypatch.setattr(type(policy.backbone), "encode_prompts", counted)
-    data = load_pairs(folder, policy)
+    data = load_pairs(folder, policy, folder.request())
     batches = Batches(data, policy.backbone, folder.request().optimisation, self_fraction=0.5)
     drawn = {pair for step in range(2) for pair in batches.pairs_at(step)}
     assert len(drawn) == 8 < len(pairs)
@@ -782,7 +770,7 @@ def test_a_round_holds_ties_where_it_began(new_run, model, proposed, trained, re
     request = holding_ties(train_request(model), 5.0).model_copy(update=began)
     folder, policy = new_run(request, tied_pairs(proposed)), policy_of(model)
     compared_with = _place_adapters(folder, request, policy)
-    trainer = Trainer(folder, request, policy, compared_with, data_of(folder, policy))
+    trainer = Trainer(folder, request, policy, compared_with, load_pairs(folder, policy, request))
 
     def pull():
         trainer._optimiser.zero_grad()

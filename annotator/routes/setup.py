@@ -12,8 +12,9 @@ from annotator.faults import about
 from annotator.launcher import Launcher
 from annotator.projects import Projects
 from annotator.routes.common import Body, InProject, Person, all_projects
-from sail.config import LoopSettings, ModelRef
+from sail.model_ref import ModelRef
 from sail.rounds import parse_prompts
+from sail.settings import LoopSettings
 
 MAX_PROMPTS_CHARS = 1_500_000
 api = APIRouter()

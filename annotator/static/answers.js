@@ -1,7 +1,8 @@
-// What this person said of pairs, in Label and Compare alike: kept in an outbox until the server has it, and what
-// undo goes back through. Answers, what takes them back and the reasons for them go one way, so that they stay in
-// their order. Knows no page.
+// What this person said of pairs, in Label and Compare alike: kept in an outbox until the server has it, told to other
+// tabs of this browser, and what undo goes back through. Answers, what takes them back and the reasons for them go one
+// way, so that they stay in their order. Knows no page.
 
+import { project } from "/ui/core.js";
 import { Outbox } from "/ui/outbox.js";
 import { Sending } from "/ui/sending.js";
 
@@ -14,24 +15,33 @@ export class Answers {
   #outbox;
   #sending;
   #isMeant;
+  #tabs;
   #takenBack = new Set(); // here; the server may have said what stands before it heard of them
 
   /**
    * `kind` is the outbox's, `path` where it goes. `isMeant` says of a pair whether it is one of those that are answered
-   * now. `name`, `changed`, `heard` and `sent` are as Sending has them.
+   * now. `elsewhere` is called with what another tab said: `answered`, a pair; `undone`, a pair of which the server knows
+   * that its label is taken back; or what `tell` was given. `name`, `changed`, `heard` and `sent` are as Sending has them.
    */
-  constructor({ kind, path, isMeant = () => true, name, changed, heard = () => {}, sent }) {
+  constructor({ kind, path, isMeant = () => true, elsewhere, name, changed, heard = () => {}, sent }) {
     this.#outbox = new Outbox(kind);
     this.#isMeant = isMeant;
+    this.#tabs = new BroadcastChannel(`${kind}/${project}`);
+    this.#tabs.addEventListener("message", ({ data }) => {
+      if (data.takenBack) this.#takenBackElsewhere(data.takenBack);
+      if (data.label && isMeant(data.label.pair)) this.#givenElsewhere(data.label);
+      elsewhere(data);
+    });
     this.#sending = new Sending(this.#outbox, path, { name, heard, changed, sent });
   }
 
-  /** With the pair as it was shown, so that undo finds it after a reload. Returns the label. */
+  /** With the pair as it was shown, so that undo finds it after a reload. */
   label(pair, value, elapsed_ms) {
     const uuid = crypto.randomUUID();
     this.#put({ uuid, pair: pair.id, value, elapsed_ms, shown: pair });
-    this.#hold({ uuid, value, pair, reasons: [], text: "" });
-    return this.past.at(-1);
+    const label = { uuid, value, pair, reasons: [], text: "" };
+    this.#hold(label);
+    this.tell({ answered: pair.id, label });
   }
 
   #hold(label) {
@@ -39,13 +49,12 @@ export class Answers {
     if (this.past.length > REMEMBERED) this.past.shift();
   }
 
-  /** In another tab this person gave a label: it is the one that undo takes back next, here as well. */
-  givenElsewhere(label) {
+  /** It is the one that undo takes back next, here as well. */
+  #givenElsewhere(label) {
     if (!this.past.some(({ uuid }) => uuid === label.uuid)) this.#hold(label);
   }
 
-  /** In another tab they took one back. */
-  undoneElsewhere(uuid) {
+  #takenBackElsewhere(uuid) {
     this.#takenBack.add(uuid);
     this.past = this.past.filter((label) => label.uuid !== uuid);
   }
@@ -57,8 +66,14 @@ export class Answers {
     this.#takenBack.add(last.uuid);
     const { uuid: undoes, pair } = last;
     this.#put({ uuid: crypto.randomUUID(), pair: pair.id, value: "undo", undoes, shown: pair });
+    this.tell({ takenBack: undoes });
+    // Before the server knows, another tab would ask in vain.
+    this.settled().then(() => this.tell({ undone: pair.id }));
     return last;
   }
+
+  /** To the other tabs of this browser. */
+  tell = (message) => this.#tabs.postMessage(message);
 
   /** Other pairs are answered from now on: what was said of those before cannot be undone here. */
   forget() {

@@ -1,8 +1,9 @@
 // Compare: two rounds on the same noise, blindly. Answers never wait for the server, as in Label; the figure
-// is not on the page before all planned answers are given, or somebody asks for it.
+// is not on the page before all planned answers are given, or somebody asks for it. Which two is in choice.js, what
+// came of them in result.js, how a pair is shown and answered in desk.js.
 
 import { Answers } from "/ui/answers.js";
-import { lookCloser } from "/ui/closer.js";
+import { Choice } from "/ui/choice.js";
 import {
   act,
   ask,
@@ -14,49 +15,50 @@ import {
   onStatus,
   openTab,
   patience,
-  project,
   Refused,
   trouble,
 } from "/ui/core.js";
-import { Images } from "/ui/images.js";
-import { ANSWER_KEYS, ANSWER_WORDS, FLIPPED, isFollowed, leaveToKeys, meant, onChoice, ZOOMED_IN } from "/ui/keys.js";
-import { Look } from "/ui/look.js";
+import { AHEAD, Desk } from "/ui/desk.js";
+import { ANSWER_KEYS, ANSWER_WORDS } from "/ui/keys.js";
 import { actionButton as button, drawUnsent, h, isShown, putParts, text, title } from "/ui/page.js";
+import { result, whereNext } from "/ui/result.js";
 import { runButton } from "/ui/runs.js";
-import { Screen } from "/ui/screen.js";
-import { howFar, percent, plural, roundName, roundTitle } from "/ui/words.js";
+import { howFar, plural, roundName, roundTitle } from "/ui/words.js";
 
-const AHEAD = 3;
 const REFILL_BELOW = 6;
 const PLANNED = 20;
 const MOST_AT_ONCE = 100;
 
 export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
-  const [comparing, message, early] = [find("comparing"), find("compare-message"), find("early-result")];
-  const selects = { one: find("compare-one"), two: find("compare-two") };
-  const sides = { left: find("compare-image-left"), right: find("compare-image-right") };
-  const images = new Images();
-  const look = new Look(find("compare-pair"), {
-    changed: looked,
-    refused: () => say(ZOOMED_IN, "hint"),
+  const [message, early] = [find("compare-message"), find("early-result")];
+  const desk = new Desk(root, {
+    prefix: "compare-",
+    keys: ANSWER_KEYS,
+    always: ["undo"],
+    act: answer,
+    hint: (words) => desk.say(words, "hint"),
   });
-  const screen = new Screen(root, { sides, prompt: find("compare-prompt"), images, fresh: () => look.fresh() });
-  const closer = lookCloser(root, look, screen);
+  const choice = new Choice(find, {
+    changed: forget,
+    chosen() {
+      show();
+      fetchPairs();
+    },
+  });
   const answers = new Answers({
     kind: "sail.comparisons",
     path: `${base}/comparisons/answers`,
-    isMeant: (pair) => pair.match === keyOf(match),
+    isMeant: (pair) => choice.match !== null && pair.match === keyOf(choice.match),
+    elsewhere,
     name: "A comparison",
     changed: drawProgress,
     sent() {
-      tabs.postMessage({ settled: true });
+      answers.tell({ settled: true });
       if (!queue.length) fetchPairs();
     },
   });
-  const tabs = new BroadcastChannel(`sail/${project}/comparisons`);
   let status = null;
-  let match = null; // the rounds that are chosen, as the server is asked for them
   let found = null; // what the server last said of the match
   let queue = [];
   let answered = 0;
@@ -64,42 +66,10 @@ export function mount(root) {
   let drawnSeen = ""; // how far drawing was when pairs were last fetched
   // A list of pairs may have been made before the server heard of the last answers.
   const done = new Set();
-  let chosenHere = false; // or answered, or drawn more for; else the newest round is compared with base
 
-  // Which two
+  // Pairs
 
   const keyOf = ({ one, two }) => JSON.stringify([one, two]);
-  const current = () => status.current ?? status.rounds.at(-1)?.round ?? null;
-
-  function drawChoice() {
-    const rounds = status.rounds.map((one) => one.round).reverse();
-    find("match").hidden = !rounds.length;
-    const key = JSON.stringify(rounds);
-    if (!rounds.length || selects.one.dataset.key === key) return;
-    if (!chosenHere && !queue.length && match?.one !== current()) {
-      match = { one: current(), two: null };
-      forget();
-    }
-    for (const [side, select] of Object.entries(selects)) {
-      select.dataset.key = key;
-      select.replaceChildren(
-        ...[...rounds, null].map((round) => h("option", { value: round ?? "base" }, roundTitle(round))),
-      );
-      select.value = match[side] ?? "base";
-    }
-  }
-
-  function choose(side) {
-    const other = side === "one" ? "two" : "one";
-    const value = (select) => (select.value === "base" ? null : Number(select.value));
-    // Who chooses the same twice means to swap them.
-    if (selects[side].value === selects[other].value) selects[other].value = match[side] ?? "base";
-    match = { one: value(selects.one), two: value(selects.two) };
-    chosenHere = true;
-    forget();
-    show();
-    fetchPairs();
-  }
 
   function forget() {
     found = null;
@@ -108,16 +78,14 @@ export function mount(root) {
     done.clear();
   }
 
-  // Pairs
-
   function fetchPairs() {
-    if (!match) return null;
-    const asked = match;
+    const asked = choice.match;
+    if (!asked) return null;
     // After what is on its way, so that the list knows of it.
     fetching ??= answers
       .settled()
       .then(() => ask(`${base}/comparisons/next`, asked, { signal: patience() }))
-      .then((answer) => asked === match && takeIn(answer))
+      .then((answer) => asked === choice.match && takeIn(answer))
       .catch((error) => {
         drawnSeen = "";
         askAnew();
@@ -125,7 +93,7 @@ export function mount(root) {
       })
       .finally(() => {
         fetching = null;
-        if (asked !== match) fetchPairs();
+        if (asked !== choice.match) fetchPairs();
       });
     return fetching;
   }
@@ -146,78 +114,58 @@ export function mount(root) {
   }
 
   async function show(how) {
-    const pair = queue[0] ?? null;
-    comparing.hidden = !pair;
     drawMessage();
     drawProgress();
-    await screen.show(pair, how);
-    const again = answers.past.slice(-AHEAD).map((one) => one.pair);
-    images.preload(queue.slice(0, AHEAD + 1), AHEAD + 1, again);
+    await desk.show(queue[0] ?? null, how);
+    desk.preload(queue.slice(0, AHEAD + 1), answers.past);
   }
 
   // Answers
 
   function answer(value) {
     if (value === "undo") return undo();
-    const { pair } = screen;
+    const { pair, elapsedMs } = desk.screen;
     if (!pair) return;
-    const why = look.flipped ? FLIPPED : screen.whyNot(value);
-    if (why) return say(why, "hint");
-    const label = answers.label(pair, value, screen.elapsedMs);
-    tabs.postMessage({ answered: pair.id, label });
-    chosenHere = true;
+    const why = desk.whyNot(value);
+    if (why) return desk.say(why, "hint");
+    answers.label(pair, value, elapsedMs);
+    choice.stay();
     done.add(pair.id);
     queue.shift();
     answered += 1;
-    say(`Last answer: ${ANSWER_WORDS[value]}.`);
+    desk.say(`Last answer: ${ANSWER_WORDS[value]}.`);
     show();
     if (queue.length < REFILL_BELOW && answered < found.planned) fetchPairs();
   }
 
   function undo() {
     const last = answers.undo();
-    if (!last) return say("Nothing to undo.");
-    tabs.postMessage({ takenBack: last.uuid });
+    if (!last) return desk.say("Nothing to undo.");
     done.delete(last.pair.id);
     queue = [last.pair, ...queue.filter((pair) => pair.id !== last.pair.id)];
     answered -= 1;
     // Where another pair of rounds was chosen meanwhile, its list is still on the way.
     if (found) found.result = null;
-    say(`Took back: ${ANSWER_WORDS[last.value]}.`);
+    desk.say(`Took back: ${ANSWER_WORDS[last.value]}.`);
     show({ known: true });
-    // The other tab is to ask once the server knows.
-    answers.settled().then(() => tabs.postMessage({ undone: last.pair.id }));
     if (answers.fewToUndo) fetchPairs();
   }
 
-  tabs.addEventListener("message", ({ data: { answered: id, label, takenBack, undone, settled } }) => {
+  function elsewhere({ answered: id, undone, settled }) {
     // The list that is on its way may be from before.
     if (settled) return void Promise.resolve(fetching).then(() => queue.length || fetchPairs());
     if (undone) return void (done.delete(undone) && fetchPairs());
-    if (takenBack) answers.undoneElsewhere(takenBack);
-    if (label && match && label.pair.match === keyOf(match)) answers.givenElsewhere(label);
     drawProgress();
     if (!queue.some((pair) => pair.id === id)) return;
     done.add(id);
     queue = queue.filter((pair) => pair.id !== id);
     answered += 1;
-    say("Answered in another tab.");
+    desk.say("Answered in another tab.");
     show();
     if (!queue.length) fetchPairs();
-  });
+  }
 
   // What is said
-
-  function say(text, kind = "") {
-    const place = find("compare-announcement");
-    place.dataset.kind = kind;
-    place.textContent = text;
-  }
-
-  function looked() {
-    closer.draw();
-    if (isFollowed(find("compare-announcement").textContent, look)) say("");
-  }
 
   function drawProgress() {
     drawUnsent(find("compare-unsent"), answers.waiting.length, answers.failures > 0);
@@ -287,93 +235,15 @@ export function mount(root) {
     const { more } = found.result;
     const count = more ? Math.min(MOST_AT_ONCE, 5 * Math.ceil(more / 5)) : PLANNED;
     return [
-      ...result(found.result),
+      ...result(found, found.result),
       h(
         "div",
         { class: "sail-row sail-middle" },
-        ...whereNext(),
+        ...whereNext(found, found.result, status.current),
         drawMore(count, Boolean(more)),
         answers.past.length && button("Undo the last answer", "compare-undo-last", undo),
       ),
     ];
-  }
-
-  /** On in the loop; where one of them is better, to its files or to where it is made current. */
-  function whereNext() {
-    const { more, people } = found.result;
-    const goOn = (primary) => button("Go on in Rounds", "compare-go-on", () => openTab("rounds"), primary);
-    if (more !== 0) return [goOn(!more)];
-    const { wins, losses } = people.at(-1);
-    const better = wins >= losses ? found.one : found.two;
-    if (better !== status.current)
-      return [button(`Make ${roundName(better)} current in Rounds`, "compare-current", () => openTab("rounds"), true)];
-    const toFiles = better !== null && button(`Export ${roundName(better)}`, "compare-export", () => openTab("export"));
-    return [goOn(true), toFiles];
-  }
-
-  /** In words first, then as counts; each person's own share where there are several. */
-  function result({ verdict, figures, people }) {
-    return [
-      h("h2", { class: "sail-verdict", "data-testid": "result" }, verdict),
-      share(people.at(-1)),
-      h("p", { class: "sail-dim", "data-testid": "result-figures" }, figures),
-      people.length > 2 && table(people),
-    ].filter(Boolean);
-  }
-
-  /** Wins, ties and losses side by side, as wide as they are many. */
-  function share({ wins, ties, losses }) {
-    const parts = [
-      [wins, roundName(found.one)],
-      [ties, ties === 1 ? "tie" : "ties"],
-      [losses, roundName(found.two)],
-    ];
-    if (!wins && !ties && !losses) return null;
-    return h(
-      "div",
-      { class: "sail-share", "data-testid": "result-share" },
-      parts.map(([count, name]) =>
-        h("div", { style: `flex: ${count} 0 auto`, "data-empty": count ? null : "" }, h("span", {}, `${count} ${name}`)),
-      ),
-    );
-  }
-
-  function table(people) {
-    const row = (one) => {
-      const { value, low, high } = one.rate;
-      const name = one.you ? "You" : one.person === "everyone" ? "Everyone" : one.person;
-      const share = `${percent(value)} (${Math.round(100 * low)} to ${Math.round(100 * high)})`;
-      return [name, one.wins, one.losses, one.ties, share];
-    };
-    const heads = ["Who", roundTitle(found.one), roundTitle(found.two), "Ties", "Share, 95 % interval"];
-    return h(
-      "div",
-      { class: "sail-scroll" },
-      h(
-        "table",
-        { class: "sail-table", "data-testid": "result-people" },
-        h(
-          "thead",
-          {},
-          h(
-            "tr",
-            {},
-            heads.map((head) => h("th", { scope: "col" }, head)),
-          ),
-        ),
-        h(
-          "tbody",
-          {},
-          people.map((one) =>
-            h(
-              "tr",
-              {},
-              row(one).map((cell, at) => (at ? h("td", {}, String(cell)) : h("th", { scope: "row" }, cell))),
-            ),
-          ),
-        ),
-      ),
-    );
   }
 
   function drawMore(count, primary) {
@@ -383,8 +253,8 @@ export function mount(root) {
       "compare-draw",
       async () => {
         // Whatever round comes meanwhile, this is the match that was asked for.
-        chosenHere = true;
-        await ask(`${base}/comparisons/draw`, { ...match, count });
+        choice.stay();
+        await ask(`${base}/comparisons/draw`, { ...choice.match, count });
         await fetchPairs();
       },
       primary,
@@ -395,28 +265,14 @@ export function mount(root) {
 
   find("show-result").addEventListener("click", (event) =>
     act(event.currentTarget, async () => {
-      const known = await answers.afterAll(() => ask(`${base}/comparisons/result`, match, { signal: patience() }));
+      const known = await answers.afterAll(() => ask(`${base}/comparisons/result`, choice.match, { signal: patience() }));
       // Somebody may be on another tab by now.
       if (!isShown(root)) return;
-      early.querySelector('[data-part="result"]').replaceChildren(...result(known));
+      early.querySelector('[data-part="result"]').replaceChildren(...result(found, known));
       early.showModal();
     }),
   );
   early.addEventListener("close", () => early.querySelector('[data-part="result"]').replaceChildren());
-  for (const [side, select] of Object.entries(selects)) onChoice(select, () => choose(side));
-  root.addEventListener("click", (event) => {
-    const value = event.target.closest("[data-answer]")?.dataset.answer;
-    if (value) answer(value);
-  });
-  leaveToKeys(root);
-  document.addEventListener("keydown", (event) => {
-    const key = isShown(root) ? meant(event) : "";
-    if (closer.hears(event, key)) return;
-    const value = ANSWER_KEYS[key];
-    if (!value || (!screen.pair && value !== "undo")) return;
-    event.preventDefault();
-    answer(value);
-  });
 
   answers.send();
   onStatus((now, opened) => {
@@ -424,12 +280,12 @@ export function mount(root) {
     root.dataset.mounted = "yes";
     // Nobody waits for pairs of a tab that is not open, and others' images would come later for them.
     if (!isShown(root)) return beEager(false, "compare");
-    if (opened) screen.restart();
-    drawChoice();
+    if (opened) desk.screen.restart();
+    choice.draw(now, queue.length > 0);
     const drawn = JSON.stringify(
       now.runs.filter((run) => run.job === "compare").map((run) => [run.id, run.state, run.step]),
     );
-    if (match && (!found || (drawn !== drawnSeen && queue.length < REFILL_BELOW))) {
+    if (choice.match && (!found || (drawn !== drawnSeen && queue.length < REFILL_BELOW))) {
       drawnSeen = drawn;
       fetchPairs();
     }

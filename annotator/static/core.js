@@ -1,8 +1,10 @@
 // What every tab shares: the project, requests, the poll, what went wrong. Knows no tab and makes no element.
 
 const query = new URLSearchParams(location.search);
-const fallback = document.querySelector('meta[name="sail-default-project"]')?.content ?? "demo";
-export const project = query.get("project") || fallback;
+/** What the app wrote into the page's head. */
+export const inHead = (name) => document.querySelector(`meta[name="sail-${name}"]`).content;
+
+export const project = query.get("project") || inHead("default-project");
 
 /** Where a project is, on the tab that is open here. */
 export const addressOf = (name) => `?${new URLSearchParams({ project: name, tab: openedTab() })}`;

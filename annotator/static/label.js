@@ -1,19 +1,16 @@
 // Label: shows a pair, takes answers by key and button, says what happened. Labels never wait for the server.
-// What is said is in answers.js, which pairs come in pairs.js, how one looks closer in look.js.
+// What is said is in answers.js, which pairs come in pairs.js, how a pair is shown and answered in desk.js.
 
 import { Answers } from "/ui/answers.js";
-import { lookCloser } from "/ui/closer.js";
 import { ask, base, onStatus, openedTab, poll, trouble } from "/ui/core.js";
-import { Images } from "/ui/images.js";
-import { ANSWER_KEYS, ANSWER_WORDS, FLIPPED, isFollowed, leaveToKeys, meant, offerKeys, ZOOMED_IN } from "/ui/keys.js";
-import { Look } from "/ui/look.js";
+import { Desk } from "/ui/desk.js";
+import { ANSWER_KEYS, ANSWER_WORDS, offerKeys } from "/ui/keys.js";
 import { mountNotes } from "/ui/notes.js";
 import { mountOrder } from "/ui/order.js";
 import { isShown } from "/ui/page.js";
 import { Pairs } from "/ui/pairs.js";
 import { Progress } from "/ui/progress.js";
 import { Reasons } from "/ui/reasons.js";
-import { Screen } from "/ui/screen.js";
 
 const KEYS = {
   ...ANSWER_KEYS,
@@ -22,17 +19,16 @@ const KEYS = {
   p: "practise",
   "?": "help",
 };
-const AHEAD = 3;
+
 export function mount(root) {
   const find = (id) => root.querySelector(`[data-testid="${id}"]`);
-  const sides = { left: find("image-left"), right: find("image-right") };
-  const images = new Images();
   const dialogs = [...root.querySelectorAll("dialog")];
   let loaded = false;
 
   const answers = new Answers({
     kind: "sail.outbox",
     path: `${base}/labels`,
+    elsewhere: (said) => pairs.hear(said),
     name: "A label",
     changed: () => progress.draw(),
     heard: (answer) => progress.hear(answer),
@@ -43,17 +39,16 @@ export function mount(root) {
     failed: () => progress.draw(),
     isAtWork: () => isShown(root),
     heardElsewhere(isAnswered) {
-      if (isAnswered) say("Answered in another tab.");
+      if (isAnswered) desk.say("Answered in another tab.");
       show();
     },
   });
   const progress = new Progress(find, answers, pairs);
-  const look = new Look(find("pair"), { changed: looked, refused: () => hint(ZOOMED_IN) });
-  const screen = new Screen(root, { sides, prompt: find("prompt"), images, fresh: () => look.fresh(), failed: report });
-  const closer = lookCloser(root, look, screen);
+  const desk = new Desk(root, { keys: KEYS, always: ["undo", "reasons", "help", "practise"], act, hint, failed: report });
+  const { screen } = desk;
   const reasons = new Reasons(find("reasons"), (label, chosen, text) => {
     answers.explain(label, chosen, text);
-    say("Reasons kept.");
+    desk.say("Reasons kept.");
   });
   const notes = mountNotes(root, answers);
   const order = mountOrder(root, { reordered: () => pairs.renewBehindFirst() });
@@ -63,7 +58,7 @@ export function mount(root) {
   function fetched(answer, lostFirst) {
     if (!loaded || answers.fewToUndo) answers.remember(answer.past);
     loaded = true;
-    if (lostFirst) say("Somebody else took that pair while you were away.");
+    if (lostFirst) desk.say("Somebody else took that pair while you were away.");
     progress.hear(answer);
     order.hear(answer.order);
     notes.hear(answer.name);
@@ -71,24 +66,18 @@ export function mount(root) {
   }
 
   async function show(how) {
-    const pair = pairs.first;
-    root.querySelector(".sail-labelling").hidden = !pair;
     progress.draw();
-    await screen.show(pair, how);
-    images.preload(
-      pairs.queue,
-      AHEAD + 1,
-      answers.past.slice(-AHEAD).map((one) => one.pair),
-    );
+    await desk.show(pairs.first, how);
+    desk.preload(pairs.queue, answers.past);
   }
 
   /** The server looks whether the file is at fault; then nobody is asked about this pair any more. */
   async function report(pair) {
     const { withdrawn } = await ask(`${base}/pairs/broken`, { pair: pair.id }).catch(() => ({}));
     if (!withdrawn) return;
-    pairs.answer(pair);
+    pairs.withdraw(pair);
     trouble("", "image");
-    say(`That pair was withdrawn. ${withdrawn}`);
+    desk.say(`That pair was withdrawn. ${withdrawn}`);
     show();
   }
 
@@ -101,18 +90,20 @@ export function mount(root) {
     practise: notes.practise,
   };
 
-  const act = (value) => (DO[value] ?? (() => answer(value)))();
+  function act(value) {
+    (DO[value] ?? (() => answer(value)))();
+  }
 
   function answer(value) {
     const { pair } = screen;
     if (!pair) return;
-    const why = look.flipped ? FLIPPED : screen.whyNot(value);
+    const why = desk.whyNot(value);
     if (why) return hint(why);
-    const label = answers.label(pair, value, screen.elapsedMs);
+    answers.label(pair, value, screen.elapsedMs);
     notes.labelled();
-    say(`Last answer: ${ANSWER_WORDS[value]}.`);
+    desk.say(`Last answer: ${ANSWER_WORDS[value]}.`);
     flash(value);
-    pairs.answer(pair, label);
+    pairs.answered(pair);
     show();
   }
 
@@ -120,7 +111,7 @@ export function mount(root) {
     const last = answers.undo();
     if (!last) return hint("Nothing to undo.");
     pairs.bringBack(last);
-    say(`Took back: ${ANSWER_WORDS[last.value]}.`);
+    desk.say(`Took back: ${ANSWER_WORDS[last.value]}.`);
     show({ known: true });
   }
 
@@ -132,19 +123,8 @@ export function mount(root) {
 
   // What is said
 
-  function say(text, kind = "") {
-    const place = find("announcement");
-    place.dataset.kind = kind;
-    place.textContent = text;
-  }
-
-  function looked() {
-    closer.draw();
-    if (isFollowed(find("announcement").textContent, look)) say("");
-  }
-
   function hint(text) {
-    say(text, "hint");
+    desk.say(text, "hint");
     find("announcement").animate([{ transform: "translateX(-5px)" }, { transform: "translateX(5px)" }, {}], 160);
   }
 
@@ -155,23 +135,7 @@ export function mount(root) {
 
   // Events
 
-  root.addEventListener("click", (event) => {
-    const button = event.target.closest("[data-answer]");
-    if (!button) return;
-    act(button.dataset.answer);
-  });
-  leaveToKeys(root);
   offerKeys(find("help"));
-
-  document.addEventListener("keydown", (event) => {
-    const key = isShown(root) ? meant(event) : "";
-    if (closer.hears(event, key)) return;
-    const value = KEYS[key];
-    if (!value || (!screen.pair && !["undo", "reasons", "help", "practise"].includes(value))) return;
-    event.preventDefault();
-    act(value);
-  });
-
   for (const dialog of dialogs) dialog.addEventListener("close", () => screen.restart());
   // Whoever is elsewhere on the page keeps no pair from others.
   const fetchShown = () => isShown(root) && pairs.fetch();

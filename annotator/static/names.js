@@ -1,10 +1,12 @@
 // What this person is called. Who they are is the id in their cookie, which a name never changes.
 
-import { ask, base, keep, kept, person } from "/ui/core.js";
+import { ask, base, inHead, keep, kept, person } from "/ui/core.js";
 
 const KEPT = "sail.name";
-const FIRST = "Amber Brave Calm Clever Gentle Golden Happy Jolly Kind Lucky Merry Quiet Rapid Silver Sunny Witty".split(" ");
-const SECOND = "Badger Crane Dolphin Falcon Fox Heron Lynx Marten Otter Owl Panda Raven Robin Seal Swift Wren".split(" ");
+/** As the app makes names: what comes first, and what second. */
+const [FIRST, SECOND] = inHead("names")
+  .split(",")
+  .map((words) => words.split(" "));
 const listeners = new Set();
 let known = null;
 let told = false;

@@ -1,6 +1,6 @@
 // The pairs that this person holds: fetched, filled up, renewed while they are at work, given back. Draws nothing.
 
-import { ask, base, patience, project, Refused, trouble } from "/ui/core.js";
+import { ask, base, patience, Refused, trouble } from "/ui/core.js";
 import { beacon } from "/ui/sending.js";
 
 const FEW = 6;
@@ -21,8 +21,6 @@ export class Pairs {
   #usedAt = performance.now();
   #answers;
   #on;
-  // Two tabs of one browser hold the same pairs, and one answer must not overwrite the other's.
-  #tabs = new BroadcastChannel(`sail/${project}`);
 
   /**
    * `fetched` is called with what the server said and whether the pair on the screen was lost to others, `failed` where
@@ -31,18 +29,17 @@ export class Pairs {
    */
   constructor(answers, { fetched, failed, heardElsewhere, isAtWork }) {
     [this.#answers, this.#on] = [answers, { fetched, failed, heardElsewhere, isAtWork }];
-    this.#tabs.addEventListener("message", ({ data }) => this.#hear(data));
     for (const use of ["keydown", "pointerdown", "pointermove", "wheel"])
       document.addEventListener(use, () => this.#used(), { passive: true });
     setInterval(() => this.#renew(), LOOK_AGAIN_MS);
   }
 
-  #hear({ closing, undone, takenBack, answered, label }) {
+  /** What was said in another tab of this browser. Both hold the same pairs, and one answer must not overwrite the
+   * other's. */
+  hear({ closing, undone, answered }) {
     // The tab that closes gives back what this one holds as well.
     if (closing) return void (this.queue.length && this.fetch());
     if (undone) return void (this.#answered.delete(undone) && this.fetch());
-    if (takenBack) this.#answers.undoneElsewhere(takenBack);
-    if (label) this.#answers.givenElsewhere(label);
     const isHeld = this.queue.some((pair) => pair.id === answered);
     if (isHeld) this.#drop(answered);
     this.#on.heardElsewhere(isHeld);
@@ -112,9 +109,13 @@ export class Pairs {
     this.#on.fetched(answer, Boolean(first) && first !== this.first);
   }
 
-  /** `label` is what was said of it; none where it was withdrawn. */
-  answer(pair, label = null) {
-    this.#tabs.postMessage({ answered: pair.id, label });
+  answered(pair) {
+    this.#drop(pair.id);
+  }
+
+  /** Nobody is asked about it any more. */
+  withdraw(pair) {
+    this.#answers.tell({ answered: pair.id });
     this.#drop(pair.id);
   }
 
@@ -125,14 +126,11 @@ export class Pairs {
   }
 
   /** The pair of a label that was taken back. */
-  bringBack({ uuid, pair }) {
-    this.#tabs.postMessage({ takenBack: uuid });
+  bringBack({ pair }) {
     pair.undone = true;
     this.#answered.delete(pair.id);
     this.queue = [pair, ...this.queue.filter((other) => other.id !== pair.id)];
     this.fetch();
-    // The other tab is to ask once the server knows.
-    this.#answers.settled().then(() => this.#tabs.postMessage({ undone: pair.id }));
   }
 
   get #absent() {
@@ -156,6 +154,6 @@ export class Pairs {
 
   leave() {
     beacon(`${base}/pairs/release`, {});
-    this.#tabs.postMessage({ closing: true });
+    this.#answers.tell({ closing: true });
   }
 }

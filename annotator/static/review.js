@@ -1,15 +1,17 @@
 // Review: self pairs as a grid, the audit first. Brings pairs, decisions, keys, bulk and training together.
 
 import { bulk as bulkApproval } from "/ui/bulk.js";
-import { ask, askAnew, base, isActive, onStatus, openTab, Refused, trouble } from "/ui/core.js";
+import { Cards } from "/ui/cards.js";
+import { ask, askAnew, base, onStatus, Refused, trouble } from "/ui/core.js";
 import { decisions } from "/ui/decisions.js";
-import { closeEnlarged, enlargePair, isEnlarged } from "/ui/enlarge.js";
+import { closeEnlarged, isEnlarged } from "/ui/enlarge.js";
 import { GUARD_MS, keyName, leaveToKeys, TOO_FAST } from "/ui/keys.js";
 import { mixup as mixupRatio } from "/ui/mixup.js";
-import { actionButton, drawUnsent, h, isShown, markShown, putParts, text, title } from "/ui/page.js";
+import { auditSays, counted, late, nothing } from "/ui/overview.js";
+import { drawUnsent, isShown, markShown, putParts } from "/ui/page.js";
 import { selection } from "/ui/selection.js";
-import { actionsOf, choiceFor, decisionOf, figures, markOf, roleOf, selfPair, show } from "/ui/selfpair.js";
-import { FEW, howFar, interval, plural, POOR } from "/ui/words.js";
+import { choiceFor, decisionOf, enlargeSelf } from "/ui/selfpair.js";
+import { plural } from "/ui/words.js";
 
 const KEYS = {
   a: "approve",
@@ -22,9 +24,6 @@ const KEYS = {
   ArrowLeft: "left",
   ArrowRight: "right",
 };
-const PARTS = ["audit", "open", "decided"];
-const DOUBLE_MS = 500; // what browsers take for a double click
-const MOVED_MS = 1000; // who goes by key has presses on their way when the cards change places
 const MOVED = "The pairs have just changed places. Look, then press again.";
 const ENDING = "The audit is decided. Its last decisions are being sent.";
 const SAID = {
@@ -45,22 +44,20 @@ export function mount(root) {
   });
   const bulk = bulkApproval(root, { said, changed: refresh, look });
   const mixup = mixupRatio(root);
-  const headings = {
-    audit: h("h3", {}, "Audit sample, chosen at random"),
-    open: h("h3", {}, "The others, least clear first"),
-    decided: h("h3", {}, "Decided already"),
-  };
+  const cards = new Cards(grid, selected, {
+    decide: (index, name) => decide([index], name, { advance: false }),
+    enlarge: () => enlargeSelected(),
+    refuse: announce,
+  });
   let review = { run: null, pairs: [] }; // as the server gave it, with what was decided here since
-  let cards = [];
   let status = null;
-  let clicked = { card: null, at: -Infinity };
-  let movedAt = -Infinity; // when cards last took other places
   let guardedUntil = -Infinity; // nobody has looked at a pair that came in the place of another
 
   onStatus((now) => {
     status = now;
     if ((now.review?.run ?? null) !== review.run) load();
-    else if (differs(now.review)) {
+    else if (now.review && cards.differ(now.review)) {
+      // Others decided meanwhile, or this person in another tab.
       // Told once only, while something is on its way, it would be missed.
       if (said.idle()) refresh().catch(askAnew);
       else askAnew();
@@ -86,104 +83,25 @@ export function mount(root) {
 
   /** The same pairs as they stand now: the audit is over, or many were decided at once. */
   async function refresh() {
-    const chosen = selected.indices().map((index) => review.pairs[index]);
-    const ends = selected.ends().map((index) => review.pairs[index]);
-    const focused = grid.contains(document.activeElement);
+    const selectAgain = cards.hold();
     const audited = review.audit?.done;
     await said.inOrder(takeAnew);
     // The next key would decide a pair that nobody has looked at.
     if (review.audit?.done !== audited) selected.clear();
-    else selectAgain(ends, chosen, focused && !grid.contains(document.activeElement));
+    else selectAgain();
     draw();
     mixup.refresh(review);
-  }
-
-  /** What was selected, wherever it is now; of a range that others came into, the end alone. */
-  function selectAgain(ends, chosen, focus) {
-    const [from, to] = ends.map((pair) => review.pairs.indexOf(pair));
-    if (to < 0) return;
-    selected.select(from, { focus: false });
-    selected.select(to, { extend: true, focus });
-    if (selected.indices().some((index) => !chosen.includes(review.pairs[index]))) selected.select(to, { focus: false });
   }
 
   async function takeAnew() {
     const found = await ask(`${base}/review`);
     const others = found.run !== review.run;
-    takeIn(found);
+    cards.takeIn(found, said.unsent());
+    review = { ...found, pairs: cards.pairs };
     if (!others) return;
     selected.clear();
     said.recall(review.pairs, bulk.own(review));
     if (found.run !== null) mixup.load(found);
-  }
-
-  /** Others decided meanwhile, or this person in another tab. */
-  function differs(counts) {
-    if (!counts) return false;
-    const known = review.pairs.filter((pair) => pair.judge);
-    const count = (pairs, name) => pairs.filter((pair) => decisionOf(pair) === name).length;
-    return (
-      count(review.pairs, null) !== counts.unreviewed ||
-      ["approve", "flip", "drop"].some((name) => count(known, name) !== counts[name])
-    );
-  }
-
-  function takeIn(found) {
-    const known = new Map(review.pairs.map((pair, index) => [pair.id, [pair, cards[index]]]));
-    const unsent = said.unsent();
-    // What is undecided comes first; later nothing moves under a finger, but once, when the audit is over.
-    const anew = found.run !== review.run || found.audit?.done !== review.audit?.done;
-    const place = new Map(review.pairs.map((pair, index) => [pair.id, index]));
-    const made = found.pairs.map((now, index) => {
-      const [pair, card] = known.get(now.id) ?? [{}];
-      const fits = card && Boolean(pair.judge) === Boolean(now.judge);
-      // The same object as before, which undo knows. What the server has not heard of is newer.
-      Object.assign(pair, now, { run: found.run }, unsent.has(now.id) && { said: unsent.get(now.id) });
-      if (anew || !pair.part) pair.part = partOf(pair, found.audit.done);
-      if (fits) show(card, pair);
-      return [pair, fits ? card : newCard(pair, index)];
-    });
-    const key = anew ? ([pair]) => PARTS.indexOf(pair.part) + (pair.said ? 0.5 : 0) : ([pair]) => place.get(pair.id) ?? Infinity;
-    made.sort((one, two) => (key(one) === key(two) ? 0 : key(one) - key(two)));
-    review = { ...found, pairs: made.map(([pair]) => pair) };
-    cards = made.map(([, card]) => card);
-    // What the first part is the page says above it.
-    const parts = made.flatMap(([pair, card], at) =>
-      at && made[at - 1][0].part !== pair.part ? [headings[pair.part], card] : [card],
-    );
-    // A card that is taken out and put back loses the focus.
-    if (parts.length !== grid.children.length || parts.some((part, at) => part !== grid.children[at])) {
-      if (grid.children.length) movedAt = performance.now();
-      grid.replaceChildren(...parts);
-    }
-  }
-
-  /** In which part of the page a pair stands. */
-  const partOf = (pair, done) => (done && pair.said ? "decided" : done || !pair.in_audit ? "open" : "audit");
-
-  function newCard(pair, index) {
-    const card = selfPair(pair, index, () => {
-      selected.select(cards.indexOf(card), { focus: false });
-      enlargeSelected();
-    });
-    card.addEventListener("click", (event) => {
-      // Now: pairs before it may have gone.
-      const index = cards.indexOf(card);
-      if (event.shiftKey) return selected.select(index, { extend: true, focus: false });
-      selected.select(index, { focus: false });
-      const button = event.target.closest("button");
-      const side = event.target.closest("img") && event.target.closest("figure").dataset.side;
-      // As on Label, a click on an image chooses it.
-      const name = button ? button.dataset.decision : !review.pairs[index].judge && side;
-      if (!name) return;
-      const now = performance.now();
-      // The second of a double click would take back what the first decided.
-      const isDouble = clicked.card === card && now < clicked.at + DOUBLE_MS;
-      clicked = { card, at: now };
-      if (isDouble || now < movedAt + GUARD_MS) return announce(TOO_FAST);
-      decide([index], name, { advance: false });
-    });
-    return card;
   }
 
   function look(pair) {
@@ -197,13 +115,9 @@ export function mount(root) {
     find("reviewing").hidden = !any;
     drawMessage(any);
     if (!any) return;
-    if (find("review-counts").textContent !== counted()) find("review-counts").textContent = counted();
+    write("review-counts", counted(review));
     find("review-undo").disabled = !said.undoable();
-    const training = status.runs.find((run) => run.job === "train" && isActive(run));
-    const late = training
-      ? `Round ${training.round} is trained on what was decided before. What you flip now counts from the next round on; the rest only where this training is stopped and the round trained anew.`
-      : "";
-    if (find("review-late").textContent !== late) find("review-late").textContent = late;
+    write("review-late", late(status.runs));
     drawAudit();
     bulk.show(review);
     mixup.show(audit(), status.runs);
@@ -215,61 +129,23 @@ export function mount(root) {
     return review.audit.done ? review.audit : { ...review.audit, decided };
   }
 
-  function counted() {
-    if (!review.pairs.length) return `The model found no pair for round ${review.round}.`;
-    const count = (name) => review.pairs.filter((pair) => decisionOf(pair) === name).length;
-    const open = count(null);
-    const decided = review.audit.done
-      ? [
-          `${count("approve")} approved`,
-          `${count("flip")} flipped (people’s choice now)`,
-          `${count("drop")} dropped`,
-        ]
-      : [`${review.pairs.length - open} decided`];
-    const rest = open ? `${open} not reviewed` : "all reviewed";
-    return `${plural(review.pairs.length, "pair")} that the model chose for round ${review.round}: ${decided.join(", ")}, ${rest}.`;
-  }
-
   function drawAudit() {
-    const { pairs, decided, done, error } = audit();
-    const none = review.pairs.length === 0;
-    find("audit-help").hidden = done;
-    find("review-help").hidden = !done || none;
-    if (none) {
-      find("audit-title").textContent = "The model found no pair";
-      find("audit-text").textContent =
-        "None of the images it drew differ clearly enough to it. Label more pairs, or train another round on yours alone.";
-      return;
-    }
-    if (!done) {
-      find("audit-title").textContent = `Audit: ${decided} of ${pairs} decided`;
-      find("audit-text").textContent =
-        `${which(pairs, review.pairs.length)}. Say which image is better, without knowing what the model chose. Then you see how often it is wrong.`;
-      return;
-    }
-    const wrong = Math.round(error.value * error.n);
-    find("audit-title").textContent = `Audit: the model was wrong in ${wrong} of ${error.n}`;
-    // Of a few the count above says all there is to say.
-    const share = error.n < FEW ? "" : `That is ${interval(error)}. `;
-    find("audit-text").textContent =
-      `${share}“Neither” counted as wrong; changes from now on do not alter this figure.${advice(error)}`;
+    const [heading, words] = auditSays(audit(), review.pairs.length);
+    write("audit-title", heading);
+    write("audit-text", words);
+    find("audit-help").hidden = review.audit.done;
+    find("review-help").hidden = !review.audit.done || !review.pairs.length;
   }
 
   function drawMessage(any) {
     const place = find("review-message");
     place.hidden = any || !status;
-    if (place.hidden) return;
-    const proposing = status.runs.find((run) => run.job === "propose" && isActive(run));
-    const words = proposing
-      ? `The model draws new images and chooses among them. ${howFar(proposing, status)}`
-      : status.next.name === "propose"
-        ? `The model of round ${status.current} has not drawn anything to choose from for round ${status.next.round} yet.`
-        : "After round 0 new images are drawn, and the model picks winners itself. They come here before it learns from them.";
-    putParts(place, [
-      title(proposing ? "Proposing" : "Nothing to review yet"),
-      text(words),
-      actionButton("Open Rounds", "review-rounds", () => openTab("rounds"), true),
-    ]);
+    if (!place.hidden) putParts(place, nothing(status));
+  }
+
+  /** What stays as it is, is not read out again. */
+  function write(id, words) {
+    if (find(id).textContent !== words) find(id).textContent = words;
   }
 
   function announce(text) {
@@ -279,8 +155,7 @@ export function mount(root) {
   // Decisions
 
   function changed(pairs) {
-    // What is undone may have left the page.
-    for (const pair of pairs.filter((one) => review.pairs.includes(one))) show(cards[review.pairs.indexOf(pair)], pair);
+    cards.show(pairs);
     draw();
   }
 
@@ -342,11 +217,25 @@ export function mount(root) {
     look(pairs[0]);
   }
 
+  // Keys
+
   function move(step, extend) {
     guardedUntil = -Infinity;
     const at = selected.at();
     if (at === null) toUndecided(-1);
     else selected.select(at + step, { extend });
+  }
+
+  function press(name) {
+    const indices = selected.indices();
+    if (cards.haveMoved) return announce(MOVED);
+    // An audit pair can still be given another choice.
+    if (isEnding() && indices.every((index) => review.pairs[index].judge)) return announce(ENDING);
+    // Sides are random, so that one side means something else for every pair.
+    if (indices.length > 1 && (name === "left" || name === "right"))
+      return announce("Choose a side for one pair at a time.");
+    if (performance.now() < guardedUntil) return announce(TOO_FAST);
+    decide(indices, name);
   }
 
   document.addEventListener("keydown", (event) => {
@@ -363,7 +252,7 @@ export function mount(root) {
     event.preventDefault();
     if (steps[key]) move(steps[key], event.shiftKey);
     else if (key === "z") undo();
-    else if (selected.at() === null && !(KEYS[key] && (isEnding() || hasMoved()))) {
+    else if (selected.at() === null && !(KEYS[key] && (isEnding() || cards.haveMoved))) {
       toUndecided(-1);
       announce("Keys are for the pair in the frame: press again.");
     } else if (key === "e") {
@@ -378,12 +267,9 @@ export function mount(root) {
     const pair = review.pairs[selected.at()];
     if (!pair) return closeEnlarged();
     const alike = review.pairs.filter((one) => one.part === pair.part);
-    enlargePair(pair, {
-      words: (side) => [side, roleOf(pair, side)].filter(Boolean).join(" · "),
-      mark: (side) => markOf(pair, side),
-      state: state || (pair.judge ? figures(pair.judge) : ""),
+    enlargeSelf(pair, {
+      state,
       count: `${alike.indexOf(pair) + 1} of ${alike.length}`,
-      actions: [...actionsOf(pair), { key: "z", words: "Undo", "data-testid": "enlarged-undo" }],
       pressed(key) {
         if (!(key === "j" || key === "k" || key === "z" || KEYS[key])) return false;
         announce("");
@@ -403,6 +289,7 @@ export function mount(root) {
       },
     });
   }
+
   leaveToKeys(root);
   // What is scrolled to stays clear of the bar.
   markShown(grid);
@@ -410,29 +297,6 @@ export function mount(root) {
   new ResizeObserver(() => root.style.setProperty("--bar", `${bar.offsetHeight}px`)).observe(bar);
   find("review-undo").addEventListener("click", undo);
 
-  const hasMoved = () => performance.now() < movedAt + MOVED_MS;
-
-  function press(name) {
-    const indices = selected.indices();
-    if (hasMoved()) return announce(MOVED);
-    // An audit pair can still be given another choice.
-    if (isEnding() && indices.every((index) => review.pairs[index].judge)) return announce(ENDING);
-    // Sides are random, so that one side means something else for every pair.
-    if (indices.length > 1 && (name === "left" || name === "right"))
-      return announce("Choose a side for one pair at a time.");
-    if (performance.now() < guardedUntil) return announce(TOO_FAST);
-    decide(indices, name);
-  }
-
   said.send();
   root.dataset.mounted = "yes";
 }
-
-function advice({ value }) {
-  if (value < POOR) return "";
-  const says = value > 0.5 ? "The model disagreed with you more often than not." : "That is hardly better than guessing.";
-  return ` ${says} Learn little from its pairs: lower their share, or label more first.`;
-}
-
-const which = (pairs, all) =>
-  pairs < all ? `${plural(pairs, "pair")} of ${all}, chosen at random` : all === 1 ? "The one pair there is" : `All ${all} pairs, as there are so few`;

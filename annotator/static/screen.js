@@ -22,10 +22,10 @@ export class Screen {
   #fresh;
   #failed;
 
-  /** `root` says in its data which pair is shown and which is ready; `fresh` is called before another one comes,
-   * `failed` with one that could not be shown, each time it was tried. */
+  /** `sides` are the frames, the left one first. `root` says in its data which pair is shown and which is ready; `fresh`
+   * is called before another one comes, `failed` with one that could not be shown, each time it was tried. */
   constructor(root, { sides, prompt, images, fresh = () => {}, failed = () => {} }) {
-    [this.#root, this.#sides, this.#prompt] = [root, Object.values(sides), prompt];
+    [this.#root, this.#sides, this.#prompt] = [root, sides, prompt];
     [this.#images, this.#fresh, this.#failed] = [images, fresh, failed];
     document.addEventListener("visibilitychange", () => document.hidden || this.restart());
     let width = innerWidth;

@@ -1,6 +1,6 @@
 // One self pair as a card: two images, what the judge says, what a person decided. Knows no other pair.
 
-import { enlargeButton } from "/ui/enlarge.js";
+import { enlargeButton, enlargePair } from "/ui/enlarge.js";
 import { h } from "/ui/page.js";
 import { figure } from "/ui/words.js";
 
@@ -35,19 +35,19 @@ export function choiceFor(pair, name) {
 }
 
 /** What a side is: the model's choice, or a person's. */
-export function roleOf({ said, judge }, which) {
+function roleOf({ said, judge }, which) {
   const better = said ? said.choice : judge?.side;
   if (which !== better) return "";
   return better === judge?.side ? "model’s choice" : said?.by === "you" ? "your choice" : "chosen";
 }
 
 /** Whose choice a side is, if it is one. */
-export const markOf = (pair, which) => roleOf(pair, which) && (which === pair.judge?.side ? "model" : "person");
+const markOf = (pair, which) => roleOf(pair, which) && (which === pair.judge?.side ? "model" : "person");
 
 const isDecided = (pair, name) => [decisionOf(pair), pair.said?.choice].includes(name);
 
 /** What can be said of a pair where it stands alone: a button each, with the key that does the same. */
-export const actionsOf = (pair) =>
+const actionsOf = (pair) =>
   Object.entries(pair.judge ? OPEN : BLIND).map(([name, { words, key, more, says }]) => ({
     key: key.toLowerCase(),
     words,
@@ -56,6 +56,17 @@ export const actionsOf = (pair) =>
     "data-testid": `enlarged-${name}`,
     "aria-pressed": String(isDecided(pair, name)),
   }));
+
+/** As large as the window allows, with what can be said of it. `state`, `count` and `pressed` are as in `enlarge`. */
+export const enlargeSelf = (pair, { state, count, pressed }) =>
+  enlargePair(pair, {
+    words: (side) => [side, roleOf(pair, side)].filter(Boolean).join(" · "),
+    mark: (side) => markOf(pair, side),
+    state: state || (pair.judge ? figures(pair.judge) : ""),
+    count,
+    actions: [...actionsOf(pair), { key: "z", words: "Undo", "data-testid": "enlarged-undo" }],
+    pressed,
+  });
 
 /** `enlarge` shows it as large as the window allows. */
 export function selfPair(pair, number, enlarge) {
@@ -97,7 +108,7 @@ export const asClear = (times, pair) =>
   times === 1 ? `as clear as a typical ${pair}, or clearer` : `at least ${times} × as clear as a typical ${pair}`;
 
 /** What the judge makes of it, in figures. */
-export function figures({ certainty, clarity, rewards, margin, margin_error, p }) {
+function figures({ certainty, clarity, rewards, margin, margin_error, p }) {
   const beside = `margin ${nats(margin)} ± ${nats(margin_error)}, ${typical(clarity.toFixed(2))}`;
   return `${CLEARNESS[certainty]}: ${beside}; rewards ${nats(rewards.left)} and ${nats(rewards.right)}; p ${p.toFixed(2)}.`;
 }

@@ -20,8 +20,9 @@ from annotator.store.labels import Labels
 from annotator.store.learning import Learning
 from annotator.store.people import People
 from annotator.store.standing import FactCounts
-from sail.config import LoopSettings, ModelRef
 from sail.files import fsync_folder
+from sail.model_ref import ModelRef
+from sail.settings import LoopSettings
 
 __all__ = [
     "DATABASE", "STARTER", "DatabaseError", "Displaced", "FactCounts", "Outside", "Store",

@@ -25,8 +25,10 @@ from annotator import migrations
 from annotator.launcher import KEY_BYTES, Launcher
 from annotator.rows import Project
 from annotator.writer import Closed, Writer
-from sail.config import LoopSettings, ModelRef, first_fault
+from sail.config import first_fault
 from sail.files import MB
+from sail.model_ref import ModelRef
+from sail.settings import LoopSettings
 
 DATABASE = "project.db"
 STARTER = "starter"

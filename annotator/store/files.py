@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import get_args
 
-from sail.config import Kind
+from sail.requests import Kind
 
 RUN_FOLDER = re.compile(rf"([0-9]{{4,}})-(?:{'|'.join(get_args(Kind))})")
 """What jobs.create calls a run folder: the run's number and the kind of its request."""

@@ -18,8 +18,8 @@ from annotator.store.files import Outside
 from annotator.store.reviews import NEWEST, Reviews
 from annotator.store.standing import FactCounts, Standing
 from sail import rounds
-from sail.config import LoopSettings
 from sail.records import LatentsRef, Source, TrainingPair
+from sail.settings import LoopSettings
 
 Latents = dict[str, tuple[str, LatentsRef]]
 """Id of a candidate to its prompt and where its latents are."""

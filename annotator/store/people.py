@@ -16,42 +16,9 @@ from annotator.store.base import Base
 MAX_NAME_CHARS = 40
 TAKEN = ("you", "everyone", "judge")
 """What the pages and the table of preferences call people by."""
-FIRST = [
-    "Amber",
-    "Brave",
-    "Calm",
-    "Clever",
-    "Gentle",
-    "Golden",
-    "Happy",
-    "Jolly",
-    "Kind",
-    "Lucky",
-    "Merry",
-    "Quiet",
-    "Rapid",
-    "Silver",
-    "Sunny",
-    "Witty",
-]
-SECOND = [
-    "Badger",
-    "Crane",
-    "Dolphin",
-    "Falcon",
-    "Fox",
-    "Heron",
-    "Lynx",
-    "Marten",
-    "Otter",
-    "Owl",
-    "Panda",
-    "Raven",
-    "Robin",
-    "Seal",
-    "Swift",
-    "Wren",
-]
+FIRST = "Amber Brave Calm Clever Gentle Golden Happy Jolly Kind Lucky Merry Quiet Rapid Silver Sunny Witty"
+SECOND = "Badger Crane Dolphin Falcon Fox Heron Lynx Marten Otter Owl Panda Raven Robin Seal Swift Wren"
+"""What names are made up of, sixteen words each: half a byte."""
 
 
 def made_up(person: str) -> str:
@@ -59,7 +26,7 @@ def made_up(person: str) -> str:
     sum_of = 0
     for letter in person:
         sum_of = (sum_of * 31 + ord(letter)) % 256
-    return f"{FIRST[sum_of >> 4]} {SECOND[sum_of & 15]}"
+    return f"{FIRST.split()[sum_of >> 4]} {SECOND.split()[sum_of & 15]}"
 
 
 def called(person: str, names: Mapping[str, str]) -> str:

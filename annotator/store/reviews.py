@@ -17,7 +17,7 @@ from annotator.audit import Audited
 from annotator.rows import Audit, Bulk, Review, ReviewCounts, ReviewPair, Run
 from annotator.store.runs import Runs
 from sail import rounds
-from sail.config import LoopSettings
+from sail.settings import LoopSettings
 
 NEWEST = """
     left join reviews r on r.decision != 'clear' and r.seq = (

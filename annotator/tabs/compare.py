@@ -7,15 +7,7 @@ from annotator.tabs import pair
 TITLE = "Compare"
 NAME = "compare"
 
-_ANSWERS = (
-    ("left", "1", "Left", "1 or left arrow"),
-    ("right", "2", "Right", "2 or right arrow"),
-    ("tie", "0", "Tie", "0 or down arrow"),
-    ("skip", "S", "Skip", "S"),
-    ("undo", "Z", "Undo", "Z"),
-)
-
-_SIDES = "".join(pair.side(side, prefix="compare-image") for side in ("left", "right"))
+_ANSWERS = tuple(answer for answer in pair.ANSWERS if answer[0] != "both_bad")
 
 MARKUP = f"""
 <div class="sail-row sail-match" data-testid="match" hidden>
@@ -23,16 +15,7 @@ MARKUP = f"""
   <label class="sail-row"><span>with</span><select data-testid="compare-two"></select></label>
   <span class="sail-dim" data-testid="compare-blind">You are not told which is which.</span>
 </div>
-<section class="sail-labelling" data-testid="comparing" hidden aria-label="Choose the better image">
-  <p class="sail-ask">Which image is better for</p>
-  <h2 class="sail-prompt" data-testid="compare-prompt" aria-live="polite"></h2>
-  <div class="sail-pair" data-testid="compare-pair">{_SIDES}</div>
-  <div class="sail-answers" role="group" aria-label="Answers">
-    {pair.answers(_ANSWERS, prefix="compare")}
-  </div>
-  {pair.tools(prefix="compare")}
-</section>
-<p class="sail-said" aria-live="polite" data-testid="compare-announcement"></p>
+{pair.desk(_ANSWERS, prefix="compare-", button="compare")}
 <section class="sail-message" data-testid="compare-message" hidden></section>
 <p class="sail-hidden" aria-live="polite" data-testid="compare-heading"></p>
 <footer class="sail-progress" data-testid="compare-footer" hidden>

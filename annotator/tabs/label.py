@@ -7,14 +7,6 @@ from annotator.tabs import pair
 TITLE = "Label"
 NAME = "label"
 
-_ANSWERS = (
-    ("left", "1", "Left", "1 or left arrow"),
-    ("right", "2", "Right", "2 or right arrow"),
-    ("tie", "0", "Tie", "0 or down arrow"),
-    ("both_bad", "9", "Both bad", "9"),
-    ("skip", "S", "Skip", "S"),
-    ("undo", "Z", "Undo", "Z"),
-)
 _MORE_TOOLS = (
     ("reasons", "T", "Reasons", "T"),
     ("help", "?", "Help", "?"),
@@ -63,20 +55,11 @@ _PRACTICE_SIDES = "".join(
 _PRACTICE_ANSWERS = "".join(
     f'<button type="button" class="sail-answer" data-practice="{value}">'
     f'<kbd aria-hidden="true">{key}</kbd> {title}</button>'
-    for value, key, title, _ in _ANSWERS[:5]
+    for value, key, title, _ in pair.ANSWERS[:5]
 )
 
 MARKUP = f"""
-<section class="sail-labelling" hidden aria-label="Choose the better image">
-  <p class="sail-ask">Which image is better for</p>
-  <h2 class="sail-prompt" data-testid="prompt" aria-live="polite"></h2>
-  <div class="sail-pair" data-testid="pair">{pair.side("left")}{pair.side("right")}</div>
-  <div class="sail-answers" role="group" aria-label="Answers">
-    {pair.answers(_ANSWERS, prefix="answer")}
-  </div>
-  {pair.tools(pair.answers(_MORE_TOOLS, prefix="answer"), prefix="answer")}
-</section>
-<p class="sail-said" aria-live="polite" data-testid="announcement"></p>
+{pair.desk(pair.ANSWERS, _MORE_TOOLS, button="answer")}
 <section class="sail-message" data-testid="label-message" hidden></section>
 <p class="sail-hidden" aria-live="polite" data-testid="label-heading"></p>
 <footer class="sail-progress">

@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 from gradio.themes.base import Base as Theme
 
+from annotator.store.people import FIRST, SECOND
 from annotator.tabs import compare, export, label, pair, review, rounds, setup, tryout
 
 TABS = (setup, label, rounds, review, compare, tryout, export)
@@ -92,7 +93,11 @@ def panel(markup: str, name: str) -> gr.HTML:
 
 def head(*, default_project: str) -> str:
     """What the scripts have to know before the first request."""
-    return f'<meta name="sail-default-project" content="{html.escape(default_project, quote=True)}">'
+    told = {"default-project": default_project, "names": f"{FIRST},{SECOND}"}
+    return "".join(
+        f'<meta name="sail-{name}" content="{html.escape(value, quote=True)}">'
+        for name, value in told.items()
+    )
 
 
 def theme() -> Theme:

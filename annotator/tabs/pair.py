@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+Button = tuple[str, str, str, str]
+"""Answer or tool, key, title, keys in words."""
+ANSWERS: tuple[Button, ...] = (
+    ("left", "1", "Left", "1 or left arrow"),
+    ("right", "2", "Right", "2 or right arrow"),
+    ("tie", "0", "Tie", "0 or down arrow"),
+    ("both_bad", "9", "Both bad", "9"),
+    ("skip", "S", "Skip", "S"),
+    ("undo", "Z", "Undo", "Z"),
+)
 _LOOKING = (
     ("flip", "Space", "Swap", "hold Space"),
     ("zoom", "+", "Zoom", "+"),
@@ -19,16 +29,17 @@ SINGLE_KEYS = """
 """WCAG 2.1.4: static/keys.js keeps what is chosen."""
 
 
-def answers(buttons: Iterable[tuple[str, str, str, str]], *, prefix: str) -> str:
-    """A button for each (answer, key, title, keys in words); `prefix` begins what tests know it by."""
+def _buttons(of: Iterable[Button], *, prefix: str, attribute: str = "answer") -> str:
+    """`prefix` begins what tests know them by."""
     return "".join(
-        f'<button type="button" class="sail-answer" data-answer="{value}" data-testid="{prefix}-{value}" '
-        f'title="Key: {keys}"><kbd aria-hidden="true">{key}</kbd> {title}</button>'
-        for value, key, title, keys in buttons
+        f'<button type="button" class="sail-answer" data-{attribute}="{value}" '
+        f'data-testid="{prefix}-{value}" title="Key: {keys}">'
+        f'<kbd aria-hidden="true">{key}</kbd> {title}</button>'
+        for value, key, title, keys in of
     )
 
 
-def side(side: str, *, attribute: str = "answer", prefix: str = "image", part: str = "") -> str:
+def side(side: str, *, prefix: str, attribute: str = "answer", part: str = "") -> str:
     """The frame of one image, which a click chooses."""
     own = f'data-part="{part}" ' if part else ""
     return (
@@ -37,15 +48,24 @@ def side(side: str, *, attribute: str = "answer", prefix: str = "image", part: s
     )
 
 
-def tools(more: str = "", *, prefix: str) -> str:
-    """What shows the two more closely (static/closer.js), and `more` buttons beside it."""
+def desk(answers: Iterable[Button], more: Iterable[Button] = (), *, prefix: str = "", button: str) -> str:
+    """Where a pair is answered (static/desk.js), with `more` buttons beside the tools of looking closer.
+
+    `prefix` begins what its parts are known by, `button` what its buttons are.
+    """
+    sides = "".join(side(name, prefix=f"{prefix}image") for name in ("left", "right"))
     # Not answers: flip is held, not clicked.
-    looking = "".join(
-        f'<button type="button" class="sail-answer" data-tool="{name}" data-testid="{prefix}-{name}" '
-        f'title="Key: {keys}"><kbd aria-hidden="true">{key}</kbd> {title}</button>'
-        for name, key, title, keys in _LOOKING
-    )
-    return (
-        '<div class="sail-answers sail-tools" role="group" aria-label="Tools">'
-        f'{looking}{more}<span class="sail-zoom" data-tool="scale" data-testid="{prefix}-scale"></span></div>'
-    )
+    looking = _buttons(_LOOKING, prefix=button, attribute="tool")
+    return f"""
+<section class="sail-labelling" data-testid="{prefix}desk" hidden aria-label="Choose the better image">
+  <p class="sail-ask">Which image is better for</p>
+  <h2 class="sail-prompt" data-testid="{prefix}prompt" aria-live="polite"></h2>
+  <div class="sail-pair" data-testid="{prefix}pair">{sides}</div>
+  <div class="sail-answers" role="group" aria-label="Answers">{_buttons(answers, prefix=button)}</div>
+  <div class="sail-answers sail-tools" role="group" aria-label="Tools">
+    {looking}{_buttons(more, prefix=button)}
+    <span class="sail-zoom" data-tool="scale" data-testid="{button}-scale"></span>
+  </div>
+</section>
+<p class="sail-said" aria-live="polite" data-testid="{prefix}announcement"></p>
+"""

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from benchmarks.alignment.working import leave_with_parent, prepare, work
-from sail.config import Precision
 from sail.files import read_lines
 from sail.loop import drop_half_line
+from sail.model_ref import Precision
 
 RESULTS = Path("benchmarks/results")
 WORK = Path("data/projects/alignment")

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from annotator.rows import Order
-from sail.config import LoopSettings, ModelRef
 from sail.loop import Rounds
+from sail.model_ref import ModelRef
 from sail.records import TrainingPair
+from sail.settings import LoopSettings
 
 SEED_ROUNDS = 1
 SELF_ROUNDS = 2

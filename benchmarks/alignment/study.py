@@ -47,18 +47,21 @@ from data.starter.recipe.evaluate import named_attributes
 from sail import backbones
 from sail.annotate import ShownPair
 from sail.candidates import decoded
-from sail.config import LoopSettings, ModelRef, Precision, ProposeRequest, Scoring, TrainRequest
+from sail.config import Scoring
 from sail.cost import evaluations_to_learn, evaluations_to_propose
 from sail.files import read_lines, sha256_file
 from sail.loop import Rounds, human_pairs, kept_self_pairs
+from sail.model_ref import ModelRef, Precision
 from sail.monitors import Appearance, appearance
 from sail.pairing import best_and_worst
 from sail.policy import Policy
 from sail.records import LabelValue
+from sail.requests import ProposeRequest, TrainRequest
 from sail.reward import draw_weights, gains
 from sail.rounds import Round, parse_prompts, split_prompts
 from sail.runfolder import RunFolder
 from sail.sampling import draw
+from sail.settings import LoopSettings
 
 SETTINGS = frozenset(LoopSettings.model_fields)
 OF_SELF_PAIRS = {

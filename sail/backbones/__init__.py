@@ -18,7 +18,8 @@ from sail.backbones.flux import TOKENS_SCHNELL, Flux
 from sail.backbones.sd3 import StableDiffusion3
 from sail.backbones.sdxl import StableDiffusionXL
 from sail.backbones.stable_diffusion import StableDiffusion
-from sail.config import ModelRef, Sampling
+from sail.config import Sampling
+from sail.model_ref import ModelRef
 
 FAMILIES: dict[str, type[Diffusion | FlowMatching]] = {
     family.pipeline_class.__name__: family

@@ -43,7 +43,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from sail.config import INDEX, ModelRef
+from sail.model_ref import INDEX, ModelRef
 
 CONFIGS = ["*.json", "*.txt", "*.model"]
 WEIGHTS = ["*/*.safetensors"]

@@ -25,7 +25,7 @@ from annotator import jobs, looks
 from annotator.rows import Match
 from annotator.store import Store
 from benchmarks.running_app import App
-from sail.config import ModelRef
+from sail.model_ref import ModelRef
 from sail.progress import Progress
 from sail.runfolder import RunFolder
 
@@ -101,7 +101,7 @@ def test_comparisons_are_answered_by_keys_and_the_figure_comes_at_the_end(
 
 def test_nothing_on_the_page_tells_which_image_is_which(app: App, store: Store, page: Page) -> None:
     open_compare(page, app, store)
-    shown = page.get_by_test_id("comparing").evaluate("section => section.outerHTML")
+    shown = page.get_by_test_id("compare-desk").evaluate("section => section.outerHTML")
     for word in ("base", "Base", "round", "Round", "adapter", *(one.sha256[:8] for one in store.rounds())):
         assert word not in shown
     addresses = [

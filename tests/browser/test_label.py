@@ -24,7 +24,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 from annotator import jobs
 from annotator.store import Store
 from benchmarks.running_app import App, start_app
-from sail.config import ModelRef
+from sail.model_ref import ModelRef
 
 pytestmark = pytest.mark.browser
 

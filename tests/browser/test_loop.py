@@ -16,9 +16,11 @@ from annotator import jobs
 from annotator.audit import winner_side
 from annotator.store import Store
 from benchmarks.running_app import App, start_app
-from sail.config import LoopSettings, Loss, ModelRef, Monitoring, Optimisation, Sampling, Scoring
+from sail.config import Loss, Monitoring, Optimisation, Sampling, Scoring
 from sail.files import sha256_file
+from sail.model_ref import ModelRef
 from sail.runfolder import ADAPTER_FILE, MERGED_FOLDER, RunFolder
+from sail.settings import LoopSettings
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -64,8 +64,10 @@ export class Desk {
     return this.#look.flipped ? FLIPPED : this.screen.whyNot(value);
   }
 
-  /** As Screen shows it; where there is no pair nothing of this is on the page. */
+  /** As Screen shows it; where there is no pair nothing of this is on the page, and what stands there instead is as high:
+   * who is faster than the drawing sees nothing jump. */
   show(pair, how) {
+    if (!pair && !this.#section.hidden) this.#section.parentElement.style.setProperty("--desk", `${this.#section.offsetHeight}px`);
     this.#section.hidden = !pair;
     return this.screen.show(pair, how);
   }

@@ -50,6 +50,17 @@ def test_before_the_first_answer_rounds_says_that_there_is_none(label: Page) -> 
     expect(label.get_by_test_id("next")).to_contain_text("No pair is answered yet. 0 of at least")
 
 
+def test_nothing_jumps_for_who_is_faster_than_the_drawing(label: Page) -> None:
+    bar = label.get_by_test_id("label-bar")
+    before = bar.bounding_box()
+    assert before
+    for _ in range(8):
+        answer(label, "1")
+    expect(label.get_by_test_id("label-message")).to_be_visible()
+    after = bar.bounding_box()
+    assert after and after["y"] == pytest.approx(before["y"], abs=1)
+
+
 def test_pairs_that_were_drawn_meanwhile_are_shown(label: Page, store: Store) -> None:
     for _ in range(7):
         answer(label, "1")

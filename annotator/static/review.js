@@ -7,9 +7,10 @@ import { closeEnlarged, enlargePair, isEnlarged } from "/ui/enlarge.js";
 import { GUARD_MS, keyName, leaveToKeys, TOO_FAST } from "/ui/keys.js";
 import { mixup as mixupRatio } from "/ui/mixup.js";
 import { actionButton, drawUnsent, h, isShown, markShown, putParts, text, title } from "/ui/page.js";
+import { keepUp, runBlock } from "/ui/runs.js";
 import { selection } from "/ui/selection.js";
 import { actionsOf, choiceFor, decisionOf, figures, markOf, roleOf, selfPair, show } from "/ui/selfpair.js";
-import { FEW, howFar, interval, plural, POOR } from "/ui/words.js";
+import { FEW, interval, plural, POOR } from "/ui/words.js";
 
 const KEYS = {
   a: "approve",
@@ -261,15 +262,16 @@ export function mount(root) {
     if (place.hidden) return;
     const proposing = status.runs.find((run) => run.job === "propose" && isActive(run));
     const words = proposing
-      ? `The model draws new images and chooses among them. ${howFar(proposing, status)}`
+      ? "The model draws new images and chooses among them. Its pairs come here when it is done."
       : status.next.name === "propose"
         ? `The model of round ${status.current} has not drawn anything to choose from for round ${status.next.round} yet.`
         : "After round 0 new images are drawn, and the model picks winners itself. They come here before it learns from them.";
     putParts(place, [
-      title(proposing ? "Proposing" : "Nothing to review yet"),
+      proposing ? runBlock(proposing, "review") : title("Nothing to review yet"),
       text(words),
-      actionButton("Open Rounds", "review-rounds", () => openTab("rounds"), true),
+      !proposing && actionButton("Open Rounds", "review-rounds", () => openTab("rounds"), true),
     ]);
+    if (proposing) keepUp(place, proposing, status);
   }
 
   function announce(text) {

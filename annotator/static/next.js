@@ -11,7 +11,7 @@ const LIMITS = "What a round has to keep is set in Setup, Advanced, Measuring. "
 const MEANWHILE = {
   draw: "You can label as soon as the first pair is there.",
   propose: "The pairs go to Review when it is done.",
-  train: "First samples, then curves come below.",
+  train: "Samples and curves show below as they come.",
 };
 
 /** Elements that say what comes next; while a run works on it, that run. How far it is by now `keepUp` says. */

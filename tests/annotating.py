@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,7 @@ from annotator.runs import Runner, take_in
 from annotator.store import Store
 from sail.config import Optimisation
 from sail.model_ref import ModelRef
+from sail.progress import Progress
 from sail.records import Decision, LabelValue
 from sail.runfolder import RunFolder
 from sail.settings import LoopSettings
@@ -138,3 +140,14 @@ def hold(store: Store, run: Run, where: Literal["start", "step"] = "step") -> Pa
     held = store.run_folder(run) / f"hold-{where}"
     held.touch()
     return held
+
+
+@contextmanager
+def at_work(store: Store, run: Run, stage: str) -> Iterator[tuple[RunFolder, Progress]]:
+    """A trainer that holds its folder, as another process would, at the beginning of a stage of 40 steps."""
+    folder = RunFolder(store.run_folder(run))
+    with folder.lock():
+        store.record_run_event(run.id, "started")
+        progress = Progress(folder, min_interval_s=0)
+        progress.stage(stage, 40)
+        yield folder, progress

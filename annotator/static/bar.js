@@ -4,7 +4,7 @@ import {
   act,
   addressOf,
   base,
-  isActive,
+  inTurn,
   keeps,
   onAway,
   onProjects,
@@ -59,8 +59,7 @@ export function mount(root) {
   // How far it was is not how far it is.
   onAway(() => (device.dataset.state = "away"));
   onStatus((status) => {
-    const runs = status.runs.filter(isActive);
-    const first = runs.find((run) => run.state !== "waiting") ?? runs[0];
+    const [first] = inTurn(status.runs);
     const [other] = status.elsewhere;
     device.dataset.state = first ? "busy" : other ? "elsewhere" : "idle";
     device.replaceChildren(...inParts(first, other).map((part) => h("span", {}, part)));

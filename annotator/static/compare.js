@@ -20,10 +20,10 @@ import {
 } from "/ui/core.js";
 import { AHEAD, Desk } from "/ui/desk.js";
 import { ANSWER_KEYS, ANSWER_WORDS } from "/ui/keys.js";
-import { actionButton as button, drawUnsent, h, isShown, putParts, text, title } from "/ui/page.js";
+import { actionButton as button, drawUnsent, h, isShown, putParts, readOut, text, title } from "/ui/page.js";
 import { result, whereNext } from "/ui/result.js";
-import { runButton } from "/ui/runs.js";
-import { howFar, plural, roundName, roundTitle } from "/ui/words.js";
+import { keepUp, runBlock, runButton } from "/ui/runs.js";
+import { plural, roundName, roundTitle } from "/ui/words.js";
 
 const REFILL_BELOW = 6;
 const PLANNED = 20;
@@ -188,9 +188,9 @@ export function mount(root) {
     message.hidden = !parts.length;
     beEager(isShown(root) && !queue.length && Boolean(found?.run) && isActive(ownRun() ?? {}), "compare");
     putParts(message, parts);
-    // The heading alone is read out: what is under it counts on.
+    if (message.querySelector(".sail-run")) keepUp(message, ownRun(), status);
     const heading = find("compare-heading");
-    const words = parts[0]?.textContent ?? "";
+    const words = readOut(parts);
     if (heading.textContent !== words) heading.textContent = words;
   }
 
@@ -203,7 +203,7 @@ export function mount(root) {
       ];
     if (!found) return [];
     const run = ownRun();
-    if (run && isActive(run)) return drawing(run);
+    if (run && isActive(run)) return [runBlock(run, "compare")];
     if (found.result) return resultParts();
     if (run && endedEarly(run)) return stopped(run);
     if (!found.planned)
@@ -213,15 +213,6 @@ export function mount(root) {
         drawMore(PLANNED, true),
       ];
     return [text("Sending the last answers…")];
-  }
-
-  function drawing(run) {
-    const far = run.stage === "draw" && run.total > 1 ? { max: run.total, value: run.step } : {};
-    return [
-      title(answered ? "Drawing the next comparisons…" : "Drawing the first comparisons…"),
-      h("progress", { ...far, "aria-label": "Images drawn" }),
-      text(howFar(run, status)),
-    ];
   }
 
   const stopped = (run) => [

@@ -369,6 +369,11 @@ async function look() {
 }
 
 export const isActive = (run) => ["running", "stopping", "waiting"].includes(run.state);
+/** Of `runs` those that are not over: what is at work, then what waits, in the order in which it will be done. */
+export const inTurn = (runs) => {
+  const turn = (run) => (run.state === "waiting" ? run.ahead : -1);
+  return runs.filter(isActive).sort((one, other) => turn(one) - turn(other));
+};
 export const endedEarly = (run) => ["stopped", "failed", "interrupted"].includes(run.state);
 
 function schedule(after) {

@@ -1,8 +1,9 @@
 // Export: what it holds, the run that writes it, the files.
 
 import { act, ask, askAnew, base, isActive, onStatus, openTab } from "/ui/core.js";
-import { actionButton, factTable, h, isShown, put } from "/ui/page.js";
-import { dayAndTime, doing, percent, plural, size } from "/ui/words.js";
+import { actionButton, factTable, h, isShown, put, putParts } from "/ui/page.js";
+import { keepUp, runBlock } from "/ui/runs.js";
+import { dayAndTime, percent, plural, size } from "/ui/words.js";
 
 const BESIDE_BASE = " against base";
 
@@ -151,12 +152,14 @@ export function mount(root) {
 
   function drawState() {
     const run = state.runs.find((one) => one.job === "export");
-    const busy = run && isActive(run);
-    button.disabled = Boolean(busy);
-    find("export-state").textContent = !state.rounds.length
+    const busy = Boolean(run && isActive(run));
+    const place = find("export-run");
+    button.disabled = busy;
+    place.hidden = !busy;
+    putParts(place, busy ? [runBlock(run, "export")] : []);
+    if (busy) keepUp(place, run, state);
+    find("export-state").textContent = busy || !state.rounds.length
       ? ""
-      : busy
-      ? doing(run)
       : run && run.state !== "done"
         ? `The last export ${run.state}. ${run.message}`
         : exported

@@ -1,40 +1,33 @@
 // What to do next in the loop, in words and as buttons, or how far it is. Knows the status; draws no page.
 
-import { ask, base, endedEarly, isActive, openTab, train } from "/ui/core.js";
+import { ask, base, endedEarly, inTurn, openTab, train } from "/ui/core.js";
 import { answered, toLearnFrom } from "/ui/counts.js";
 import { actionButton, h } from "/ui/page.js";
-import { keepUp, runBar, runButton, runFigures } from "/ui/runs.js";
-import { doingWhat, duration, howFar, plural, roundName, runTitle, stageName } from "/ui/words.js";
+import { runBlock, runButton } from "/ui/runs.js";
+import { doingWhat, duration, plural, reached, roundName, runTitle } from "/ui/words.js";
 
 const MORE_PAIRS = 20;
-const IN_THE_LOOP = ["draw", "propose", "train"];
 const LIMITS = "What a round has to keep is set in Setup, Advanced, Measuring. ";
 const MEANWHILE = {
-  draw: "You can label what is there already.",
+  draw: "You can label as soon as the first pair is there.",
   propose: "The pairs go to Review when it is done.",
-  train: "Curves and samples come below.",
+  train: "Samples and curves show below as they come.",
 };
 
-/** Elements that say what comes next; while a run works on it, what it is. How far it is by now is said by `goOn`. */
+/** Elements that say what comes next; while a run works on it, that run. How far it is by now `keepUp` says. */
 export function nextAction(status) {
   const active = atWork(status);
-  if (active) return during(active, status);
+  if (active) return during(active);
   const next = STEPS[status.next.name](status);
   const last = status.runs.find((run) => ["propose", "train"].includes(run.job));
   return last && endedEarly(last) && last.round === status.next.round ? resume(last, next) : next;
 }
 
-/** How far the run is by now, in what `nextAction` made. */
-export function goOn(place, status) {
-  const run = atWork(status);
-  if (run && run.state !== "waiting") keepUp(place, run);
-}
-
 /** The run that the next step waits for. */
 export function atWork(status) {
-  const active = status.runs.find((run) => isActive(run) && IN_THE_LOOP.includes(run.job));
-  const canLabel = active?.job === "draw" && status.next.name !== "draw";
-  return canLabel ? null : active;
+  // While more pairs are drawn one can go on with those that are there.
+  const jobs = status.next.name === "draw" ? Object.keys(MEANWHILE) : ["propose", "train"];
+  return inTurn(status.runs).find((run) => jobs.includes(run.job));
 }
 
 /** What ended early goes on from where it was; what would begin anew stays beside it, and comes first after a
@@ -43,7 +36,7 @@ function resume(run, next) {
   const begins = next.find((part) => part.dataset?.testid === "next-action");
   const isAnew = begins.textContent === runTitle(run);
   if (isAnew) begins.textContent = "Start over";
-  const text = `${run.message || `It ended (${stageName(run)} ${run.step} of ${run.total}).`} Resume keeps the labels and settings that it began with${isAnew ? "; Start over takes those of now" : ""}.`;
+  const text = `${run.message || `How far it came: ${reached(run)}.`} Resume keeps the labels and settings that it began with${isAnew ? "; Start over takes those of now" : ""}.`;
   const own = runButton(run, "resume", `Resume ${doingWhat(run).toLowerCase()}`, "resume-next", true);
   (run.state === "failed" ? own : begins).className = "sail-quiet";
   (run.state === "failed" ? begins : own).className = "sail-primary";
@@ -136,17 +129,11 @@ function goesOnFrom(status) {
   );
 }
 
-function during(run, status) {
-  const waits = run.state === "waiting";
-  const own = words(waits ? runTitle(run) : doingWhat(run), waits ? howFar(run, status) : MEANWHILE[run.job]);
-  if (!waits) own.append(runFigures(), runBar(run));
-  return [
-    own,
-    run.job === "draw" && button("Label", () => openTab("label")),
-    run.state !== "stopping" &&
-      runButton(run, "stop", waits ? "Leave the queue" : "Stop", "stop-next"),
-  ];
-}
+const during = (run) => [
+  runBlock(run, "next"),
+  run.state !== "waiting" && h("p", { class: "sail-dim" }, MEANWHILE[run.job]),
+  run.job === "draw" && button("Label", () => openTab("label")),
+];
 
 const step = (title, text, label, run) => [words(title, text), button(label, run)];
 

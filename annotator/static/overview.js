@@ -2,8 +2,9 @@
 
 import { isActive, openTab } from "/ui/core.js";
 import { actionButton, text, title } from "/ui/page.js";
+import { runBlock } from "/ui/runs.js";
 import { decisionOf } from "/ui/selfpair.js";
-import { FEW, howFar, interval, plural, POOR } from "/ui/words.js";
+import { FEW, interval, plural, POOR } from "/ui/words.js";
 
 /** How many pairs are decided, and how. */
 export function counted({ pairs, round, audit }) {
@@ -55,17 +56,20 @@ function advice({ value }) {
   return ` ${says} Learn little from its pairs: lower their share, or label more first.`;
 }
 
-/** In the place of pairs, where there are none. */
+/** The run that brings pairs to review. */
+export const proposing = ({ runs }) => runs.find((run) => run.job === "propose" && isActive(run));
+
+/** In the place of pairs, where there are none; how far a run is by now is said by `keepUp`. */
 export function nothing(status) {
-  const proposing = status.runs.find((run) => run.job === "propose" && isActive(run));
-  const words = proposing
-    ? `The model draws new images and chooses among them. ${howFar(proposing, status)}`
+  const run = proposing(status);
+  const words = run
+    ? "The model draws new images and chooses among them. Its pairs come here when it is done."
     : status.next.name === "propose"
       ? `The model of round ${status.current} has not drawn anything to choose from for round ${status.next.round} yet.`
       : "After round 0 new images are drawn, and the model picks winners itself. They come here before it learns from them.";
   return [
-    title(proposing ? "Proposing" : "Nothing to review yet"),
+    run ? runBlock(run, "review") : title("Nothing to review yet"),
     text(words),
-    actionButton("Open Rounds", "review-rounds", () => openTab("rounds"), true),
+    !run && actionButton("Open Rounds", "review-rounds", () => openTab("rounds"), true),
   ];
 }

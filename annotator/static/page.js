@@ -54,6 +54,9 @@ export function putParts(place, parts) {
   );
 }
 
+/** What is read out of such parts: their heading alone, since what is under it counts on. */
+export const readOut = ([first]) => (first?.querySelector("h3") ?? first)?.textContent ?? "";
+
 /** What stands in the place of something that is not there: a heading, and what is said under it. */
 export const title = (words) => h("h2", {}, words);
 export const text = (words) => h("p", {}, words);

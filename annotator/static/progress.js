@@ -3,9 +3,9 @@
 
 import { act, ask, base, beEager, endedEarly, isActive, openTab, train as askToTrain } from "/ui/core.js";
 import { answered, toLearnFrom } from "/ui/counts.js";
-import { actionButton as button, drawUnsent, h, putParts, text, title } from "/ui/page.js";
-import { runButton } from "/ui/runs.js";
-import { duration, loading, plural } from "/ui/words.js";
+import { actionButton as button, drawUnsent, h, putParts, readOut, text, title } from "/ui/page.js";
+import { keepUp, runBlock, runButton } from "/ui/runs.js";
+import { duration, plural } from "/ui/words.js";
 
 export class Progress {
   counts = null;
@@ -77,9 +77,10 @@ export class Progress {
     const parts = this.#nothingLeft(drawing);
     // By touch there is no other way back: the buttons went with the last pair.
     const undo = this.#answers.past.length && h("button", { type: "button", class: "sail-quiet", "data-answer": "undo", "data-testid": "undo-last" }, "Undo the last answer");
-    if (!putParts(this.#message, [...parts, undo])) return;
-    // The heading alone is read out: what is under it counts on.
-    if (heading.textContent !== parts[0].textContent) heading.textContent = parts[0].textContent;
+    putParts(this.#message, [...parts, undo]);
+    if (drawing) keepUp(this.#message, drawing, status);
+    const words = readOut(parts);
+    if (heading.textContent !== words) heading.textContent = words;
   }
 
   #nothingLeft(drawing) {
@@ -110,23 +111,10 @@ export class Progress {
   }
 
   #drawing(run) {
-    const first = this.counts.drawn ? "Drawing the next pairs…" : "Drawing the first pairs…";
-    const waiting = run.ahead ? `Waiting for ${plural(run.ahead, "run")} before it.` : "Starting.";
-    const where =
-      run.state === "waiting"
-        ? waiting
-        : run.stage === "draw"
-          ? `${run.step} of ${plural(run.total, "prompt")}`
-          : loading(run);
     // Who comes for the first time has a minute to read, and nobody has told them yet what this is.
     const purpose =
       "You will see pairs of images of the same prompt. Pick the one that you like better: after a few dozen picks the model starts to learn your taste.";
-    return [
-      title(first),
-      !this.counts.labelled && text(purpose),
-      h("progress", { "aria-label": "Prompts drawn", ...(run.total > 1 ? { max: run.total, value: run.step } : {}) }),
-      text(where),
-    ].filter(Boolean);
+    return [runBlock(run, "label"), !this.counts.labelled && text(purpose)];
   }
 
   #withOthers() {

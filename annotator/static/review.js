@@ -7,8 +7,9 @@ import { decisions } from "/ui/decisions.js";
 import { closeEnlarged, isEnlarged } from "/ui/enlarge.js";
 import { GUARD_MS, keyName, leaveToKeys, TOO_FAST } from "/ui/keys.js";
 import { mixup as mixupRatio } from "/ui/mixup.js";
-import { auditSays, counted, late, nothing } from "/ui/overview.js";
+import { auditSays, counted, late, nothing, proposing } from "/ui/overview.js";
 import { drawUnsent, isShown, markShown, putParts } from "/ui/page.js";
+import { keepUp } from "/ui/runs.js";
 import { selection } from "/ui/selection.js";
 import { choiceFor, decisionOf, enlargeSelf } from "/ui/selfpair.js";
 import { plural } from "/ui/words.js";
@@ -140,7 +141,9 @@ export function mount(root) {
   function drawMessage(any) {
     const place = find("review-message");
     place.hidden = any || !status;
-    if (!place.hidden) putParts(place, nothing(status));
+    if (place.hidden) return;
+    putParts(place, nothing(status));
+    if (place.querySelector(".sail-run")) keepUp(place, proposing(status), status);
   }
 
   /** What stays as it is, is not read out again. */

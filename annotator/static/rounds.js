@@ -1,13 +1,13 @@
 // Rounds: where the loop stands, what was trained, curves and samples of the newest training.
 
 import { chart } from "/ui/chart.js";
-import { ask, askAnew, base, endedEarly, isActive, onStatus, projectId } from "/ui/core.js";
+import { ask, askAnew, base, endedEarly, inTurn, isActive, onStatus, projectId } from "/ui/core.js";
 import { doubted } from "/ui/doubted.js";
 import { enlarge } from "/ui/enlarge.js";
 import { afterTraining, whileTraining } from "/ui/learning.js";
-import { atWork, goOn, nextAction } from "/ui/next.js";
+import { atWork, nextAction } from "/ui/next.js";
 import { h, isShown, put, putParts } from "/ui/page.js";
-import { keepUp, runRow } from "/ui/runs.js";
+import { keepUp, runBlock, standing } from "/ui/runs.js";
 import { tree } from "/ui/tree.js";
 import { percent, plural } from "/ui/words.js";
 
@@ -27,33 +27,33 @@ export function mount(root) {
   onStatus((status) => {
     steps(status);
     putParts(find("next"), nextAction(status));
-    goOn(find("next"), status);
+    const onTop = atWork(status);
+    if (onTop) keepUp(find("next"), onTop, status);
     if (put(find("rounds"), [status.rounds, status.current], () => rounds.draw(status))) rounds.drawn();
     // What was tried stays in Try.
-    runList(status.runs.filter((run) => run.job !== "try" || run.state !== "done"));
+    runList(status.runs.filter((run) => run !== onTop && (run.job !== "try" || run.state !== "done")), status);
     showDoubted(status.current);
     const training = status.runs.find((run) => run.job === "train" && run.state !== "waiting");
     if (training) follow(training, status.rounds);
     else find("curves").hidden = true;
   });
 
-  /** Each run keeps its own place, so that an open log stays open while another run goes on. */
-  function runList(runs) {
+  /** What is over stands below what is not, the newest first. Each run keeps its own place, so that an open log stays
+   * open while another run goes on. */
+  function runList(runs, status) {
+    const over = runs.filter((run) => !isActive(run));
+    const placeOf = (run) => rows.get(run.id);
     for (const run of runs) {
       if (!rows.has(run.id)) rows.set(run.id, h("div"));
-      // While it goes on only its figures change: a button that is pressed or has the focus stays.
-      const key = [run.id, run.state, run.overdue, !run.quiet_min, !isActive(run) && [run.message, run.at, run.step]];
-      if (!put(rows.get(run.id), key, () => runRow(run))) keepUp(rows.get(run.id), run);
+      put(placeOf(run), standing(run), () => runBlock(run));
+      if (isActive(run)) keepUp(placeOf(run), run, status);
     }
-    const [recent, earlier] = [runs.slice(0, RECENT), runs.slice(RECENT)];
-    put(find("runs"), [runs.map((run) => run.id)], () =>
-      runs.length
-        ? [
-            ...recent.map((run) => rows.get(run.id)),
-            earlier.length && history(earlier.map((run) => rows.get(run.id))),
-          ]
-        : h("p", { class: "sail-dim" }, "Nothing has run yet. What is started shows here how far it is."),
-    );
+    find("runs").closest("section").hidden = !runs.length;
+    const [recent, earlier] = [[...inTurn(runs), ...over.slice(0, RECENT)], over.slice(RECENT)];
+    put(find("runs"), [recent.map((run) => run.id), earlier.map((run) => run.id)], () => [
+      ...recent.map(placeOf),
+      earlier.length && history(earlier.map(placeOf)),
+    ]);
   }
 
   /** What is long over is there for who looks for it. */

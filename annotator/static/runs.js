@@ -1,31 +1,62 @@
-// One run as a row: what it does, how far it is, stop and resume, what ends it by force, the end of its log.
+// One run: what it does, how far it is, stop and resume, what ends it by force, the end of its log.
 
 import { ask, base, isActive } from "/ui/core.js";
 import { actionButton, h } from "/ui/page.js";
-import { dayAndTime, duration, plural, quietFor, runTitle, stageName } from "/ui/words.js";
+import { dayAndTime, doingWhat, duration, howFar, reached, runTitle } from "/ui/words.js";
 
 const TROUBLED = ["failed", "interrupted"];
 
-export function runRow(run) {
-  const own = h(
+/** While one waits for it, it looks the same wherever it is shown, and `keepUp` says how far it is; in the list of runs
+ * it says afterwards how it ended. `place` tells it from the same run shown elsewhere on the page. */
+export function runBlock(run, place = run.id) {
+  return h(
     "div",
-    { class: "sail-run", "data-testid": `run-${run.id}`, "data-state": run.state },
-    h(
-      "div",
-      { class: "sail-row" },
-      h("strong", {}, runTitle(run)),
-      h("span", { class: "sail-chip", "data-state": run.state }, run.state),
-      runFigures(),
-      control(run),
-    ),
-    runBar(run),
-    run.overdue && force(run),
-    reason(run),
+    { class: "sail-run", "data-testid": `run-${place}`, "data-state": run.state },
+    ...(isActive(run) ? going(run, place) : over(run, place)),
     (TROUBLED.includes(run.state) || run.quiet_min || run.overdue) && log(run),
   );
-  keepUp(own, run);
-  return own;
 }
+
+/** All that a block says of a run but how far it is: where this stays, a button that is pressed or has the focus
+ * stays as well. */
+export const standing = (run) => [run.id, run.state, run.overdue, !run.quiet_min, !isActive(run) && [run.message, run.at, run.step]];
+
+/** How far a run is by now, in the block that is in `place`. */
+export function keepUp(place, run, status) {
+  place.querySelector('[data-part="far"]').textContent = howFar(run, status);
+  const bar = place.querySelector("progress");
+  if (bar && run.total > 1) Object.assign(bar, { max: run.total, value: run.step });
+  // Nobody knows how far it is.
+  else bar?.removeAttribute("value");
+}
+
+const going = (run, place) => [
+  h(
+    "div",
+    { class: "sail-row" },
+    h("h3", { class: "sail-grow" }, run.state === "waiting" ? runTitle(run) : doingWhat(run)),
+    run.state !== "stopping" &&
+      runButton(run, "stop", run.state === "waiting" ? "Leave the queue" : "Stop", `stop-${place}`),
+  ),
+  run.state !== "waiting" && h("progress", { "aria-label": doingWhat(run) }),
+  // It counts on, so nobody is read it out.
+  h("p", { class: "sail-dim", "data-part": "far", "aria-live": "off" }),
+  run.overdue && force(run, place),
+];
+
+const over = (run, place) => [
+  h(
+    "div",
+    { class: "sail-row" },
+    h("strong", {}, runTitle(run)),
+    h("span", { class: "sail-chip", "data-state": run.state }, run.state),
+    h("span", { class: "sail-dim sail-grow" }, run.state === "done" ? whenDone(run) : reached(run)),
+    run.state !== "done" && runButton(run, "resume", "Resume", `resume-${place}`),
+  ),
+  run.message && h("p", { class: TROUBLED.includes(run.state) ? "sail-error" : "sail-dim" }, run.message),
+];
+
+const whenDone = ({ at, took }) => dayAndTime(at) + (took == null ? "" : ` · took ${duration(took)}`);
 
 /** Resumes, stops or ends a run. Two runs may be in the same words, so the button says in its markup which is meant. */
 export function runButton(run, verb, label, id, primary = false) {
@@ -34,66 +65,13 @@ export function runButton(run, verb, label, id, primary = false) {
   return own;
 }
 
-/** How far it is by now, in the same row. */
-export function keepUp(row, run) {
-  row.querySelector('[data-part="figures"]').textContent = figures(run);
-  goTo(row.querySelector("progress"), run.total > 1 && run);
-}
-
-/** A bar at `step` of `total`; without them nobody knows how far it is. */
-export function goTo(bar, far) {
-  if (!bar) return;
-  if (far) Object.assign(bar, { max: far.total, value: far.step });
-  else bar.removeAttribute("value");
-}
-
-function figures(run) {
-  if (run.state === "done") {
-    const when = dayAndTime(run.at);
-    return run.took == null ? when : `${when} · took ${duration(run.took)}`;
-  }
-  if (run.state === "waiting") return run.ahead ? `${plural(run.ahead, "run")} before it` : "starts now";
-  if (run.total < 2) return [stageName(run), quietFor(run)].filter(Boolean).join(" · ");
-  const parts = [`${stageName(run)} ${run.step} of ${run.total}`];
-  if (run.per_second)
-    parts.push(
-      run.per_second >= 1
-        ? `${run.per_second.toFixed(1)} a second`
-        : `${(1 / run.per_second).toFixed(1)} s each`,
-    );
-  if (run.quiet_min) parts.push(quietFor(run));
-  else if (run.seconds_left != null && isActive(run)) parts.push(`about ${duration(run.seconds_left)} left`);
-  return parts.join(" · ");
-}
-
-/** Where `keepUp` says how far it is. It counts on, so nobody is read it out. */
-export const runFigures = () => h("span", { class: "sail-dim sail-grow", "data-part": "figures", "aria-live": "off" });
-
-export function runBar(run) {
-  return ["running", "stopping"].includes(run.state) ? h("progress", { "aria-label": runTitle(run) }) : null;
-}
-
-function reason(run) {
-  if (!run.message || isActive(run)) return null;
-  return h("p", { class: TROUBLED.includes(run.state) ? "sail-error" : "sail-dim" }, run.message);
-}
-
-function control(run) {
-  if (run.state === "waiting") return button(run, "Leave the queue", "stop");
-  if (run.state === "running") return button(run, "Stop", "stop");
-  if (["stopped", ...TROUBLED].includes(run.state)) return button(run, "Resume", "resume");
-  return null;
-}
-
-const button = (run, label, verb) => runButton(run, verb, label, `${verb}-${run.id}`);
-
 /** For a run that does not answer a stop, which keeps all others waiting. Asks once more. */
-function force(run) {
-  const offer = h("button", { type: "button", class: "sail-quiet", "data-testid": `force-${run.id}` }, "End it now");
+function force(run, place) {
+  const offer = h("button", { type: "button", class: "sail-quiet", "data-testid": `force-${place}` }, "End it now");
   const back = h("button", { type: "button", class: "sail-quiet" }, "Back");
   const kept =
     "Its process is ended at once. What is drawn, or trained up to the last checkpoint, is kept, and Resume goes on from there.";
-  const asked = h("div", { class: "sail-row", hidden: true }, h("span", { class: "sail-grow" }, kept), button(run, "End it", "end"), back);
+  const asked = h("div", { class: "sail-row", hidden: true }, h("span", { class: "sail-grow" }, kept), runButton(run, "end", "End it", `end-${place}`), back);
   const show = (yes) => {
     [offer.parentElement.hidden, asked.hidden] = [yes, !yes];
     // What was pressed is hidden now.

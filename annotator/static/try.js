@@ -4,9 +4,9 @@ import { act, ask, askAnew, base, beEager, endedEarly, isActive, locked, onStatu
 import { enlarge } from "/ui/enlarge.js";
 import { mark, unmark } from "/ui/fields.js";
 import { h, isShown, put } from "/ui/page.js";
-import { goTo, runButton } from "/ui/runs.js";
+import { keepUp, runBlock, runButton, standing } from "/ui/runs.js";
 import { strange } from "/ui/strange.js";
-import { howFar, roundTitle } from "/ui/words.js";
+import { roundTitle } from "/ui/words.js";
 
 const LARGEST_SEED = 999_999;
 const NAME_CHARS = 60;
@@ -143,8 +143,8 @@ export function mount(root) {
       if (!places.has(id))
         places.set(id, h("section", { class: "sail-card sail-try-one", "data-testid": `try-run-${id}` }));
       const run = runs.get(id) ?? one.run;
-      const key = [one, run.state, !isActive(run) && run.message];
-      if (!put(places.get(id), key, () => card(one, run)) && isActive(run)) keepUp(places.get(id), run);
+      put(places.get(id), [one, standing(run)], () => card(one, run));
+      if (isActive(run)) keepUp(places.get(id), run, status);
     }
     put(
       list,
@@ -167,27 +167,9 @@ export function mount(root) {
         h("span", { class: "sail-dim" }, `noise seed ${one.noise_seed}`),
         again,
       ),
-      isActive(run) ? waiting(run) : endedEarly(run) && stopped(run),
+      isActive(run) ? runBlock(run, `try-${run.id}`) : endedEarly(run) && stopped(run),
       columns(one, run),
     ];
-  }
-
-  function waiting(run) {
-    const own = h(
-      "div",
-      { class: "sail-row" },
-      h("progress", { "aria-label": "Images drawn", class: "sail-grow" }),
-      h("span", { class: "sail-dim", "data-testid": "try-waiting" }),
-      runButton(run, "stop", run.state === "waiting" ? "Leave the queue" : "Stop", "try-stop"),
-    );
-    keepUp(own, run);
-    return own;
-  }
-
-  /** In place, so that its button stays while it is pressed. */
-  function keepUp(place, run) {
-    place.querySelector('[data-testid="try-waiting"]').textContent = howFar(run, status);
-    goTo(place.querySelector("progress"), run.stage === "draw" && run.total > 1 && run);
   }
 
   const stopped = (run) =>

@@ -1,6 +1,6 @@
 // Counts, shares, times and runs in words. Knows the status; draws nothing.
 
-import { isActive } from "/ui/core.js";
+import { inTurn } from "/ui/core.js";
 
 export const plural = (count, one, many = `${one}s`) =>
   `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
@@ -61,24 +61,35 @@ const DOING = {
   export: "Exporting",
   compare: "Drawing comparisons of",
 };
+/** In front of a count: "step 3 of 20". */
 const STAGES = {
   start: "starting",
   load: "loading the model",
+  "download (MB)": "fetching megabyte",
+  "draw and judge": "prompt",
   train: "step",
-  "draw and judge": "drawing and judging, prompt",
-  "judge human pairs": "checking it on people's pairs,",
-  "judge open pairs": "judging pairs that nobody answered yet,",
-  "draw held-out prompts (base)": "drawing prompts kept aside, by base,",
-  "draw held-out prompts (policy)": "drawing prompts kept aside, by the new round,",
+  "draw held-out prompts (base)": "drawing with base, prompt",
+  "draw held-out prompts (policy)": "drawing with the new round, prompt",
+  "judge human pairs": "checking it on pair",
+  "judge open pairs": "judging unanswered pair",
+  export: "part",
 };
-/** What it is at, in words for people. */
-export const stageName = ({ stage }) => STAGES[stage] ?? stage;
+const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
+const stageName = ({ stage }) => STAGES[stage] ?? stage;
+const count = ({ step, total }) => `${step.toLocaleString("en")} of ${total.toLocaleString("en")}`;
+
+/** How far it came, as a sentence begins; "" of a run that said nothing yet. */
+export function reached(run) {
+  if (run.stage === "draw") return `${count(run)} drawn`;
+  return capital(stageName(run)) + (run.total > 1 ? ` ${count(run)}` : "");
+}
+
 const DRAWING = { draw: "Drawing pairs", try: "Drawing a try" };
 /** What a run at work does, without how far it is. */
 export const doingWhat = (run) => DRAWING[run.job] ?? `${DOING[run.job]} round ${run.round}`;
 
-/** That a run at work says nothing, for how long; "" while it does. */
-export const quietFor = (run) => (run.quiet_min ? `nothing heard for ${duration(60 * run.quiet_min)}` : "");
+/** That a run at work says nothing, for how long. */
+const quietFor = (run) => `nothing heard for ${duration(60 * run.quiet_min)}`;
 
 /** What the device does for another project. */
 export const doingElsewhere = (run) => `${doingWhat(run)} in ${run.project}`;
@@ -91,7 +102,7 @@ export function doingInParts(run) {
   const left = run.seconds_left != null && run.total ? ` · ${duration(run.seconds_left)} left` : "";
   // "Drawing pairs" says already that they are drawn.
   const stage = run.stage === "draw" ? "" : `${stageName(run)} `;
-  if (run.total > 1) return [`${what} · `, stage, `${run.step} of ${run.total}${quiet || left}`];
+  if (run.total > 1) return [`${what} · `, stage, `${count(run)}${quiet || left}`];
   // A run that was asked to stop before it said anything has no stage.
   return run.stage ? [`${what} · `, stageName(run), quiet] : [what, "", ""];
 }
@@ -100,32 +111,23 @@ export const doing = (run) => doingInParts(run).join("");
 
 // What somebody waits for
 
-const DOWNLOAD = "download (MB)";
-const DRAWS = ["draw", "draw and judge"];
-
-/** One sentence: what it waits for and how long about, or how far it is. */
+/** What it waits for, or how far it is and how long about it still takes. */
 export function howFar(run, status) {
   if (run.state === "waiting") return run.ahead ? waitsFor(run, status) : "Starting.";
   if (run.state === "stopping") return "Stopping.";
-  if (!DRAWS.includes(run.stage)) return loading(run);
-  return `${run.step} of ${run.total} ${run.job === "propose" ? "prompts" : "drawn"}.${left(run)}`;
+  const now = `${reached(run)}${pace(run)}.`;
+  if (run.quiet_min) return `${now} ${capital(quietFor(run))}.`;
+  return run.seconds_left ? `${now} About ${duration(run.seconds_left)} left.` : now;
 }
 
-/** One sentence about a run that does not draw yet. */
-export function loading(run) {
-  if (run.stage !== DOWNLOAD) return `Loading the model.${run.quiet_min ? left(run) : " This takes some seconds."}`;
-  const mb = (count) => count.toLocaleString("en");
-  return `Fetching the model: ${mb(run.step)} of ${mb(run.total)} MB.${left(run)}`;
-}
-
-function left(run) {
-  if (run.quiet_min) return ` Nothing heard for ${duration(60 * run.quiet_min)}: see its log in Rounds.`;
-  return run.seconds_left ? ` About ${duration(run.seconds_left)} left.` : "";
+function pace({ per_second, quiet_min }) {
+  if (!per_second || quiet_min) return "";
+  return per_second < 1 ? `, ${(1 / per_second).toFixed(1)} s each` : `, ${per_second.toFixed(1)} a second`;
 }
 
 function waitsFor(run, status) {
-  const now = status.runs.find((other) => isActive(other) && other.state !== "waiting");
+  if (run.ahead > 1) return `Waits its turn: ${plural(run.ahead, "run")} before it.`;
+  const now = inTurn(status.runs).find((other) => other.state !== "waiting");
   const what = now ? doing(now) : status.elsewhere.length ? doingElsewhere(status.elsewhere[0]) : "another run";
-  const more = run.ahead > 1 ? ` ${plural(run.ahead - 1, "more run")} before it.` : "";
-  return `Waits its turn, since one run is done at a time. Now: ${what}.${more}`;
+  return `Waits its turn, since one run is done at a time. Now: ${what}.`;
 }

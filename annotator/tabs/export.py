@@ -24,6 +24,7 @@ MARKUP = f"""
       <button type="button" class="sail-primary" data-testid="export" hidden></button>
       <span class="sail-dim" data-testid="export-state" aria-live="polite"></span>
     </div>
+    <div data-testid="export-run" aria-live="polite" hidden></div>
   </section>
   <section class="sail-card sail-stack" data-testid="exports" hidden>
     <h3>Exports</h3>

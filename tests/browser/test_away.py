@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import fake_trainer
 import pytest
-from annotating import drawn, label, proposed, run_now, wait_for
+from annotating import at_work, drawn, label, proposed, run_now, wait_for
 from labelling import (
     answer,
     look_now,
@@ -26,11 +24,8 @@ from labelling import (
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from annotator import jobs
-from annotator.rows import Run
 from annotator.store import Store
 from benchmarks.running_app import App
-from sail.progress import Progress
-from sail.runfolder import RunFolder
 
 pytestmark = pytest.mark.browser
 
@@ -50,17 +45,6 @@ def took_left_alone(page: Page, store: Store, pair: str) -> None:
     assert wait_for_pair(page, other_than=pair)
     until(page, lambda: len(values(store)) > 0)
     assert [(row["pair"], row["value"]) for row in store.label_history()] == [(pair, "left")]
-
-
-@contextmanager
-def at_work(store: Store, run: Run, stage: str) -> Iterator[tuple[RunFolder, Progress]]:
-    """A trainer that holds its folder, as another process would, at the beginning of a stage of 40 steps."""
-    folder = RunFolder(store.run_folder(run))
-    with folder.lock():
-        store.record_run_event(run.id, "started")
-        progress = Progress(folder, min_interval_s=0)
-        progress.stage(stage, 40)
-        yield folder, progress
 
 
 def test_pairs_that_run_out_while_nobody_answers_are_not_all_there_are(
@@ -199,8 +183,7 @@ def test_what_a_run_came_to_while_another_tab_was_open_is_there_on_the_way_back(
     run = jobs.train(project, by="ann")
     with at_work(project, run, "train") as (folder, progress):
         page.goto(f"{app.address}/?project={project.name}&tab=rounds")
-        row = page.get_by_test_id(f"run-{run.id}")
-        expect(row).to_have_attribute("data-state", "running")
+        expect(page.get_by_test_id("run-next")).to_have_attribute("data-state", "running")
         open_tab(page, "Try")
         result = fake_trainer.train(folder, folder.request(), progress)
         folder.publish_result({"kind": "train", "round": 0, **result})
@@ -211,10 +194,10 @@ def test_what_a_run_came_to_while_another_tab_was_open_is_there_on_the_way_back(
     expect(page.get_by_test_id("learning")).to_contain_text("it chose 1 of 1")
 
 
-def test_stop_keeps_the_focus_while_its_run_goes_on(app: App, project: Store, page: Page) -> None:
-    run = jobs.draw(project, 2, by="ann")
-    with at_work(project, run, "draw") as (_, progress):
-        page.goto(f"{app.address}/?project={project.name}&tab=rounds")
+def test_stop_keeps_the_focus_while_its_run_goes_on(app: App, store: Store, page: Page) -> None:
+    run = jobs.draw(store, 2, by="ann")
+    with at_work(store, run, "draw") as (_, progress):
+        page.goto(f"{app.address}/?project={store.name}&tab=rounds")
         row, stop = page.get_by_test_id(f"run-{run.id}"), page.get_by_test_id(f"stop-{run.id}")
         expect(row).to_contain_text("0 of 40")
         stop.focus()

@@ -248,14 +248,14 @@ def test_a_try_says_what_it_waits_for_and_can_be_taken_back(app: App, store: Sto
                     one.dispatchEvent(new KeyboardEvent('keydown', press(repeat)));
             }"""
         )
-        waiting = page.get_by_test_id("try-waiting")
+        waiting = page.get_by_test_id("tries").locator(".sail-run")
         expect(waiting).to_contain_text("Waits its turn, since one run is done at a time.")
         expect(waiting).to_contain_text("Now: Drawing pairs · 0 of 40.")
         page.get_by_role("heading", name="a fox <b>here</b>").wait_for()
         # Held, and pressed twice, Enter asks once.
         assert len([url for url in asked if url.endswith("/tries")]) == 1
         expect(page.get_by_test_id("try-error")).to_have_text("")
-        page.get_by_test_id("try-stop").click()
+        waiting.get_by_role("button", name="Leave the queue").click()
         expect(page.get_by_test_id("tries")).to_contain_text("Taken out of the queue before it began.")
     assert [run.what for run in store.runs() if run.job == "try"] == ["withdrawn"]
 

@@ -239,8 +239,8 @@ def test_a_reload_in_the_middle_of_a_run_shows_the_same_run_and_follows_it(
             expect(page.get_by_test_id("stepper").locator("[aria-current]")).to_contain_text(step)
         work(folder, progress, 30)
         page.goto(f"{app.address}/?project=running&tab=rounds")
-        row = page.get_by_test_id(f"run-{run.id}")
-        expect(row).to_contain_text("30 of 40")
+        row = page.get_by_test_id("run-next")
+        expect(row).to_contain_text("Step 30 of 40")
         # Asked for by itself, once the row is there.
         expect(page.get_by_test_id("learning")).to_contain_text("60 %")
         learning = page.get_by_test_id("learning").text_content()
@@ -251,19 +251,17 @@ def test_a_reload_in_the_middle_of_a_run_shows_the_same_run_and_follows_it(
         expect(page.get_by_role("tab", name="Rounds")).to_have_attribute("aria-selected", "true")
         work(folder, progress, 5)
         expect(row).to_contain_text("35 of 40")
-        # On top as well, where one looks.
-        card, stop = page.get_by_test_id("next"), page.get_by_test_id("stop-next")
-        expect(card).to_contain_text("35 of 40")
+        stop = page.get_by_test_id("stop-next")
         stop.focus()
         work(folder, progress, 1)
-        expect(card.locator("progress")).to_have_attribute("value", "36")
+        expect(row.locator("progress")).to_have_attribute("value", "36")
         expect(stop).to_be_focused()
         stop.click()
         expect(row).to_have_attribute("data-state", "stopping")
         expect(stop).to_have_count(0)
         progress.end("stopped", "Stopped at step 36.")
-    expect(row).to_have_attribute("data-state", "stopped")
-    expect(card).to_contain_text(
+    expect(page.get_by_test_id(f"run-{run.id}")).to_have_attribute("data-state", "stopped")
+    expect(page.get_by_test_id("next")).to_contain_text(
         "Stopped at step 36. Resume keeps the labels and settings that it began with."
     )
     expect(page.get_by_test_id("next-action")).to_have_text("Review")
@@ -300,11 +298,12 @@ def test_a_run_that_does_not_answer_a_stop_is_ended_on_a_second_word(
     monkeypatch.undo()
     page.goto(f"{app.address}/?project={project.name}&tab=rounds")
     expect(page.get_by_test_id("device")).to_have_text("Drawing pairs")
-    page.get_by_test_id(f"force-{run.id}").click()
-    row = page.get_by_test_id(f"run-{run.id}")
+    row = page.get_by_test_id("run-next")
+    row.get_by_text("End of its log").wait_for()
+    page.get_by_test_id("force-next").click()
     expect(row).to_contain_text("trained up to the last checkpoint, is kept")
     assert hung.poll() is None
-    page.get_by_test_id(f"end-{run.id}").click()
+    page.get_by_test_id("end-next").click()
     assert hung.wait(timeout=30) == -signal.SIGTERM
     page.get_by_test_id(f"resume-{run.id}").wait_for()
 
@@ -338,7 +337,7 @@ def test_what_is_done_stays_done_while_the_first_round_is_checked(
         page.set_viewport_size({"width": 800, "height": 720})
         device = page.get_by_test_id("device")
         progress.reach(10)
-        expect(device).to_have_text(re.compile("drawing prompts kept aside, by the new round, 10 of 40"))
+        expect(device).to_have_text(re.compile("drawing with the new round, prompt 10 of 40"))
         ends = "one => [one, one.lastChild].map((part) => part.getBoundingClientRect().right)"
         room, end = device.evaluate(ends)
         cut = device.evaluate("one => [...one.children].map((part) => part.scrollWidth > part.clientWidth)")
@@ -411,7 +410,7 @@ def test_where_a_run_ended_is_said_in_words_for_people(app: App, page: Page) -> 
             return nextAction(status)[0].textContent;
         }"""
     )
-    assert "drawing prompts kept aside, by the new round, 3 of 40" in said
+    assert "How far it came: Drawing with the new round, prompt 3 of 40." in said
 
 
 def test_the_sentence_over_the_curves_speaks_of_the_figures_beside_them(app: App, page: Page) -> None:

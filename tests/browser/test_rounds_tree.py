@@ -398,7 +398,7 @@ def test_what_was_stopped_is_resumed_or_started_over(app: App, project: Store, p
 
 
 def test_where_a_run_ended_is_said_in_words_for_people(app: App, page: Page) -> None:
-    page.goto(app.address)
+    open_page(page, app.address)
     said = page.evaluate(
         """async () => {
             const { nextAction } = await import('/ui/next.js');
@@ -414,7 +414,7 @@ def test_where_a_run_ended_is_said_in_words_for_people(app: App, page: Page) -> 
 
 
 def test_the_sentence_over_the_curves_speaks_of_the_figures_beside_them(app: App, page: Page) -> None:
-    page.goto(app.address)
+    open_page(page, app.address)
     sentence, ranked, drawn_to = page.evaluate(
         """async () => {
             const [{ whileTraining }, { chart }] =

@@ -1100,7 +1100,7 @@ def test_the_page_on_families_names_all_of_them_and_every_file(root):
     page = (root / "docs/backbones.md").read_text(encoding="utf-8")
     files = {file.name for file in (root / "sail/backbones").glob("*.py")}
     assert set(re.findall(r"\b[\w]+\.py\b", page)) == files | {
-        "config.py",
+        "model_ref.py",
         "tiny_families.py",
         "test_backbones.py",
     }

@@ -143,7 +143,8 @@ export class Progress {
     const { next } = status;
     if (!counts.drawn) return null;
     const broken = `${plural(counts.withdrawn, "pair was", "pairs were")} withdrawn: an image is broken.`;
-    const said = [text(answered(counts)), ...(counts.withdrawn ? [text(broken)] : [])];
+    const withdrawn = counts.withdrawn ? [text(broken)] : [];
+    const said = [text(answered(counts)), ...withdrawn];
     const training = status.runs.find((run) => run.job === "train" && isActive(run));
     if (training)
       return {
@@ -153,7 +154,7 @@ export class Progress {
       };
     if (next.name === "train")
       return {
-        parts: [...said, text(toLearnFrom(counts))],
+        parts: [text(toLearnFrom(counts)), ...withdrawn],
         primary: button(`Train round ${next.round}`, "train", train, true),
         draws: true,
       };

@@ -99,8 +99,13 @@ class Projects:
                 self._open[name] = self._opened(self.root / name)
             return self._open[name]
 
-    def name_of(self, identity: str) -> str | None:
-        """What the project is called by now, None where none of that identity is open."""
+    def name_of(self, identity: str, *, formerly: str) -> str | None:
+        """What a project of another name is called now; None where none of its identity is open.
+
+        Copies have one identity: where it was removed under its name, another that has it is a copy.
+        """
+        if formerly in self.removed():
+            return None
         with self._lock:
             return next((name for name, one in self._open.items() if one.store.identity == identity), None)
 
@@ -212,9 +217,10 @@ class Projects:
                 self._require_free(to, beside=name)
             launcher = self.get(name).store.project().launcher
             self._move(name, self.root / to)
+            moved = self.get(to).store
             # It holds for the folder in which it was entered.
             if launcher.command:
-                self.get(to).store.set_launcher(launcher, by=by)
+                moved.set_launcher(launcher, by=by)
 
     def remove(self, name: str) -> str:
         """Put a project away, and return the name under which it can be put back. Nothing is deleted."""

@@ -989,10 +989,16 @@ def test_a_project_may_keep_its_name_in_other_letters(client: TestClient, projec
 def test_a_removed_project_can_be_put_back_as_it_was(client: TestClient, projects: Projects) -> None:
     first = made(client, "mine")
     without_runs(first)
+    shutil.copytree(first.folder, copy := first.folder.with_name("copy"))
+    opened(client, "copy")
     removed = client.post("/api/projects/mine/remove", json={})
     assert removed.json() == {"removed": "mine", "open": "p"}
+    # Nobody is told that it is called otherwise, although its copy has its identity.
+    gone = client.get("/api/projects/mine/status", headers={"x-sail-project": first.identity})
+    assert gone.status_code == 404 and "There is no project 'mine'" in gone.json()["detail"]
+    projects.remove(copy.name)
+    shutil.rmtree(projects.root / ".removed" / copy.name)
     assert client.get("/api/projects").json() == {"projects": ["p"], "removed": ["mine"]}
-    assert client.get("/api/projects/mine/status").status_code == 404
     # What was said meanwhile waits in the browser.
     with pytest.raises(Displaced, match="mine was renamed or removed just now"):
         first.set_order("diverse", by="ann")

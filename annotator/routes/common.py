@@ -61,12 +61,12 @@ def opened(
     try:
         found = projects.get(project)
     except KeyError:
-        now = projects.name_of(x_sail_project)
+        now = projects.name_of(x_sail_project, formerly=project)
         if now is None:
             raise
         raise HTTPException(
             404,
-            f"{project} is called {now} now. Choose it at the top: what was not sent yet is sent then.",
+            f"{project} is called {now} now. Open it in Setup: what was not sent yet is sent then.",
         ) from None
     if (x_sail_project or of or found.store.identity) != found.store.identity:
         raise HTTPException(

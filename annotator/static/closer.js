@@ -51,6 +51,8 @@ export function lookCloser(root, look, screen) {
       return true;
     }
     if (!KEYS[key] || !screen.pair || !tool(KEYS[key] === "out" ? "zoom" : KEYS[key])) return false;
+    // It may be meant for something else.
+    if (KEYS[key] === "whole" && look.scale === 1) return false;
     event.preventDefault();
     DO[KEYS[key]]();
     return true;

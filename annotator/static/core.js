@@ -188,7 +188,12 @@ function close() {
 }
 
 document.addEventListener("click", ({ target }) => target.matches(".sail-trouble") && close());
-document.addEventListener("keydown", ({ key }) => key === "Escape" && close());
+// After all others that Esc may mean something to.
+addEventListener("keydown", (event) => {
+  const { key, target } = event;
+  const isMeant = !event.defaultPrevented && !event.repeat && !event.isComposing && event.keyCode !== 229;
+  if (key === "Escape" && isMeant && !target.closest?.("select") && !document.querySelector("dialog[open]")) close();
+});
 
 const keepers = [];
 

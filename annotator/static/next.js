@@ -131,7 +131,7 @@ function goesOnFrom(status) {
 
 const during = (run) => [
   runBlock(run, "next"),
-  run.state !== "waiting" && h("p", { class: "sail-dim" }, MEANWHILE[run.job]),
+  run.state === "running" && h("p", { class: "sail-dim" }, MEANWHILE[run.job]),
   run.job === "draw" && button("Label", () => openTab("label")),
 ];
 

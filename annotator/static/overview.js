@@ -63,7 +63,7 @@ export const proposing = ({ runs }) => runs.find((run) => run.job === "propose" 
 export function nothing(status) {
   const run = proposing(status);
   const words = run
-    ? "The model draws new images and chooses among them. Its pairs come here when it is done."
+    ? `The model draws new images and chooses among them.${run.state === "stopping" ? "" : " Its pairs come here when it is done."}`
     : status.next.name === "propose"
       ? `The model of round ${status.current} has not drawn anything to choose from for round ${status.next.round} yet.`
       : "After round 0 new images are drawn, and the model picks winners itself. They come here before it learns from them.";

@@ -61,26 +61,29 @@ const DOING = {
   export: "Exporting",
   compare: "Drawing comparisons of",
 };
-/** In front of a count: "step 3 of 20". */
+/** What is done, and in front of a count: "step 3 of 20". */
 const STAGES = {
-  start: "starting",
-  load: "loading the model",
-  "download (MB)": "fetching megabyte",
-  "draw and judge": "prompt",
-  train: "step",
-  "draw held-out prompts (base)": "drawing with base, prompt",
-  "draw held-out prompts (policy)": "drawing with the new round, prompt",
-  "judge human pairs": "checking it on pair",
-  "judge open pairs": "judging unanswered pair",
-  export: "part",
+  start: ["starting"],
+  load: ["loading the model"],
+  "download (MB)": ["fetching the model", "fetching megabyte"],
+  "draw and judge": ["drawing and judging", "prompt"],
+  train: ["training", "step"],
+  "draw held-out prompts (base)": ["drawing with base", "drawing with base, prompt"],
+  "draw held-out prompts (policy)": ["drawing with the new round", "drawing with the new round, prompt"],
+  "judge human pairs": ["checking it on a pair", "checking it on pair"],
+  "judge open pairs": ["judging an unanswered pair", "judging unanswered pair"],
+  export: ["writing files", "part"],
 };
 const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
-const stageName = ({ stage }) => STAGES[stage] ?? stage;
+function stageName({ stage, total }) {
+  const [alone, counted = alone] = STAGES[stage] ?? [stage];
+  return total > 1 ? counted : alone;
+}
 const count = ({ step, total }) => `${step.toLocaleString("en")} of ${total.toLocaleString("en")}`;
 
 /** How far it came, as a sentence begins; "" of a run that said nothing yet. */
 export function reached(run) {
-  if (run.stage === "draw") return `${count(run)} drawn`;
+  if (run.stage === "draw") return `${count(run)} ${["compare", "try"].includes(run.job) ? "images" : "prompts"}`;
   return capital(stageName(run)) + (run.total > 1 ? ` ${count(run)}` : "");
 }
 
@@ -101,13 +104,13 @@ export function doingInParts(run) {
   const quiet = run.quiet_min ? ` · ${quietFor(run)}` : "";
   const left = run.seconds_left != null && run.total ? ` · ${duration(run.seconds_left)} left` : "";
   // "Drawing pairs" says already that they are drawn.
-  const stage = run.stage === "draw" ? "" : `${stageName(run)} `;
+  const stage = !run.stage || run.stage === "draw" ? "" : `${stageName(run)} `;
   if (run.total > 1) return [`${what} · `, stage, `${count(run)}${quiet || left}`];
   // A run that was asked to stop before it said anything has no stage.
-  return run.stage ? [`${what} · `, stageName(run), quiet] : [what, "", ""];
+  return stage ? [`${what} · `, stage.trim(), quiet] : [what, "", quiet];
 }
 
-export const doing = (run) => doingInParts(run).join("");
+const doing = (run) => doingInParts(run).join("");
 
 // What somebody waits for
 

@@ -17,7 +17,9 @@ from sail.progress import Progress
 pytestmark = pytest.mark.browser
 
 
-def looks_as_everywhere(page: Page, place: str, what: str, progress: Progress) -> None:
+def looks_as_everywhere(
+    page: Page, place: str, what: str, progress: Progress, *, far: str = "12 of 40 prompts"
+) -> None:
     """What is done, Stop, a bar and a sentence, in this order, which count on while Stop keeps the focus."""
     block = page.get_by_test_id(f"run-{place}")
     expect(block.get_by_role("heading")).to_have_text(what)
@@ -26,7 +28,7 @@ def looks_as_everywhere(page: Page, place: str, what: str, progress: Progress) -
     stop.focus()
     progress.reach(12)
     expect(block.locator("progress")).to_have_attribute("value", "12")
-    expect(block).to_contain_text("12 of 40 drawn")
+    expect(block).to_contain_text(far)
     expect(stop).to_be_focused()
     parts = block.evaluate("one => [...one.querySelectorAll('*')].map((part) => part.tagName)")
     assert parts == ["DIV", "H3", "BUTTON", "PROGRESS", "P"]
@@ -72,7 +74,8 @@ def test_what_is_proposed_compared_tried_and_exported_is_shown_alike(
         place = f"try-{run.id}" if tab == "try" else tab
         with at_work(project, run, "draw") as (_, progress):
             page.goto(f"{app.address}/?project={project.name}&tab={tab}")
-            looks_as_everywhere(page, place, what, progress)
+            counted = "images" if tab in ("compare", "try") else "prompts"
+            looks_as_everywhere(page, place, what, progress, far=f"12 of 40 {counted}")
             stop(page, place)
             progress.end("stopped", "Stopped.")
         expect(page.get_by_test_id(f"run-{place}")).to_have_count(0)
@@ -132,7 +135,7 @@ def test_of_a_run_that_says_nothing_for_long_the_log_is_where_one_waits_for_it(
         for tab, place in (("label", "label"), ("rounds", "next")):
             page.goto(f"{app.address}/?project={project.name}&tab={tab}")
             block = page.get_by_test_id(f"run-{place}")
-            expect(block).to_contain_text("0 of 40 drawn. Nothing heard for 12 min.")
+            expect(block).to_contain_text("0 of 40 prompts. Nothing heard for 12 min.")
             block.get_by_text("End of its log").click()
             expect(block.get_by_text("it hangs here")).to_be_visible()
         progress.end("stopped", "Stopped.")
